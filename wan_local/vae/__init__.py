@@ -1,0 +1,5 @@
+"""The Wan-VAE: causal video autoencoder, whole, streamed and tiled."""
+
+from .vae import WanVAE
+
+__all__ = ["WanVAE"]

@@ -1,0 +1,45 @@
+"""Convolution over time that never looks ahead.
+
+Official: ``CausalConv3d`` in Wan-Video/Wan2.1 ``wan/modules/vae.py``. There the class pads space and time in one
+copy; here the convolution pads space itself and only the missing frames of history are put in front.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .stream import Stream
+
+
+def causal_conv(conv: nn.Module, x: Tensor, stream: Stream | None) -> Tensor:
+    """Apply a 3-D convolution of odd temporal size with its history in front.
+
+    Args:
+        conv: convolution with temporal kernel ``k``, stride 1 and no temporal padding of its own.
+        x: ``[B, C, T, H, W]``.
+        stream: memory of the frames before ``x``, or None if ``x`` starts the clip and is all of it.
+
+    Returns:
+        ``[B, C', T, H, W]``; frame t depends on frames ``t-k+1 .. t``, zeros before the clip.
+    """
+    reach = conv.kernel_size[0] - 1  # frames of history one output frame needs
+    if reach == 0:
+        return conv(x)
+    past = stream.past(conv) if stream is not None else None
+    if past is None and x.shape[2] == 1 and type(conv) is nn.Conv3d:
+        # A clip's first frame has only zeros behind it: one temporal tap instead of three.
+        # Only for torch's own class: others (a host's offloading ones) own the way to their weights.
+        if stream is not None:
+            stream.remember(conv, F.pad(x, (0, 0, 0, 0, reach - 1, 0)))
+        return F.conv3d(x, conv.weight[:, :, -1:], conv.bias, conv.stride, conv.padding)
+    if past is None:
+        x = F.pad(x, (0, 0, 0, 0, reach, 0))
+    else:
+        if past.shape[2] < reach:  # the first frame alone came before: zeros stand for what was before it
+            past = F.pad(past, (0, 0, 0, 0, reach - past.shape[2], 0))
+        x = torch.cat((past, x), dim=2)
+    if stream is not None:
+        stream.remember(conv, x[:, :, -reach:])
+    return conv(x)
