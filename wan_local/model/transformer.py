@@ -1,0 +1,126 @@
+"""The Wan2.1 transformer: noisy latents, a timestep, text rows and image rows in; velocity out.
+
+Mathematics only, on one device: no storage, no caches, no offload. Parameter names are those of the official
+checkpoint, so its weights load without renaming. Follows Wan2.1 ``wan/modules/model.py``; reading order:
+this file, ``blocks.py``, ``rope.py``, ``embeddings.py``, ``norms.py``.
+
+B batch, C channels, T,h,w latent frames/height/width, L video tokens, S text rows, D width, N heads, K head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TransformerConfig
+from .blocks import Attend, Block, Context, Head
+from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
+from .inputs import check_latents, check_text, check_timestep, paired_image
+from .norms import compute_dtype
+from .rope import rope_table
+
+
+class WanTransformer(nn.Module):
+    """Predicts the velocity ``noise - x0`` of a video in latent space.
+
+    Args:
+        config: sizes; also says whether there is an image branch and learned image positions.
+        operations: gives ``Linear, LayerNorm, RMSNorm, Conv3d``. Any namespace but ``torch.nn`` must give layers
+            that compute in the dtype of their input, whatever their weights are stored in.
+        attend: attention kernel ``(q, k, v) -> out``, all ``[B, L, N, K]``; None takes the best one here.
+        compute_dtype: what linears and attention run in; None follows autocast, else the weights' own dtype.
+            Set it only with ``operations`` that cast (fp8 or packed weights), where the weights do not tell.
+
+    May be built under ``torch.device("meta")`` and filled with ``load_state_dict(..., assign=True)``.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        operations: Any = torch.nn,
+        attend: Attend | None = None,
+        *,
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if attend is None:
+            from ..attention import choose
+
+            attend = choose("auto")
+        self.config = config
+        self.attend = attend
+        self.compute_dtype = compute_dtype
+        dim, linear = config.dim, operations.Linear
+        self.patch_embedding = operations.Conv3d(
+            config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        self.text_embedding = nn.Sequential(
+            linear(config.text_dim, dim), nn.GELU(approximate="tanh"), linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(linear(config.freq_dim, dim), nn.SiLU(), linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), linear(dim, 6 * dim))
+        if config.has_image_branch:
+            self.img_emb = ImageEmbedding(config, operations)
+        self.blocks = nn.ModuleList(Block(config, operations) for _ in range(config.num_layers))
+        self.head = Head(config, operations)
+
+    def forward(self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None = None) -> Tensor:
+        """One look at the clip.
+
+        Args:
+            latents: ``[B, in_dim, T, h, w]``: noisy latents, then mask and image latents where the model has them.
+            timestep: ``[B]`` float32 or integer, 0..1000.
+            text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S should be
+                ``config.text_len``, the length of training.
+            image: ``[B, rows, image_dim]`` image encoder rows (with learned positions: both images, first then
+                last, also as ``[2 B, rows / 2, image_dim]``), or None for a model without image branch.
+
+        Returns:
+            velocity ``[B, out_dim, T, h, w]`` fp32.
+
+        Raises:
+            InputError: a shape or dtype the model can't take.
+        """
+        batch = latents.shape[0]
+        check_latents(latents, self.config)
+        check_timestep(timestep, batch)
+        check_text(text, batch, self.config)
+        image = paired_image(image, batch, self.config)
+
+        tokens, grid = self.patchify(latents)
+        time, block_time = embed_time(
+            sinusoid(timestep, self.config.freq_dim).to(tokens.device), self.time_embedding, self.time_projection
+        )
+        context = self.make_context(block_time, text, image, rope_table(grid, self.config.head_dim, tokens.device))
+        for block in self.blocks:
+            tokens = block(tokens, context)
+        return self.unpatchify(self.head(tokens, time), grid)
+
+    def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor) -> Context:
+        """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
+        dtype = self.compute_dtype or compute_dtype(self.blocks[0].self_attn.q, time.device)
+        return Context(
+            time=time,
+            text=embed_text(text, self.text_embedding, dtype),
+            image=None if image is None else self.img_emb(image, dtype),
+            rope=rope,
+            dtype=dtype,
+            attend=self.attend,
+        )
+
+    def patchify(self, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """``[B, C, T, h, w]`` -> tokens ``[B, L, D]`` fp32 and how many lie along each axis."""
+        dtype = self.compute_dtype or compute_dtype(self.patch_embedding, latents.device)
+        patches = self.patch_embedding(latents.to(dtype))  # [B, D, t, h', w']
+        t, h, w = patches.shape[2:]
+        # fp32: the tokens are a running sum over all blocks, which half precision would wear away.
+        return patches.flatten(2).transpose(1, 2).float().contiguous(), (t, h, w)
+
+    def unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """``[B, L, cells * C]`` (channels innermost) -> ``[B, C, T, h, w]``."""
+        size = self.config.patch_size
+        cells = patches.unflatten(2, (*size, -1)).unflatten(1, grid)  # [B, t, h', w', pt, ph, pw, C]
+        cells = cells.permute(0, 7, 1, 4, 2, 5, 3, 6)  # [B, C, t, pt, h', ph, w', pw]
+        return cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)
