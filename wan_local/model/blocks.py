@@ -1,25 +1,23 @@
 """One transformer block, and the head behind the last.
 
-Follows Wan2.1 ``wan/modules/model.py`` (WanAttentionBlock, Head). The tokens ``x`` between blocks, the modulation
-and its gates are float32 whatever the weights are; only the linears and attention run in ``context.dtype``.
+Follows Wan2.1 ``wan/modules/model.py`` (WanAttentionBlock, Head). The tokens ``x`` between blocks, the
+modulation and its gates are float32 whatever the weights are; only linears and attention run in
+``context.dtype``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..attention import Attend
 from ..config import TransformerConfig
 from .norms import layer_norm_float32, linear_float32, modulated_norm, rms_norm, without_autocast
 from .rope import apply_rope
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention over ``q, k, v``, all ``[B, L, N, K]`` (k and v may have another L) -> ``[B, L, N, K]``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +76,8 @@ class SelfAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))  # [B, L, D] -> [B, L, N, K]
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = x.to(context.dtype)
-        # The norm spans all heads together and comes before the rotation; per head, or after, is another model.
+        """``[B, L, D]`` in ``context.dtype`` -> the same."""
+        # The norm spans all heads together and comes before the rotation: the weights were trained so.
         q = apply_rope(self.heads(rms_norm(self.norm_q, self.q(x))), context.rope).to(context.dtype)
         k = apply_rope(self.heads(rms_norm(self.norm_k, self.k(x))), context.rope).to(context.dtype)
         v = self.heads(self.v(x))
@@ -100,8 +98,9 @@ class CrossAttention(SelfAttention):
             self.norm_k_img = operations.RMSNorm(config.dim, eps=config.eps)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        """``[B, L, D]`` in ``context.dtype`` -> the same."""
         dtype = context.dtype
-        q = self.heads(rms_norm(self.norm_q, self.q(x.to(dtype)))).to(dtype)
+        q = self.heads(rms_norm(self.norm_q, self.q(x))).to(dtype)
         k = self.heads(rms_norm(self.norm_k, self.k(context.text))).to(dtype)
         out = context.attend(q, k, self.heads(self.v(context.text)))  # [B, L, N, K]
         if context.image is not None:
@@ -111,7 +110,7 @@ class CrossAttention(SelfAttention):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added to the tokens; first and last gated by time."""
+    """Self-attention, cross-attention and feed-forward, each added to the tokens; time gates the outer two."""
 
     def __init__(self, config: TransformerConfig, operations: Any) -> None:
         super().__init__()
@@ -132,9 +131,10 @@ class Block(nn.Module):
         table = self.modulation.to(context.time) + context.time  # [B, 6, D] fp32
         parts = table.unsqueeze(2).unbind(1)
         attention, feed_forward = Modulation(*parts[:3]), Modulation(*parts[3:])
-        x = attention.add(x, self.self_attn(attention.enter(x, self.eps), context))
-        x = x + self.cross_attn(layer_norm_float32(self.norm3, x), context)
-        return feed_forward.add(x, self.ffn(feed_forward.enter(x, self.eps).to(context.dtype)))
+        dtype = context.dtype  # cast outside the calls, so that no float32 copy lives on during them
+        x = attention.add(x, self.self_attn(attention.enter(x, self.eps).to(dtype), context))
+        x = x + self.cross_attn(layer_norm_float32(self.norm3, x).to(dtype), context)
+        return feed_forward.add(x, self.ffn(feed_forward.enter(x, self.eps).to(dtype)))
 
 
 class Head(nn.Module):

@@ -1,7 +1,7 @@
 """What enters beside the video: the timestep, the text rows and the image rows.
 
-Follows Wan2.1 ``wan/modules/model.py`` (sinusoidal_embedding_1d, MLPProj). Text and image rows stay two tensors
-for good; nothing is concatenated and cut apart again by a number that happens to fit one model.
+Follows Wan2.1 ``wan/modules/model.py`` (sinusoidal_embedding_1d, MLPProj). Text and image rows stay two
+tensors for good; nothing is concatenated and cut apart again by a number that happens to fit one model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TransformerConfig
-from .norms import layer_norm_float32, linear_float32, without_autocast
+from .norms import float64_device, layer_norm_float32, linear_float32, without_autocast
 
 IMAGE_NORM_EPS = 1e-5  # torch's default, which the official img_emb uses; all other norms take config.eps
 
@@ -27,13 +27,15 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
     Returns:
         ``[B, dim]`` fp32, computed in float64: at 1000 a float32 angle is off by 3e-5.
     """
-    half = dim // 2
-    exponent = torch.arange(half, dtype=torch.float64, device="cpu") / half
-    angles = torch.outer(timestep.to("cpu", torch.float64), 10000.0**-exponent)
+    half, device = dim // 2, float64_device(timestep.device)
+    exponent = torch.arange(half, dtype=torch.float64, device=device) / half
+    angles = torch.outer(timestep.to(device, torch.float64), 10000.0**-exponent)
     return torch.cat((angles.cos(), angles.sin()), dim=1).float().to(timestep.device)
 
 
-def embed_time(sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Sequential) -> tuple[Tensor, Tensor]:
+def embed_time(
+    sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Sequential
+) -> tuple[Tensor, Tensor]:
     """Run the two time networks in float32, whatever the weights are stored in and whatever autocast wants.
 
     Args:
@@ -54,7 +56,8 @@ def embed_time(sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Seque
 def embed_text(text: Tensor, embedding: nn.Sequential, dtype: torch.dtype) -> Tensor:
     """Two layers with tanh GELU; ``[B, S, text_dim]`` -> ``[B, S, D]`` in ``dtype``.
 
-    Zero rows behind a short prompt do not stay zero (the layers have biases) and are attended to, as in training.
+    Zero rows behind a short prompt do not stay zero (the layers have biases), and they are attended to, as in
+    training.
     """
     return embedding(text.to(dtype))
 

@@ -23,13 +23,15 @@ def check_latents(latents: Tensor, config: TransformerConfig) -> None:
         raise InputError(f"latents of shape {shape} are empty; give at least one sample, frame and patch")
     for name, size, patch in zip(("T", "h", "w"), shape[2:], config.patch_size, strict=True):
         if size % patch:
-            raise InputError(f"latents have {name}={size}, not a multiple of the patch size {patch}; pad or crop them")
+            raise InputError(
+                f"latents have {name}={size}, not a multiple of the patch size {patch}; crop or pad"
+            )
 
 
 def check_timestep(timestep: Tensor, batch: int) -> None:
-    """Raise :class:`InputError` unless there is one timestep a sample, in a dtype that holds 0..1000 exactly."""
+    """Raise :class:`InputError` unless there is one timestep a sample, in a dtype that keeps its digits."""
     if tuple(timestep.shape) != (batch,):
-        raise InputError(f"timestep has shape {tuple(timestep.shape)}; give one value a sample, shape ({batch},)")
+        raise InputError(f"timestep has shape {tuple(timestep.shape)}; give one value a sample, ({batch},)")
     if timestep.dtype in (torch.bfloat16, torch.float16):  # bfloat16 turns 999 into 1000
         raise InputError(f"timestep is {timestep.dtype}, which rounds it; give float32 or an integer dtype")
 
@@ -38,26 +40,29 @@ def check_text(text: Tensor, batch: int, config: TransformerConfig) -> None:
     """Raise :class:`InputError` unless text is ``[B, S, text_dim]`` with S >= 1; S is the caller's choice."""
     shape = tuple(text.shape)
     if len(shape) != 3 or shape[0] != batch or shape[1] < 1 or shape[2] != config.text_dim:
-        raise InputError(f"text of shape {shape} does not fit; give [{batch}, S, {config.text_dim}] with S >= 1")
+        wanted = f"[{batch}, S, {config.text_dim}] with S >= 1"
+        raise InputError(f"text of shape {shape} does not fit; give {wanted} from the text encoder")
 
 
 def paired_image(image: Tensor | None, batch: int, config: TransformerConfig) -> Tensor | None:
     """The image rows as ``[B, rows, image_dim]``, or None for a model without image branch.
 
-    Where the model has learned positions for two images, rows may also come as ``[2 B, rows / 2, image_dim]``:
-    first and last of the first sample, first and last of the second, and so on.
+    Where the model has learned positions for two images, rows may also come as
+    ``[2 B, rows / 2, image_dim]``: first and last of the first sample, then of the second, and so on.
 
     Raises:
         InputError: rows missing (text never stands in for them), not wanted, or not both images.
     """
     if not config.has_image_branch:
         if image is not None:
-            raise InputError(f"image of shape {tuple(image.shape)} given to a model without image branch; pass None")
+            raise InputError(
+                f"image of shape {tuple(image.shape)} for a model without image branch; pass None"
+            )
         return None
     rows = config.image_tokens
     wanted = f"[{batch}, {rows or 'rows'}, {config.image_dim}]"
     if image is None:
-        raise InputError(f"image=None, but this model attends to image rows; give {wanted} from the image encoder")
+        raise InputError(f"image=None, but this model needs image rows; give {wanted} from the image encoder")
     shape = tuple(image.shape)
     if len(shape) != 3 or shape[2] != config.image_dim or shape[1] < 1:
         raise InputError(f"image of shape {shape} does not fit; give {wanted} from the image encoder")

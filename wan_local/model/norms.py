@@ -1,8 +1,8 @@
 """Norms and linears at a stated precision, for weights of any precision.
 
 ``operations`` decides who runs a layer. torch's own layers want input and weight in one dtype, so the helpers
-below bring the weight up where float32 is asked for. Layers of another namespace (a host that casts or offloads,
-fp8 or GGUF storage) must compute in the dtype of their input, and are simply called.
+below bring the weight up where float32 is asked for. Layers of another namespace (a host that casts or
+offloads, fp8 or GGUF storage) must compute in the dtype of their input, and are simply called.
 
 Read me after ``transformer.py``.
 """
@@ -10,6 +10,7 @@ Read me after ``transformer.py``.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
-def compute_dtype(layer: nn.Module, device: torch.device) -> torch.dtype:
+def compute_dtype(layer: Any, device: torch.device) -> torch.dtype:
     """The dtype ``layer`` wants its input in: autocast's, else its weight's, else (fp8, packed) bfloat16."""
     if device.type in AUTOCAST_DEVICES and torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
@@ -34,16 +35,21 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def is_plain(layer: nn.Module) -> bool:
+def float64_device(device: torch.device) -> torch.device:
+    """``device``, or the CPU where it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def is_plain(layer: Any) -> bool:
     """Whether ``layer`` is torch's own, which does not cast its weight to its input."""
     return type(layer) in (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 
 
-def needs_float32_weight(layer: nn.Module) -> bool:
+def needs_float32_weight(layer: Any) -> bool:
     return is_plain(layer) and layer.weight.dtype != torch.float32
 
 
-def linear_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def linear_float32(layer: Any, x: Tensor) -> Tensor:
     """``layer(x)`` in float32 whatever its weight is stored in; call it inside :func:`without_autocast`."""
     x = x.float()
     if needs_float32_weight(layer):
@@ -52,7 +58,7 @@ def linear_float32(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def layer_norm_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def layer_norm_float32(layer: Any, x: Tensor) -> Tensor:
     """LayerNorm with weight and bias, in float32."""
     x = x.float()
     if needs_float32_weight(layer):
@@ -60,7 +66,7 @@ def layer_norm_float32(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def rms_norm(layer: nn.Module, x: Tensor) -> Tensor:
+def rms_norm(layer: Any, x: Tensor) -> Tensor:
     """RMSNorm over the whole last dimension (all heads together), its mean square in float32.
 
     The result is float32 where weight and input differ in dtype (autocast), else of the input's dtype.

@@ -1,18 +1,20 @@
 """Rotary position embedding over time, height and width.
 
-Half the head width is pairs (neighbouring channels); the pairs are dealt to the three axes as ``c - 2 (c // 3)``
-for time and ``c // 3`` for each of height and width, where ``c = K / 2``. For K = 128 that is 22/21/21 pairs, so
-44/42/42 channels. Follows Wan2.1 ``wan/modules/model.py`` (rope_params, rope_apply); RoFormer, arXiv:2104.09864.
+The ``c = K / 2`` pairs of neighbouring channels of a head are dealt to the three axes: ``c - 2 (c // 3)`` to
+time, ``c // 3`` each to height and width. For K = 128 that is 22/21/21 pairs, so 44/42/42 channels. Follows
+Wan2.1 ``wan/modules/model.py`` (rope_params, rope_apply); RoFormer, arXiv:2104.09864.
 
-Angles are built in float64 (bfloat16 tables are visibly wrong, float32 angles lose digits), the turning itself is
-float32: neighbouring channels *are* a complex number in memory, so one complex product over a view turns them,
-with no copy of the input. Measured on CPU it takes about a tenth of the strided cos/sin form.
+Angles are built in float64 (a bfloat16 table is visibly wrong, float32 angles lose digits), the turning itself
+is float32: neighbouring channels *are* a complex number in memory, so one complex product over a view turns
+them, with no copy of the input. On CPU it took a tenth of the time of the strided cos/sin form.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from .norms import float64_device
 
 THETA = 10000.0
 
@@ -24,27 +26,28 @@ def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     return pairs - 2 * third, third, third
 
 
-def axis_angles(length: int, pairs: int) -> Tensor:
-    """Angles ``position * THETA ** (-j / pairs)``.  # [length, pairs] fp64"""
-    position = torch.arange(length, dtype=torch.float64, device="cpu")
-    exponent = torch.arange(pairs, dtype=torch.float64, device="cpu") / max(pairs, 1)
+def axis_angles(length: int, pairs: int, device: torch.device) -> Tensor:
+    """Angles ``position * THETA ** (-j / pairs)``, ``[length, pairs]`` fp64."""
+    position = torch.arange(length, dtype=torch.float64, device=device)
+    exponent = torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs, 1)
     return torch.outer(position, THETA**-exponent)
 
 
 def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Tensor:
-    """Unit complex numbers to turn every pair of every token by.
+    """Unit complex numbers to turn every pair of every token by. Made anew for each forward: it costs little,
+    and a kept one would tie the model to a device, a size and a mode (meta, inference) of its making.
 
     Args:
         grid: tokens along (time, height, width), in that order of nesting.
         head_dim: head width ``K``.
-        device: where the table is wanted. The angles are always made on the CPU: some devices lack float64.
+        device: where the table is wanted.
 
     Returns:
         ``[L, 1, K / 2]`` complex64, ready to broadcast over heads.
     """
     axes = []
     for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head_dim), strict=True)):
-        angles = axis_angles(length, pairs)
+        angles = axis_angles(length, pairs, float64_device(device))
         turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(device)
         shape = [1, 1, 1, pairs]
         shape[axis] = length

@@ -4,7 +4,8 @@ Mathematics only, on one device: no storage, no caches, no offload. Parameter na
 checkpoint, so its weights load without renaming. Follows Wan2.1 ``wan/modules/model.py``; reading order:
 this file, ``blocks.py``, ``rope.py``, ``embeddings.py``, ``norms.py``.
 
-B batch, C channels, T,h,w latent frames/height/width, L video tokens, S text rows, D width, N heads, K head width.
+B batch, C channels, T,h,w latent frames/height/width, L video tokens, S text rows, D width, N heads, K head
+width.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attention import Attend, choose
 from ..config import TransformerConfig
-from .blocks import Attend, Block, Context, Head
+from .blocks import Block, Context, Head
 from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
 from .inputs import check_latents, check_text, check_timestep, paired_image
 from .norms import compute_dtype
@@ -27,8 +29,8 @@ class WanTransformer(nn.Module):
 
     Args:
         config: sizes; also says whether there is an image branch and learned image positions.
-        operations: gives ``Linear, LayerNorm, RMSNorm, Conv3d``. Any namespace but ``torch.nn`` must give layers
-            that compute in the dtype of their input, whatever their weights are stored in.
+        operations: gives ``Linear, LayerNorm, RMSNorm, Conv3d``. Any namespace but ``torch.nn`` must give
+            layers that compute in the dtype of their input, whatever their weights are stored in.
         attend: attention kernel ``(q, k, v) -> out``, all ``[B, L, N, K]``; None takes the best one here.
         compute_dtype: what linears and attention run in; None follows autocast, else the weights' own dtype.
             Set it only with ``operations`` that cast (fp8 or packed weights), where the weights do not tell.
@@ -45,12 +47,8 @@ class WanTransformer(nn.Module):
         compute_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if attend is None:
-            from ..attention import choose
-
-            attend = choose("auto")
         self.config = config
-        self.attend = attend
+        self.attend = choose("auto") if attend is None else attend
         self.compute_dtype = compute_dtype
         dim, linear = config.dim, operations.Linear
         self.patch_embedding = operations.Conv3d(
@@ -70,12 +68,12 @@ class WanTransformer(nn.Module):
         """One look at the clip.
 
         Args:
-            latents: ``[B, in_dim, T, h, w]``: noisy latents, then mask and image latents where the model has them.
+            latents: ``[B, in_dim, T, h, w]``: noise, then mask and image latents if the model has them.
             timestep: ``[B]`` float32 or integer, 0..1000.
-            text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S should be
-                ``config.text_len``, the length of training.
+            text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S
+                should be ``config.text_len``, the length of training.
             image: ``[B, rows, image_dim]`` image encoder rows (with learned positions: both images, first then
-                last, also as ``[2 B, rows / 2, image_dim]``), or None for a model without image branch.
+                last, also as ``[2 B, rows / 2, image_dim]``); None for a model without image branch.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -90,17 +88,19 @@ class WanTransformer(nn.Module):
         image = paired_image(image, batch, self.config)
 
         tokens, grid = self.patchify(latents)
-        time, block_time = embed_time(
-            sinusoid(timestep, self.config.freq_dim).to(tokens.device), self.time_embedding, self.time_projection
-        )
-        context = self.make_context(block_time, text, image, rope_table(grid, self.config.head_dim, tokens.device))
+        rope = rope_table(grid, self.config.head_dim, tokens.device)
+        sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
+        time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
+        context = self.make_context(block_time, text, image, rope)
+        # Splitting tokens over GPUs needs: tokens and rope cut here, attend exchanging, tokens joined below.
         for block in self.blocks:
             tokens = block(tokens, context)
         return self.unpatchify(self.head(tokens, time), grid)
 
     def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
-        dtype = self.compute_dtype or compute_dtype(self.blocks[0].self_attn.q, time.device)
+        attention: Any = self.blocks[0].self_attn
+        dtype = self.compute_dtype or compute_dtype(attention.q, time.device)
         return Context(
             time=time,
             text=embed_text(text, self.text_embedding, dtype),
