@@ -1,0 +1,151 @@
+"""How exact both ends of a clip are, and how evenly it moves between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+from .images import AnyImage, Fit, fit_image
+
+WINDOW = 11  # pixels across the SSIM window
+WINDOW_SIGMA = 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of a range of 1
+# Linear sRGB to CIE XYZ, and its white (D65, 2 degrees). IEC 61966-2-1.
+XYZ_FROM_RGB = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+WHITE = (0.9505, 1.0, 1.089)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Match:
+    """How well one frame matches one picture.
+
+    Attributes:
+        psnr: dB over all pixels and channels; infinite where they are equal.
+        ssim: structural similarity, -1..1; see :func:`ssim`.
+        colour: mean CIE76 colour difference (Delta E in Lab); about 2.3 is just noticeable.
+    """
+
+    psnr: float
+    ssim: float
+    colour: float
+
+    def __str__(self) -> str:
+        return f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}, dE76 {self.colour:.1f}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """How exact both ends are and how smooth the frames between.
+
+    Attributes:
+        first: frame 0 against the first picture.
+        last: frame F - 1 against the last picture.
+        jitter: standard deviation of the change from frame to frame over its mean; the change is the mean absolute
+            difference of two frames. 0 is perfectly even (or a still), 1 is as uneven as it is fast.
+        jump: the largest change over the median change; far above 1 is a cut or a flash.
+        jump_at: the frame that the largest change leads to.
+    """
+
+    first: Match
+    last: Match
+    jitter: float
+    jump: float
+    jump_at: int
+
+    def __str__(self) -> str:
+        return (
+            f"ends: first {self.first}; last {self.last}; "
+            f"jitter {self.jitter:.2f}, largest jump x{self.jump:.1f} at frame {self.jump_at}"
+        )
+
+
+def report(frames: Tensor, first: AnyImage, last: AnyImage, fit: Fit = "crop") -> Report:
+    """Compare both ends of a clip with the pictures it was made from.
+
+    Args:
+        frames: ``[F, H, W, 3]`` 0..1, at least 2.
+        first: first picture; one of another size is fitted as the pipeline does it.
+        last: last picture.
+        fit: as given to the pipeline.
+    """
+    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[3] != 3:
+        raise InputError(f"frames have shape {list(frames.shape)}; give [F, H, W, 3] with at least 2 frames")
+    height, width = frames.shape[1:3]
+    wanted = [fit_image(image, width, height, fit).clamp(0.0, 1.0) for image in (first, last)]
+    change = _changes(frames)
+    mean, median = change.mean().item(), change.median().item()
+    largest = int(change.argmax())
+    return Report(
+        first=match(frames[0].permute(2, 0, 1), wanted[0]),
+        last=match(frames[-1].permute(2, 0, 1), wanted[1]),
+        jitter=change.std(correction=0).item() / mean if mean > 0 else 0.0,
+        jump=change[largest].item() / median if median > 0 else (1.0 if mean == 0 else math.inf),
+        jump_at=largest + 1,
+    )
+
+
+def match(image: Tensor, reference: Tensor) -> Match:
+    """Both ``[3, H, W]`` 0..1, of one size."""
+    image, reference = image.cpu().float(), reference.cpu().float()
+    return Match(
+        psnr=psnr(image, reference), ssim=ssim(image, reference), colour=colour_difference(image, reference)
+    )
+
+
+def psnr(image: Tensor, reference: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of any two tensors of one shape, 0..1."""
+    error = (image.double() - reference.double()).square().mean().item()
+    return -10.0 * math.log10(error) if error > 0 else math.inf
+
+
+def ssim(image: Tensor, reference: Tensor) -> float:
+    """Mean structural similarity of two pictures ``[3, H, W]`` 0..1.
+
+    Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity": an 11 x 11 Gaussian
+    window of sigma 1.5, K1 = 0.01, K2 = 0.03, weighted (biased) variances, only windows that lie whole inside the
+    picture, each channel by itself. A picture smaller than the window gets the largest odd window that fits.
+    """
+    size = min(WINDOW, *image.shape[1:])
+    size -= 1 - size % 2
+    at = torch.arange(size, dtype=torch.float64) - size // 2
+    bell = torch.exp(-at.square() / (2 * WINDOW_SIGMA**2))
+    bell = bell / bell.sum()
+
+    def blur(x: Tensor) -> Tensor:  # [3, H, W] -> [3, H - 10, W - 10]
+        x = F.conv2d(x[:, None], bell.view(1, 1, -1, 1))
+        return F.conv2d(x, bell.view(1, 1, 1, -1))[:, 0]
+
+    a, b = image.double(), reference.double()
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
+    covariance = blur(a * b) - mean_a * mean_b
+    likeness = (2 * mean_a * mean_b + SSIM_C1) / (mean_a.square() + mean_b.square() + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (var_a + var_b + SSIM_C2)
+    return (likeness * structure).mean().item()
+
+
+def colour_difference(image: Tensor, reference: Tensor) -> float:
+    """Mean CIE76 Delta E over all pixels of two pictures ``[3, H, W]`` 0..1 (sRGB)."""
+    return torch.linalg.vector_norm(_lab(image) - _lab(reference), dim=0).mean().item()
+
+
+def _lab(image: Tensor) -> Tensor:
+    """sRGB ``[3, H, W]`` 0..1 to CIE L*a*b* (L 0..100), D65. IEC 61966-2-1 and CIE 15."""
+    rgb = image.double()
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055).pow(2.4))
+    xyz = torch.einsum("xc,chw->xhw", torch.tensor(XYZ_FROM_RGB, dtype=torch.float64), linear)
+    ratio = xyz / torch.tensor(WHITE, dtype=torch.float64).view(3, 1, 1)
+    knee = 6 / 29
+    x, y, z = torch.where(ratio > knee**3, ratio.clamp(min=0).pow(1 / 3), ratio / (3 * knee**2) + 4 / 29)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def _changes(frames: Tensor) -> Tensor:
+    """Mean absolute difference of each frame to the one before, ``[F - 1]`` float64; two frames held at a time."""
+    pairs = zip(frames[:-1], frames[1:], strict=True)
+    return torch.tensor([(b.float() - a.float()).abs().mean().item() for a, b in pairs], dtype=torch.float64)
