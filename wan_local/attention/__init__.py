@@ -6,8 +6,8 @@
 
 Every backend is a module with ``NAME``, ``TOLERANCE`` (relative L2 error it may show against sdpa),
 ``why_not()`` (a reason it can't run on this machine, or None), ``rejects(q)`` (a reason it can't take such
-tensors, or None) and ``attend(q, k, v)``, all ``[B, L, N, K]``. To add one: a file beside these, and a line in
-``BACKENDS``.
+tensors, or None) and ``attend(q, k, v)``, all ``[B, L, N, K]``. To add one: a file beside these, and a line
+in ``BACKENDS``.
 
 Read me after ``model/blocks.py``.
 """

@@ -110,7 +110,7 @@ class CrossAttention(SelfAttention):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added to the tokens; time gates the outer two."""
+    """Self-attention, cross-attention, feed-forward, each added to the tokens; time gates first and last."""
 
     def __init__(self, config: TransformerConfig, operations: Any) -> None:
         super().__init__()

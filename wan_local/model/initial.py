@@ -1,7 +1,7 @@
 """Starting values for a transformer that is trained from nothing.
 
-Follows Wan2.1 ``wan/modules/model.py`` (init_weights): Xavier for the linears, a small normal for the text and
-time networks, zero for the output layer, so that an untrained model predicts exactly zero velocity.
+Follows Wan2.1 ``wan/modules/model.py`` (init_weights): Xavier for the linears, a small normal for the text
+and time networks, zero for the output layer, so that an untrained model predicts exactly zero velocity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SMALL = 0.02
 
 @torch.no_grad()
 def initialise(model: WanTransformer) -> WanTransformer:
-    """Set the weights of ``model``, built of torch's own layers, in place from the global generator; return it."""
+    """Set the weights of ``model`` (torch's own layers) in place from the global generator; return it."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -4,9 +4,9 @@ The ``c = K / 2`` pairs of neighbouring channels of a head are dealt to the thre
 time, ``c // 3`` each to height and width. For K = 128 that is 22/21/21 pairs, so 44/42/42 channels. Follows
 Wan2.1 ``wan/modules/model.py`` (rope_params, rope_apply); RoFormer, arXiv:2104.09864.
 
-Angles are built in float64 (a bfloat16 table is visibly wrong, float32 angles lose digits), the turning itself
-is float32: neighbouring channels *are* a complex number in memory, so one complex product over a view turns
-them, with no copy of the input. On CPU it took a tenth of the time of the strided cos/sin form.
+Angles are built in float64 (a bfloat16 table is visibly wrong, float32 angles lose digits), the turning
+itself is float32: neighbouring channels *are* a complex number in memory, so one complex product over a view
+turns them, with no copy of the input. On CPU it took a tenth of the time of the strided cos/sin form.
 """
 
 from __future__ import annotations

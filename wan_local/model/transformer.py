@@ -72,8 +72,8 @@ class WanTransformer(nn.Module):
             timestep: ``[B]`` float32 or integer, 0..1000.
             text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S
                 should be ``config.text_len``, the length of training.
-            image: ``[B, rows, image_dim]`` image encoder rows (with learned positions: both images, first then
-                last, also as ``[2 B, rows / 2, image_dim]``); None for a model without image branch.
+            image: ``[B, rows, image_dim]`` image encoder rows; None for a model without image branch. With
+                learned positions both images, first then last, also as ``[2 B, rows / 2, image_dim]``.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -100,19 +100,27 @@ class WanTransformer(nn.Module):
     def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
-        dtype = self.compute_dtype or compute_dtype(attention.q, time.device)
+        dtype = self.dtype_of(attention.q, time.device)
+        text = embed_text(text, self.text_embedding, self.dtype_of(self.text_embedding[0], time.device))
+        if image is not None:
+            embedding: Any = self.img_emb
+            image = embedding(image, self.dtype_of(embedding.proj[1], time.device)).to(dtype)
         return Context(
             time=time,
-            text=embed_text(text, self.text_embedding, dtype),
-            image=None if image is None else self.img_emb(image, dtype),
+            text=text.to(dtype),
+            image=image,
             rope=rope,
             dtype=dtype,
             attend=self.attend,
         )
 
+    def dtype_of(self, layer: Any, device: torch.device) -> torch.dtype:
+        """What ``layer`` runs in; layers of one model may differ (some files keep embeddings in float32)."""
+        return self.compute_dtype or compute_dtype(layer, device)
+
     def patchify(self, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """``[B, C, T, h, w]`` -> tokens ``[B, L, D]`` fp32 and how many lie along each axis."""
-        dtype = self.compute_dtype or compute_dtype(self.patch_embedding, latents.device)
+        dtype = self.dtype_of(self.patch_embedding, latents.device)
         patches = self.patch_embedding(latents.to(dtype))  # [B, D, t, h', w']
         t, h, w = patches.shape[2:]
         # fp32: the tokens are a running sum over all blocks, which half precision would wear away.
