@@ -1,5 +1,6 @@
-"""The Wan-VAE: causal video autoencoder, whole, streamed and tiled."""
+"""The Wan-VAE: causal video autoencoder, whole, streamed and tiled. Read ``vae.py`` first."""
 
+from .tiling import Tiling, decode_tiled, encode_tiled
 from .vae import WanVAE
 
-__all__ = ["WanVAE"]
+__all__ = ["Tiling", "WanVAE", "decode_tiled", "encode_tiled"]

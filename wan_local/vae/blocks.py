@@ -30,9 +30,10 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * trailing))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, T, H, W]
-        scale = self.gamma.to(x.dtype).view(1, -1, 1, 1, 1) * x.shape[1] ** 0.5
+        scale = self.gamma.view(1, -1, 1, 1, 1) * x.shape[1] ** 0.5
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)  # [B, 1, T, H, W]
-        return x * length.reciprocal() * scale
+        # Under autocast the norm comes back in float32; the two large products stay in the dtype of x.
+        return x * length.reciprocal().to(x.dtype) * scale.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):

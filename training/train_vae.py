@@ -1,0 +1,73 @@
+"""Train the nano model's Wan-VAE: single frames first, then short clips, then whole ones.
+
+Run by ``python -m training``.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wan_local.config import VAEConfig
+from wan_local.vae import WanVAE
+
+from .draw import draw, random_clips
+from .loop import Recipe, Stage, train
+
+CONFIG = VAEConfig(dim=16)
+SIZE = 64
+KL_WEIGHT = 1e-5  # only keeps the latents from drifting apart; their scale is set afterwards
+SEED = 1_000_000
+
+
+def train_vae(run: Path, steps: tuple[int, int, int]) -> WanVAE:
+    """Train and return the VAE with averaged weights; ``steps`` for single frames, 5-frame and 17-frame clips."""
+    torch.manual_seed(0)
+    vae = WanVAE(CONFIG)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
+            _start_as_identity(module)
+    vae.encoder.compile(dynamic=False)  # halves the time of a step; costs two minutes a stage
+    vae.decoder.compile(dynamic=False)
+    stages = [
+        Stage(name="frames", steps=steps[0], loss=lambda step: _loss(vae, step, count=24, frames=1)),
+        Stage(name="short", steps=steps[1], loss=lambda step: _loss(vae, step, count=6, frames=5)),
+        Stage(name="clips", steps=steps[2], loss=lambda step: _loss(vae, step, count=3, frames=13)),
+    ]
+    train(vae, stages, Recipe(learning_rate=2e-3), run)
+    return vae
+
+
+def _loss(vae: WanVAE, step: int, *, count: int, frames: int) -> tuple[Tensor, dict[str, float]]:
+    video = draw(random_clips(SEED + step, count), frames, SIZE)
+    if frames > 1 and step % 4 == 0:
+        video[:, :, 1:-1] = 0  # what the sampler is conditioned on: two frames, grey between
+    mean, log_variance = vae.encode_moments(video)
+    mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
+    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    out = vae.decode_whole(latents).float()
+    error = out - video
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+    mse = error.square().mean()
+    loss = error.abs().mean() + 2 * mse + 0.5 * _edges(error) + KL_WEIGHT * kl
+    return loss, {"psnr": 10 * math.log10(4 / mse.item()), "kl": kl.item()}
+
+
+def _edges(error: Tensor) -> Tensor:
+    """How wrong the differences between neighbours are: what the eye sees as blur."""
+    return (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+
+
+def _start_as_identity(conv: nn.Conv3d) -> None:
+    """Temporal convolutions start by repeating the newest frame, as the official initialisation does."""
+    out_dim, in_dim = conv.weight.shape[:2]
+    with torch.no_grad():
+        conv.weight.mul_(0.1)
+        for half in range(out_dim // in_dim):
+            conv.weight[half * in_dim : (half + 1) * in_dim, :, -1, 0, 0] += torch.eye(in_dim)
+        if conv.bias is not None:
+            conv.bias.zero_()
