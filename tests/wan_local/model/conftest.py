@@ -89,7 +89,7 @@ def sharpen(module: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
 
 
 def tiny(kind: str, **sizes: int) -> TransformerConfig:
-    """A toy config: "flf" with image branch and positions, "i2v" with the branch alone, "t2v" with neither."""
+    """A toy config: "flf" has image branch and positions, "i2v" the branch alone, "t2v" neither."""
     kinds = {
         "flf": {"in_dim": 36, "image_dim": 40, "image_tokens": 14},
         "i2v": {"in_dim": 36, "image_dim": 40, "image_tokens": 0},

@@ -159,6 +159,31 @@ def test_text_and_image_are_split_alike_for_every_text_length(lab, text_rows):
     assert error <= 1e-5
 
 
+def test_norms_have_the_official_epsilon(lab):
+    """Values of the size 1e-3, so that an epsilon of 1e-6 counts as much as they do."""
+    block = lab.build(lab.tiny("flf", num_layers=1)).blocks[0]
+    generator = torch.Generator().manual_seed(6)
+    x, text = 1e-3 * torch.randn(2, 12, 96, generator=generator), torch.randn(2, 9, 96, generator=generator)
+    time, image = torch.randn(2, 6, 96, generator=generator), torch.randn(2, 14, 96, generator=generator)
+    context = Context(
+        time=time,
+        text=text,
+        image=image,
+        rope=rope_table((2, 2, 3), 32, x.device),
+        dtype=torch.float32,
+        attend=choose("sdpa"),
+    )
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if name.startswith("self_attn.o") or ".q." in name or ".k." in name or ".k_img." in name:
+                parameter.mul_(1e-3)
+        got = block(x, context)
+    turn = lab.angles((2, 2, 3), 32)
+    assert lab.errors(got, lab.reference_block(block, x, time, text, image, turn))[0] <= 1e-5
+    for eps in (1e-5, 5e-7):
+        assert lab.errors(got, lab.reference_block(block, x, time, text, image, turn, eps=eps))[1] > 1e-3
+
+
 def test_prompt_of_226_rows_equals_diffusers_where_diffusers_does_not_split(lab):
     ours, theirs = lab.pair(lab.tiny("t2v"))
     given = lab.inputs(ours.config, batch=2, text_rows=226)

@@ -53,7 +53,7 @@ def test_turning_is_done_in_float32(lab, dtype):
 
 
 def test_rope_comes_after_the_norm_over_the_full_width(lab):
-    """The queries and keys that reach the kernel, against float64 by hand; the wrong orders must be far off."""
+    """Queries and keys that reach the kernel, against float64 by hand; wrong orders must be far off."""
     model = lab.build(lab.tiny("flf", num_layers=1))
     seen = []
 

@@ -33,7 +33,7 @@ def test_velocity_equals_diffusers(lab, kind, batch):
 
 @pytest.mark.parametrize("kind", ["flf", "i2v", "t2v"])
 def test_velocity_equals_untouched_diffusers_where_its_sinusoid_is_exact(lab, kind):
-    """At small timesteps float32 angles are good enough; at 999 diffusers' own error shows, and is bounded."""
+    """At small timesteps float32 angles are good enough; at 999 diffusers' own error shows and is bounded."""
     ours, theirs = lab.pair(lab.tiny(kind), exact_time=False)
     for timestep, bound in ((0.0, BOUND), (1.0, BOUND), (999.0, 1e-4)):
         given = lab.inputs(ours.config, size=(3, 4, 6))
