@@ -1,0 +1,9 @@
+"""Flow-matching sampling: schedule, samplers, guidance and the loop. Read ``loop.py`` first."""
+
+from .guidance import Velocity, guided_velocity
+from .loop import denoise
+from .noise import initial_noise
+from .samplers import SAMPLERS, make_sampler
+from .samplers.base import Sampler
+
+__all__ = ["SAMPLERS", "Sampler", "Velocity", "denoise", "guided_velocity", "initial_noise", "make_sampler"]
