@@ -18,11 +18,21 @@ from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
 from .draw import draw, random_clips
+from .grammar import Clip
 from .tokenizer import TEXT_LEN
 
 SHARD = 500
 BATCH = 10
 SEED = 3_000_000
+
+
+def shard_clips(grid: Grid, count: int) -> list[Clip]:
+    """The first ``count`` clips of a size, in the order of its shards."""
+    return [clip for shard in range(-(-count // SHARD)) for clip in _clips(grid, shard)][:count]
+
+
+def _clips(grid: Grid, shard: int) -> list[Clip]:
+    return random_clips(SEED + 1000 * grid.frames + shard, SHARD)
 
 
 @torch.inference_mode()
@@ -36,7 +46,7 @@ def make_shards(
     for shard, path in zip(shards, paths, strict=True):
         if path.exists():
             continue
-        clips = random_clips(SEED + 1000 * grid.frames + shard, SHARD)
+        clips = _clips(grid, shard)
         parts: dict[str, list[Tensor]] = {"latents": [], "condition": [], "image": []}
         for start in range(0, SHARD, BATCH):
             video = draw(clips[start : start + BATCH], grid.frames, grid.height)

@@ -15,6 +15,9 @@ from torch import Tensor
 from .grammar import COLOURS, Clip, random_clip
 
 
+EDGE = 2.0  # pixels over which a shape fades into the background, as through a lens
+
+
 def random_clips(seed: int, count: int) -> list[Clip]:
     """``count`` clips that depend on ``seed`` alone."""
     rng = random.Random(seed)
@@ -41,7 +44,7 @@ def draw_parts(clips: list[Clip], frames: int, size: int) -> tuple[Tensor, Tenso
     cos, sin = torch.cos(angle), torch.sin(angle)
     u, v = (dx * cos + dy * sin) / radius, (dy * cos - dx * sin) / radius  # in units of the radius
     distance = torch.stack([_distance(clip.shape, u[i], v[i]) for i, clip in enumerate(clips)]) * radius
-    cover = (0.5 - distance * size).clamp(0, 1)[:, None]  # [B, 1, F, S, S]: share of the pixel inside
+    cover = (0.5 - distance * size / EDGE).clamp(0, 1)[:, None]  # [B, 1, F, S, S]: how much of the pixel is inside
     paint = colour.permute(0, 2, 1)[..., None, None]  # [B, 3, F, 1, 1]
     still = backgrounds[:, :, None]  # [B, 3, 1, S, S]
     return (still + (paint - still) * cover) * 2 - 1, still * 2 - 1
@@ -70,13 +73,13 @@ def _distance(shape: str, u: Tensor, v: Tensor) -> Tensor:
     if shape == "circle":
         return torch.hypot(u, v) - 0.95
     if shape == "ring":
-        return (torch.hypot(u, v) - 0.72).abs() - 0.26
+        return (torch.hypot(u, v) - 0.66).abs() - 0.32
     if shape == "square":
         return _box(u, v, 0.78, 0.78)
     if shape == "bar":
-        return _box(u, v, 1.0, 0.38)
+        return _box(u, v, 1.0, 0.45)
     if shape == "cross":
-        return torch.minimum(_box(u, v, 0.98, 0.34), _box(u, v, 0.34, 0.98))
+        return torch.minimum(_box(u, v, 0.98, 0.38), _box(u, v, 0.38, 0.98))
     if shape == "triangle":
         # Three half planes: exact inside and at the sides, which is all that anti-aliasing needs.
         sides = [u * math.sin(a) - v * math.cos(a) for a in (math.pi, math.pi / 3, -math.pi / 3)]

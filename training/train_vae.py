@@ -15,17 +15,25 @@ from torch import Tensor, nn
 from wan_local.config import VAEConfig
 from wan_local.vae import WanVAE
 
-from .draw import draw, random_clips
+from .draw import draw_parts, random_clips
 from .loop import Recipe, Stage, train
 
 CONFIG = VAEConfig(dim=16)
 SIZE = 64
 KL_WEIGHT = 1e-5  # only keeps the latents from drifting apart; their scale is set afterwards
+SHAPE_WEIGHT = 3.0
 SEED = 1_000_000
+WHOLE = 500_000  # keeps the clips of the last stage apart from those before
 
 
-def train_vae(run: Path, steps: tuple[int, int, int]) -> WanVAE:
-    """Train and return the VAE with averaged weights; ``steps`` for single frames, 5-frame and 17-frame clips."""
+def train_vae(run: Path, steps: tuple[int, int, int, int]) -> WanVAE:
+    """Train and return the VAE with averaged weights.
+
+    Args:
+        run: folder for checkpoints and logs.
+        steps: for single frames, 5-frame and 13-frame clips under one learning-rate curve, then for 17-frame clips
+            under a second one.
+    """
     torch.manual_seed(0)
     vae = WanVAE(CONFIG)
     for module in vae.modules():
@@ -38,13 +46,16 @@ def train_vae(run: Path, steps: tuple[int, int, int]) -> WanVAE:
         Stage(name="short", steps=steps[1], loss=lambda step: _loss(vae, step, count=6, frames=5)),
         Stage(name="clips", steps=steps[2], loss=lambda step: _loss(vae, step, count=3, frames=13)),
     ]
-    train(vae, stages, Recipe(learning_rate=2e-3), run)
+    train(vae, stages, Recipe(learning_rate=2e-3), run / "first")
+    whole = Stage(name="whole", steps=steps[3], loss=lambda step: _mixed_loss(vae, WHOLE + step))
+    train(vae, [whole], Recipe(learning_rate=1.5e-3, warmup=50, average=0.995), run / "whole")
     return vae
 
 
 def _loss(vae: WanVAE, step: int, *, count: int, frames: int) -> tuple[Tensor, dict[str, float]]:
-    video = draw(random_clips(SEED + step, count), frames, SIZE)
-    if frames > 1 and step % 4 == 0:
+    video, background = draw_parts(random_clips(SEED + step, count), frames, SIZE)
+    weight = shape_weight(video, background)
+    if frames > 1 and step % 8 == 0:
         video[:, :, 1:-1] = 0  # what the sampler is conditioned on: two frames, grey between
     mean, log_variance = vae.encode_moments(video)
     mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
@@ -53,13 +64,27 @@ def _loss(vae: WanVAE, step: int, *, count: int, frames: int) -> tuple[Tensor, d
     error = out - video
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
     mse = error.square().mean()
-    loss = error.abs().mean() + 2 * mse + 0.5 * _edges(error) + KL_WEIGHT * kl
-    return loss, {"psnr": 10 * math.log10(4 / mse.item()), "kl": kl.item()}
+    return picture_loss(error, weight) + KL_WEIGHT * kl, {"psnr": 10 * math.log10(4 / mse.item()), "kl": kl.item()}
 
 
-def _edges(error: Tensor) -> Tensor:
-    """How wrong the differences between neighbours are: what the eye sees as blur."""
-    return (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+def _mixed_loss(vae: WanVAE, step: int) -> tuple[Tensor, dict[str, float]]:
+    """Every third batch are single frames: they sharpen what clips then have to move."""
+    return _loss(vae, step, count=24, frames=1) if step % 3 == 0 else _loss(vae, step, count=2, frames=17)
+
+
+def shape_weight(video: Tensor, background: Tensor) -> Tensor:
+    """How much a pixel counts, ``[B, 1, F, H, W]``: more near the shape, which is small and all that matters."""
+    shape = ((video - background).abs().amax(1, keepdim=True) > 0.05).float()
+    near = F.max_pool3d(shape, (1, 5, 5), stride=1, padding=(0, 2, 2))
+    return 1 + SHAPE_WEIGHT * near
+
+
+def picture_loss(error: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean absolute and squared error, and the error of edges; ``[B, 3, F, H, W]`` to a scalar."""
+    error = error * weight  # squared below: the weight counts twice there, on purpose
+    across = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + error.square().mean() + 0.5 * (across + down)
 
 
 def _start_as_identity(conv: nn.Conv3d) -> None:
