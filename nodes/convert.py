@@ -1,0 +1,82 @@
+"""Between what ComfyUI's sockets carry and what the library takes. All tensor work of the nodes is here.
+
+IMAGE is ``[B, H, W, C]`` in 0..1, float32 or float16; LATENT holds raw VAE latents ``[B, 16, T, h, w]``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..wan_local.errors import InputError
+from ..wan_local.images import to_tensor
+from . import host
+
+RGB = 3
+
+
+def picture(image: Tensor, name: str) -> Tensor:
+    """One picture ``[3, H, W]`` float32 in 0..1 from an IMAGE.
+
+    A batch gives its first picture, and the log says so. Values outside 0..1, which resizing nodes leave
+    behind, are clamped. Grey and transparency are the library's to settle
+    (:func:`wan_local.images.to_tensor`).
+
+    Args:
+        image: ``[B, H, W, C]`` with 1, 3 or 4 channels.
+        name: of the input, for messages.
+
+    Raises:
+        InputError: not an IMAGE, or one with values that are no numbers.
+    """
+    if image.ndim != 4 or 0 in image.shape:
+        raise InputError(f"{name} has shape {list(image.shape)}; connect an IMAGE, [batch, height, width, 3]")
+    if image.shape[0] > 1:
+        host.log.warning("%s is a batch of %d pictures; the first one is used", name, image.shape[0])
+    return to_tensor(image[0].movedim(-1, 0).float().clamp(0.0, 1.0), name)
+
+
+def to_image(picture: Tensor) -> Tensor:
+    """IMAGE ``[1, H, W, 3]`` in 0..1 from one picture ``[3, H, W]`` in -1..1."""
+    return picture.movedim(0, -1).unsqueeze(0).add(1.0).div(2.0)
+
+
+def to_pictures(images: Tensor) -> Tensor:
+    """``[B, 3, H, W]`` float32 in -1..1 from IMAGE ``[B, H, W, C]``."""
+    return images[..., :RGB].movedim(-1, 1).float().mul(2.0).sub(1.0)
+
+
+def to_images(clips: Tensor) -> Tensor:
+    """IMAGE, one a clip, ``[B, F, H, W, 3]`` in 0..1 from ``[B, 3, F, H, W]`` in -1..1."""
+    return clips.movedim(1, -1).add(1.0).div_(2.0).clamp_(0.0, 1.0)
+
+
+def to_video(images: Tensor) -> Tensor:
+    """A clip ``[B, 3, F, H, W]`` in -1..1 from IMAGE ``[F, H, W, C]`` or ``[B, F, H, W, C]``."""
+    clips = images if images.ndim == 5 else images.unsqueeze(0)
+    return clips[..., :RGB].movedim(-1, 1).mul(2.0).sub(1.0)
+
+
+def whole_chunks(images: Tensor, stride: int, chunk: int) -> Tensor:
+    """Crop ``[..., F, H, W, C]`` to what the VAE takes: sides in steps of ``stride``, frames 1 + n ``chunk``.
+
+    This is what core's VAE does to what it encodes; sides lose equally at both ends, frames at the end.
+    """
+    frames, height, width = images.shape[-4:-1]
+    kept = (frames - 1) // chunk * chunk + 1
+    top, left = height % stride // 2, width % stride // 2
+    rows, columns = height - height % stride, width - width % stride
+    return images[..., :kept, top : top + rows, left : left + columns, :]
+
+
+def centre_square(images: Tensor) -> Tensor:
+    """The largest centred square of ``[B, H, W, C]``."""
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
+def middle_frame(latents: Tensor) -> Tensor:
+    """``[B, C, T, h, w]`` -> ``[1, C, 1, h, w]``: the latent frame halfway between the two pictures."""
+    middle = latents.shape[2] // 2
+    return latents[:1, :, middle : middle + 1]

@@ -1,0 +1,209 @@
+"""Everything this pack asks of ComfyUI. The only file that imports it.
+
+Written for ComfyUI 0.8.0 and later: what came after 0.8.0 is looked up at call time, never assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.hooks
+import comfy.latent_formats
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io
+
+__all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "io"]
+
+CLIP = comfy.sd.CLIP
+ClipVisionOutput = comfy.clip_vision.Output
+
+PACK = Path(__file__).resolve().parent.parent
+MODEL_FOLDER = "wan_flf2v"  # models/wan_flf2v, beside the models/diffusers that ComfyUI has
+BUNDLED = "nano (bundled)"
+PIPELINE_MARKS = ("model_index.json", "Wan2.1_VAE.pth")  # diffusers layout, official layout
+
+log = logging.getLogger("WanFLF2V")
+
+
+# -- schema ----------------------------------------------------------------------------------------------
+
+
+def schema(**fields: Any) -> io.Schema:
+    """An ``io.Schema``, without the fields that this ComfyUI does not know yet."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in fields.items() if name in known})
+
+
+# -- model folders ---------------------------------------------------------------------------------------
+
+
+def register_folders() -> None:
+    """Make ``models/wan_flf2v`` a model folder, which ``extra_model_paths.yaml`` can then extend."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
+
+
+def pipeline_folders() -> dict[str, Path]:
+    """Name to path of every pipeline folder: the bundled one first, then those in the model folders.
+
+    A name is a path below a model folder, at most two levels deep. Only what is listed here can be loaded, so
+    a workflow can't name a path of its own.
+    """
+    found = {BUNDLED: PACK / "weights" / "nano"} if is_pipeline(PACK / "weights" / "nano") else {}
+    for kind in (MODEL_FOLDER, "diffusers"):
+        roots = folder_paths.get_folder_paths(kind) if kind in folder_paths.folder_names_and_paths else []
+        for root in map(Path, roots):
+            for folder in sorted([*root.glob("*"), *root.glob("*/*")]):
+                if is_pipeline(folder):
+                    found.setdefault(folder.relative_to(root).as_posix(), folder)
+    return found
+
+
+def is_pipeline(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in PIPELINE_MARKS)
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def compute_device() -> torch.device:
+    return management.get_torch_device()
+
+
+def offload_device() -> torch.device:
+    return management.unet_offload_device()
+
+
+def encoder_devices() -> tuple[torch.device, torch.device]:
+    """Where text and image encoders run, and where they wait."""
+    return management.text_encoder_device(), management.text_encoder_offload_device()
+
+
+def vae_devices() -> tuple[torch.device, torch.device]:
+    """Where a VAE runs, and where it waits."""
+    return management.vae_device(), management.vae_offload_device()
+
+
+def result_device() -> torch.device:
+    """Where results are handed to the next node."""
+    return management.intermediate_device()
+
+
+def operations() -> Any:
+    """The host's layers: they fetch weights at use from wherever it keeps them, in their input's dtype."""
+    return Operations
+
+
+class Operations(comfy.ops.manual_cast):
+    """Core's casting layers, with a ``Linear`` that has its parameters from the start.
+
+    With dynamic VRAM core's own comes without them until it is loaded, and a loader that compares names and shapes
+    before it reads finds none. Core builds the usual way any class that has a loader of its own.
+    """
+
+    class Linear(comfy.ops.manual_cast.Linear):
+        def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+            super()._load_from_state_dict(*args, **options)
+
+
+def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """What to calculate in on ``device`` with weights stored as ``stored``."""
+    order = [torch.bfloat16, torch.float16, torch.float32]
+    return management.unet_manual_cast(stored, device, order) or stored
+
+
+def decode_dtype(device: torch.device) -> torch.dtype:
+    """What a VAE decodes in; the user's ``--fp32-vae`` and the like count."""
+    return management.vae_dtype(device, [torch.bfloat16, torch.float16, torch.float32])
+
+
+def hold(module: torch.nn.Module, load_device: torch.device, offload: torch.device) -> Any:
+    """Give ``module`` to the host's memory management; keep the patcher for as long as the module.
+
+    The host replaces ``CoreModelPatcher`` at start-up and old ones have none, so it is looked up here and
+    now.
+    """
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(module, load_device=load_device, offload_device=offload)
+
+
+def load(patcher: Any, activations: int = 0, *, whole: bool = False) -> None:
+    """Bring a model to its device with room for ``activations`` bytes; call it before every use.
+
+    Args:
+        patcher: from :func:`hold`.
+        activations: bytes the calculation itself needs.
+        whole: for modules with layers that are not :func:`operations`, which can't run half loaded.
+    """
+    management.load_models_gpu([patcher], memory_required=activations, force_full_load=whole)
+
+
+def minimal_vram_hooks(patcher: Any) -> None:
+    """Mark a patcher as a text encoder's, the way core's own CLIP does."""
+    patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+    patcher.is_clip = True
+
+
+# -- progress --------------------------------------------------------------------------------------------
+
+
+def stop_if_asked() -> None:
+    """Raise the host's own interruption if the user pressed stop."""
+    management.throw_exception_if_processing_interrupted()
+
+
+def progress_bar(total: int) -> Callable[[int, Any], None]:
+    """``show(done, preview)`` for the running node; ``preview`` is what :func:`previewer` gave, or None."""
+    bar = comfy.utils.ProgressBar(total)
+    return lambda done, preview: bar.update_absolute(done, total, preview)
+
+
+def previewer(device: torch.device) -> Callable[[torch.Tensor], Any] | None:
+    """From latents ``[B, 16, 1, h, w]`` in model space to a preview; None where the user wants none."""
+    found = latent_preview.get_previewer(device, comfy.latent_formats.Wan21())
+    return None if found is None else lambda latents: found.decode_latent_to_preview_image("JPEG", latents)
+
+
+# -- latents ---------------------------------------------------------------------------------------------
+
+
+def normalise_latents(latents: torch.Tensor) -> torch.Tensor:
+    """Raw latents of core's own Wan-VAE to model space."""
+    return comfy.latent_formats.Wan21().process_in(latents)
+
+
+def denormalise_latents(latents: torch.Tensor) -> torch.Tensor:
+    """Model space to raw latents of core's own Wan-VAE."""
+    return comfy.latent_formats.Wan21().process_out(latents)
+
+
+# -- results ---------------------------------------------------------------------------------------------
+
+
+def video(images: torch.Tensor, fps: float) -> Any:
+    """``VIDEO`` from frames ``[F, H, W, 3]`` in 0..1."""
+    rate = Fraction(fps).limit_denominator(1000)
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=rate, audio=None))
+
+
+def clip_vision_output(**fields: Any) -> Any:
+    """``CLIP_VISION_OUTPUT`` with the given fields; the others that core reads are None."""
+    output = ClipVisionOutput()
+    names: Iterable[str] = ("last_hidden_state", "image_embeds", "penultimate_hidden_states", "mm_projected")
+    for name in names:
+        output[name] = fields.pop(name, None)
+    for name, value in fields.items():
+        output[name] = value
+    return output

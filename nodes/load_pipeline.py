@@ -1,0 +1,68 @@
+"""Load a whole Wan2.1 first-last-frame pipeline from one folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wan_local.attention import BACKENDS
+from ..wan_local.errors import InputError
+from . import host
+from .host import io
+from .pipeline import DTYPES, load_parts
+from .sockets import Model
+
+
+class WanFLF2VLoadPipeline(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VLoadPipeline",
+            display_name="Load Wan FLF2V Pipeline",
+            category="WanFLF2V",
+            description=(
+                "Loads transformer, text encoder, image encoder and VAE of a first-last-frame model from one "
+                "folder: the bundled nano model, or a download in models/wan_flf2v or models/diffusers."
+            ),
+            search_aliases=["wan", "flf2v", "first last frame", "load wan", "diffusers"],
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=list(host.pipeline_folders()),
+                    tooltip="A folder in diffusers or official layout below models/wan_flf2v or "
+                    "models/diffusers, or the small model that comes with this pack.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    tooltip="What the transformer's weights are kept in; default keeps what the files hold.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=["auto", *BACKENDS],
+                    default="auto",
+                    tooltip="Attention kernel; auto takes the fastest exact one this machine has.",
+                ),
+            ],
+            outputs=[
+                Model.Output("model", display_name="model"),
+                io.Clip.Output("clip", display_name="clip"),
+                io.ClipVision.Output("clip_vision", display_name="clip_vision"),
+                io.Vae.Output("vae", display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, **others: Any) -> Any:
+        """A folder whose files were replaced is another model."""
+        path = host.pipeline_folders().get(folder)
+        return sorted((str(file), file.stat().st_mtime_ns) for file in path.rglob("*.*")) if path else None
+
+    @classmethod
+    def execute(cls, folder: str, weight_dtype: str, attention: str) -> io.NodeOutput:
+        folders = host.pipeline_folders()
+        if folder not in folders:
+            raise InputError(
+                f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}"
+            )
+        return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention))

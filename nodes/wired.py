@@ -1,0 +1,110 @@
+"""Whatever is on the wires, ours or core's, as the parts that the library's ``Pipeline`` is made of.
+
+Each part brings its model to the device just before it works: the host's memory holds one at a time if it
+must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..wan_local.config import WAN_VAE, TransformerConfig, VAEConfig
+from ..wan_local.generate import Pipeline
+from ..wan_local.shapes import Grid
+from . import convert, host
+from .sockets import WanModel
+from .vae import PipelineVAE
+
+
+def pipeline(model: WanModel, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> Pipeline:
+    """A library pipeline for one run of a clip of ``grid``, over the values of four sockets."""
+    transformer = WiredTransformer(model, grid)
+    vision = WiredImageEncoder(clip_vision) if transformer.config.has_image_branch else None
+    return Pipeline(transformer, WiredVAE(vae), WiredTextEncoder(clip), vision, device=model.device)
+
+
+class WiredTransformer:
+    """A ``WAN_FLF2V_MODEL``, loaded at its first step."""
+
+    def __init__(self, model: WanModel, grid: Grid) -> None:
+        self._model, self._grid, self._loaded = model, grid, False
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._model.transformer.config
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        host.stop_if_asked()  # with guidance twice a step: at full size one forward takes many seconds
+        if not self._loaded:
+            self._model.load(self._grid)
+            self._loaded = True
+        return self._model.transformer(*inputs)
+
+
+class WiredTextEncoder:
+    """A CLIP socket."""
+
+    def __init__(self, clip: Any) -> None:
+        self._clip = clip
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """``[B, S, D]``. Core's own encoder does not cut long prompts; the shorter ones get zero rows."""
+        rows = []
+        for prompt in prompts:
+            host.stop_if_asked()
+            rows.append(self._clip.encode_from_tokens_scheduled(self._clip.tokenize(prompt))[0][0])
+        longest = max(row.shape[1] for row in rows)
+        return torch.cat([F.pad(row, (0, 0, 0, longest - row.shape[1])) for row in rows])
+
+
+class WiredImageEncoder:
+    """A CLIP_VISION socket."""
+
+    def __init__(self, clip_vision: Any) -> None:
+        self._clip_vision = clip_vision
+
+    def encode(self, images: list[Tensor]) -> Tensor:
+        """Pictures ``[3, H, W]`` in -1..1 -> ``[N, rows, D]``; each is seen whole, squashed to a square."""
+        seen = [self._clip_vision.encode_image(convert.to_image(image), crop=False) for image in images]
+        return torch.cat([output["penultimate_hidden_states"] for output in seen])
+
+
+class WiredVAE:
+    """A VAE socket."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self._ours = isinstance(vae, PipelineVAE)
+
+    @property
+    def config(self) -> VAEConfig:
+        return self._vae.config if self._ours else WAN_VAE
+
+    def parameters(self) -> Iterator[Tensor]:
+        """None to look at: dtype and place are the affair of whoever made the socket's value."""
+        return iter(())
+
+    def encode(self, clip: Tensor) -> Tensor:
+        """``[1, 3, F, H, W]`` in -1..1 -> raw latents ``[1, z, T, h, w]``."""
+        if self._ours:
+            return self._vae.encode_clip(clip)
+        return self._vae.encode(convert.to_images(clip)[0])
+
+    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+        """Raw latents -> ``[1, 3, n, H, W]`` in -1..1; core's own VAE gives all frames at once."""
+        if self._ours:
+            yield from self._vae.decode_chunks(latents)
+            return
+        images = self._vae.decode(latents)
+        yield convert.to_video(images)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return self._vae.normalise(latents) if self._ours else host.normalise_latents(latents)
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return self._vae.denormalise(latents) if self._ours else host.denormalise_latents(latents)

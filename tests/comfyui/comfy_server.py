@@ -1,0 +1,225 @@
+"""A real ComfyUI server for tests: found, started with a base directory of its own, spoken to, stopped.
+
+``COMFYUI_PATH`` names the checkout (default: where comfy-cli installs), ``COMFYUI_PYTHON`` the interpreter
+(default: the checkout's own virtual environment, else this one).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comfy_socket import WebSocket
+
+PACK = Path(__file__).resolve().parents[2]
+DEFAULT_CHECKOUT = Path.home() / "comfy" / "ComfyUI"
+START_TIMEOUT = 600.0  # importing torch and all of ComfyUI on a busy machine
+RUN_TIMEOUT = 600.0
+NEEDED = "import aiohttp, av, safetensors, torch, transformers, yaml"
+
+
+def checkout() -> Path:
+    return Path(os.environ.get("COMFYUI_PATH") or DEFAULT_CHECKOUT).expanduser()
+
+
+def why_not() -> str | None:
+    """Why no ComfyUI can be tested here, in one line, or None. One named but unusable fails instead."""
+    if (checkout() / "main.py").is_file() or os.environ.get("COMFYUI_PATH"):
+        return None
+    return f"no ComfyUI checkout at {checkout()}; clone one there or set COMFYUI_PATH"
+
+
+def interpreter(comfyui: Path) -> str:
+    """The Python that has what ComfyUI needs.
+
+    Raises:
+        RuntimeError: none has; says which were tried.
+    """
+    named = os.environ.get("COMFYUI_PYTHON")
+    tail = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
+    folders = [comfyui / ".venv", comfyui / "venv", comfyui.parent / ".venv", comfyui.parent / "venv"]
+    found = [str(Path(folder, *tail)) for folder in folders if Path(folder, *tail).exists()]
+    candidates = [named] if named else [*found, sys.executable]
+    for python in candidates:
+        if subprocess.run([python, "-c", NEEDED], capture_output=True, check=False).returncode == 0:  # noqa: S603
+            return python
+    raise RuntimeError(f"no Python with ComfyUI's requirements among {candidates}; set COMFYUI_PYTHON")
+
+
+@dataclass
+class Run:
+    """What became of one queued prompt.
+
+    Attributes:
+        status: "success", "error" or "interrupted".
+        events: (seconds since queueing, type, data) of every message about this prompt.
+        previews: binary preview messages.
+        outputs: node id to what its ui says, as in the history.
+    """
+
+    prompt_id: str
+    status: str = ""
+    events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [data for _, name, data in self.events if name == kind]
+
+    @property
+    def error(self) -> str:
+        return "; ".join(str(data.get("exception_message")) for data in self.of("execution_error"))
+
+    @property
+    def cached(self) -> set[str]:
+        return {node for data in self.of("execution_cached") for node in data["nodes"]}
+
+
+class ComfyServer:
+    """One server process with its own folders below ``base``; use as a context manager."""
+
+    def __init__(self, base: Path, arguments: Iterable[str] = ()) -> None:
+        self.comfyui = checkout()
+        self.base = base
+        self.port = free_port()
+        self._arguments = list(arguments)
+        self._log = base / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ComfyServer:
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models/diffusers"):
+            (self.base / name).mkdir(parents=True, exist_ok=True)
+        link = self.base / "custom_nodes" / "ComfyUI-WanFLF2V"
+        if not link.exists():
+            link.symlink_to(PACK, target_is_directory=True)
+        command = [interpreter(self.comfyui), "main.py", "--cpu", "--port", str(self.port)]
+        command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
+        command += ["--disable-auto-launch", *self._arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str) -> Any:
+        return self._call(path)[1]
+
+    def get_text(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:  # noqa: S310
+            return answer.read().decode()
+
+    def queue(self, prompt: dict[str, Any], **extra: Any) -> tuple[int, dict[str, Any]]:
+        """POST /prompt: HTTP status and answer."""
+        return self._call("/prompt", {"prompt": prompt, **extra})
+
+    def interrupt(self) -> None:
+        self._call("/interrupt", {})
+
+    def run(
+        self,
+        prompt: dict[str, Any],
+        on_event: Callable[[Run, str, dict[str, Any]], None] = lambda run, kind, data: None,
+        timeout: float = RUN_TIMEOUT,
+    ) -> Run:
+        """Queue ``prompt`` and follow it to its end over the WebSocket."""
+        client, deadline = uuid.uuid4().hex, time.monotonic() + timeout
+        with WebSocket(self.port, f"/ws?clientId={client}") as messages:
+            status, answer = self.queue(prompt, client_id=client)
+            if status != 200:
+                raise AssertionError(f"POST /prompt was refused ({status}): {answer}")
+            run, started = Run(answer["prompt_id"]), time.monotonic()
+            while not run.status:
+                message = messages.receive(max(deadline - time.monotonic(), 0.01))
+                if isinstance(message, bytes):
+                    run.previews.append(message)
+                    continue
+                event = json.loads(message)
+                kind, data = event["type"], event.get("data") or {}
+                if data.get("prompt_id", run.prompt_id) != run.prompt_id:
+                    continue
+                run.events.append((time.monotonic() - started, kind, data))
+                on_event(run, kind, data)
+                run.status = outcome(kind)
+        history = self._history(run.prompt_id, deadline)
+        run.outputs = history.get("outputs", {})
+        return run
+
+    def _history(self, prompt_id: str, deadline: float) -> dict[str, Any]:
+        """The server writes the history just after it says that it is done."""
+        while time.monotonic() < deadline:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.05)
+        raise TimeoutError(f"{prompt_id} never came to the history")
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        assert self._process is not None
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended with {self._process.returncode}:\n{self.log()[-4000:]}")
+            try:
+                self.get("/system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.25)
+        raise TimeoutError(f"ComfyUI did not come up in {START_TIMEOUT:.0f} s:\n{self.log()[-4000:]}")
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310
+            f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                content = answer.read()
+                return answer.status, json.loads(content) if content else {}
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"{}")
+
+
+def outcome(kind: str) -> str:
+    """The end that a message stands for, or "" while the prompt runs."""
+    ends = {
+        "execution_success": "success",
+        "execution_error": "error",
+        "execution_interrupted": "interrupted",
+    }
+    return ends.get(kind, "")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

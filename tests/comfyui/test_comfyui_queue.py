@@ -1,0 +1,199 @@
+"""The bundled workflow in a real ComfyUI, posted to its queue as any program would."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from comfy_server import PACK, ComfyServer, Run
+from PIL import Image
+
+LOCAL, SAVE_VIDEO, SAVE_IMAGE = "4", "5", "6"
+ENDS_PSNR = 24.0  # dB, the nano model's bar on pictures like those it was trained on
+REAL_ENDS_PSNR = 12.0  # dB; photographs are far from its training: only that the ends are the right way round
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def picture(path: Path, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def saved(server: ComfyServer, run: Run, node: str) -> list[Path]:
+    files = run.outputs[node]["images"]
+    return [server.base / "output" / file["subfolder"] / file["filename"] for file in files]
+
+
+def decoded(path: Path) -> tuple[list[np.ndarray], float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(
+            stream.average_rate
+        )
+
+
+def check_result(server: ComfyServer, run: Run, workflow: dict[str, Any], bar: float) -> None:
+    """mp4 and PNGs are there, in the size, number and rate asked for, and start and end where they should."""
+    assert run.status == "success", run.error
+    asked = workflow[LOCAL]["inputs"]
+    size = (asked["height"], asked["width"], 3)
+    (mp4,) = saved(server, run, SAVE_VIDEO)
+    frames, fps = decoded(mp4)
+    pngs = saved(server, run, SAVE_IMAGE)
+    assert (len(frames), len(pngs), fps) == (asked["length"], asked["length"], asked["fps"])
+    assert all(frame.shape == size for frame in frames)
+    stills = [np.asarray(Image.open(path)) for path in pngs]
+    assert all(still.shape == size for still in stills)
+
+    first, last = (
+        picture(server.base / "input" / workflow[node]["inputs"]["image"], asked["width"], asked["height"])
+        for node in ("1", "2")
+    )
+    ends = {
+        "first": (psnr(stills[0], first), psnr(stills[0], last)),
+        "last": (psnr(stills[-1], last), psnr(stills[-1], first)),
+        "mp4 against png": (min(psnr(a, b) for a, b in zip(frames, stills, strict=True)), -math.inf),
+    }
+    for end, (right, wrong) in ends.items():
+        print(f"{workflow['1']['inputs']['image']} {end}: {right:.1f} dB (the other end: {wrong:.1f} dB)")
+    for end, (right, wrong) in ends.items():
+        assert right >= bar, f"{end} frame is {right:.1f} dB from its picture"
+        assert right > wrong, f"{end} frame looks like the other picture"
+
+
+def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
+    server: ComfyServer, workflow: dict[str, Any]
+) -> None:
+    run = server.run(workflow)
+    check_result(server, run, workflow, ENDS_PSNR)
+    print(f"took {run.events[-1][0]:.1f} s, {len(run.of('progress'))} messages, {len(run.previews)} previews")
+    assert run.of("progress"), "the node showed no progress"
+    assert run.previews, "the node showed no preview"
+
+
+def test_two_photographs_go_through_the_same_workflow(server: ComfyServer, workflow: dict[str, Any]) -> None:
+    workflow["1"]["inputs"]["image"], workflow["2"]["inputs"]["image"] = "real_first.png", "real_last.png"
+    check_result(server, server.run(workflow), workflow, REAL_ENDS_PSNR)
+
+
+def test_the_same_inputs_again_cost_nothing(server: ComfyServer, workflow: dict[str, Any]) -> None:
+    workflow[LOCAL]["inputs"]["steps"] = 2
+    assert server.run(workflow).status == "success"
+    again = server.run(workflow)
+    assert again.status == "success"
+    assert {"1", "2", "3", LOCAL} <= again.cached
+    workflow[LOCAL]["inputs"]["seed"] += 1
+    other = server.run(workflow)
+    assert other.status == "success"
+    assert LOCAL not in other.cached
+    assert {"1", "2", "3"} <= other.cached
+
+
+def test_stop_takes_effect_within_one_step(server: ComfyServer, workflow: dict[str, Any]) -> None:
+    steps = 200
+    workflow[LOCAL]["inputs"].update(width=128, height=128, length=33, steps=steps)
+    asked_at: list[float] = []
+    sampling: list[float] = []
+
+    def stop_while_sampling(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == LOCAL:
+            sampling.append(run.events[-1][0])
+            if len(sampling) == 6:
+                server.interrupt()
+                asked_at.append(run.events[-1][0])
+
+    run = server.run(workflow, stop_while_sampling)
+    assert asked_at, f"no progress to stop at: {run.status} {run.error}"
+    step = max(after - before for before, after in zip(sampling[2:6], sampling[3:6], strict=False))
+    waited = run.events[-1][0] - asked_at[0]
+    print(f"a step takes {step:.2f} s; stopped after {waited:.2f} s")
+    assert run.status == "interrupted"
+    assert waited <= 2 * step + 1.0
+    assert run.of("progress")[-1]["value"] < run.of("progress")[-1]["max"] / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 80}, "length=80 is not 4n+1; use 77 or 81"),
+        ({"width": 100}, "width=100 is not a multiple of 16; use 96 or 112"),
+        ({"height": 100}, "height=100 is not a multiple of 16; use 96 or 112"),
+        ({"length": 1}, "length=1 is out of range; use 5 to 1025"),
+        ({"width": 16384}, "width=16384 is out of range; use 16 to 8192"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_the_queue_in_one_line(
+    server: ComfyServer, workflow: dict[str, Any], change: dict[str, int], message: str
+) -> None:
+    workflow[LOCAL]["inputs"].update(change)
+    status, answer = server.queue(workflow)
+    assert status == 400
+    errors = answer["node_errors"][LOCAL]["errors"]
+    assert [error["type"] for error in errors] == ["custom_validation_failed"]
+    assert message in errors[0]["details"]
+
+
+def test_a_folder_that_is_not_listed_is_refused(server: ComfyServer, workflow: dict[str, Any]) -> None:
+    workflow["3"]["inputs"]["folder"] = "../../weights/nano"
+    status, answer = server.queue(workflow)
+    assert status == 400
+    assert answer["node_errors"]["3"]["errors"][0]["type"] == "value_not_in_list"
+
+
+def test_help_pages_and_translations_are_served(server: ComfyServer) -> None:
+    translations = server.get("/i18n")
+    for node in ("WanFLF2VLoadPipeline", "WanFLF2VLocal"):
+        inputs = server.get(f"/object_info/{node}")[node]["input"]["required"]
+        for language in ("en", "zh"):
+            named = translations[language]["nodeDefs"][node]["inputs"]
+            assert set(named) == set(inputs), f"{node} {language}"
+        assert server.get_text(f"/extensions/ComfyUI-WanFLF2V/docs/{node}.md").startswith("# ")
+
+
+def test_the_node_schemas_are_those_that_shared_workflows_hold(server: ComfyServer) -> None:
+    """Ids, sockets, their order and defaults: whoever changes the stored file breaks somebody's workflow."""
+    stored = json.loads((Path(__file__).parent / "node_schemas.json").read_text("utf-8"))
+    assert {node: schema_of(server.get(f"/object_info/{node}")[node]) for node in stored} == stored
+
+
+def schema_of(info: dict[str, Any]) -> dict[str, Any]:
+    """What a workflow depends on, of one node of /object_info."""
+    options = ("default", "min", "max", "step", "control_after_generate", "multiline", "options")
+    inputs: dict[str, Any] = {}
+    for need in ("required", "optional"):
+        for name, (kind, *rest) in info["input"].get(need, {}).items():
+            values = {key: value for key, value in (rest[0] if rest else {}).items() if key in options}
+            if isinstance(kind, list):  # a combo as older versions write it
+                kind, values = "COMBO", {"options": kind, **values}
+            if name in ("folder", "attention"):  # depends on the machine
+                values.pop("options", None)
+            inputs[name] = {"type": kind, "needed": need, **values}
+    return {
+        "inputs": inputs,
+        "outputs": dict(zip(info["output_name"], info["output"], strict=True)),
+        "category": info["category"],
+    }
+
+
+def test_the_graph_form_and_the_queue_form_are_the_same_workflow(workflow: dict[str, Any]) -> None:
+    graph = json.loads((PACK / "workflows" / "nano_first_last.json").read_text("utf-8"))
+    nodes = {str(node["id"]): node for node in graph["nodes"] if node["type"] != "MarkdownNote"}
+    assert {key: node["type"] for key, node in nodes.items()} == {
+        k: v["class_type"] for k, v in workflow.items()
+    }
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    for key, node in nodes.items():
+        wired = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
+        inputs = workflow[key]["inputs"]
+        assert wired == {name: value for name, value in inputs.items() if isinstance(value, list)}
+        constants = [value for value in inputs.values() if not isinstance(value, list)]
+        extra = ("fixed", "image")  # widgets that only the frontend has
+        assert [value for value in node["widgets_values"] if value not in extra] == constants
