@@ -67,7 +67,7 @@ def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fi
         fit: what to do with another aspect, see :func:`wan_local.images.fit_image`.
 
     Returns:
-        ``[1, 4 + z_dim, T, h, w]`` float32 on the device of the VAE: mask first, then normalised latents.
+        ``[1, 4 + z_dim, T, h, w]`` float32 where the VAE leaves its latents: mask first, then normalised latents.
 
     Raises:
         InputError: an image that is none, or a clip too short for two pictures.
@@ -79,7 +79,7 @@ def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fi
     latents = vae.normalise(vae.encode(clip.to(device)).float())  # [1, z_dim, T, h, w]
     if not torch.isfinite(latents).all():
         raise NumericError("the VAE encoded the two images to NaN or infinity; check its weights with `inspect`")
-    return torch.cat([known_mask(grid).to(device), latents], dim=1)
+    return torch.cat([known_mask(grid).to(latents.device), latents], dim=1)
 
 
 def in_float32(vae: Any) -> Any:

@@ -26,7 +26,7 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000
 MAX_PIXELS = 100_000_000  # 1.2 GB as float32; 8192 x 8192 is 67 million
 MAX_GROWTH = 4  # a strip whose cover would be this many times the target along one side is cropped first
 ANTIALIAS_ABOVE = 2.0  # shrinking by more than this, four taps skip source pixels
-RANGE_SLACK = 0.02  # a resized float image may overshoot 0..1 by a little
+RANGE_SLACK = 0.25  # resized pictures overshoot 0..1 at hard edges; -1..1 goes further below
 
 BLACK = (0.0, 0.0, 0.0)
 

@@ -1,0 +1,278 @@
+"""Video files: colour survives the round trip, and a file is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from wan_local import ends, video
+from wan_local.errors import InputError, NumericError, OutputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def clip(frames: int = 9, height: int = 64, width: int = 96) -> torch.Tensor:
+    """Soft coloured waves that move: like a picture, unlike noise."""
+    y = torch.linspace(0, 6, height).view(1, height, 1)
+    x = torch.linspace(0, 9, width).view(1, 1, width)
+    t = torch.linspace(0, 1, frames).view(frames, 1, 1)
+    waves = [torch.sin(x + 2 * t + k) * torch.cos(y - t + 2 * k) for k in range(3)]
+    return torch.stack(waves, dim=-1) * 0.5 + 0.5  # [F, H, W, 3]
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(name.name for name in folder.iterdir() if name.name.startswith("."))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_round_trip_keeps_frames_and_colour(tmp_path: Path, suffix: str) -> None:
+    frames = clip()
+    video.write(frames, tmp_path / f"clip{suffix}", 16)
+    back, fps = video.read(tmp_path / f"clip{suffix}")
+    assert back.shape == frames.shape
+    assert fps == 16
+    figures = [ends.psnr(ours, theirs) for ours, theirs in zip(back, frames, strict=True)]
+    shift = (back - frames).mean(dim=(1, 2)).abs().max().item() * 255
+    print(f"{suffix}: PSNR first {figures[0]:.1f}, worst {min(figures):.1f}, last {figures[-1]:.1f} dB, "
+          f"largest mean colour shift {shift:.2f} of 255")  # fmt: skip
+    assert min(figures) > 42
+    assert shift < 0.6
+    assert abs(figures[0] - figures[-1]) < 2  # both ends matter
+
+
+@pytest.mark.parametrize(
+    "colour", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0, 0, 0), (0.5, 0.5, 0.5), (0.9, 0.2, 0.6)]
+)
+def test_flat_colours_come_back_within_one_level(tmp_path: Path, colour: tuple[float, ...]) -> None:
+    frames = torch.tensor(colour, dtype=torch.float32).expand(5, 32, 32, 3)
+    video.write(frames, tmp_path / "flat.mp4", 16)
+    back, _ = video.read(tmp_path / "flat.mp4")
+    assert (back - frames).abs().max().item() * 255 <= 1.01
+
+
+def test_file_is_tagged_and_its_index_is_in_front(tmp_path: Path) -> None:
+    video.write(clip(), tmp_path / "clip.mp4", Fraction(30000, 1001))
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        assert codec.name == "h264"
+        assert codec.pix_fmt == "yuv420p"
+        assert (int(codec.colorspace), int(codec.color_primaries), int(codec.color_trc)) == (1, 1, 1)
+        assert int(codec.color_range) == 1  # limited
+        assert stream.average_rate == Fraction(30000, 1001)
+    content = (tmp_path / "clip.mp4").read_bytes()
+    assert 0 < content.find(b"moov") < content.find(b"mdat")
+
+
+def test_luma_is_rounded_not_cut() -> None:
+    # White at 0.6 of a level below the next: 16 + 219 * 0.5 = 125.5, and a value just above it.
+    planes = video._to_yuv420(torch.full((2, 2, 3), 0.5 + 0.4 / 219))
+    assert planes[0, 0] == 126
+    assert video.to_uint8(torch.tensor([[[0.9 / 255, 1.5001 / 255, 254.6 / 255]]])).tolist() == [[[1, 2, 255]]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 47), (33, 64)])
+def test_odd_sizes_are_rounded_up(tmp_path: Path, size: tuple[int, int]) -> None:
+    frames = clip(5, *size)
+    video.write(frames, tmp_path / "odd.mp4", 16)
+    back, _ = video.read(tmp_path / "odd.mp4")
+    height, width = (side + side % 2 for side in size)
+    assert back.shape == (5, height, width, 3)
+    whole = F.pad(frames.permute(0, 3, 1, 2), (0, width - size[1], 0, height - size[0]), mode="replicate")
+    assert ends.psnr(back.permute(0, 3, 1, 2), whole) > 30
+
+
+def test_chunks_give_the_file_that_the_whole_gives(tmp_path: Path) -> None:
+    frames = clip(9)
+    video.write(frames, tmp_path / "whole.mp4", 16)
+    video.write(iter([frames[:1], frames[1:5], frames[5:]]), tmp_path / "chunks.mp4", 16)
+    assert (tmp_path / "whole.mp4").read_bytes() == (tmp_path / "chunks.mp4").read_bytes()
+
+
+def test_chunks_are_taken_one_at_a_time(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def chunks():
+        for index in range(4):
+            taken.append(index)
+            yield clip(4)[index : index + 1]
+
+    stream = video._chunks(chunks())
+    next(stream)
+    assert taken == [0]
+
+
+# -- whole or not at all ----------------------------------------------------------------------------------------
+
+
+def test_a_failing_source_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def fails():
+        yield clip(5)
+        raise RuntimeError("decoder died")
+
+    with pytest.raises(RuntimeError, match="decoder died"):
+        video.write(fails(), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_stop_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def stopped():
+        yield clip(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.write(stopped(), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_nan_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+    frames = clip(5)
+    frames[3, 0, 0, 0] = float("nan")
+    with pytest.raises(NumericError, match="NaN or infinity"):
+        video.write(frames, target, 16)
+    assert target.read_bytes() == b"a good film"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """The system's own refusal, deep inside FFmpeg's writer: a limit on the size of any file of the process."""
+    program = textwrap.dedent(
+        """
+        import resource, sys, torch
+        from wan_local import errors, video
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            video.write(torch.rand(17, 128, 128, 3), sys.argv[1], 16)
+        except errors.OutputError as error:
+            print(error)
+        """
+    )
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(target)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "clip.mp4" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_no_space_at_the_move_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wan_local.output.os.fsync", full)
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: No space left on device"):
+        video.write(clip(5), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_an_incomplete_file_is_not_passed_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "_count_packets", lambda path: 3)
+    with pytest.raises(OutputError, match="incomplete"):
+        video.write(clip(5), tmp_path / "clip.mp4", 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_file_is_replaced_and_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "real.mp4").chmod(0o640)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
+    video.write(clip(5), tmp_path / "link.mp4", 16)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert (tmp_path / "real.mp4").stat().st_mode & 0o777 == 0o640
+    assert video.read(tmp_path / "real.mp4")[0].shape[0] == 5
+
+
+def test_places_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OutputError, match=r"clip\.avi does not end in \.mp4, \.mov, \.mkv"):
+        video.check_path(tmp_path / "clip.avi")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.mp4 is a folder"):
+        video.check_path(tmp_path / "folder.mp4")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4"):
+        video.check_path(tmp_path / "file" / "clip.mp4")
+    with pytest.raises(OutputError, match="MB are free; make room"):
+        video.check_path(tmp_path / "clip.mp4", need_bytes=10**18)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("wan_local.output.os.open", refuse)  # root is refused nothing, so the system is played
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: Permission denied"):
+        video.check_path(tmp_path / "clip.mp4")
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    video.write(clip(5), tmp_path / "new" / "deep" / "clip.mp4", 16)
+    assert (tmp_path / "new" / "deep" / "clip.mp4").stat().st_size > 0
+
+
+# -- wrong input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fps", [0, -1, 1000, float("nan"), float("inf"), "fast", None])
+def test_fps_that_is_none(tmp_path: Path, fps: object) -> None:
+    with pytest.raises(InputError, match=f"fps={fps} is not a frame rate"):
+        video.write(clip(5), tmp_path / "clip.mp4", fps)  # type: ignore[arg-type]
+
+
+def test_frames_that_are_none(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    with pytest.raises(InputError, match="no frames"):
+        video.write(iter([]), target, 16)
+    with pytest.raises(InputError, match=r"shape \[3, 5, 8, 8\]"):
+        video.write(torch.zeros(3, 5, 8, 8), target, 16)
+    with pytest.raises(InputError, match="a video has one size"):
+        video.write(iter([torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 16, 3)]), target, 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_no_video(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.mp4 is not there"):
+        video.read(tmp_path / "nowhere.mp4")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(InputError, match=r"text\.mp4 can't be read as a video"):
+        video.read(tmp_path / "text.mp4")
+
+
+# -- numbered frames --------------------------------------------------------------------------------------------
+
+
+def test_frames_as_numbered_pngs(tmp_path: Path) -> None:
+    frames = clip(5, 16, 32)
+    assert video.write_frames(iter([frames[:1], frames[1:]]), tmp_path / "frames") == 5
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == [f"frame_{index:05d}.png" for index in range(5)]
+    with Image.open(tmp_path / "frames" / "frame_00004.png") as image:
+        assert image.size == (32, 16)
+        assert torch.equal(video.to_uint8(frames[4]).flatten(), torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
+    with pytest.raises(OutputError, match="is not empty"):
+        video.write_frames(frames[:1], tmp_path / "frames")

@@ -1,0 +1,52 @@
+"""The command line: ``python -m wan_local generate`` and ``python -m wan_local inspect``.
+
+Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed with a one-line reason, 2 wrong
+use, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from ..errors import Cancelled, WanError
+
+PROGRAM = "python -m wan_local"
+DONE, FAILED, STOPPED = 0, 1, 130  # and 2 from argparse
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    from . import generate, inspect
+
+    parser = Parser(prog=PROGRAM, description="Wan2.1 first-last-frame to video.", allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+    for command in (generate, inspect):
+        command.add_to(commands)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (KeyboardInterrupt, Cancelled):
+        return _say(args.parser.prog, "stopped; a finished file from before is untouched", STOPPED)
+    except WanError as error:
+        return _say(args.parser.prog, str(error), FAILED)
+    except MemoryError as error:
+        return _say(args.parser.prog, f"out of memory ({error}); use a smaller size or length", FAILED)
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        return _say(args.parser.prog, "out of GPU memory; use a smaller size, a shorter length or --device cpu", FAILED)
+    return DONE
+
+
+def _say(program: str, message: str, status: int) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,183 @@
+"""``python -m wan_local generate``: two pictures and a prompt to a video file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, OutputError
+from ..progress import Progress
+from .progress_bar import ProgressBar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..generate import Pipeline, Sampled
+    from ..settings import Settings
+
+DESCRIPTION = """\
+Make a video that starts at one picture and ends at another.
+
+example:
+  python -m wan_local generate --model weights/nano --first a.png --last b.png \\
+      --prompt "a red disc moves right" --output out.mp4
+"""
+EPILOG = "Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped. An old OUTPUT is only replaced by a whole new one."
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="make a video from two pictures and a prompt",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    needed = parser.add_argument_group("needed")
+    needed.add_argument("--model", required=True, metavar="FOLDER", help="model folder, diffusers or official layout")
+    needed.add_argument("--first", required=True, metavar="IMAGE", help="picture that the video starts at")
+    needed.add_argument("--last", required=True, metavar="IMAGE", help="picture that the video ends at")
+    needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens between the two")
+    needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
+    _add_clip(parser.add_argument_group("the clip"))
+    _add_sampling(parser.add_argument_group("how it is made"))
+    more = parser.add_argument_group("more results")
+    more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
+    more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_clip(group: Any) -> None:
+    group.add_argument("--negative", metavar="TEXT", help="what to keep away from (default: the official text)")
+    group.add_argument("--width", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first picture)")
+    group.add_argument("--height", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first picture)")
+    group.add_argument("--length", type=int, default=81, metavar="FRAMES", help="4n+1 (default: %(default)s)")
+    group.add_argument("--fps", type=float, default=16.0, metavar="N", help="frames a second (default: 16)")
+    group.add_argument("--fit", default="crop", metavar="HOW", help="pictures of another aspect: crop (default), pad, stretch")
+
+
+def _add_sampling(group: Any) -> None:
+    group.add_argument("--steps", type=int, default=50, metavar="N", help="sampling steps (default: %(default)s)")
+    group.add_argument("--guidance", type=float, default=5.5, metavar="X",
+                       help="strength of the prompt; 1 takes half the time (default: %(default)s)")  # fmt: skip
+    group.add_argument("--shift", type=float, default=16.0, metavar="X",
+                       help="steps spent at high noise: 16 for 720p, 3 to 5 for 480p (default: 16)")  # fmt: skip
+    group.add_argument("--sampler", default="unipc", metavar="NAME", help="unipc (default), dpm++, euler")
+    group.add_argument("--seed", type=int, default=-1, metavar="N", help="-1 draws one and says which (default)")
+    group.add_argument("--dtype", choices=DTYPES, default="auto",
+                       help="of the networks; auto: bfloat16 on a GPU, float32 on a CPU")  # fmt: skip
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
+
+
+def run(args: argparse.Namespace) -> None:
+    settings, rate = _checked(args)
+    import torch
+
+    from .. import images
+    from ..generate import Pipeline, choose_device
+
+    first, last = images.read(args.first), images.read(args.last)
+    grid = settings.grid(first.shape[2], first.shape[1])
+    _check_outputs(args, grid.frames * grid.height * grid.width)
+    device = choose_device(None if args.device == "auto" else args.device)
+    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+
+    bar, began = ProgressBar(sys.stderr), time.monotonic()
+    try:
+        pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device)
+        sampled = pipeline.generate(first, last, args.prompt, settings, bar)
+        print(f"seed {sampled.settings.seed}")
+        try:
+            line = _write(args, pipeline, sampled, (first, last), rate, bar)
+        except BaseException:
+            bar.close()
+            _keep(sampled, args.output)
+            raise
+    finally:
+        bar.close()
+    print(f"video {args.output} ({grid.frames} frames, {grid.width}x{grid.height}, {float(rate):g} fps, "
+          f"{time.monotonic() - began:.1f} s)")  # fmt: skip
+    print(line)
+
+
+def _checked(args: argparse.Namespace) -> tuple[Settings, Any]:
+    """Settings and frame rate; wrong ones are wrong use: exit status 2."""
+    from ..settings import Settings
+    from ..video import check_fps
+
+    try:
+        rate = check_fps(args.fps)
+        settings = Settings(
+            negative_prompt=args.negative,
+            width=args.width,
+            height=args.height,
+            length=args.length,
+            seed=args.seed,
+            steps=args.steps,
+            guidance=args.guidance,
+            shift=args.shift,
+            sampler=args.sampler,
+            fit=args.fit,
+        )
+    except InputError as error:
+        args.parser.error(str(error))
+    return settings.with_seed(), rate
+
+
+def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
+    """Everything that could go wrong at the end goes wrong now instead."""
+    from .. import contact_sheet, output, video
+
+    video.check_path(args.output, need_bytes=pixels // 4)  # measured: 0.1 byte a pixel for soft pictures
+    if args.frames:
+        output.check_new_folder(args.frames, need_bytes=pixels * 3)
+    if args.sheet:
+        if os.path.realpath(args.sheet) in map(os.path.realpath, (args.first, args.last)):
+            raise OutputError(f"{args.sheet} is one of the pictures; name another file for the contact sheet")
+        contact_sheet.check_path(args.sheet)
+
+
+def _write(
+    args: argparse.Namespace, pipeline: Pipeline, sampled: Sampled, inputs: tuple[Tensor, Tensor], rate: Any, bar: Any
+) -> str:
+    """Decode and write everything; return the line about the ends, measured on the video as it was written."""
+    from .. import contact_sheet, ends, video
+
+    frames = pipeline.decode(sampled, bar)
+    fit = sampled.settings.fit
+    video.write(_told(frames, bar), args.output, rate)
+    if args.frames:
+        video.write_frames(frames, args.frames)
+    if args.sheet:
+        contact_sheet.write(frames, *inputs, args.sheet, fit=fit)
+    del frames
+    return str(ends.report(video.read(args.output)[0], *inputs, fit=fit))
+
+
+def _told(frames: Tensor, bar: ProgressBar) -> Iterator[Tensor]:
+    """The frames one by one, each told when it has been taken."""
+    for done, frame in enumerate(frames.split(1), start=1):
+        yield frame
+        bar(Progress(stage="write", done=done, total=len(frames)))
+
+
+def _keep(sampled: Sampled, output: str) -> None:
+    """A failed decode must not lose the long part of a run."""
+    from safetensors.torch import save_file
+
+    from ..output import replacing
+
+    path = Path(output).with_suffix(".latents.safetensors")
+    try:
+        with replacing(path) as temporary:
+            save_file({"latents": sampled.latents}, temporary, {"seed": str(sampled.settings.seed)})
+    except OutputError:
+        return
+    print(f"latents kept in {path}", file=sys.stderr)

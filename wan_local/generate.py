@@ -1,0 +1,247 @@
+"""Two pictures and a prompt to a video: the story in one screen. Start reading here.
+
+``Pipeline.generate`` is the walk of a clip; each line is a room: images, encoders/, conditioning, sampling/, model/,
+vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .conditioning import first_last
+from .errors import InputError, NumericError, WrongModel
+from .images import AnyImage, to_tensor, view
+from .progress import OnProgress, Progress, ignore
+from .sampling import Velocity, denoise, guided_velocity, initial_noise, make_sampler
+from .settings import Settings, check_text, official_negative_prompt
+from .shapes import TEMPORAL_STRIDE, Grid, video_frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """What sampling leaves: enough to decode later, so that a failed decode loses nothing.
+
+    Attributes:
+        latents: ``[1, 16, T, h, w]`` float32 on the CPU, model space.
+        settings: of the run, with the seed that was drawn.
+        grid: size of the clip.
+        seconds: how long each stage took.
+    """
+
+    latents: Tensor
+    settings: Settings
+    grid: Grid
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Pipeline:
+    """A complete first-last-frame model.
+
+    Args:
+        transformer: :class:`wan_local.model.WanTransformer` with 36 input channels.
+        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes.
+        text_encoder: :class:`wan_local.encoders.text.TextEncoder`.
+        image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
+        device: where the transformer works.
+
+    Raises:
+        WrongModel: a transformer that does not take this condition, such as a text-to-video one.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        vae: Any,
+        text_encoder: Any,
+        image_encoder: Any | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.transformer, self.vae = transformer, vae
+        self.text_encoder, self.image_encoder = text_encoder, image_encoder
+        self.device = torch.device(device)
+        noise, condition = transformer.config.out_dim, TEMPORAL_STRIDE + vae.config.z_dim
+        if transformer.config.in_dim != noise + condition:
+            raise WrongModel(
+                f"the transformer takes {transformer.config.in_dim} channels and first-last-frame needs "
+                f"{noise + condition} ({noise} noise, {condition} image condition); use an FLF2V or I2V model"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Pipeline:
+        """Load every part of a model folder (diffusers or official layout).
+
+        Args:
+            folder: holds ``transformer/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``image_encoder/``, or the
+                files of the official release.
+            dtype: of the transformer and the encoders; None is bfloat16 on a GPU and float32 on a CPU, where half
+                precision is slow. The VAE is always float32.
+            device: None is the GPU if there is one.
+
+        Raises:
+            InputError: a device that isn't there.
+            WeightsError: a part is missing, broken or of another model.
+        """
+        from . import weights
+
+        folder, device = Path(folder), choose_device(device)
+        if dtype is None:
+            dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        transformer = weights.load_transformer(folder, dtype=dtype, device=device).eval()
+        has_images = transformer.config.has_image_branch
+        return cls(
+            transformer,
+            weights.load_vae(folder, dtype=torch.float32, device=device).eval(),
+            weights.load_text_encoder(folder, dtype=dtype, device=device),
+            weights.load_image_encoder(folder, dtype=dtype, device=device) if has_images else None,
+            device=device,
+        )
+
+    def __call__(
+        self, first: AnyImage, last: AnyImage, prompt: str, *, on_progress: OnProgress = ignore, **settings: Any
+    ) -> Tensor:
+        """Make a video.
+
+        Args:
+            first: picture of frame 0: a path, a PIL image or a tensor, see :func:`wan_local.images.to_tensor`.
+            last: picture of the last frame.
+            prompt: what happens between them.
+            on_progress: called after each unit of work; may raise to stop.
+            settings: ``negative_prompt, width, height, length, seed, steps, guidance, shift, sampler, fit``; see
+                :class:`wan_local.settings.Settings`.
+
+        Returns:
+            frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them.
+
+        Raises:
+            InputError: anything that can't be used, before anything long starts.
+            NumericError: the model gave NaN or infinity.
+        """
+        return self.decode(self.generate(first, last, prompt, Settings(**settings), on_progress), on_progress)
+
+    @torch.no_grad()
+    def generate(
+        self, first: AnyImage, last: AnyImage, prompt: str, settings: Settings, on_progress: OnProgress = ignore
+    ) -> Sampled:
+        """As calling the pipeline, up to the latents; arguments as there."""
+        check_text("prompt", prompt)
+        settings = settings.with_seed()
+        first, last = to_tensor(first, "first image"), to_tensor(last, "last image")  # [3, H0, W0] 0..1
+        grid = settings.grid(first.shape[2], first.shape[1])
+        sampler = make_sampler(settings.sampler, settings.steps, settings.shift)
+        clock = Clock(on_progress)
+
+        clock.start("encode text")
+        positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
+        clock.start("encode images", 2)
+        image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in (first, last)])
+        clock.tell(1)
+        condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
+
+        clock.start("sample", settings.steps)
+        velocity = guided_velocity(
+            self._velocity(condition, positive, image), self._velocity(condition, negative, image), settings.guidance
+        )
+        noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
+        latents = denoise(velocity, noise, sampler, on_progress)
+        return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
+
+    def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
+        """Latents to frames ``[F, H, W, 3]`` float32 0..1 on the CPU."""
+        grid = sampled.grid
+        frames, at = torch.empty(grid.frames, grid.height, grid.width, 3), 0
+        for chunk in self.decode_stream(sampled, on_progress):
+            frames[at : at + len(chunk)] = chunk
+            at += len(chunk)
+        return frames
+
+    @torch.no_grad()
+    def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+        """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more.
+
+        Raises:
+            NumericError: the VAE gave NaN or infinity.
+        """
+        latents = self.vae.denormalise(sampled.latents.to(self.device))
+        total = latents.shape[2]
+        on_progress(Progress(stage="decode", done=0, total=total))
+        for done, chunk in enumerate(self.vae.decode_stream(latents), start=1):
+            frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
+            if not torch.isfinite(frames).all():
+                raise NumericError(f"the VAE decoded frame {video_frames(done) - 1} to NaN or infinity; check its weights")
+            on_progress(Progress(stage="decode", done=done, total=total))
+            yield frames.clamp_(0.0, 1.0)
+
+    def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
+        negative = settings.negative_prompt
+        prompts = [prompt, official_negative_prompt() if negative is None else negative]
+        if settings.guidance == 1:  # nobody will ask for the negative side
+            prompts = prompts[:1]
+        rows = self.text_encoder.encode(prompts).to(self.device)
+        return rows[:1], rows[-1:]
+
+    def _encode_images(self, images: list[Tensor]) -> Tensor | None:
+        """Rows of the first picture, then those of the last, ``[1, rows, image_dim]``."""
+        if self.image_encoder is None:
+            return None
+        rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
+        return rows.flatten(0, 1)[None].to(self.device)
+
+    def _velocity(self, condition: Tensor, text: Tensor, image: Tensor | None) -> Velocity:
+        """The transformer under one prompt, as the sampler sees it."""
+
+        def velocity(latents: Tensor, timestep: float) -> Tensor:
+            joined = torch.cat([latents, condition], dim=1)  # [1, 36, T, h, w]: noise, mask, image latents
+            return self.transformer(joined, torch.tensor([timestep], device=self.device), text, image)
+
+        return velocity
+
+
+class Clock:
+    """Announces stages and measures them."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._stage, self._total, self._began = "", 0, 0.0
+        self._seconds: dict[str, float] = {}
+
+    def start(self, stage: str, total: int = 1) -> None:
+        """End the stage before and begin this one."""
+        self.stop()
+        self._stage, self._total, self._began = stage, total, time.perf_counter()
+        self.tell(0)
+
+    def tell(self, done: int) -> None:
+        self._on_progress(Progress(stage=self._stage, done=done, total=self._total))
+
+    def stop(self) -> dict[str, float]:
+        """End the last stage; seconds by stage so far."""
+        if self._stage:
+            self._seconds[self._stage] = time.perf_counter() - self._began
+            if self._stage != "sample":  # the sampling loop tells its own end
+                self.tell(self._total)
+        self._stage = ""
+        return self._seconds
+
+
+def choose_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the GPU if there is one; :class:`InputError` for one that isn't there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device={str(device)!r} can't be used here; use {', '.join(here)}") from error
+    return chosen
