@@ -1,7 +1,8 @@
-"""Train the nano model's image encoder to say what a frame shows: which shape, where, how large, what colour.
+"""Train the nano model's image encoder to say what a frame shows.
 
 It is a transformers ``CLIPVisionModel``. What the transformer reads is the output of the layer before the last, as in
-the released model; the answers are read from there and from the class token after the last layer.
+the released model: there every patch must tell its own colours, coarsely. After the last layer the class token must
+tell which shape the frame shows, where, how large and in what colour.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -26,6 +28,7 @@ CONFIG = CLIPVisionConfig(
 )  # fmt: skip
 SIZE = 64
 SEED = 2_000_000
+CELLS = 3
 NUMBERS = 6  # x, y, radius, red, green, blue
 
 
@@ -35,12 +38,12 @@ class Examinee(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = CLIPVisionModel(CONFIG)
-        self.from_patches = nn.Linear(CONFIG.hidden_size, NUMBERS + len(SHAPES))
+        self.from_patches = nn.Linear(CONFIG.hidden_size, 3 * CELLS**2)
         self.from_class = nn.Linear(CONFIG.hidden_size, NUMBERS + len(SHAPES))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         out = self.encoder(pixel_values=pixels, output_hidden_states=True)
-        return self.from_patches(out.hidden_states[-2].mean(1)), self.from_class(out.pooler_output)
+        return self.from_patches(out.hidden_states[-2][:, 1:]), self.from_class(out.pooler_output)
 
 
 def train_image_encoder(run: Path, steps: int) -> CLIPVisionModel:
@@ -61,14 +64,20 @@ def _loss(examinee: Examinee, step: int) -> tuple[Tensor, dict[str, float]]:
     pixels = ImageEncoder(examinee.encoder).preprocess(list(images))
     numbers = torch.tensor([_numbers(clip, end) for clip, end in zip(clips, ends, strict=True)])
     shapes = torch.tensor([SHAPES.index(clip.shape) for clip in clips])
-    loss = torch.zeros(())
-    for answer in examinee(pixels):
-        answer = answer.float()
-        loss = loss + 10 * F.smooth_l1_loss(answer[:, :NUMBERS], numbers, beta=0.05)
-        loss = loss + 0.2 * F.cross_entropy(answer[:, NUMBERS:], shapes)
+    patches, answer = (part.float() for part in examinee(pixels))
+    colours = F.mse_loss(patches, _colours(images))
+    loss = 10 * colours + 5 * F.smooth_l1_loss(answer[:, :NUMBERS], numbers, beta=0.1)
+    loss = loss + 0.2 * F.cross_entropy(answer[:, NUMBERS:], shapes)
     error = (answer[:, :2] - numbers[:, :2]).abs().mean().item()
     right = (answer[:, NUMBERS:].argmax(1) == shapes).float().mean().item()
-    return loss, {"place": error, "shape": right}
+    return loss, {"colours": colours.item(), "place": error, "shape": right}
+
+
+def _colours(images: Tensor) -> Tensor:
+    """What the patches must tell: mean colours of ``CELLS x CELLS`` parts of each, ``[B, patches, 3 * CELLS**2]``."""
+    side = CONFIG.image_size // CONFIG.patch_size
+    cells = F.interpolate(images, size=(side * CELLS, side * CELLS), mode="area")
+    return rearrange(cells, "b c (h p) (w q) -> b (h w) (c p q)", p=CELLS, q=CELLS)
 
 
 def _numbers(clip: Clip, end: bool) -> tuple[float, ...]:

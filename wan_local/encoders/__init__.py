@@ -1,0 +1,6 @@
+"""Text and pictures to the rows the transformer reads. The networks are transformers' own; see ``text.py``."""
+
+from .image import ImageEncoder
+from .text import TextEncoder
+
+__all__ = ["ImageEncoder", "TextEncoder"]

@@ -1,0 +1,58 @@
+"""Prompts to the rows that the transformer's text branch reads.
+
+The network is transformers' ``UMT5EncoderModel``, the tokenizer transformers' own; what is ours is what goes in and what
+is done with the rows behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.py`` (``T5EncoderModel``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .text_clean import clean
+
+MAX_TEXT_LEN = 512  # rows the released model was trained with; a tokenizer may ask for fewer
+
+
+class TextEncoder:
+    """umT5 as Wan uses it.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        model: transformers ``UMT5EncoderModel``.
+        text_len: rows of the result; None takes the tokenizer's ``model_max_length``, at most 512.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, text_len: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self.text_len = text_len or min(int(tokenizer.model_max_length), MAX_TEXT_LEN)
+
+    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids and mask ``[B, text_len]``; a long prompt is cut and still ends with the end token."""
+        rows = self.tokenizer(
+            [clean(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.text_len,
+            return_tensors="pt",
+        )
+        return rows["input_ids"], rows["attention_mask"]
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Rows of each prompt, zero behind its end.
+
+        Args:
+            prompts: any texts.
+
+        Returns:
+            ``[B, text_len, width]`` in the dtype and on the device of the model.
+        """
+        device = next(self.model.parameters()).device
+        ids, mask = (rows.to(device) for rows in self.tokenize(prompts))
+        rows = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        # where, not a product: padded rows may hold anything, NaN included
+        return torch.where(mask[..., None].bool(), rows, rows.new_zeros(()))

@@ -1,0 +1,14 @@
+"""Tidy a prompt as the official code does: mend broken encodings, undo HTML escapes twice, collapse white space."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import ftfy
+
+
+def clean(text: str) -> str:
+    """The prompt as the tokenizer should see it (Wan-Video/Wan2.1 ``wan/modules/tokenizers.py``, "whitespace")."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip()
