@@ -31,7 +31,7 @@ CONFIG = TransformerConfig(
     image_dim=IMAGE_CONFIG.hidden_size, image_tokens=IMAGE_ROWS,
 )  # fmt: skip
 SHIFT = 3.0  # how much of the training happens at high noise
-BATCH = 48
+BATCH = 32
 NO_PROMPT = 0.1  # share of clips trained without their caption, for classifier-free guidance
 
 
@@ -65,6 +65,8 @@ def train_transformer(
     words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     blank = words(["", negative_prompt], padding="max_length", truncation=True, max_length=TEXT_LEN)
     no_prompts = torch.tensor(blank["input_ids"])
+    for block in model.transformer.blocks:
+        block.compile(dynamic=False)
     stage = Stage(
         name="transformer",
         steps=steps,
