@@ -109,8 +109,8 @@ def operations() -> Any:
 class Operations(comfy.ops.manual_cast):
     """Core's casting layers, with a ``Linear`` that has its parameters from the start.
 
-    With dynamic VRAM core's own comes without them until it is loaded, and a loader that compares names and shapes
-    before it reads finds none. Core builds the usual way any class that has a loader of its own.
+    With dynamic VRAM core's own comes without them until it is loaded; a loader that compares names and
+    shapes before it reads would find none. Core builds any class that has a loader of its own the usual way.
     """
 
     class Linear(comfy.ops.manual_cast.Linear):

@@ -1,0 +1,35 @@
+"""What can be checked of the host's side without a server, in ComfyUI's own interpreter."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from comfy_server import PACK, checkout, interpreter, why_not
+
+SCRIPT = Path(__file__).with_name("inside_comfyui.py")
+NAMES = [
+    node.name
+    for node in ast.parse(SCRIPT.read_text("utf-8")).body
+    if isinstance(node, ast.FunctionDef)
+    and any(getattr(mark, "id", "") == "check" for mark in node.decorator_list)
+]
+
+
+@pytest.fixture(scope="session")
+def outcomes() -> dict[str, str | None]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    command = [interpreter(checkout()), str(SCRIPT), str(checkout()), str(PACK)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inside(outcomes: dict[str, str | None], name: str) -> None:
+    assert outcomes[name] is None, outcomes[name]
