@@ -178,7 +178,8 @@ class Pipeline:
         for done, chunk in enumerate(self.vae.decode_stream(latents), start=1):
             frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
             if not torch.isfinite(frames).all():
-                raise NumericError(f"the VAE decoded frame {video_frames(done) - 1} to NaN or infinity; check its weights")
+                at = video_frames(done) - 1
+                raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
             on_progress(Progress(stage="decode", done=done, total=total))
             yield frames.clamp_(0.0, 1.0)
 

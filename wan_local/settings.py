@@ -113,6 +113,7 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not low <= value <= high or (above and value == low):
-        raise InputError(f"{name}={value!r} can't be used; give a number {'above' if above else 'from'} {low:g} to {high:g}")
+        lowest = "above" if above else "from"
+        raise InputError(f"{name}={value!r} can't be used; give a number {lowest} {low:g} to {high:g}")

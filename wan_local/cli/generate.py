@@ -27,7 +27,9 @@ example:
   python -m wan_local generate --model weights/nano --first a.png --last b.png \\
       --prompt "a red disc moves right" --output out.mp4
 """
-EPILOG = "Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped. An old OUTPUT is only replaced by a whole new one."
+EPILOG = """\
+Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
+A file that is there already is only replaced by a whole new one."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -60,7 +62,8 @@ def _add_clip(group: Any) -> None:
     group.add_argument("--height", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first picture)")
     group.add_argument("--length", type=int, default=81, metavar="FRAMES", help="4n+1 (default: %(default)s)")
     group.add_argument("--fps", type=float, default=16.0, metavar="N", help="frames a second (default: 16)")
-    group.add_argument("--fit", default="crop", metavar="HOW", help="pictures of another aspect: crop (default), pad, stretch")
+    group.add_argument("--fit", default="crop", metavar="HOW",
+                       help="pictures of another aspect: crop (default), pad, stretch")  # fmt: skip
 
 
 def _add_sampling(group: Any) -> None:
@@ -91,7 +94,11 @@ def run(args: argparse.Namespace) -> None:
 
     bar, began = ProgressBar(sys.stderr), time.monotonic()
     try:
+        if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
+            bar(Progress(stage="load", done=0, total=1))
+        _hush_transformers()
         pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device)
+        bar(Progress(stage="load", done=1, total=1))
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
         print(f"seed {sampled.settings.seed}")
         try:
@@ -168,6 +175,13 @@ def _told(frames: Tensor, bar: ProgressBar) -> Iterator[Tensor]:
         bar(Progress(stage="write", done=done, total=len(frames)))
 
 
+def _hush_transformers() -> None:
+    """It draws bars of its own while it loads; ours is enough."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def _keep(sampled: Sampled, output: str) -> None:
     """A failed decode must not lose the long part of a run."""
     from safetensors.torch import save_file
@@ -178,6 +192,7 @@ def _keep(sampled: Sampled, output: str) -> None:
     try:
         with replacing(path) as temporary:
             save_file({"latents": sampled.latents}, temporary, {"seed": str(sampled.settings.seed)})
-    except OutputError:
+    except OutputError as error:
+        print(f"the latents could not be kept: {error}", file=sys.stderr)
         return
     print(f"latents kept in {path}", file=sys.stderr)

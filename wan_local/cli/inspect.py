@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from typing import Any
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
 
     report = weights.inspect(args.path)
     if args.json:
-        json.dump(dataclasses.asdict(report), sys.stdout, indent=2, default=str)
+        json.dump(report.to_dict(), sys.stdout, indent=2)
         print()
     else:
         print(report)

@@ -9,6 +9,7 @@ from typing import TextIO
 from ..progress import Progress
 
 WIDTH = 28  # characters of bar
+MINUTE = 60.0
 LOG_EVERY = 15.0  # seconds between the lines in a log
 UNITS = {"sample": "step", "decode": "latent frame", "write": "frame"}
 
@@ -59,9 +60,11 @@ class ProgressBar:
         if worked <= 0:
             return text
         each = seconds / worked
+        if progress.stage in UNITS:
+            text += f"  {each:.2f} s/{UNITS[progress.stage]},"
         if done >= progress.total:
-            return f"{text}  {each:.2f} s/{UNITS.get(progress.stage, 'unit')}, {clock_time(seconds)} in all"
-        return f"{text}  {each:.2f} s/{UNITS.get(progress.stage, 'unit')}, {clock_time(each * (total - done))} left"
+            return f"{text} {seconds:.1f} s in all" if seconds < MINUTE else f"{text} {clock_time(seconds)} in all"
+        return f"{text} {clock_time(each * (total - done))} left"
 
 
 def clock_time(seconds: float) -> str:

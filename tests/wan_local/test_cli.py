@@ -1,0 +1,276 @@
+"""The command line: a whole run, and one line with the value and the remedy for everything that can go wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.tiny import write_pipeline
+
+from wan_local import video
+from wan_local.cli import main
+from wan_local.cli.progress_bar import ProgressBar
+from wan_local.generate import Pipeline
+from wan_local.progress import Progress
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_pipeline(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, size in (("first", (48, 32)), ("last", (40, 40))):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder / "first.png", folder / "last.png"
+
+
+def arguments(model: Path, pictures: tuple[Path, Path], output: Path, *more: str) -> list[str]:
+    quick = ["--length", "5", "--steps", "2", "--seed", "7", "--device", "cpu"]
+    return ["generate", "--model", str(model), "--first", str(pictures[0]), "--last", str(pictures[1]),
+            "--prompt", "a red disc", "--output", str(output), *quick, *more]  # fmt: skip
+
+
+def run(*args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "wan_local", *args], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+# -- a whole run ------------------------------------------------------------------------------------------------
+
+
+def test_two_pictures_and_a_prompt_become_a_video(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    process = run(*arguments(model, pictures, tmp_path / "new" / "clip.mp4", "--frames", str(tmp_path / "frames"),
+                             "--sheet", str(tmp_path / "sheet.png"), "--fps", "8"))  # fmt: skip
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "seed 7"
+    assert "clip.mp4 (5 frames, 48x32, 8 fps" in lines[1]
+    assert lines[2].startswith("ends: first ")
+    assert "dB" in lines[2]
+    for stage in ("encode text", "encode images", "sample", "decode", "write"):
+        assert stage in err
+    assert "s/step" in err
+    assert "Loading weights" not in err  # the bars of others
+    assert "\r" not in err  # a log, not a terminal
+
+    frames, fps = video.read(tmp_path / "new" / "clip.mp4")
+    assert frames.shape == (5, 32, 48, 3)
+    assert fps == 8
+    assert len(list((tmp_path / "frames").iterdir())) == 5
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "new", "sheet.png"]  # nothing left over
+
+
+def test_command_line_and_library_make_the_same_frames(
+    model: Path, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--frames", str(tmp_path / "frames"))) == 0
+    frames = Pipeline.from_pretrained(model, device="cpu")(*pictures, "a red disc", length=5, steps=2, seed=7)
+    written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
+    assert torch.equal(torch.from_numpy(np.stack(written)), video.to_uint8(frames))
+
+
+def test_half_precision_runs_on_a_cpu_too(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--dtype", "bfloat16")) == 0
+
+
+def test_inspect_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model)]) == 0
+    text = capsys.readouterr().out
+    assert "FLF2V transformer" in text
+    assert main(["inspect", str(model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------
+
+WRONG_USE = [
+    (["--length", "80"], "length=80 is not 4n+1; use 77 or 81"),
+    (["--length", "eighty"], "argument --length: invalid int value: 'eighty'"),
+    (["--width", "100"], "width=100 is not a multiple of 16; use 96 or 112"),
+    (["--height", "8"], "height=8 is not a multiple of 16; use 16"),
+    (["--steps", "0"], "steps=0 can't be used; give a whole number from 1"),
+    (["--guidance", "nan"], "guidance=nan can't be used; give a number"),
+    (["--shift", "-1"], "shift=-1.0 can't be used; give a number above 0"),
+    (["--sampler", "heun"], "sampler='heun' is not known; use unipc, dpm++, euler"),
+    (["--seed", "-5"], "seed=-5 can't be used"),
+    (["--fps", "0"], "fps=0.0 is not a frame rate; use more than 0"),
+    (["--fit", "zoom"], "fit='zoom' is not known; use crop, pad, stretch"),
+    (["--dtype", "int8"], "invalid choice: 'int8'"),
+    (["--leng", "5"], "unrecognized arguments: --leng 5"),
+]
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    streams = capsys.readouterr()
+    lines = streams.err.strip().splitlines()
+    assert len(lines) == 1, streams.err
+    assert streams.out == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize(("more", "message"), WRONG_USE)
+def test_wrong_use_is_status_2_and_one_line(
+    more: list[str], message: str, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments(tmp_path / "none", pictures, tmp_path / "clip.mp4", *more))
+    assert exit_info.value.code == 2
+    assert message in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def failing(case: str, model: Path, pictures: tuple[Path, Path], folder: Path) -> tuple[list[str], str]:
+    """Arguments for a run that must fail, and a part of what must be said."""
+    first, last = pictures
+    output = folder / "clip.mp4"
+    if case == "missing picture":
+        return arguments(model, (folder / "no.png", last), output), "no.png is not there; check the path"
+    if case == "unreadable picture":
+        (folder / "text.png").write_text("hello")
+        return arguments(model, (first, folder / "text.png"), output), "text.png can't be read as an image"
+    if case == "missing model":
+        return arguments(folder / "no-model", pictures, output), "no-model is not there"
+    if case == "empty model":
+        (folder / "empty").mkdir()
+        return arguments(folder / "empty", pictures, output), "empty holds no transformer"
+    if case == "unknown video":
+        return arguments(model, pictures, folder / "clip.gif"), "clip.gif does not end in .mp4"
+    if case == "output in a file":
+        (folder / "file").write_text("")
+        return arguments(model, pictures, folder / "file" / "clip.mp4"), "can't write"
+    if case == "output is a folder":
+        output.mkdir()
+        return arguments(model, pictures, output), "clip.mp4 is a folder; name a file in it"
+    if case == "frames folder in use":
+        (folder / "frames").mkdir()
+        (folder / "frames" / "old.png").write_text("")
+        return arguments(model, pictures, output, "--frames", str(folder / "frames")), "is not empty; name a new"
+    if case == "sheet over a picture":
+        return arguments(model, pictures, output, "--sheet", str(first)), "is one of the pictures"
+    assert case == "missing device"
+    return arguments(model, pictures, output, "--device", "cuda:99"), "device='cuda:99' can't be used here; use cpu"
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["missing picture", "unreadable picture", "missing model", "empty model", "unknown video", "output in a file",
+     "output is a folder", "frames folder in use", "sheet over a picture", "missing device"],
+)  # fmt: skip
+def test_failure_is_status_1_and_one_line(
+    case: str, model: Path, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, message = failing(case, model, pictures, tmp_path)
+    assert main(args) == 1
+    assert message in one_line(capsys)
+
+
+def test_full_disk_is_told_before_the_run(
+    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("wan_local.output.shutil.disk_usage", lambda _: Full)
+    assert main(arguments(model, pictures, tmp_path / "clip.mp4")) == 1
+    assert "MB are free; make room" in one_line(capsys)
+
+
+def test_failed_write_keeps_the_latents_and_the_old_video(
+    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "clip.mp4").write_bytes(b"a good film")
+    monkeypatch.setattr(video, "_count_packets", lambda path: 3)
+    assert main(arguments(model, pictures, tmp_path / "clip.mp4")) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "came out incomplete" in lines[-1]
+    assert "latents kept in" in lines[-2]
+    assert (tmp_path / "clip.mp4").read_bytes() == b"a good film"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.latents.safetensors", "clip.mp4"]
+
+
+def test_no_traceback_and_the_real_status_from_a_shell(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    for status, args in (
+        (2, []),
+        (2, arguments(tmp_path, pictures, tmp_path / "clip.mp4", "--length", "80")),
+        (1, arguments(tmp_path / "no-model", pictures, tmp_path / "clip.mp4")),
+        (1, ["inspect", str(tmp_path / "no-model")]),
+    ):
+        process = run(*args)
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out, len(err.splitlines())) == (status, "", 1), err
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    process = run(*arguments(model, pictures, tmp_path / "clip.mp4", "--steps", "1000"))
+    assert process.stderr is not None
+    lines = []
+    while not (lines and lines[-1].startswith("sample")):  # the first step is on its way
+        lines.append(process.stderr.readline())
+        assert process.poll() is None, lines
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    print(f"stopped {time.monotonic() - started:.2f} s after Ctrl-C")
+    assert process.returncode == 130
+    assert err.splitlines()[-1].endswith("stopped; a finished file from before is untouched")
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the bar ----------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_tells_speed_and_time_left() -> None:
+    seconds = iter([0.0, 2.0, 4.0, 20.0])
+    out = Terminal()
+    bar = ProgressBar(out, clock=lambda: next(seconds))
+    for done in (0, 1, 2, 10):
+        bar(Progress(stage="sample", done=done, total=10))
+    bar.close()
+    drawn = out.getvalue().split("\r")
+    assert "1/10  2.00 s/step, 0:18 left" in drawn[2]
+    assert "2/10  2.00 s/step, 0:16 left" in drawn[3]
+    assert "10/10  2.00 s/step, 20.0 s in all" in drawn[4]
+    assert out.getvalue().count("\n") == 1
+
+
+def test_log_gets_few_lines() -> None:
+    out = io.StringIO()
+    ticks = iter(range(1000))
+    bar = ProgressBar(out, clock=lambda: next(ticks) * 1.0)
+    for done in range(101):
+        bar(Progress(stage="sample", done=done, total=100))
+    bar.close()
+    lines = out.getvalue().splitlines()
+    assert 5 <= len(lines) <= 10
+    assert "100/100" in lines[-1]

@@ -1,0 +1,36 @@
+"""The contact sheet: inputs at both ends, frames in order between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from wan_local import contact_sheet
+from wan_local.contact_sheet import GAP, LABEL, TILE
+
+
+@pytest.mark.parametrize(("count", "most", "shown"), [(5, 16, 5), (17, 16, 16), (81, 16, 16), (81, 3, 3)])
+def test_frames_are_spread_and_the_ends_are_among_them(count: int, most: int, shown: int) -> None:
+    indices = contact_sheet._spread(count, most)
+    assert len(indices) == len(set(indices)) == shown
+    assert indices == sorted(indices)
+    assert (indices[0], indices[-1]) == (0, count - 1)
+
+
+def test_tiles_are_in_order(tmp_path: Path) -> None:
+    levels = torch.linspace(0.2, 0.6, 5)
+    frames = levels.view(5, 1, 1, 1).expand(5, 16, 32, 3)
+    contact_sheet.write(
+        frames, torch.zeros(3, 10, 10), torch.ones(3, 10, 10), tmp_path / "sheet.png", columns=4
+    )
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (GAP + 4 * (TILE + GAP), GAP + 2 * (LABEL + TILE // 2 + GAP))
+        middles = [
+            sheet.getpixel((GAP + TILE // 2 + column * (TILE + GAP),
+                            GAP + LABEL + TILE // 4 + row * (LABEL + TILE // 2 + GAP)))
+            for row in range(2) for column in range(4)
+        ][:7]  # fmt: skip
+    assert [pixel[0] for pixel in middles] == [0, 51, 76, 102, 128, 153, 255]
