@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SIZE = 17, 64
 VAE_STEPS = (2250, 1000, 600, 1500)
 IMAGE_ENCODER_STEPS = 1000
-SHARDS = 12
+SHARDS = 24  # of 250 clips
 DECODER_STEPS = 4000
 TRANSFORMER_STEPS = 6000
 GRID = Grid(frames=FRAMES, height=SIZE, width=SIZE)

@@ -21,7 +21,7 @@ from .draw import draw, random_clips
 from .grammar import Clip
 from .tokenizer import TEXT_LEN
 
-SHARD = 500
+SHARD = 250
 BATCH = 10
 SEED = 3_000_000
 
@@ -41,6 +41,7 @@ def make_shards(
 ) -> list[Path]:
     """Write the missing shards for clips of one size and return the paths of all of them."""
     folder.mkdir(parents=True, exist_ok=True)
+    vae.encoder.compile(dynamic=False)
     words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     paths = [folder / f"{grid.frames}x{grid.height}-{shard:03d}.safetensors" for shard in shards]
     for shard, path in zip(shards, paths, strict=True):
@@ -53,7 +54,7 @@ def make_shards(
             for name, rows in _encode(vae, image_encoder, video).items():
                 parts[name].append(rows.half())
         ids = words([c.caption for c in clips], padding="max_length", truncation=True, max_length=TEXT_LEN)
-        tensors = {name: torch.cat(rows) for name, rows in parts.items()}
+        tensors = {name: torch.cat(rows).contiguous() for name, rows in parts.items()}
         tensors["ids"] = torch.tensor(ids["input_ids"], dtype=torch.int16)
         save_file(tensors, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)

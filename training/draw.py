@@ -53,7 +53,7 @@ def draw_parts(clips: list[Clip], frames: int, size: int) -> tuple[Tensor, Tenso
 def background(seed: int, size: int) -> Tensor:
     """A soft field of a few colours ``[3, size, size]`` in 0..1, from ``seed`` alone."""
     generator = torch.Generator().manual_seed(seed)
-    cells = int(torch.randint(2, 5, (1,), generator=generator))
+    cells = int(torch.randint(2, 4, (1,), generator=generator))
     base = 0.25 + 0.5 * torch.rand(3, 1, 1, generator=generator)
     field = base + 0.35 * (torch.rand(3, cells, cells, generator=generator) - 0.5)
     field = F.interpolate(field[None], size=(size, size), mode="bicubic", align_corners=True)[0]
@@ -72,14 +72,10 @@ def _distance(shape: str, u: Tensor, v: Tensor) -> Tensor:
     """Signed distance to a shape of circumradius about 1, negative inside. ``u`` and ``v``: ``[F, S, S]``."""
     if shape == "circle":
         return torch.hypot(u, v) - 0.95
-    if shape == "ring":
-        return (torch.hypot(u, v) - 0.66).abs() - 0.32
     if shape == "square":
         return _box(u, v, 0.78, 0.78)
     if shape == "bar":
         return _box(u, v, 1.0, 0.45)
-    if shape == "cross":
-        return torch.minimum(_box(u, v, 0.98, 0.38), _box(u, v, 0.38, 0.98))
     if shape == "triangle":
         # Three half planes: exact inside and at the sides, which is all that anti-aliasing needs.
         sides = [u * math.sin(a) - v * math.cos(a) for a in (math.pi, math.pi / 3, -math.pi / 3)]

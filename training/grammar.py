@@ -23,8 +23,8 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0.96, 0.96, 0.96),
     "black": (0.07, 0.07, 0.09),
 }
-SHAPES = ("circle", "square", "triangle", "ring", "cross", "bar")
-TURNING_SHAPES = ("square", "triangle", "cross", "bar")  # the others look the same at every angle
+SHAPES = ("circle", "square", "triangle", "bar")
+TURNING_SHAPES = SHAPES[1:]  # a circle looks the same at every angle
 
 PATHS: dict[str, tuple[float, float]] = {  # caption -> direction of the bulge, x right and y down
     "in a straight line": (0.0, 0.0),

@@ -1,0 +1,1 @@
+"""Speed and memory beside diffusers, on the same weights and inputs. Run by ``make bench``."""

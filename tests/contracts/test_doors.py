@@ -1,0 +1,150 @@
+"""The rules of the house that a reader relies on, checked by reading the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "nodes", "server"}
+OUTSIDE = {"requests", "aiohttp", "urllib", "socket", "http"}
+MAX_FILE, MAX_FUNCTION = 400, 80
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(level, module) of every import in a file, wherever it stands."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def outside_package(path: Path, level: int) -> bool:
+    """Whether a relative import of this level leaves the library's own folder."""
+    return level > len(path.relative_to(ROOT).parts) - 1
+
+
+@pytest.mark.parametrize("path", sources("wan_local"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_local_library_stands_alone(path):
+    for level, module in imports(path):
+        top = module.split(".")[0]
+        assert level or top not in {*HOST, *OUTSIDE, "wan_local", "wan_remote", "training"}, module
+        assert not outside_package(path, level), f"climbs out by {'.' * level}{module}"
+
+
+@pytest.mark.parametrize("path", sources("nodes"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_host_file_knows_the_host(path):
+    for level, module in imports(path):
+        top = module.split(".")[0]
+        if path.name != "host.py":
+            assert level or top not in HOST, f"{module} belongs into host.py"
+        assert level or top not in {*OUTSIDE, "wan_local", "wan_remote"}, module
+        assert not (level == 1 and top == "wan_remote")
+
+
+def test_the_local_library_reads_no_environment_and_prints_nothing():
+    for path in sources("wan_local"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            assert name not in ("os.environ", "os.getenv"), path
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert called != "logging.basicConfig", path
+            if "cli" not in path.parts:
+                assert called != "print", path
+
+
+def test_nothing_runs_code_from_data():
+    for path in sources("wan_local", "nodes", "training"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads", "__import__"), path
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert keywords.get("shell") != "True", path
+            if called == "torch.load":
+                assert keywords.get("weights_only") == "True", path
+
+
+def test_importing_does_nothing():
+    """No output, no file, no GPU; the pack's own module loads nothing but itself until the host asks."""
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); before = set(sys.modules)\n"
+        "import importlib.util as u\n"
+        "spec = u.spec_from_file_location('pack', sys.argv[1] + '/__init__.py', submodule_search_locations=[sys.argv[1]])\n"
+        "module = u.module_from_spec(spec); sys.modules['pack'] = module; spec.loader.exec_module(module)\n"
+        "assert not [m for m in sys.modules if m.startswith('pack.')], 'rooms loaded at import'\n"
+        "assert 'torch' not in sys.modules\n"
+        "import wan_local, wan_local.generate, wan_local.weights, torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_sizes():
+    """Files and functions stay short enough to be read at one go."""
+    files, functions = [], []
+    for path in sources("wan_local", "nodes", "training", "benchmarks"):
+        text = path.read_text()
+        files.append((len(text.splitlines()), str(path.relative_to(ROOT))))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                functions.append((node.end_lineno - node.lineno + 1, f"{path.relative_to(ROOT)}:{node.name}"))
+    print("longest files", sorted(files)[-3:], "longest functions", sorted(functions)[-3:])
+    assert max(files)[0] <= MAX_FILE, max(files)
+    schemas = [row for row in functions if row[1].endswith(":define_schema")]  # a form is a list, not logic
+    assert max(row for row in functions if row not in schemas)[0] <= MAX_FUNCTION
+
+
+def test_python_is_ascii():
+    for path in sources("wan_local", "nodes", "training", "benchmarks", "tests"):
+        assert path.read_text(encoding="utf-8").isascii() or "tests" in path.parts, path
+
+
+@pytest.mark.parametrize(
+    ("folder", "table"),
+    [("wan_local/attention", "BACKENDS"), ("wan_local/sampling/samplers", "SAMPLERS"), ("wan_local/weights/formats", "FORMATS")],
+)
+def test_tables_of_contents_name_every_file(folder, table):
+    """Every file with a ``NAME`` stands in its folder's table."""
+    text = (ROOT / folder / "__init__.py").read_text()
+    assert table in text
+    members = [path.stem for path in (ROOT / folder).glob("*.py") if "\nNAME = " in path.read_text()]
+    assert len(members) >= 3
+    for member in members:
+        assert member in text, f"{member}.py is not in {folder}/__init__.py"
+
+
+def test_nothing_names_a_machine():
+    words = ["/wor" + "k/", "/roo" + "t/"]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".json", ".sh", ".js", "") and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert not any(word in text for word in words), name
+
+
+def test_requirements_are_what_is_imported():
+    """Every third-party module the pack imports is in requirements.txt."""
+    listed = {line.split(">")[0].split("=")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    modules = {"PIL": "pillow"}
+    for path in sources("wan_local"):
+        for level, module in imports(path):
+            top = module.split(".")[0]
+            if not level and top not in sys.stdlib_module_names and top not in ("flash_attn", "flash_attn_interface", "sageattention"):
+                assert modules.get(top, top) in listed, f"{path}: {module}"
