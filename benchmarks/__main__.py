@@ -120,9 +120,9 @@ def table(rows: list[dict], memory: dict[int, int], args: argparse.Namespace) ->
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        low, middle, high = row["ratio"]
+        spread = " | ".join(f"{ratio:.2f}" for ratio in row["ratio"])
         rate = f"{row['tflops']:.2f}" if row["tflops"] else ""
-        lines.append(f"| {row['name']} | {row['ours']:.3f} | {row['diffusers']:.3f} | {low:.2f} | {middle:.2f} | {high:.2f} | {rate} |")
+        lines.append(f"| {row['name']} | {row['ours']:.3f} | {row['diffusers']:.3f} | {spread} | {rate} |")
     lines += ["", "| frames decoded | " + " | ".join(map(str, memory)) + " |", "|---|" + "---|" * len(memory)]
     lines.append("| peak memory, MiB | " + " | ".join(f"{size / 2**20:.0f}" for size in memory.values()) + " |")
     return "\n".join(lines)

@@ -28,7 +28,11 @@ def vae_decode(config: VAEConfig, grid: Grid) -> int:
     frames, height, width = grid.latent_shape
     cells = frames * height * width
     macs = cells * 27 * config.z_dim * widths[0]
-    macs += cells * 2 * _residual(widths[0], widths[0]) + cells * 4 * widths[0] ** 2 + 2 * frames * (height * width) ** 2 * widths[0]
+    macs += (
+        cells * 2 * _residual(widths[0], widths[0])
+        + cells * 4 * widths[0] ** 2
+        + 2 * frames * (height * width) ** 2 * widths[0]
+    )
     in_dim = widths[0]
     for level, out_dim in enumerate(widths):
         for _ in range(config.num_res_blocks + 1):

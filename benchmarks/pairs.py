@@ -58,7 +58,9 @@ def vae_pairs(config: VAEConfig, grid: Grid, device: str, dtype: torch.dtype) ->
     torch.manual_seed(0)
     theirs = AutoencoderKLWan(base_dim=config.dim).to(device, dtype).eval()
     ours = WanVAE(config).to(device, dtype).eval()
-    ours.load_state_dict({str(vae_to_official(name, DECODER_LEVEL)): value for name, value in theirs.state_dict().items()})
+    ours.load_state_dict(
+        {str(vae_to_official(name, DECODER_LEVEL)): value for name, value in theirs.state_dict().items()}
+    )
     video = torch.rand(1, 3, grid.frames, grid.height, grid.width, device=device, dtype=dtype) * 2 - 1
     latents = torch.randn(1, config.z_dim, *grid.latent_shape, device=device, dtype=dtype)
     size = f"width {config.dim}, {grid.width}x{grid.height}x{grid.frames}"

@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs", help="checkpoints and logs")
     parser.add_argument("--output", type=Path, default=ROOT / "weights" / "nano")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=("vae", "image", "data", "decoder", "transformer", "export"), help="stop after")
+    parser.add_argument(
+        "--only", choices=("vae", "image", "data", "decoder", "transformer", "export"), help="stop after"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     runs: Path = args.runs

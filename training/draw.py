@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .grammar import COLOURS, Clip, random_clip
 
-
 EDGE = 2.0  # pixels over which a shape fades into the background, as through a lens
 
 

@@ -98,7 +98,9 @@ def _average(model: nn.Module, averaged: dict[str, Tensor], keep: float) -> None
     torch._foreach_lerp_([averaged[name] for name in names], [p.detach() for p in parameters], 1 - keep)
 
 
-def _save(path: Path, step: int, model: nn.Module, averaged: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path, step: int, model: nn.Module, averaged: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> None:
     state = {"step": step, "model": model.state_dict(), "averaged": averaged, "optimiser": optimiser.state_dict()}
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)

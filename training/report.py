@@ -83,8 +83,8 @@ def summary(scores: list[Score]) -> dict[str, float]:
 def prompt_distance(pipeline: Pipeline) -> float:
     """Largest distance in pixels between the paths that two opposite prompts give the same two frames."""
     clip = Clip(
-        shape="circle", colour="red", end_colour="red", start=(0.25, 0.5), end=(0.75, 0.5), radius=0.17, end_radius=0.17,
-        angle=0.0, turn=0.0, path="over the top", pace="steadily", background_seed=SEED,
+        shape="circle", colour="red", end_colour="red", start=(0.25, 0.5), end=(0.75, 0.5), radius=0.17,
+        end_radius=0.17, angle=0.0, turn=0.0, path="over the top", pace="steadily", background_seed=SEED,
     )  # fmt: skip
     video, background = (part[0].permute(1, 2, 3, 0) * 0.5 + 0.5 for part in draw_parts([clip], FRAMES, SIZE))
     first, last = video[0].permute(2, 0, 1), video[-1].permute(2, 0, 1)

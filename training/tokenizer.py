@@ -20,7 +20,7 @@ SEED = 7
 
 def write_tokenizer(folder: Path) -> None:
     """Write ``tokenizer.json`` and ``tokenizer_config.json`` as transformers' ``AutoTokenizer`` reads them."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))  # noqa: S106
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])

@@ -1,4 +1,4 @@
-"""Go on training the nano VAE's decoder alone, on latents made beforehand, while the transformer learns the same latents.
+"""Go on training the nano VAE's decoder alone, on the latents that the transformer learns from.
 
 The encoder no longer changes, so the two trainings do not disturb each other. A little noise on the latents makes the
 decoder forgive what the transformer gets slightly wrong.

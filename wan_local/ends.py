@@ -92,9 +92,7 @@ def report(frames: Tensor, first: AnyImage, last: AnyImage, fit: Fit = "crop") -
 def match(image: Tensor, reference: Tensor) -> Match:
     """Both ``[3, H, W]`` 0..1, of one size."""
     image, reference = image.cpu().float(), reference.cpu().float()
-    return Match(
-        psnr=psnr(image, reference), ssim=ssim(image, reference), colour=colour_difference(image, reference)
-    )
+    return Match(psnr=psnr(image, reference), ssim=ssim(image, reference), colour=colour_difference(image, reference))
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:

@@ -54,7 +54,11 @@ def nearest_size(width: float, height: float) -> tuple[int, int]:
 
     The official code floors the unrounded float, so a plain 832x480 becomes 832x464; rounding first is right.
     """
-    return tuple(max(PIXEL_MULTIPLE, round(side) // PIXEL_MULTIPLE * PIXEL_MULTIPLE) for side in (width, height))
+
+    def floored(side: float) -> int:
+        return max(PIXEL_MULTIPLE, round(side) // PIXEL_MULTIPLE * PIXEL_MULTIPLE)
+
+    return floored(width), floored(height)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,9 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 
 
 def sources(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(
+        path for folder in folders for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts
+    )
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -82,7 +84,8 @@ def test_importing_does_nothing():
     code = (
         "import sys; sys.path.append(sys.argv[1]); before = set(sys.modules)\n"
         "import importlib.util as u\n"
-        "spec = u.spec_from_file_location('pack', sys.argv[1] + '/__init__.py', submodule_search_locations=[sys.argv[1]])\n"
+        "root = sys.argv[1]\n"
+        "spec = u.spec_from_file_location('pack', root + '/__init__.py', submodule_search_locations=[root])\n"
         "module = u.module_from_spec(spec); sys.modules['pack'] = module; spec.loader.exec_module(module)\n"
         "assert not [m for m in sys.modules if m.startswith('pack.')], 'rooms loaded at import'\n"
         "assert 'torch' not in sys.modules\n"
@@ -117,7 +120,11 @@ def test_python_is_ascii():
 
 @pytest.mark.parametrize(
     ("folder", "table"),
-    [("wan_local/attention", "BACKENDS"), ("wan_local/sampling/samplers", "SAMPLERS"), ("wan_local/weights/formats", "FORMATS")],
+    [
+        ("wan_local/attention", "BACKENDS"),
+        ("wan_local/sampling/samplers", "SAMPLERS"),
+        ("wan_local/weights/formats", "FORMATS"),
+    ],
 )
 def test_tables_of_contents_name_every_file(folder, table):
     """Every file with a ``NAME`` stands in its folder's table."""
@@ -131,7 +138,9 @@ def test_tables_of_contents_name_every_file(folder, table):
 
 def test_nothing_names_a_machine():
     words = ["/wor" + "k/", "/roo" + "t/"]
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
+        "\n"
+    )
     for name in listed:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".json", ".sh", ".js", "") and path.is_file():
@@ -146,5 +155,9 @@ def test_requirements_are_what_is_imported():
     for path in sources("wan_local"):
         for level, module in imports(path):
             top = module.split(".")[0]
-            if not level and top not in sys.stdlib_module_names and top not in ("flash_attn", "flash_attn_interface", "sageattention"):
+            if (
+                not level
+                and top not in sys.stdlib_module_names
+                and top not in ("flash_attn", "flash_attn_interface", "sageattention")
+            ):
                 assert modules.get(top, top) in listed, f"{path}: {module}"

@@ -1,7 +1,7 @@
 """Prompts to the rows that the transformer's text branch reads.
 
-The network is transformers' ``UMT5EncoderModel``, the tokenizer transformers' own; what is ours is what goes in and what
-is done with the rows behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.py`` (``T5EncoderModel``).
+The network is transformers' ``UMT5EncoderModel``, the tokenizer transformers' own; ours is what goes in and what is
+done with the rows behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.py`` (``T5EncoderModel``).
 """
 
 from __future__ import annotations

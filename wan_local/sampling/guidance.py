@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): away from the negative prompt, towards the prompt."""
+"""Classifier-free guidance: away from the negative prompt, towards the prompt (Ho and Salimans, arXiv 2207.12598)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ copy; here the convolution pads space itself and only the missing frames of hist
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from .stream import Stream
 
 
-def causal_conv(conv: nn.Module, x: Tensor, stream: Stream | None) -> Tensor:
+def causal_conv(conv: Any, x: Tensor, stream: Stream | None) -> Tensor:
     """Apply a 3-D convolution of odd temporal size with its history in front.
 
     Args:

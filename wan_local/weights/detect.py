@@ -11,6 +11,7 @@ from ..shapes import TEMPORAL_STRIDE
 from . import names
 from .source import TensorSource
 
+TEXT_LEN = 512  # rows of every released Wan model
 HEAD_DIM = 128  # of every released Wan model; nothing in the weights' shapes tells it
 DECODER_EXTRA = 1  # residual blocks a decoder level has more than an encoder level
 
@@ -78,13 +79,15 @@ def wrong(source: TensorSource, found: str, needed: str) -> WrongModel:
 
 
 def transformer_config(source: TensorSource) -> TransformerConfig:
-    """Sizes of a Wan transformer from the shapes of its weights; the head width from ``config.json`` if there is one."""
+    """Sizes of a Wan transformer from the shapes of its weights, its head width from the config if there is one."""
     entries = source.entries
     shape = {name: entry.shape for name, entry in entries.items()}
     try:
         dim, in_dim, *patch = shape["patch_embedding.weight"]
         given = source.config
-        head_dim = int(given.get("attention_head_dim") or (dim // int(given["num_heads"]) if "num_heads" in given else HEAD_DIM))
+        head_dim = int(
+            given.get("attention_head_dim") or (dim // int(given["num_heads"]) if "num_heads" in given else HEAD_DIM)
+        )
         has_images = "img_emb.proj.0.weight" in shape
         return TransformerConfig(
             dim=dim,
@@ -97,14 +100,16 @@ def transformer_config(source: TensorSource) -> TransformerConfig:
             freq_dim=shape["time_embedding.0.weight"][1],
             image_dim=shape["img_emb.proj.0.weight"][0] if has_images else 0,
             image_tokens=shape["img_emb.emb_pos"][1] if "img_emb.emb_pos" in shape else 0,
-            text_len=int(given.get("text_len") or TransformerConfig.__dataclass_fields__["text_len"].default),
+            text_len=int(given.get("text_len") or TEXT_LEN),
             patch_size=(patch[0], patch[1], patch[2]),
             eps=float(given.get("eps") or 1e-6),
         )
     except KeyError as error:
         raise lacks(source, str(error.args[0])) from error
     except (ValueError, IndexError, TypeError) as error:
-        raise WrongModel(f"{source.path} has sizes that make no Wan transformer ({error}); download it again") from error
+        raise WrongModel(
+            f"{source.path} has sizes that make no Wan transformer ({error}); download it again"
+        ) from error
 
 
 def vae_config(source: TensorSource) -> VAEConfig:

@@ -62,7 +62,9 @@ class Report:
         if self.parameters:
             stored = ", ".join(f"{count:,} {dtype}" for dtype, count in self.stored.items())
             lines.append(f"  parameters  {self.parameters:,} ({stored})")
-            lines.append("  memory      " + ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items()))
+            lines.append(
+                "  memory      " + ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items())
+            )
             lines.append("  keys        " + self._keys())
         return "\n".join([*lines, *(line for part in self.parts for line in str(part).split("\n"))])
 

@@ -133,7 +133,9 @@ def check_parameters(source: TensorSource, expected: dict[str, tuple[int, ...]])
 def check_dtypes(source: TensorSource) -> None:
     """Raise :class:`UnreadableWeights` for quantised weights, which are not plain numbers."""
     marks = [name for name in source.entries if name.rsplit(".", 1)[-1] in QUANTISED]
-    others = [f"{name} is {entry.dtype}" for name, entry in source.entries.items() if DTYPES.get(entry.dtype) not in FLOATS]
+    others = [
+        f"{name} is {entry.dtype}" for name, entry in source.entries.items() if DTYPES.get(entry.dtype) not in FLOATS
+    ]
     if marks or others:
         shown = (marks or others)[0]
         raise UnreadableWeights(f"{source.path} is quantised ({shown}); use the fp16, bf16 or fp32 file of this model")
@@ -148,7 +150,6 @@ def needed(part: str, found: str) -> str:
     if part == "vae":
         return "give the Wan2.1 VAE, such as Wan2.1_VAE.pth or wan_2.1_vae.safetensors"
     return "give Wan2.1 FLF2V weights (36 input channels), such as Wan2.1-FLF2V-14B-720P"
-
 
 
 __all__ = ["check_dtypes", "check_parameters", "fill", "load_transformer", "load_vae", "open_source"]

@@ -82,7 +82,9 @@ def _pretrained(kind: Any, folder: Path, dtype: torch.dtype | None) -> Any:
 
 def _tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
-        raise UnreadableWeights(f"{folder} is not there; the text encoder needs its tokenizer, download that folder too")
+        raise UnreadableWeights(
+            f"{folder} is not there; the text encoder needs its tokenizer, download that folder too"
+        )
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -151,7 +153,8 @@ CLIP_TOP = {
     "post_norm.bias": "vision_model.post_layernorm.bias",
 }
 CLIP_BLOCK = {
-    "norm1": "layer_norm1", "attn.proj": "self_attn.out_proj", "norm2": "layer_norm2", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2",
+    "norm1": "layer_norm1", "attn.proj": "self_attn.out_proj", "norm2": "layer_norm2",
+    "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2",
 }  # fmt: skip
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests import tiny
 from transformers import AutoTokenizer
 
+from tests import tiny
 from wan_local.encoders import ImageEncoder, TextEncoder
 from wan_local.encoders.text_clean import clean
 from wan_local.weights import load_image_encoder, load_text_encoder
@@ -86,12 +86,16 @@ def test_official_umt5_file(tmp_path):
     """The official names, written by hand from its own class, give transformers' network back."""
     model = tiny.text_encoder()
     theirs = model.state_dict()
-    official = {"token_embedding.weight": theirs["shared.weight"], "norm.weight": theirs["encoder.final_layer_norm.weight"]}
+    official = {
+        "token_embedding.weight": theirs["shared.weight"],
+        "norm.weight": theirs["encoder.final_layer_norm.weight"],
+    }
     for i in range(2):
         stem = f"encoder.block.{i}.layer"
         rows = {
-            "norm1": f"{stem}.0.layer_norm", "attn.q": f"{stem}.0.SelfAttention.q", "attn.k": f"{stem}.0.SelfAttention.k",
-            "attn.v": f"{stem}.0.SelfAttention.v", "attn.o": f"{stem}.0.SelfAttention.o",
+            "norm1": f"{stem}.0.layer_norm", "attn.q": f"{stem}.0.SelfAttention.q",
+            "attn.k": f"{stem}.0.SelfAttention.k", "attn.v": f"{stem}.0.SelfAttention.v",
+            "attn.o": f"{stem}.0.SelfAttention.o",
             "pos_embedding.embedding": f"{stem}.0.SelfAttention.relative_attention_bias",
             "norm2": f"{stem}.1.layer_norm", "ffn.gate.0": f"{stem}.1.DenseReluDense.wi_0",
             "ffn.fc1": f"{stem}.1.DenseReluDense.wi_1", "ffn.fc2": f"{stem}.1.DenseReluDense.wo",

@@ -12,8 +12,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
-from tests import tiny
 
+from tests import tiny
 from wan_local.config import WAN_FLF2V_14B
 from wan_local.errors import ParameterMismatch, UnreadableWeights, WrongModel
 from wan_local.model import WanTransformer
@@ -320,7 +320,12 @@ def test_report_of_the_released_configuration(tmp_path):
     print(report)
     assert report.kind == "FLF2V transformer"
     assert report.parameters == 16_395_536_704
-    assert report.memory == {"fp32": 65_582_146_816, "bf16": 32_791_073_408, "fp16": 32_791_073_408, "fp8": 16_395_536_704}
+    assert report.memory == {
+        "fp32": 65_582_146_816,
+        "bf16": 32_791_073_408,
+        "fp16": 32_791_073_408,
+        "fp8": 16_395_536_704,
+    }
     assert (report.sizes["width"], report.sizes["blocks"], report.sizes["heads"]) == (5120, 40, 40)
     assert (report.missing, report.unexpected, report.misshapen) == ((), (), ())
     assert "32.79 GB" in str(report)

@@ -1,4 +1,4 @@
-"""A folder as diffusers saves it: ``transformer/``, ``vae/``, ``text_encoder/``, ``image_encoder/``, or one of these."""
+"""A folder as diffusers saves it: ``transformer/``, ``vae/``, ``text_encoder/``, ``image_encoder/``, or one of them."""
 
 from __future__ import annotations
 

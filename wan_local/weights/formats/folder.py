@@ -41,7 +41,9 @@ def read_shards(folder: Path) -> dict[str, Entry]:
     for shard in shards:
         found, _ = safetensors_file.read_header(shard)
         if twice := sorted(entries.keys() & found.keys()):
-            raise UnreadableWeights(f"{shard} repeats {twice[0]} from another file of {folder}; keep one set of weights there")
+            raise UnreadableWeights(
+                f"{shard} repeats {twice[0]} from another file of {folder}; keep one set of weights there"
+            )
         entries |= found
     return entries
 
@@ -51,8 +53,8 @@ def _indexed(folder: Path) -> list[Path]:
     if not indexes:
         return []
     if len(indexes) > 1:
-        names = ", ".join(index.name for index in indexes)
-        raise UnreadableWeights(f"{folder} has several weight sets ({names}); keep one")
+        found = ", ".join(index.name for index in indexes)
+        raise UnreadableWeights(f"{folder} has several weight sets ({found}); keep one")
     table = read_json(indexes[0]).get("weight_map")
     if not isinstance(table, dict):
         raise UnreadableWeights(f"{indexes[0]} has no weight_map; download it again")

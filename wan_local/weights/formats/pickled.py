@@ -39,7 +39,9 @@ def read_entries(path: Path) -> dict[str, Entry]:
             f"{path} holds more than tensors and was not opened, since it could run code; use a safetensors file"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UnreadableWeights(f"{path} can't be read ({' '.join(str(error).split())[:160]}); download it again") from error
+        raise UnreadableWeights(
+            f"{path} can't be read ({' '.join(str(error).split())[:160]}); download it again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UnreadableWeights(f"{path} is not a plain table of tensors; use the official file or a safetensors file")
     return {str(name): _entry(value) for name, value in state.items()}
