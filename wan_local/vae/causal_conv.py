@@ -35,7 +35,8 @@ def causal_conv(conv: Any, x: Tensor, stream: Stream | None) -> Tensor:
         # Only for torch's own class: others (a host's offloading ones) own the way to their weights.
         if stream is not None:
             stream.remember(conv, F.pad(x, (0, 0, 0, 0, reach - 1, 0)))
-        return F.conv3d(x, conv.weight[:, :, -1:], conv.bias, conv.stride, conv.padding)
+        frame = F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, conv.stride[1:], conv.padding[1:])
+        return frame.unsqueeze(2)
     if past is None:
         x = F.pad(x, (0, 0, 0, 0, reach, 0))
     else:
