@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import write_pipeline
 
+from tests.tiny import write_pipeline
 from wan_local import video
 from wan_local.cli import main
 from wan_local.cli.progress_bar import ProgressBar
@@ -48,11 +48,20 @@ def arguments(model: Path, pictures: tuple[Path, Path], output: Path, *more: str
             "--prompt", "a red disc", "--output", str(output), *quick, *more]  # fmt: skip
 
 
-def run(*args: str) -> subprocess.Popen[str]:
+def run(*args: str) -> tuple[int, str, str]:
+    """Status, output and errors of the command as a shell sees them; subprocess.run ends it if it takes too long."""
+    done = subprocess.run(
+        [sys.executable, "-m", "wan_local", *args], cwd=ROOT, text=True, timeout=600, check=False,
+        capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def start(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "wan_local", *args], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # A shell's background job ignores Ctrl-C, and its children inherit that: here they must hear it.
+        # A shell's background jobs hand down an ignored Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
@@ -61,10 +70,9 @@ def run(*args: str) -> subprocess.Popen[str]:
 
 
 def test_two_pictures_and_a_prompt_become_a_video(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    process = run(*arguments(model, pictures, tmp_path / "new" / "clip.mp4", "--frames", str(tmp_path / "frames"),
-                             "--sheet", str(tmp_path / "sheet.png"), "--fps", "8"))  # fmt: skip
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    more = ["--fps", "8", "--frames", str(tmp_path / "frames"), "--sheet", str(tmp_path / "sheet.png")]
+    status, out, err = run(*arguments(model, pictures, tmp_path / "new" / "clip.mp4", *more))
+    assert status == 0, err
     lines = out.splitlines()
     assert lines[0] == "seed 7"
     assert "clip.mp4 (5 frames, 48x32, 8 fps" in lines[1]
@@ -222,21 +230,23 @@ def test_no_traceback_and_the_real_status_from_a_shell(pictures: tuple[Path, Pat
         (1, arguments(tmp_path / "no-model", pictures, tmp_path / "clip.mp4")),
         (1, ["inspect", str(tmp_path / "no-model")]),
     ):
-        process = run(*args)
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, out, len(err.splitlines())) == (status, "", 1), err
+        got, out, err = run(*args)
+        assert (got, out, len(err.splitlines())) == (status, "", 1), err
 
 
 def test_ctrl_c_is_one_line_and_leaves_nothing(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    process = run(*arguments(model, pictures, tmp_path / "clip.mp4", "--steps", "1000"))
-    assert process.stderr is not None
-    lines = []
-    while not (lines and lines[-1].startswith("sample")):  # the first step is on its way
-        lines.append(process.stderr.readline())
-        assert process.poll() is None, lines
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    with start(*arguments(model, pictures, tmp_path / "clip.mp4", "--steps", "1000")) as process:
+        try:
+            assert process.stderr is not None
+            lines = [""]
+            while not lines[-1].startswith("sample"):  # the first step is on its way
+                lines.append(process.stderr.readline())
+                assert lines[-1], lines
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
     print(f"stopped {time.monotonic() - started:.2f} s after Ctrl-C")
     assert process.returncode == 130
     assert err.splitlines()[-1].endswith("stopped; a finished file from before is untouched")
