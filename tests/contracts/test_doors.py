@@ -21,6 +21,12 @@ def sources(*folders: str) -> list[Path]:
     )
 
 
+def tracked() -> list[str]:
+    """Every file under version control."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def imports(path: Path) -> list[tuple[int, str]]:
     """(level, module) of every import in a file, wherever it stands."""
     found = []
@@ -138,10 +144,7 @@ def test_tables_of_contents_name_every_file(folder, table):
 
 def test_nothing_names_a_machine():
     words = ["/wor" + "k/", "/roo" + "t/"]
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
-        "\n"
-    )
-    for name in listed:
+    for name in tracked():
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".json", ".sh", ".js", "") and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -161,3 +164,21 @@ def test_requirements_are_what_is_imported():
                 and top not in ("flash_attn", "flash_attn_interface", "sageattention")
             ):
                 assert modules.get(top, top) in listed, f"{path}: {module}"
+
+
+def test_the_map_in_the_readme_is_the_house():
+    """Every folder at the top stands in the README's map, and everything in the map is there."""
+    block = (ROOT / "README.md").read_text().split("## The house")[1].split("```")[1]
+    named = {line.split()[0].rstrip("/") for line in block.strip().splitlines()}
+    for name in named:
+        assert (ROOT / name).exists(), name
+    folders = {name.split("/")[0] for name in tracked() if "/" in name and not name.startswith(".")}
+    tops = {name.split("/")[0] for name in named}
+    assert folders <= tops, folders - tops
+
+
+def test_the_readme_opens_with_the_two_commands():
+    opening = (ROOT / "README.md").read_text()[:400]
+    assert "make demo" in opening
+    assert "make test" in opening
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
