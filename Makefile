@@ -30,7 +30,7 @@ demo: $(VENV)/run
 	$(BIN)/python -m wan_local generate --model weights/nano \
 	  --first examples/nano_first.png --last examples/nano_last.png \
 	  --prompt "$$(cat examples/nano_prompt.txt)" --negative "" \
-	  --width 64 --height 64 --length 17 --steps 30 --shift 3 --guidance 2 --seed 1 \
+	  --width 64 --height 64 --length 17 --steps 30 --guidance 2 --seed 1 \
 	  --output output/demo.mp4 --sheet output/demo.png
 
 test: $(VENV)/test
