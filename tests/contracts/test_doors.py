@@ -22,7 +22,10 @@ def sources(*folders: str) -> list[Path]:
 
 
 def tracked() -> list[str]:
-    """Every file under version control."""
+    """Every file under version control; in a copy without history, every file that is not hidden."""
+    if not (ROOT / ".git").exists():
+        names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()]
+        return [name for name in names if not any(part.startswith((".", "__")) for part in name.split("/")[:-1])]
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
