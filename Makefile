@@ -17,7 +17,7 @@ help:
 # Torch first and by itself, so that no other package chooses it.
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -r requirements.txt
 	@touch $@
 
@@ -34,7 +34,7 @@ demo: $(VENV)/run
 	  --output output/demo.mp4 --sheet output/demo.png
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -rA --show-capture=no -q --ignore=tests/comfyui --ignore=tests/browser tests
+	$(BIN)/python -m pytest -rA -q --ignore=tests/comfyui --ignore=tests/browser tests
 	@COMFYUI_PATH="$(COMFYUI_PATH)" sh tests/host_tests.sh $(BIN)/python
 
 bench: $(VENV)/test

@@ -25,6 +25,7 @@ from wan_local.shapes import Grid
 from .pairs import Pair, transformer_pair, vae_pairs
 
 LENGTHS = (17, 49, 97)
+SAME = 0.03  # relative; bfloat16 rounds differently on both sides, float32 agrees to 1e-5
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,7 +38,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [measure(pair, args.rounds, args.device) for pair in pairs(args.device)]
-    memory = {frames: decode_memory(frames) for frames in LENGTHS}
+    memory = {
+        name: {frames: decode_memory(frames, settled=settled) for frames in LENGTHS}
+        for name, settled in (("in use", True), ("with what the allocator keeps", False))
+    }
     text = table(rows, memory, args)
     print(text)
     if args.name:
@@ -75,9 +79,14 @@ def pairs(device: str) -> list[Pair]:
 @torch.inference_mode()
 def measure(pair: Pair, rounds: int, device: str) -> dict[str, object]:
     """Times and the pairwise ratio; the first round warms up and is dropped."""
+    check_same(pair)
     times: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        times.append((timed(pair.ours, device), timed(pair.theirs, device)))
+    for turn in range(rounds + 1):
+        if turn % 2:  # neither is always the one that finds the caches warm
+            theirs_time = timed(pair.theirs, device)
+            times.append((timed(pair.ours, device), theirs_time))
+        else:
+            times.append((timed(pair.ours, device), timed(pair.theirs, device)))
     ours, theirs = zip(*times[1:], strict=True)
     ratios = [a / b for a, b in times[1:]]
     row: dict[str, object] = {
@@ -91,6 +100,14 @@ def measure(pair: Pair, rounds: int, device: str) -> dict[str, object]:
     return row
 
 
+def check_same(pair: Pair) -> None:
+    """Both sides must do the same work, or their times say nothing."""
+    ours, theirs = pair.ours().float(), pair.theirs().float()
+    error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    if not error < SAME:
+        raise SystemExit(f"{pair.name}: the two differ by {error:.1e}")
+
+
 def timed(work: object, device: str) -> float:
     assert callable(work)
     began = time.perf_counter()
@@ -100,10 +117,18 @@ def timed(work: object, device: str) -> float:
     return time.perf_counter() - began
 
 
-def decode_memory(frames: int) -> int:
-    """Peak bytes of a process that decodes ``frames`` frames in a stream."""
+def decode_memory(frames: int, *, settled: bool) -> int:
+    """Peak bytes of a process that decodes ``frames`` frames in a stream.
+
+    Args:
+        frames: of the clip.
+        settled: with glibc's mmap threshold fixed, so that freed blocks go back at once and what is measured is what
+            is in use; otherwise as any process runs, with the blocks that the allocator keeps.
+    """
     command = [sys.executable, "-m", "benchmarks.decode_memory", str(frames)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576"} if settled else dict(os.environ)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
     return int(done.stdout.split()[0])
 
 
@@ -112,7 +137,7 @@ def machine(args: argparse.Namespace) -> str:
     return f"{name}, {args.threads} threads, torch {torch.__version__}, {date.today()}"
 
 
-def table(rows: list[dict], memory: dict[int, int], args: argparse.Namespace) -> str:
+def table(rows: list[dict], memory: dict[str, dict[int, int]], args: argparse.Namespace) -> str:
     lines = [
         f"Ours against diffusers, {machine(args)}, {args.rounds} rounds in turn",
         "",
@@ -123,8 +148,12 @@ def table(rows: list[dict], memory: dict[int, int], args: argparse.Namespace) ->
         spread = " | ".join(f"{ratio:.2f}" for ratio in row["ratio"])
         rate = f"{row['tflops']:.2f}" if row["tflops"] else ""
         lines.append(f"| {row['name']} | {row['ours']:.3f} | {row['diffusers']:.3f} | {spread} | {rate} |")
-    lines += ["", "| frames decoded | " + " | ".join(map(str, memory)) + " |", "|---|" + "---|" * len(memory)]
-    lines.append("| peak memory, MiB | " + " | ".join(f"{size / 2**20:.0f}" for size in memory.values()) + " |")
+    lengths = " | ".join(map(str, LENGTHS))
+    lines += ["", f"| peak memory of a decode, MiB, by frames | {lengths} | max/min |"]
+    lines.append("|---|" + "---|" * (len(LENGTHS) + 1))
+    for name, sizes in memory.items():
+        shown = " | ".join(f"{size / 2**20:.0f}" for size in sizes.values())
+        lines.append(f"| {name} | {shown} | {max(sizes.values()) / min(sizes.values()):.3f} |")
     return "\n".join(lines)
 
 

@@ -46,7 +46,7 @@ def transformer_pair(config: TransformerConfig, grid: Grid, device: str, dtype: 
     halves = image.view(2, -1, config.image_dim)  # as diffusers' pipeline gives both pictures
     timestep = torch.tensor([500.0], device=device)
     return Pair(
-        name=f"DiT forward, width {config.dim}, {config.num_layers} blocks, {grid.tokens} tokens",
+        name=f"DiT forward {kind(dtype)}, width {config.dim}, {config.num_layers} blocks, {grid.tokens} tokens",
         ours=lambda: ours(latents, timestep, text, image),
         theirs=lambda: theirs(latents, timestep, text, halves, return_dict=False)[0],
         work=flops.transformer_forward(config, grid),
@@ -66,14 +66,19 @@ def vae_pairs(config: VAEConfig, grid: Grid, device: str, dtype: torch.dtype) ->
     size = f"width {config.dim}, {grid.width}x{grid.height}x{grid.frames}"
     return [
         Pair(
-            name=f"VAE encode, {size}",
+            name=f"VAE encode {kind(dtype)}, {size}",
             ours=lambda: ours.encode(video),
             theirs=lambda: theirs.encode(video, return_dict=False)[0].mean,
         ),
         Pair(
-            name=f"VAE decode, {size}",
+            name=f"VAE decode {kind(dtype)}, {size}",
             ours=lambda: ours.decode(latents),
             theirs=lambda: theirs.decode(latents, return_dict=False)[0],
             work=flops.vae_decode(config, grid),
         ),
     ]
+
+
+def kind(dtype: torch.dtype) -> str:
+    """``float32`` of ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")

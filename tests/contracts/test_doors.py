@@ -61,7 +61,6 @@ def test_only_the_host_file_knows_the_host(path):
         if path.name != "host.py":
             assert level or top not in HOST, f"{module} belongs into host.py"
         assert level or top not in {*OUTSIDE, "wan_local", "wan_remote"}, module
-        assert not (level == 1 and top == "wan_remote")
 
 
 def test_the_local_library_reads_no_environment_and_prints_nothing():
@@ -69,6 +68,8 @@ def test_the_local_library_reads_no_environment_and_prints_nothing():
         for node in ast.walk(ast.parse(path.read_text())):
             name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
             assert name not in ("os.environ", "os.getenv"), path
+            if isinstance(node, ast.ImportFrom) and node.module == "os":
+                assert not {"environ", "getenv"} & {alias.name for alias in node.names}, path
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             assert called != "logging.basicConfig", path
             if "cli" not in path.parts:
