@@ -27,7 +27,7 @@ OTHERS = {
     "vace_blocks.0.after_proj.weight": "a Wan VACE transformer",
     "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder in transformers' layout",
     "token_embedding.weight": "the umT5 text encoder of the official release",
-    "vision_model.embeddings.patch_embedding.weight": "a CLIP image encoder in transformers' layout",
+    "embeddings.patch_embedding.weight": "a CLIP image encoder in transformers' layout",
     "visual.patch_embedding.weight": "the image encoder of the official release",
     "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": "a Stable Diffusion checkpoint",
     "decoder.conv_in.weight": "an image VAE",

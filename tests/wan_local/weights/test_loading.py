@@ -335,4 +335,9 @@ def test_report_of_a_pipeline_folder(pipeline):
     report = inspect(pipeline)
     assert len(report.parts) == 4
     assert json.loads(json.dumps(report.to_dict()))["parts"][0]["kind"] == "FLF2V transformer"
-    assert {part.kind for part in report.parts} >= {"FLF2V transformer", "Wan-VAE"}
+    assert [part.kind for part in report.parts] == [
+        "FLF2V transformer",
+        "Wan-VAE",
+        "a T5 text encoder in transformers' layout",
+        "a CLIP image encoder in transformers' layout",
+    ]
