@@ -37,7 +37,6 @@ IMAGE_ENCODER_STEPS = 1000
 SHARDS = 24  # of 250 clips
 DECODER_STEPS = 1700
 TRANSFORMER_STEPS = 5000
-REFINE_STEPS = 750
 GRID = Grid(frames=FRAMES, height=SIZE, width=SIZE)
 
 
@@ -95,7 +94,7 @@ def dataset(runs: Path, vae: WanVAE, image_encoder: CLIPVisionModel) -> dict[str
 
 def text_to_velocity(runs: Path, data: dict[str, Tensor]) -> TextToVelocity:
     return train_transformer(
-        runs / "transformer", TRANSFORMER_STEPS, REFINE_STEPS, [data], runs / "tokenizer", official_negative_prompt()
+        runs / "transformer", TRANSFORMER_STEPS, [data], runs / "tokenizer", official_negative_prompt()
     )
 
 

@@ -32,7 +32,6 @@ CONFIG = TransformerConfig(
 )  # fmt: skip
 SHIFT = 3.0  # how much of the training happens at high noise
 BATCH = 32
-REFINE = 1_000_000  # keeps the batches of the second curve apart from those of the first
 NO_PROMPT = 0.1  # share of clips trained without their caption, for classifier-free guidance
 
 
@@ -58,12 +57,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def train_transformer(
-    run: Path, steps: int, refine_steps: int, datasets: list[dict[str, Tensor]], tokenizer: Path, negative_prompt: str
+    run: Path, steps: int, datasets: list[dict[str, Tensor]], tokenizer: Path, negative_prompt: str
 ) -> TextToVelocity:
-    """Train on ``datasets`` (one a clip length, taken in turn) and return both networks with averaged weights.
-
-    ``steps`` run under one learning-rate curve, ``refine_steps`` under a second, gentler one.
-    """
+    """Train on ``datasets`` (one a clip length, taken in turn) and return both networks with averaged weights."""
     torch.manual_seed(2)
     model = TextToVelocity()
     words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
@@ -77,21 +73,10 @@ def train_transformer(
         loss=lambda step: _loss(model, datasets[step % len(datasets)], no_prompts),
     )
     train(model, [stage], Recipe(learning_rate=1e-3, weight_decay=0.01, warmup=500, average=0.9995), run)
-    refine = Stage(
-        name="refine",
-        steps=refine_steps,
-        loss=lambda step: _loss(model, datasets[step % len(datasets)], no_prompts, seed=REFINE + step),
-    )
-    gentle = Recipe(learning_rate=5e-4, weight_decay=0.01, warmup=50, average=0.995, checkpoint_every=100)
-    train(model, [refine], gentle, run / "refine")
     return model
 
 
-def _loss(
-    model: TextToVelocity, data: dict[str, Tensor], no_prompts: Tensor, seed: int | None = None
-) -> tuple[Tensor, dict[str, float]]:
-    if seed is not None:
-        torch.manual_seed(seed)
+def _loss(model: TextToVelocity, data: dict[str, Tensor], no_prompts: Tensor) -> tuple[Tensor, dict[str, float]]:
     picked = torch.randint(len(data["latents"]), (BATCH,))
     x0, condition, image = (data[name][picked].float() for name in ("latents", "condition", "image"))
     ids = data["ids"][picked].long()
