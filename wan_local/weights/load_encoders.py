@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from ..encoders.image import ImageEncoder
 from ..encoders.text import TextEncoder
-from ..errors import UnreadableWeights
+from ..errors import ParameterMismatch, UnreadableWeights
 from . import detect
 from .formats import diffusers_dir
+from .formats.folder import read_shards
 from .load import AnyPath, check_dtypes, fill, open_source
 from .source import Entry, TensorSource
 
@@ -71,12 +73,20 @@ def load_image_encoder(
 
 
 def _pretrained(kind: Any, folder: Path, dtype: torch.dtype | None) -> Any:
+    read_shards(folder)  # a broken or cut file is told by our own reader, with the bytes that are missing
     spelled = "dtype" if _version() >= (4, 56) else "torch_dtype"
+    options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, spelled: dtype or "auto"}
     try:
-        model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **{spelled: dtype or "auto"})
-    except (OSError, ValueError, RuntimeError) as error:
+        model, info = kind.from_pretrained(folder, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnreadableWeights(f"{folder} can't be loaded ({reason}); download it again") from error
+    if absent := tuple(sorted(info["missing_keys"])):  # transformers fills these with random values
+        raise ParameterMismatch(
+            f"{folder} does not fit the model: parameters {len(absent)} missing ({', '.join(absent[:3])}); "
+            "use an unmodified folder of this model",
+            missing=absent,
+        )
     return model.requires_grad_(False).eval()
 
 

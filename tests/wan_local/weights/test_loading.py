@@ -341,3 +341,19 @@ def test_report_of_a_pipeline_folder(pipeline):
         "a T5 text encoder in transformers' layout",
         "a CLIP image encoder in transformers' layout",
     ]
+
+
+@pytest.mark.parametrize(("part", "load"), [("text_encoder", load_text_encoder), ("image_encoder", load_image_encoder)])
+def test_an_encoder_folder_that_lacks_a_weight_or_is_cut_short(tmp_path, part, load):
+    """transformers alone would fill the gap with random values."""
+    folder = tiny.write_pipeline(tmp_path, torch.float32)
+    path = folder / part / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(("SelfAttention.q.weight", "q_proj.weight")))
+    save_file({key: value for key, value in tensors.items() if key != name}, path, {"format": "pt"})
+    with pytest.raises(ParameterMismatch, match="1 missing") as error:
+        load(folder)
+    assert len(error.value.missing) == 1
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UnreadableWeights, match="cut short"):
+        load(folder)

@@ -56,7 +56,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
         metadata = header.pop("__metadata__", None) or {}
         entries = {name: _entry(path, name, row) for name, row in header.items()}
         end = max((row["data_offsets"][1] for row in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UnreadableWeights(f"{path} has a broken header ({_short(error)}); download it again") from error
     if LENGTH_BYTES + length + end > size:
         raise _cut_short(path, size, LENGTH_BYTES + length + end, "data")
@@ -76,7 +76,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: no room to map the file
         raise UnreadableWeights(f"{path}: {name} can't be read ({_short(error)}); download it again") from error
 
 
