@@ -13,7 +13,6 @@ from .source import TensorSource
 
 TEXT_LEN = 512  # rows of every released Wan model
 HEAD_DIM = 128  # of every released Wan model; nothing in the weights' shapes tells it
-DECODER_EXTRA = 1  # residual blocks a decoder level has more than an encoder level
 
 # A telling parameter name of models people mix up with this one, and what it is.
 OTHERS = {

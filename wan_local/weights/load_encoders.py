@@ -22,7 +22,6 @@ from .source import Entry, TensorSource
 
 OFFICIAL_TOKENIZER = "google/umt5-xxl"  # folder of the official release, beside the weights
 CLIP_HEAD_DIM = 80  # of CLIP ViT-H/14, which the official file can't tell
-UMT5_HEAD_DIM = 64  # of every umT5
 
 
 def load_text_encoder(

@@ -54,7 +54,8 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
         header: dict[str, Any] = json.loads(text)
         metadata = header.pop("__metadata__", None) or {}
-        entries = {name: _entry(path, name, row) for name, row in header.items()}
+        opened = OpenFile(path)
+        entries = {name: _entry(opened, name, row) for name, row in header.items()}
         end = max((row["data_offsets"][1] for row in header.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UnreadableWeights(f"{path} has a broken header ({_short(error)}); download it again") from error
@@ -63,21 +64,31 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     return entries, {str(name): str(value) for name, value in metadata.items()}
 
 
-def _entry(path: Path, name: str, row: dict[str, Any]) -> Entry:
+def _entry(opened: OpenFile, name: str, row: dict[str, Any]) -> Entry:
     shape, (start, end) = tuple(int(side) for side in row["shape"]), row["data_offsets"]
     item = ITEM_BYTES.get(row["dtype"])
     if item is not None and (math.prod(shape) * item != end - start or start < 0 or any(side < 0 for side in shape)):
         raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - start} bytes")
-    return Entry(shape=shape, dtype=row["dtype"], read=lambda: read_tensor(path, name))
+    return Entry(shape=shape, dtype=row["dtype"], read=lambda: opened.read(name))
 
 
-def read_tensor(path: Path, name: str) -> Tensor:
-    """One tensor, memory mapped."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
-    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: no room to map the file
-        raise UnreadableWeights(f"{path}: {name} can't be read ({_short(error)}); download it again") from error
+class OpenFile:
+    """A file that is mapped once, at its first tensor, and shared by all of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, memory mapped."""
+        try:
+            if self._file is None:
+                self._file = safe_open(self._path, framework="pt")
+            return self._file.get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: no room to map the file
+            raise UnreadableWeights(
+                f"{self._path}: {name} can't be read ({_short(error)}); download it again"
+            ) from error
 
 
 def _size(path: Path) -> int:
