@@ -7,11 +7,23 @@ does tensors, ``sockets.py`` and the files it names hold what travels on the wir
 from __future__ import annotations
 
 from . import host
+from .conditioning import WanFLF2VConditioning
+from .decode import WanFLF2VDecode
+from .load_model import WanFLF2VLoadModel
 from .load_pipeline import WanFLF2VLoadPipeline
+from .load_vae import WanFLF2VLoadVAE
 from .local import WanFLF2VLocal
+from .lora import WanFLF2VLoRA
+from .sampler import WanFLF2VSampler
 
 NODES = (
     WanFLF2VLoadPipeline,
+    WanFLF2VLoadModel,
+    WanFLF2VLoadVAE,
+    WanFLF2VLoRA,
+    WanFLF2VConditioning,
+    WanFLF2VSampler,
+    WanFLF2VDecode,
     WanFLF2VLocal,
 )
 

@@ -26,6 +26,7 @@ class PipelineCLIP(host.CLIP):
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__(no_init=True)
+        host.stop_between_layers(encoder.model)
         self.cond_stage_model = TextStage(encoder)
         self.tokenizer = PromptTokenizer()
         self.patcher = host.hold(self.cond_stage_model, *host.encoder_devices())
@@ -37,9 +38,7 @@ class PipelineCLIP(host.CLIP):
 
     def clone(self, *args: Any, **options: Any) -> PipelineCLIP:
         copy = super().clone(*args, **options)
-        copy.__class__ = type(
-            self
-        )  # core's clone is a plain CLIP and would load half of a model that can't be split
+        copy.__class__ = type(self)  # core's clone is a plain CLIP and would load half of a model that can't be split
         return copy
 
     def load_model(self, tokens: Any = None) -> Any:
@@ -54,9 +53,7 @@ class PipelineCLIP(host.CLIP):
 class PromptTokenizer:
     """Keeps prompts as text: cleaning and cutting are the encoder's own and need the whole of it."""
 
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, **options: Any
-    ) -> dict[str, Any]:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
         """In core's shape: one list of (token, weight) for each text; here one token, the prompt."""
         return {KEY: [[(text, 1.0)]]}
 

@@ -14,6 +14,7 @@ class PipelineCLIPVision:
     """The image encoder of a pipeline folder, in the host's care."""
 
     def __init__(self, encoder: ImageEncoder) -> None:
+        host.stop_between_layers(encoder.model)
         self.encoder = encoder
         self.model = Boxed(encoder.model)
         self.load_device, offload = host.encoder_devices()

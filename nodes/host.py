@@ -22,10 +22,14 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
+import node_helpers
 import torch
+from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 
-__all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "io"]
+__all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
 CLIP = comfy.sd.CLIP
 ClipVisionOutput = comfy.clip_vision.Output
@@ -73,6 +77,17 @@ def pipeline_folders() -> dict[str, Path]:
 
 def is_pipeline(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in PIPELINE_MARKS)
+
+
+def model_files(kind: str) -> list[str]:
+    """Names of the files that ComfyUI lists below ``models/<kind>``."""
+    return folder_paths.get_filename_list(kind)
+
+
+def model_path(kind: str, name: str) -> Path | None:
+    """Where the file of that name is; None if ComfyUI does not list it, so that no other path gets in."""
+    path = folder_paths.get_full_path(kind, name) if name in folder_paths.get_filename_list(kind) else None
+    return None if path is None else Path(path)
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -150,6 +165,66 @@ def load(patcher: Any, activations: int = 0, *, whole: bool = False) -> None:
     management.load_models_gpu([patcher], memory_required=activations, force_full_load=whole)
 
 
+def low_rank_patch(up: torch.Tensor, down: torch.Tensor, scale: float) -> Any:
+    """``scale * up @ down`` as the host adds it to a weight, wherever it keeps that."""
+    return LoRAAdapter(set(), (up, down, scale * down.shape[0], None, None, None))
+
+
+def difference_patch(difference: torch.Tensor) -> Any:
+    """A whole difference, likewise."""
+    return ("diff", (difference,))
+
+
+def patched(patcher: Any, patches: dict[str, Any], strength: float, replaced: dict[str, torch.nn.Parameter]) -> Any:
+    """A patcher of the same weights with ``strength`` times ``patches`` on top.
+
+    Args:
+        patcher: from :func:`hold`; stays as it is.
+        patches: parameter name of a layer to a patch from above.
+        strength: of all of them.
+        replaced: parameters that belong to no layer. The host patches layers only, so these are put in place whole.
+    """
+    copy = patcher.clone()
+    copy.add_patches(patches, strength)
+    for name, parameter in replaced.items():
+        copy.add_object_patch(name, parameter)
+    return copy
+
+
+def object_patch(patcher: Any, name: str) -> Any:
+    """What an earlier :func:`patched` put in place of the parameter ``name``; None if nothing did."""
+    return patcher.object_patches.get(name)
+
+
+def stop_between_layers(network: torch.nn.Module) -> None:
+    """Make each of a network's stacked layers ask first whether the user pressed stop: the whole takes long."""
+    for stack in network.modules():
+        if isinstance(stack, torch.nn.ModuleList):
+            for layer in stack:
+                layer.register_forward_pre_hook(_stop_hook)
+
+
+def _stop_hook(layer: torch.nn.Module, inputs: Any) -> None:
+    stop_if_asked()
+
+
+def room(device: torch.device) -> int:
+    """Bytes that one model and its work may take on ``device`` once everything else has been evicted."""
+    if device.type == "cpu":
+        return management.get_free_memory(device)
+    return management.get_total_memory(device) - management.extra_reserved_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    told = getattr(management, "is_oom", None)  # knows more kinds, later than 0.8.0
+    return told(error) if told else isinstance(error, management.OOM_EXCEPTION)
+
+
+def release_cache() -> None:
+    """Give memory that torch keeps for itself back, after a calculation that did not fit."""
+    management.soft_empty_cache()
+
+
 def minimal_vram_hooks(patcher: Any) -> None:
     """Mark a patcher as a text encoder's, the way core's own CLIP does."""
     patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
@@ -168,6 +243,13 @@ def progress_bar(total: int) -> Callable[[int, Any], None]:
     """``show(done, preview)`` for the running node; ``preview`` is what :func:`previewer` gave, or None."""
     bar = comfy.utils.ProgressBar(total)
     return lambda done, preview: bar.update_absolute(done, total, preview)
+
+
+def show_text(text: str) -> None:
+    """A line on the running node; nothing where no node runs or the host can't show one."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, context.node_id)
 
 
 def previewer(device: torch.device) -> Callable[[torch.Tensor], Any] | None:
@@ -189,13 +271,33 @@ def denormalise_latents(latents: torch.Tensor) -> torch.Tensor:
     return comfy.latent_formats.Wan21().process_out(latents)
 
 
+# -- conditioning ----------------------------------------------------------------------------------------
+
+
+def with_values(conditioning: Any, values: dict[str, Any]) -> Any:
+    """A copy of ``CONDITIONING`` with ``values`` set on every entry."""
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
 # -- results ---------------------------------------------------------------------------------------------
 
 
-def video(images: torch.Tensor, fps: float) -> Any:
-    """``VIDEO`` from frames ``[F, H, W, 3]`` in 0..1."""
+VideoFromComponents = InputImpl.VideoFromComponents
+
+
+def video_components(images: torch.Tensor, fps: float) -> Any:
     rate = Fraction(fps).limit_denominator(1000)
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=rate, audio=None))
+    return Types.VideoComponents(images=images, frame_rate=rate, audio=None)
+
+
+def is_plain_mp4(path: Any, format: Any, codec: Any) -> bool:
+    """Whether the host asks for H.264 in an mp4 file of that path, the only thing 0.8.0 writes."""
+    return (
+        isinstance(path, str | Path)
+        and str(path).lower().endswith(".mp4")
+        and str(getattr(format, "value", format)) in ("auto", "mp4")
+        and str(getattr(codec, "value", codec)) in ("auto", "h264")
+    )
 
 
 def clip_vision_output(**fields: Any) -> Any:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..wan_local.attention import BACKENDS
 from ..wan_local.errors import InputError
-from . import host
+from . import host, widgets
 from .host import io
 from .pipeline import DTYPES, load_parts
 from .sockets import Model
@@ -18,7 +17,7 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
         return host.schema(
             node_id="WanFLF2VLoadPipeline",
             display_name="Load Wan FLF2V Pipeline",
-            category="WanFLF2V",
+            category=widgets.ROOT,
             description=(
                 "Loads transformer, text encoder, image encoder and VAE of a first-last-frame model from one "
                 "folder: the bundled nano model, or a download in models/wan_flf2v or models/diffusers."
@@ -37,12 +36,7 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
                     default="default",
                     tooltip="What the transformer's weights are kept in; default keeps what the files hold.",
                 ),
-                io.Combo.Input(
-                    "attention",
-                    options=["auto", *BACKENDS],
-                    default="auto",
-                    tooltip="Attention kernel; auto takes the fastest exact one this machine has.",
-                ),
+                widgets.attention(),
             ],
             outputs=[
                 Model.Output("model", display_name="model"),
@@ -62,7 +56,5 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
     def execute(cls, folder: str, weight_dtype: str, attention: str) -> io.NodeOutput:
         folders = host.pipeline_folders()
         if folder not in folders:
-            raise InputError(
-                f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}"
-            )
+            raise InputError(f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}")
         return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention))

@@ -1,4 +1,4 @@
-"""From a pipeline folder to the four values on the loader's wires."""
+"""From weights on disk to the values on the loaders' wires."""
 
 from __future__ import annotations
 
@@ -26,17 +26,27 @@ def load_parts(
         InputError: an attention kernel that this machine does not have.
         WeightsError: a part that is missing, broken or of another model.
     """
-    attend = attention.choose(attention_name)  # before the long part
-    operations = host.operations()
-    transformer = weights.load_transformer(
-        folder, dtype=DTYPES[weight_dtype], operations=operations, attend=attend
-    )
-    transformer.compute_dtype = host.compute_dtype(stored_dtype(transformer), host.compute_device())
-    vae = weights.load_vae(folder, dtype=torch.float32, operations=operations)
+    model = load_model(folder, weight_dtype, attention_name)
     text, image = weights.load_text_encoder(folder), weights.load_image_encoder(folder)
     for encoder in (text, image):
         raise_half_on_cpu(encoder.model)
-    return WanModel(transformer), PipelineCLIP(text), PipelineCLIPVision(image), PipelineVAE(vae)
+    return model, PipelineCLIP(text), PipelineCLIPVision(image), load_vae(folder, "default")
+
+
+def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
+    """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
+    attend = attention.choose(attention_name)  # before the long part
+    transformer = weights.load_transformer(
+        path, dtype=DTYPES[weight_dtype], operations=host.operations(), attend=attend
+    )
+    transformer.compute_dtype = host.compute_dtype(stored_dtype(transformer), host.compute_device())
+    return WanModel(transformer)
+
+
+def load_vae(path: Path, dtype: str) -> PipelineVAE:
+    """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`."""
+    vae = weights.load_vae(path, dtype=torch.float32, operations=host.operations())
+    return PipelineVAE(vae, DTYPES[dtype])
 
 
 def raise_half_on_cpu(module: torch.nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import torch
@@ -24,6 +25,7 @@ class Reporter:
         self._show = host.progress_bar(BAR)
         self._preview = host.previewer(device)
         self._span: dict[str, tuple[float, float]] = {}
+        self._began = time.perf_counter()  # of sampling
         start = 0.0
         for stage, share in shares.items():
             self._span[stage] = (start, share)
@@ -33,9 +35,22 @@ class Reporter:
         host.stop_if_asked()
         if progress.stage not in self._span:
             return
+        self._tell_pace(progress)
         start, share = self._span[progress.stage]
         done = start + share * progress.done / max(progress.total, 1)
         self._show(round(BAR * min(done, 1.0)), self._picture(progress.x0))
+
+    def _tell_pace(self, progress: Progress) -> None:
+        """Seconds a step, on the node: whether a speed is normal is what people ask most."""
+        if progress.stage != "sample":
+            return
+        now = time.perf_counter()
+        if progress.done == 0:
+            self._began = now
+            return
+        pace = (now - self._began) / progress.done
+        left = pace * (progress.total - progress.done)
+        host.show_text(f"step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left")
 
     def _picture(self, x0: torch.Tensor | None) -> object:
         """The stock preview shows the start of the clip, which the user has; the middle is what is made."""

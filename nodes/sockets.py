@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..wan_local.lora import Delta, Lora, LowRank
 from ..wan_local.model import WanTransformer
 from ..wan_local.shapes import Grid
 from . import host
@@ -21,6 +22,7 @@ class WanModel:
     """
 
     def __init__(self, transformer: WanTransformer) -> None:
+        host.stop_between_layers(transformer)
         self.patcher = host.hold(transformer, host.compute_device(), host.offload_device())
 
     def get_models(self) -> list[Any]:
@@ -34,14 +36,41 @@ class WanModel:
     def device(self) -> torch.device:
         return self.patcher.load_device
 
-    def load(self, grid: Grid) -> WanTransformer:
-        """Bring the weights to the device, with room to run a clip of ``grid``; call it before every run."""
-        host.load(self.patcher, activation_bytes(self.transformer, grid))
+    def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
+        """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
+        host.load(self.patcher, batch * activation_bytes(self.transformer, grid))
         return self.transformer
+
+    def with_lora(self, lora: Lora, strength: float) -> WanModel:
+        """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again."""
+        layers = {
+            f"{module}.{name}"
+            for module, owner in self.transformer.named_modules()
+            if not any(owner.children())
+            for name, _ in owner.named_parameters(recurse=False)
+        }
+        patches, replaced = {}, {}
+        for name, delta in lora.deltas.items():
+            if name in layers:
+                patches[name] = host_patch(delta)
+            else:
+                base = host.object_patch(self.patcher, name)
+                base = self.transformer.get_parameter(name) if base is None else base
+                change = strength * delta.value().to(base.device).view(base.shape)
+                replaced[name] = torch.nn.Parameter((base.float() + change).to(base.dtype), requires_grad=False)
+        copy = object.__new__(WanModel)
+        copy.patcher = host.patched(self.patcher, patches, strength, replaced)
+        return copy
 
     def __repr__(self) -> str:
         config = self.transformer.config
         return f"<Wan transformer, {config.num_layers} blocks of width {config.dim}>"
+
+
+def host_patch(delta: Delta) -> Any:
+    if isinstance(delta, LowRank):
+        return host.low_rank_patch(delta.up, delta.down, delta.scale)
+    return host.difference_patch(delta.tensor)
 
 
 def activation_bytes(transformer: WanTransformer, grid: Grid) -> int:

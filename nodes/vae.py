@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..wan_local.config import VAEConfig
+from ..wan_local.progress import OnProgress, Progress, ignore
 from ..wan_local.shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_frames, video_frames
 from ..wan_local.vae import WanVAE
 from ..wan_local.vae.tiling import Tiling, decode_tiled, encode_tiled
@@ -29,11 +30,12 @@ class PipelineVAE:
     decodes in. Weights are float32; the host's layers cast them on the way.
     """
 
-    def __init__(self, vae: WanVAE) -> None:
+    def __init__(self, vae: WanVAE, dtype: torch.dtype | None = None) -> None:
+        """``dtype`` is what it decodes in; None leaves that to the host."""
         self.device, offload = host.vae_devices()
         self.patcher = host.hold(vae, self.device, offload)
         self.output_device = host.result_device()
-        self.vae_dtype = host.decode_dtype(self.device)
+        self.vae_dtype = dtype or host.decode_dtype(self.device)
         self.latent_channels = vae.config.z_dim
         self.latent_dim = 3
         self.output_channels = convert.RGB
@@ -53,10 +55,10 @@ class PipelineVAE:
 
     # -- what this pack calls ----------------------------------------------------------------------------
 
-    def encode_clip(self, clip: Tensor) -> Tensor:
-        """``[B, 3, F, H, W]`` in -1..1 -> raw latents ``[B, z, T, h, w]`` float32 on the result device."""
+    def encode_chunks(self, clip: Tensor) -> Iterator[Tensor]:
+        """``[B, 3, F, H, W]`` in -1..1 -> raw latents ``[B, z, 1, h, w]``, float32, result device."""
         vae = self._load(clip.shape[-2], clip.shape[-1], torch.float32)
-        return torch.cat(list(self._collect(vae.encode_stream(clip.to(self.device, torch.float32)))), dim=2)
+        yield from self._collect(vae.encode_stream(clip.to(self.device, torch.float32)))
 
     def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """Raw latents ``[B, z, T, h, w]`` -> ``[B, 3, 1 or 4, H, W]`` in -1..1, float32, result device."""
@@ -75,7 +77,7 @@ class PipelineVAE:
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """IMAGE ``[F, H, W, 3]`` (one clip) or ``[B, F, H, W, 3]`` -> ``[B, z, T, h, w]``."""
         pixels = convert.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE)
-        return self.encode_clip(convert.to_video(pixels))
+        return torch.cat(list(self.encode_chunks(convert.to_video(pixels))), dim=2)
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """``[B, z, T, h, w]`` (or ``[B, z, h, w]``, one latent frame) -> ``[B, F, H, W, 3]`` in 0..1."""
@@ -107,11 +109,17 @@ class PipelineVAE:
         overlap: int | None = None,
         tile_t: int | None = None,
         overlap_t: int | None = None,
+        on_progress: OnProgress = ignore,
     ) -> Tensor:
         """As :meth:`decode`, in spatial tiles (sides in latent cells). Time is streamed, never tiled."""
         tiling = self._tiling(tile_x, tile_y, overlap)
         vae = self._load(tiling.tile * SPATIAL_STRIDE, tiling.tile * SPATIAL_STRIDE, self.vae_dtype)
-        video = decode_tiled(vae, samples.to(self.device, self.vae_dtype), tiling)
+
+        def told(progress: Progress) -> None:
+            host.stop_if_asked()
+            on_progress(progress)
+
+        video = decode_tiled(vae, samples.to(self.device, self.vae_dtype), tiling, told)
         return convert.to_images(video.to(self.output_device, torch.float32))
 
     def spacial_compression_decode(self) -> int:
@@ -137,9 +145,18 @@ class PipelineVAE:
 
     # -- inside ------------------------------------------------------------------------------------------
 
+    def fits(self, latents: Tensor) -> bool:
+        """Whether whole frames can be decoded on this device, by an estimate on the safe side."""
+        batch, _, _, height, width = latents.shape
+        working = self._working(batch * height * SPATIAL_STRIDE, width * SPATIAL_STRIDE, self.vae_dtype)
+        return self.model_size() + working <= host.room(self.device)
+
+    def _working(self, height: int, width: int, dtype: torch.dtype) -> int:
+        """Bytes that one streamed chunk of four frames takes."""
+        return ALIVE * self.config.dim * TEMPORAL_STRIDE * height * width * dtype.itemsize
+
     def _load(self, height: int, width: int, dtype: torch.dtype) -> WanVAE:
-        working = ALIVE * self.config.dim * TEMPORAL_STRIDE * height * width * dtype.itemsize
-        host.load(self.patcher, working, whole=True)
+        host.load(self.patcher, self._working(height, width, dtype), whole=True)
         return self.first_stage_model
 
     def _collect(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:

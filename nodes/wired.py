@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..wan_local.config import WAN_VAE, TransformerConfig, VAEConfig
 from ..wan_local.generate import Pipeline
-from ..wan_local.shapes import Grid
+from ..wan_local.progress import OnProgress, Progress, ignore
+from ..wan_local.shapes import Grid, latent_frames
 from . import convert, host
 from .sockets import WanModel
-from .vae import PipelineVAE
+from .vae import DEFAULT_TILE, PipelineVAE
 
 
 def pipeline(model: WanModel, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> Pipeline:
@@ -31,17 +32,16 @@ def pipeline(model: WanModel, clip: Any, clip_vision: Any, vae: Any, grid: Grid)
 class WiredTransformer:
     """A ``WAN_FLF2V_MODEL``, loaded at its first step."""
 
-    def __init__(self, model: WanModel, grid: Grid) -> None:
-        self._model, self._grid, self._loaded = model, grid, False
+    def __init__(self, model: WanModel, grid: Grid, batch: int = 1) -> None:
+        self._model, self._grid, self._batch, self._loaded = model, grid, batch, False
 
     @property
     def config(self) -> TransformerConfig:
         return self._model.transformer.config
 
     def __call__(self, *inputs: Any) -> Tensor:
-        host.stop_if_asked()  # with guidance twice a step: at full size one forward takes many seconds
         if not self._loaded:
-            self._model.load(self._grid)
+            self._model.load(self._grid, self._batch)
             self._loaded = True
         return self._model.transformer(*inputs)
 
@@ -75,11 +75,17 @@ class WiredImageEncoder:
 
 
 class WiredVAE:
-    """A VAE socket."""
+    """A VAE socket.
 
-    def __init__(self, vae: Any) -> None:
+    Args:
+        vae: the socket's value, ours or core's.
+        on_progress: told of every latent frame that is encoded or decoded.
+    """
+
+    def __init__(self, vae: Any, on_progress: OnProgress = ignore) -> None:
         self._vae = vae
         self._ours = isinstance(vae, PipelineVAE)
+        self._on_progress = on_progress
 
     @property
     def config(self) -> VAEConfig:
@@ -91,20 +97,64 @@ class WiredVAE:
 
     def encode(self, clip: Tensor) -> Tensor:
         """``[1, 3, F, H, W]`` in -1..1 -> raw latents ``[1, z, T, h, w]``."""
-        if self._ours:
-            return self._vae.encode_clip(clip)
-        return self._vae.encode(convert.to_images(clip)[0])
+        if not self._ours:
+            return self._vae.encode(convert.to_images(clip)[0])
+        total = latent_frames(clip.shape[2])
+        return torch.cat(list(self._counted("encode images", self._vae.encode_chunks(clip), total)), dim=2)
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
         """Raw latents -> ``[1, 3, n, H, W]`` in -1..1; core's own VAE gives all frames at once."""
         if self._ours:
             yield from self._vae.decode_chunks(latents)
             return
-        images = self._vae.decode(latents)
-        yield convert.to_video(images)
+        yield convert.to_video(self._vae.decode(latents))
+
+    def decode_images(self, latents: Tensor, tile: int | None = 0) -> Tensor:
+        """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
+
+        Args:
+            latents: raw.
+            tile: side of square tiles in latent cells; 0 for none, None for tiles only if a frame does not fit.
+        """
+        if tile is None:
+            return self._decode_somehow(latents)
+        if tile:
+            if self._ours:
+                return self._vae.decode_tiled(latents, tile, tile, on_progress=self._on_progress)
+            return with_batch(self._vae.decode_tiled(latents, tile_x=tile, tile_y=tile, overlap=tile // 4))
+        if not self._ours:
+            return with_batch(self._vae.decode(latents))
+        chunks = self._counted("decode", self._vae.decode_chunks(latents), latents.shape[2])
+        return convert.to_images(torch.cat(list(chunks), dim=2))
 
     def normalise(self, latents: Tensor) -> Tensor:
         return self._vae.normalise(latents) if self._ours else host.normalise_latents(latents)
 
     def denormalise(self, latents: Tensor) -> Tensor:
         return self._vae.denormalise(latents) if self._ours else host.denormalise_latents(latents)
+
+    def _decode_somehow(self, latents: Tensor) -> Tensor:
+        """Whole frames if they fit, else tiles: hours of sampling must not be lost to a full card.
+
+        Core's own VAE does the same by itself.
+        """
+        if self._ours and not self._vae.fits(latents):
+            return self.decode_images(latents, DEFAULT_TILE)
+        try:
+            return self.decode_images(latents, 0)
+        except Exception as error:
+            if not (self._ours and host.is_out_of_memory(error)):
+                raise
+            host.log.warning("out of memory while decoding whole frames; decoding again in tiles")
+        host.release_cache()
+        return self.decode_images(latents, DEFAULT_TILE)
+
+    def _counted(self, stage: str, chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+        for done, chunk in enumerate(chunks, start=1):
+            self._on_progress(Progress(stage=stage, done=done, total=total))
+            yield chunk
+
+
+def with_batch(images: Tensor) -> Tensor:
+    """``[B, F, H, W, 3]``; some versions of core's VAE give one clip without its batch."""
+    return images if images.ndim == 5 else images.unsqueeze(0)

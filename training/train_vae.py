@@ -23,16 +23,16 @@ SIZE = 64
 KL_WEIGHT = 1e-5  # only keeps the latents from drifting apart; their scale is set afterwards
 SHAPE_WEIGHT = 3.0
 SEED = 1_000_000
-WHOLE = 500_000  # keeps the clips of the last stage apart from those before
+WHOLE, AGAIN = 500_000, 700_000  # keep the clips of the last curves apart from those before
 
 
-def train_vae(run: Path, steps: tuple[int, int, int, int]) -> WanVAE:
+def train_vae(run: Path, steps: tuple[int, int, int, int, int]) -> WanVAE:
     """Train and return the VAE with averaged weights.
 
     Args:
         run: folder for checkpoints and logs.
         steps: for single frames, 5-frame and 13-frame clips under one learning-rate curve, then for 17-frame clips
-            under a second one.
+            under a second and a third one.
     """
     torch.manual_seed(0)
     vae = WanVAE(CONFIG)
@@ -47,9 +47,15 @@ def train_vae(run: Path, steps: tuple[int, int, int, int]) -> WanVAE:
         Stage(name="clips", steps=steps[2], loss=lambda step: _loss(vae, step, count=3, frames=13)),
     ]
     train(vae, stages, Recipe(learning_rate=2e-3), run / "first")
-    whole = Stage(name="whole", steps=steps[3], loss=lambda step: _mixed_loss(vae, WHOLE + step))
-    train(vae, [whole], Recipe(learning_rate=1.5e-3, warmup=50, average=0.995), run / "whole")
+    train_on_whole_clips(vae, run / "whole", steps[3], WHOLE)
+    train_on_whole_clips(vae, run / "again", steps[4], AGAIN)
     return vae
+
+
+def train_on_whole_clips(vae: WanVAE, run: Path, steps: int, first_clip: int) -> None:
+    """One learning-rate curve on 17-frame clips and single frames; ``first_clip`` keeps curves from sharing clips."""
+    stage = Stage(name=run.name, steps=steps, loss=lambda step: _mixed_loss(vae, first_clip + step))
+    train(vae, [stage], Recipe(learning_rate=1.5e-3, warmup=50, average=0.995), run)
 
 
 def _loss(vae: WanVAE, step: int, *, count: int, frames: int) -> tuple[Tensor, dict[str, float]]:

@@ -20,7 +20,7 @@ from .conditioning import first_last
 from .errors import InputError, NumericError, WrongModel
 from .images import AnyImage, to_tensor, view
 from .progress import OnProgress, Progress, ignore
-from .sampling import Velocity, denoise, guided_velocity, initial_noise, make_sampler
+from .sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
 from .settings import Settings, check_text, official_negative_prompt
 from .shapes import TEMPORAL_STRIDE, Grid, video_frames
 
@@ -149,9 +149,10 @@ class Pipeline:
         condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
-        velocity = guided_velocity(
-            self._velocity(condition, positive, image), self._velocity(condition, negative, image), settings.guidance
+        towards, away = (
+            prompted_velocity(self.transformer, condition, text, image) for text in (positive, negative)
         )
+        velocity = guided_velocity(towards, away, settings.guidance)
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
         latents = denoise(velocity, noise, sampler, on_progress)
         return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
@@ -197,15 +198,6 @@ class Pipeline:
             return None
         rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
         return rows.flatten(0, 1)[None].to(self.device)
-
-    def _velocity(self, condition: Tensor, text: Tensor, image: Tensor | None) -> Velocity:
-        """The transformer under one prompt, as the sampler sees it."""
-
-        def velocity(latents: Tensor, timestep: float) -> Tensor:
-            joined = torch.cat([latents, condition], dim=1)  # [1, 36, T, h, w]: noise, mask, image latents
-            return self.transformer(joined, torch.tensor([timestep], device=self.device), text, image)
-
-        return velocity
 
 
 class Clock:

@@ -8,7 +8,7 @@ colour in every player.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -58,7 +58,14 @@ def check_fps(fps: Any) -> Fraction:
     return rate
 
 
-def write(frames: Chunks, path: str | PathLike[str], fps: float | Fraction = FPS, *, crf: float = CRF) -> None:
+def write(
+    frames: Chunks,
+    path: str | PathLike[str],
+    fps: float | Fraction = FPS,
+    *,
+    crf: float = CRF,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write frames as H.264 (yuv420p, BT.709, limited range, index in front).
 
     Args:
@@ -66,6 +73,7 @@ def write(frames: Chunks, path: str | PathLike[str], fps: float | Fraction = FPS
         path: ``.mp4``, ``.mov`` or ``.mkv``. A file there is replaced when the new one is complete, not before.
         fps: frames a second.
         crf: quality of x264, 0 (largest) to 51 (worst).
+        metadata: tags of the file, any names.
 
     An odd side is rounded up by repeating its last row or column: 4:2:0 has no odd sizes.
 
@@ -77,7 +85,7 @@ def write(frames: Chunks, path: str | PathLike[str], fps: float | Fraction = FPS
     rate = check_fps(fps)
     target = check_path(path)
     with replacing(target) as temporary:
-        count = _encode(_chunks(frames), temporary, CONTAINERS[target.suffix.lower()], rate, crf)
+        count = _encode(_chunks(frames), temporary, CONTAINERS[target.suffix.lower()], rate, crf, metadata or {})
         # FFmpeg does not always pass on a full disk, so the file itself is asked.
         if _count_packets(temporary) != count:
             raise OutputError(f"{path} came out incomplete; is the disk full?")
@@ -152,15 +160,18 @@ def _finite(frames: Tensor) -> Tensor:
     return frames
 
 
-def _encode(chunks: Iterator[Tensor], path: Path, container: str, rate: Fraction, crf: float) -> int:
+def _encode(
+    chunks: Iterator[Tensor], path: Path, container: str, rate: Fraction, crf: float, metadata: Mapping[str, str]
+) -> int:
     first = next(chunks, None)
     if first is None:
         raise InputError("there are no frames; a video needs at least one")
     height, width = (side + side % 2 for side in first.shape[1:3])
     count = 0
-    index_in_front = {} if container == "matroska" else {"movflags": "+faststart"}
+    index_in_front = {} if container == "matroska" else {"movflags": "+faststart+use_metadata_tags"}
     encoder = {"crf": str(crf), "preset": "medium", "x264-params": X264}
     with av.open(str(path), "w", format=container, options=index_in_front) as out:
+        out.metadata.update(metadata)
         stream: Any = out.add_stream("libx264", rate=rate, options=encoder)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         _tag_bt709(stream.codec_context)

@@ -3,7 +3,17 @@
 from .guidance import Velocity, guided_velocity
 from .loop import denoise
 from .noise import initial_noise
+from .prompted import prompted_velocity
 from .samplers import SAMPLERS, make_sampler
 from .samplers.base import Sampler
 
-__all__ = ["SAMPLERS", "Sampler", "Velocity", "denoise", "guided_velocity", "initial_noise", "make_sampler"]
+__all__ = [
+    "SAMPLERS",
+    "Sampler",
+    "Velocity",
+    "denoise",
+    "guided_velocity",
+    "initial_noise",
+    "make_sampler",
+    "prompted_velocity",
+]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..progress import OnProgress, Progress, ignore
 from ..shapes import SPATIAL_STRIDE, latent_frames, video_frames
 from .coders import RGB
 from .vae import WanVAE
@@ -53,13 +54,16 @@ class _Tile:
     weight: Tensor  # [height, width], in the unit of what is being put together
 
 
-def decode_tiled(vae: WanVAE, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
+def decode_tiled(
+    vae: WanVAE, latents: Tensor, tiling: Tiling | None = None, on_progress: OnProgress = ignore
+) -> Tensor:
     """As :meth:`WanVAE.decode`, but never with more than one tile in the network.
 
     Args:
         vae: the autoencoder.
         latents: raw latents ``[B, z_dim, T, h, w]``.
         tiling: how to cut; 256-pixel tiles with 64 pixels of overlap by default.
+        on_progress: called after each latent frame of each tile; may raise to stop.
 
     Returns:
         ``[B, 3, F, H, W]`` in -1..1 on the CPU, where a long clip has room.
@@ -67,12 +71,14 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tiling: Tiling | None = None) -> 
     batch, _, frames, height, width = latents.shape
     size = (batch, RGB, video_frames(frames), height * SPATIAL_STRIDE, width * SPATIAL_STRIDE)
     video = torch.zeros(size, dtype=latents.dtype)
-    for tile in _tiles(tiling or Tiling(), height, width, scale=SPATIAL_STRIDE):
+    tiles = list(_tiles(tiling or Tiling(), height, width, scale=SPATIAL_STRIDE))
+    for index, tile in enumerate(tiles):
         at = 0
-        for chunk in vae.decode_stream(latents[(..., *tile.cells)]):
+        for done, chunk in enumerate(vae.decode_stream(latents[(..., *tile.cells)]), start=index * frames + 1):
             part = video[:, :, at : at + chunk.shape[2]][(..., *tile.pixels)]
             part += chunk.to("cpu") * tile.weight.to(chunk.dtype)
             at += chunk.shape[2]
+            on_progress(Progress(stage="decode", done=done, total=len(tiles) * frames))
     return video
 
 

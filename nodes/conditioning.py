@@ -1,0 +1,78 @@
+"""First picture, last picture and prompts to what a sampler is conditioned on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..wan_local.conditioning import first_last
+from ..wan_local.images import Fit, view
+from ..wan_local.shapes import Grid
+from . import conds, host, widgets
+from .convert import picture
+from .host import io
+from .report import Reporter
+from .wired import WiredImageEncoder, WiredVAE
+
+
+class WanFLF2VConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VConditioning",
+            display_name="Wan FLF2V Conditioning",
+            category=widgets.ROOT,
+            description="Adds a first and a last picture to the prompts, for Wan FLF2V Sampler or core's KSampler.",
+            search_aliases=["wan", "flf2v", "first last frame", "start end image"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The prompt, from CLIP Text Encode."),
+                io.Conditioning.Input("negative", tooltip="What to stay away from, from CLIP Text Encode."),
+                io.Vae.Input("vae", tooltip="Wan2.1 VAE. It encodes in float32."),
+                *widgets.pictures(),
+                *widgets.size(),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Image encoder (CLIP ViT-H). Wan2.1 FLF2V and I2V models need it.",
+                ),
+                widgets.fit(),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+                io.Latent.Output("latent", display_name="latent"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int | None, height: int | None, length: int | None) -> bool | str:
+        return widgets.check_size(width, height, length)
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Any,
+        negative: Any,
+        vae: Any,
+        first_image: Tensor,
+        last_image: Tensor,
+        width: int,
+        height: int,
+        length: int,
+        fit: Fit,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        grid = Grid(frames=length, height=height, width=width)
+        first, last = picture(first_image, "first_image"), picture(last_image, "last_image")
+        report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
+        rows = None
+        if clip_vision is not None:
+            views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
+            rows = WiredImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, rows of both, D]
+        condition = first_last(WiredVAE(vae, report), first, last, grid, fit=fit)
+        latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
+        return io.NodeOutput(
+            conds.attach(positive, condition, rows), conds.attach(negative, condition, rows), {"samples": latents}
+        )

@@ -1,0 +1,140 @@
+"""Prompts and pictures on core's CONDITIONING wire, in the very keys that core's own nodes write and read.
+
+So our conditioning drives core's sampler and core's WanFirstLastFrameToVideo drives ours:
+
+- ``concat_latent_image`` ``[1, z, T, h, w]``: raw latents of the clip of both pictures with grey between;
+- ``concat_mask`` ``[1, 4, T, h, w]``: 1 where the model must invent. The transformer wants the opposite;
+- ``clip_vision_output``: the image encoder's rows of the first picture, then of the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..wan_local.config import TransformerConfig
+from ..wan_local.errors import InputError
+from ..wan_local.shapes import TEMPORAL_STRIDE
+from . import host
+
+# What core can put on an entry and this sampler has no use for: better said than silently left out.
+NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompted:
+    """One side of guidance, as the transformer takes it.
+
+    Attributes:
+        text: ``[1, S, text_dim]``.
+        condition: ``[1, 4 + z, T, h, w]``: mask (1 = known), then normalised image latents.
+        image: ``[1, rows, image_dim]``, or None for a model without image branch.
+    """
+
+    text: Tensor
+    condition: Tensor
+    image: Tensor | None
+
+    def to(self, device: torch.device) -> Prompted:
+        image = None if self.image is None else self.image.to(device)
+        return Prompted(text=self.text.to(device), condition=self.condition.to(device), image=image)
+
+
+def attach(conditioning: Any, condition: Tensor, image_rows: Tensor | None) -> Any:
+    """A copy of ``CONDITIONING`` that also holds both pictures.
+
+    Args:
+        conditioning: from a text encoder node.
+        condition: ``[1, 4 + z, T, h, w]`` from :func:`wan_local.conditioning.first_last`.
+        image_rows: ``[1, rows, image_dim]`` of both pictures, or None.
+    """
+    mask, latents = condition[:, :TEMPORAL_STRIDE], condition[:, TEMPORAL_STRIDE:]
+    values: dict[str, Any] = {
+        "concat_latent_image": host.denormalise_latents(latents).to(host.result_device()),
+        "concat_mask": (1.0 - mask).to(host.result_device()),
+    }
+    if image_rows is not None:
+        values["clip_vision_output"] = host.clip_vision_output(penultimate_hidden_states=image_rows)
+    return host.with_values(conditioning, values)
+
+
+def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: tuple[int, int, int]) -> Prompted:
+    """What a ``CONDITIONING`` says to the transformer.
+
+    Args:
+        conditioning: from our conditioning node or core's ``WanFirstLastFrameToVideo``.
+        name: of the input, for messages.
+        config: of the transformer.
+        latent_shape: ``(T, h, w)`` of the latent that is to be sampled.
+
+    Raises:
+        InputError: no pictures in it, pictures of another size, no image rows for a model that looks at them, or
+            something this sampler can't do.
+    """
+    rows, values = _only_entry(conditioning, name)
+    return Prompted(
+        text=_text(rows, name, config),
+        condition=_condition(values, name, latent_shape),
+        image=_image(values, name) if config.has_image_branch else None,
+    )
+
+
+def _only_entry(conditioning: Any, name: str) -> tuple[Tensor, dict[str, Any]]:
+    if len(conditioning) != 1:
+        raise InputError(
+            f"{name} holds {len(conditioning)} prompts; this sampler takes one: connect a single text encode node"
+        )
+    rows, values = conditioning[0]
+    scheduled = values.get("start_percent", 0.0) > 0.0 or values.get("end_percent", 1.0) < 1.0
+    extras = [key for key in NOT_TAKEN if values.get(key) is not None]
+    if scheduled:
+        extras.append("start_percent/end_percent")
+    if extras:
+        raise InputError(f"{name} carries {', '.join(extras)}, which this sampler can't do; connect it without")
+    return rows, values
+
+
+def _text(rows: Tensor, name: str, config: TransformerConfig) -> Tensor:
+    """Padded with zero rows to the length of training, as the text encoder of training padded them."""
+    if rows.ndim != 3 or rows.shape[-1] != config.text_dim:
+        raise InputError(
+            f"{name} has text rows of shape {list(rows.shape)} and the model takes {config.text_dim} values a row; "
+            "use the umT5 text encoder that belongs to it (CLIP type wan)"
+        )
+    return F.pad(rows[:1].float(), (0, 0, 0, max(config.text_len - rows.shape[1], 0)))
+
+
+def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, int]) -> Tensor:
+    latents, mask = values.get("concat_latent_image"), values.get("concat_mask")
+    if latents is None or mask is None:
+        raise InputError(
+            f"{name} holds no first and last frame; send it through Wan FLF2V Conditioning or core's "
+            "WanFirstLastFrameToVideo"
+        )
+    for what, tensor in (("pictures", latents), ("mask", mask)):
+        if tuple(tensor.shape[2:]) != latent_shape:
+            raise InputError(
+                f"latent is {_size(latent_shape)} and the {what} in {name} are {_size(tensor.shape[2:])} "
+                "(frames x height x width, in latent cells); take both from the same conditioning node"
+            )
+    known = (1.0 - mask[:1].float()).expand(-1, TEMPORAL_STRIDE, -1, -1, -1)
+    return torch.cat([known, host.normalise_latents(latents[:1].float()).to(known.device)], dim=1)
+
+
+def _image(values: dict[str, Any], name: str) -> Tensor:
+    output = values.get("clip_vision_output")
+    rows = None if output is None else output["penultimate_hidden_states"]
+    if rows is None:
+        raise InputError(
+            f"{name} holds no image encoder output and this model looks at both pictures through one; connect "
+            "clip_vision in the conditioning node"
+        )
+    return rows[:1].float()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,48 @@
+"""Load a transformer from one file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import files, host, widgets
+from .host import io
+from .pipeline import DTYPES, load_model
+from .sockets import Model
+
+KIND = "diffusion_models"
+
+
+class WanFLF2VLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VLoadModel",
+            display_name="Load Wan FLF2V Model",
+            category=widgets.ROOT,
+            description="Loads a Wan2.1 first-last-frame transformer from one file in models/diffusion_models.",
+            search_aliases=["wan", "flf2v", "load diffusion model", "unet loader"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=files.names(KIND),
+                    tooltip="A file in models/diffusion_models, or the small model that comes with this pack. What "
+                    "it is gets told from its content.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    tooltip="What the weights are kept in; default keeps what the file holds.",
+                ),
+                widgets.attention(),
+            ],
+            outputs=[Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **others: Any) -> Any:
+        return files.stamp(KIND, model_name)
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str, attention: str) -> io.NodeOutput:
+        return io.NodeOutput(load_model(files.path(KIND, "model_name", model_name), weight_dtype, attention))

@@ -1,0 +1,61 @@
+"""A LoRA on a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wan_local import lora
+from ..wan_local.errors import InputError
+from . import host, widgets
+from .host import io
+from .sockets import Model, WanModel
+
+KIND = "loras"
+
+
+class WanFLF2VLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VLoRA",
+            display_name="Wan FLF2V LoRA",
+            category=widgets.ROOT,
+            description="Puts a LoRA on the model. Chain several; the file is loaded and counted, name by name.",
+            search_aliases=["wan", "flf2v", "lora", "lightx2v", "step distill"],
+            inputs=[
+                Model.Input("model", tooltip="From a loader, or from another LoRA."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=host.model_files(KIND),
+                    tooltip="A file in models/loras, made for Wan2.1 14B. The log says what of it was used.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="1 is what it was made for, 0 switches it off, negative turns it around.",
+                ),
+            ],
+            outputs=[Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **others: Any) -> Any:
+        path = host.model_path(KIND, lora_name)
+        return None if path is None else (str(path), path.stat().st_mtime_ns)
+
+    @classmethod
+    def execute(cls, model: WanModel, lora_name: str, strength: float) -> io.NodeOutput:
+        path = host.model_path(KIND, lora_name)
+        if path is None:
+            raise InputError(f"lora_name={lora_name!r} is not in models/{KIND}; put it there, or pick one that is")
+        if strength == 0:
+            return io.NodeOutput(model)
+        shapes = {name: tuple(value.shape) for name, value in model.transformer.named_parameters()}
+        found = lora.read(path, shapes)
+        host.log.info("%s", found.report())
+        if found.unmatched:
+            host.show_text(found.report())
+        return io.NodeOutput(model.with_lora(found, strength))

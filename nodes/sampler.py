@@ -1,0 +1,92 @@
+"""Noise to latents, under two prompts and two pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..wan_local.config import TransformerConfig
+from ..wan_local.errors import InputError
+from ..wan_local.sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
+from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
+from . import conds, host, widgets
+from .host import io
+from .report import Reporter
+from .sockets import Model, WanModel
+from .wired import WiredTransformer
+
+
+class WanFLF2VSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VSampler",
+            display_name="Wan FLF2V Sampler",
+            category=widgets.ROOT,
+            description="Samples a clip between two pictures with Wan2.1's own flow-matching samplers.",
+            search_aliases=["wan", "flf2v", "ksampler", "unipc"],
+            inputs=[
+                Model.Input("model", tooltip="From Load Wan FLF2V Model or Pipeline."),
+                io.Conditioning.Input(
+                    "positive", tooltip="From Wan FLF2V Conditioning or core's WanFirstLastFrameToVideo."
+                ),
+                io.Conditioning.Input("negative", tooltip="From the same node. Not used at guidance 1."),
+                io.Latent.Input("latent", tooltip="From the same node. Gives the size; its content is not used."),
+                *widgets.sampling(),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="latent")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: WanModel,
+        positive: Any,
+        negative: Any,
+        latent: dict[str, Any],
+        seed: int,
+        steps: int,
+        guidance: float,
+        shift: float,
+        sampler: str,
+    ) -> io.NodeOutput:
+        config = model.transformer.config
+        grid, batch = size_of(latent, config)
+        sides = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
+        prompted = [conds.read(side, name, config, grid.latent_shape) for name, side in sides.items()]
+
+        transformer = WiredTransformer(model, grid, batch)
+        views = [
+            prompted_velocity(transformer, side.condition, side.text, side.image)
+            for side in (side.to(model.device) for side in prompted)
+        ]
+        noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
+        latents = denoise(
+            guided_velocity(views[0], views[-1], guidance),
+            noise,
+            make_sampler(sampler, steps, shift),
+            Reporter({"sample": 1.0}, model.device),
+        )
+        return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})
+
+
+def size_of(latent: dict[str, Any], config: TransformerConfig) -> tuple[Grid, int]:
+    """The clip a ``LATENT`` stands for, and how many of them.
+
+    Raises:
+        InputError: a latent that is no clip of this model, or a masked one.
+    """
+    samples: Tensor = latent["samples"]
+    if samples.ndim != 5 or samples.shape[1] != config.out_dim:
+        raise InputError(
+            f"latent has shape {list(samples.shape)}; this model samples [batch, {config.out_dim}, frames, height, "
+            "width]: take it from Wan FLF2V Conditioning or core's WanFirstLastFrameToVideo"
+        )
+    if latent.get("noise_mask") is not None:
+        raise InputError(
+            "latent has a noise mask, which this sampler can't do; connect it without Set Latent Noise Mask"
+        )
+    frames, height, width = samples.shape[2:]
+    clip = Grid(frames=video_frames(frames), height=height * SPATIAL_STRIDE, width=width * SPATIAL_STRIDE)
+    return clip, samples.shape[0]

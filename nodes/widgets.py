@@ -1,0 +1,122 @@
+"""Inputs that several nodes have in common, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+from ..wan_local.attention import BACKENDS
+from ..wan_local.errors import InputError
+from ..wan_local.images import FITS
+from ..wan_local.sampling import SAMPLERS
+from ..wan_local.settings import GUIDANCE, LENGTH, MAX_SEED, MAX_STEPS, SAMPLER, SHIFT, STEPS
+from ..wan_local.shapes import PIXEL_MULTIPLE, TEMPORAL_STRIDE, check_frames, check_side
+from .host import io
+
+ROOT = "WanFLF2V"  # category of every node
+MAX_SIDE = 8192
+SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
+
+
+def pictures() -> list[io.Image.Input]:
+    return [
+        io.Image.Input("first_image", tooltip="The video starts here. Any size; of a batch, the first picture."),
+        io.Image.Input("last_image", tooltip="The video ends here. Any size; of a batch, the first picture."),
+    ]
+
+
+def size() -> list[io.Int.Input]:
+    side = {"min": PIXEL_MULTIPLE, "max": MAX_SIDE, "step": PIXEL_MULTIPLE}
+    tooltip = "Pixels, a multiple of 16. The 14B model was trained for 1280x720 in all, in any aspect."
+    return [
+        io.Int.Input("width", default=1280, **side, tooltip=tooltip),
+        io.Int.Input("height", default=720, **side, tooltip=tooltip),
+        io.Int.Input(
+            "length",
+            default=LENGTH,
+            min=SHORTEST,
+            max=LONGEST,
+            step=TEMPORAL_STRIDE,
+            tooltip="Frames of the video: 4n+1. The model was trained on 81.",
+        ),
+    ]
+
+
+def fps() -> io.Float.Input:
+    return io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second.")
+
+
+def fit() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=FITS[0],
+        tooltip="What to do with a picture of another aspect: crop covers the video and cuts what hangs over, "
+        "pad adds black bars, stretch distorts.",
+    )
+
+
+def attention() -> io.Combo.Input:
+    return io.Combo.Input(
+        "attention",
+        options=["auto", *BACKENDS],
+        default="auto",
+        tooltip="Attention kernel; auto takes the fastest exact one this machine has.",
+    )
+
+
+def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=True,
+            tooltip="Of the noise, which is drawn on the CPU: the same clip on any GPU.",
+        ),
+        io.Int.Input("steps", default=STEPS, min=1, max=MAX_STEPS, tooltip="More is slower and finer."),
+        io.Float.Input(
+            "guidance",
+            default=GUIDANCE,
+            min=1.0,
+            max=30.0,
+            step=0.1,
+            tooltip="How strictly to follow the prompt. 1 takes one forward a step instead of two.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=SHIFT,
+            min=0.01,
+            max=100.0,
+            step=0.01,
+            tooltip="Where the steps go: higher spends more of them on the layout. 16 for 720p, 3 to 5 for 480p.",
+        ),
+        io.Combo.Input(
+            "sampler",
+            options=list(SAMPLERS),
+            default=SAMPLER,
+            tooltip="unipc is the one the model was published with.",
+        ),
+    ]
+
+
+def check_size(width: int | None, height: int | None, length: int | None) -> bool | str:
+    """For ``validate_inputs``: True, or why this size is impossible; None is a linked value, looked at later.
+
+    Naming an input in ``validate_inputs`` turns the host's own range check off for it, so the range is checked
+    here too.
+    """
+    try:
+        for name, side in (("width", width), ("height", height)):
+            if side is not None:
+                check_side(name, side)
+                _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
+        if length is not None:
+            check_frames(length)
+            _check_range("length", length, SHORTEST, LONGEST)
+    except InputError as error:
+        return str(error)
+    return True
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name}={value} is out of range; use {low} to {high}")
