@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +28,6 @@ import torch
 from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io
 from comfy_execution.utils import get_executing_context
-from server import PromptServer
 
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
@@ -247,7 +247,8 @@ def progress_bar(total: int) -> Callable[[int, Any], None]:
 
 def show_text(text: str) -> None:
     """A line on the running node; nothing where no node runs or the host can't show one."""
-    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    module = sys.modules.get("server")  # never imported from here: outside a running server there is none
+    context, server = get_executing_context(), getattr(getattr(module, "PromptServer", None), "instance", None)
     if context is not None and hasattr(server, "send_progress_text"):
         server.send_progress_text(text, context.node_id)
 

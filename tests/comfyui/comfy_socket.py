@@ -74,9 +74,7 @@ class WebSocket:
     def _send(self, opcode: int, payload: bytes) -> None:
         mask = os.urandom(4)
         body = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-        self._socket.sendall(
-            bytes([FINAL | opcode, MASKED | len(payload)]) + mask + body
-        )  # control frames: <= 125
+        self._socket.sendall(bytes([FINAL | opcode, MASKED | len(payload)]) + mask + body)  # control frames: <= 125
 
     def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:

@@ -1,6 +1,7 @@
 """Checks that need ComfyUI's own modules; run by ComfyUI's interpreter, in no server.
 
-``python inside_comfyui.py COMFYUI PACK`` prints one JSON object: each check's name, and null or what failed.
+``python inside_comfyui.py COMFYUI PACK`` prints one JSON object: each check's name, what failed or null, and what was
+measured or null.
 """
 
 from __future__ import annotations
@@ -11,16 +12,11 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CHECKS: dict[str, Callable[[Any], None]] = {}
-
-
-def check(function: Callable[[Any], None]) -> Callable[[Any], None]:
-    CHECKS[function.__name__] = function
-    return function
+import inside_models  # noqa: F401  (puts its checks in the table)
+from inside_checks import CHECKS, Check, check
 
 
 @check
@@ -130,7 +126,7 @@ def a_name_outside_the_model_folders_is_no_pipeline(nodes: Any) -> None:
         assert not name.startswith("/")
 
 
-def main(comfyui: str, pack: str) -> dict[str, str | None]:
+def main(comfyui: str, pack: str) -> dict[str, list[str | None]]:
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path.insert(0, comfyui)
     importlib.import_module("comfy.options").enable_args_parsing()
@@ -145,12 +141,11 @@ def main(comfyui: str, pack: str) -> dict[str, str | None]:
     return {name: outcome(function, nodes) for name, function in CHECKS.items()}
 
 
-def outcome(function: Callable[[Any], None], nodes: Any) -> str | None:
+def outcome(function: Check, nodes: Any) -> list[str | None]:
     try:
-        function(nodes)
+        return [None, function(nodes)]
     except Exception:  # all of them, to report which check failed and why
-        return traceback.format_exc(limit=-2)
-    return None
+        return [traceback.format_exc(limit=-3), None]
 
 
 if __name__ == "__main__":

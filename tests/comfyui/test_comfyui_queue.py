@@ -37,9 +37,7 @@ def saved(server: ComfyServer, run: Run, node: str) -> list[Path]:
 def decoded(path: Path) -> tuple[list[np.ndarray], float]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(
-            stream.average_rate
-        )
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(stream.average_rate)
 
 
 def check_result(server: ComfyServer, run: Run, workflow: dict[str, Any], bar: float) -> None:
@@ -81,9 +79,7 @@ def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
     assert run.previews, "the node showed no preview"
 
 
-def test_the_node_gives_the_frames_that_the_library_gives(
-    server: ComfyServer, workflow: dict[str, Any]
-) -> None:
+def test_the_node_gives_the_frames_that_the_library_gives(server: ComfyServer, workflow: dict[str, Any]) -> None:
     from wan_local.generate import Pipeline
 
     asked = workflow[LOCAL]["inputs"]
@@ -96,9 +92,7 @@ def test_the_node_gives_the_frames_that_the_library_gives(
     pipeline = Pipeline.from_pretrained(PACK / "weights" / "nano", device="cpu")
     frames = pipeline(*pictures, sampler=asked["sampler"], **{name: asked[name] for name in names})
     difference = np.abs(frames.numpy() * 255.0 - stills).max()
-    print(
-        f"largest difference between node and library: {difference:.2f} of 255 (rounding to 8 bit: up to 1)"
-    )
+    print(f"largest difference between node and library: {difference:.2f} of 255 (rounding to 8 bit: up to 1)")
     assert difference < 2.0
 
 
@@ -248,9 +242,7 @@ def schema_of(info: dict[str, Any]) -> dict[str, Any]:
 def test_the_graph_form_and_the_queue_form_are_the_same_workflow(workflow: dict[str, Any]) -> None:
     graph = json.loads((PACK / "workflows" / "nano_first_last.json").read_text("utf-8"))
     nodes = {str(node["id"]): node for node in graph["nodes"] if node["type"] != "MarkdownNote"}
-    assert {key: node["type"] for key, node in nodes.items()} == {
-        k: v["class_type"] for k, v in workflow.items()
-    }
+    assert {key: node["type"] for key, node in nodes.items()} == {k: v["class_type"] for k, v in workflow.items()}
     links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     for key, node in nodes.items():
         wired = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}

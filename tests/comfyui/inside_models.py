@@ -1,0 +1,321 @@
+"""Our networks beside core's own, and in the care of core's memory management; inside ComfyUI's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from inside_checks import check
+
+HEAD = 128  # core knows no other head width
+TEXT, IMAGE, ROWS = 4096, 1280, 514  # nor other encoders
+
+
+def lib(nodes: Any, name: str) -> Any:
+    return importlib.import_module(f"..wan_local.{name}", nodes.__package__)
+
+
+def small_transformer(nodes: Any, **sizes: int) -> Any:
+    """Random weights, large enough that nothing vanishes."""
+    import torch
+
+    config = lib(nodes, "config").TransformerConfig(
+        **{
+            "dim": 2 * HEAD,
+            "ffn_dim": 320,
+            "num_heads": 2,
+            "num_layers": 3,
+            "text_dim": TEXT,
+            "image_dim": IMAGE,
+            "image_tokens": ROWS,
+            **sizes,
+        }
+    )
+    torch.manual_seed(0)
+    model = lib(nodes, "model").WanTransformer(config, operations=nodes.host.operations())
+    for name, parameter in model.named_parameters():
+        spread = 0.4 if "modulation" in name or "emb_pos" in name else 1.2 * parameter[0].numel() ** -0.5
+        torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=spread)
+    return model.requires_grad_(False).eval()
+
+
+def inputs(batch: int = 1, frames: int = 3, side: int = 6, rows: int = ROWS) -> tuple[Any, ...]:
+    import torch
+
+    torch.manual_seed(1)
+    latents, timestep = torch.randn(batch, 36, frames, side, side + 2), torch.full((batch,), 873.0)
+    text = torch.randn(1, 512, TEXT)
+    text[:, 40:] = 0.0
+    return latents, timestep, text.expand(batch, -1, -1), torch.randn(1, rows, IMAGE).expand(batch, -1, -1)
+
+
+def apart(a: Any, b: Any) -> float:
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+@check
+def the_transformer_agrees_with_the_one_core_loads_from_the_same_file(nodes: Any) -> str:
+    import comfy.sd
+    import torch
+    from safetensors.torch import save_file
+
+    ours = small_transformer(nodes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "flf2v.safetensors"))
+        save_file({f"model.diffusion_model.{name}": value for name, value in ours.state_dict().items()}, path)
+        core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32})
+        again = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+    assert type(core.model).__name__ == "WAN21", type(core.model)
+    comfy.model_management.load_models_gpu([core])
+    worst = 0.0
+    for batch, frames, side in ((1, 3, 6), (2, 2, 4), (1, 1, 8)):
+        latents, timestep, text, image = inputs(batch, frames, side)
+        noise, condition = latents[:, :16], latents[:, 16:]
+        sigma = timestep / 1000.0
+        with torch.no_grad():
+            denoised = core.model.apply_model(noise, sigma, c_concat=condition, c_crossattn=text, clip_fea=image)
+            theirs = (noise - denoised) / sigma.view(-1, 1, 1, 1, 1)
+            for model in (ours, again):
+                worst = max(worst, apart(model(latents, timestep, text, image), theirs))
+    assert worst <= 1e-4, worst
+    return f"relative difference to core's apply_model {worst:.1e}"
+
+
+def resident(nodes: Any, model: Any, budget: int) -> Any:
+    """``model`` in core's patcher, with room for ``budget`` bytes of weights only."""
+    import torch
+
+    patcher = nodes.host.hold(model, torch.device("cpu"), torch.device("cpu"))
+    patcher.load(torch.device("cpu"), lowvram_model_memory=budget)
+    return patcher
+
+
+@check
+def a_model_that_is_half_offloaded_gives_the_same(nodes: Any) -> str:
+    import torch
+
+    model = small_transformer(nodes)
+    with torch.no_grad():
+        whole = model(*inputs())
+        patcher = resident(nodes, model, sum(p.nbytes for p in model.parameters()) // 2)
+        assert model.model_lowvram
+        kept = model.model_loaded_weight_memory / patcher.model_size()
+        assert 0.05 < kept < 0.95, kept
+        half = model(*inputs())
+    assert torch.equal(whole, half)
+    return f"{100 * kept:.0f} % of the weights loaded, the result is bit for bit that of the whole model"
+
+
+def lora_file(nodes: Any, model: Any, folder: str) -> Any:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    tensors = {"diffusion_model.blocks.1.diff_m": torch.randn(model.blocks[1].modulation.shape)}
+    for layer in ("self_attn.q", "cross_attn.v_img", "ffn.2"):
+        for block in range(3):
+            out_dim, in_dim = model.get_submodule(f"blocks.{block}.{layer}").weight.shape
+            name = f"lora_unet__blocks_{block}_{layer.replace('.', '_')}"
+            tensors |= {f"{name}.lora_down.weight": torch.randn(4, in_dim) * 0.1}
+            tensors |= {f"{name}.lora_up.weight": torch.randn(out_dim, 4) * 0.1, f"{name}.alpha": torch.tensor(2.0)}
+    tensors["diffusion_model.blocks.0.ffn.0.diff_b"] = torch.randn(model.blocks[0].ffn[0].bias.shape)
+    path = str(Path(folder, "lora.safetensors"))
+    save_file(tensors, path)
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    return lib(nodes, "lora").read(path, shapes)
+
+
+@check
+def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    plain = nodes.sockets.WanModel(small_transformer(nodes))
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        found = lora_file(nodes, plain.transformer, folder)
+        assert not found.unmatched
+        before = plain.load(grid)(*inputs())
+        merged = small_transformer(nodes)
+        lib(nodes, "lora").merge(merged, [(found, 0.6), (found, 0.2)])
+        expected = merged(*inputs())
+        chained = plain.with_lora(found, 0.6).with_lora(found, 0.2)
+        worst = apart(chained.load(grid)(*inputs()), expected)
+        assert apart(expected, before) > 0.05
+        assert torch.equal(plain.load(grid)(*inputs()), before), "the LoRA stayed on the model it was taken off"
+        worst = max(worst, apart(chained.load(grid)(*inputs()), expected))
+        nodes.host.management.unload_all_models()
+
+        fresh = nodes.sockets.WanModel(small_transformer(nodes)).with_lora(found, 0.8)
+        fresh.patcher.patch_model(torch.device("cpu"), lowvram_model_memory=fresh.patcher.model_size() // 2)
+        assert fresh.transformer.lowvram_patch_counter > 0
+        offloaded = apart(fresh.transformer(*inputs()), expected)
+    assert max(worst, offloaded) <= 1e-4, (worst, offloaded)
+    return f"relative difference to the merged model: {worst:.1e} loaded, {offloaded:.1e} half offloaded"
+
+
+@check
+def core_image_encoder_drives_our_conditioning(nodes: Any) -> str:
+    """Core's own class on the weights of the bundled model, against our loading of the same weights."""
+    import comfy.clip_vision
+    import torch
+
+    folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
+    config = json.loads((folder / "image_encoder" / "config.json").read_text("utf-8"))
+    config = {key: value for key, value in config.items() if key != "architectures"} | {"projection_dim": 16}
+    ours = nodes.pipeline.load_parts(folder, "fp32", "auto")[2]
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "config.json")
+        path.write_text(json.dumps(config | {"model_type": "clip_vision_model"}))
+        core = comfy.clip_vision.ClipVisionModel(str(path))
+    state = {name.removeprefix("inner."): value for name, value in ours.model.state_dict().items()}
+    state = {name if name.startswith("vision_model.") else f"vision_model.{name}": v for name, v in state.items()}
+    missing, _ = core.load_sd(state)
+    assert all("visual_projection" in name or "position_ids" in name for name in missing), missing
+    torch.manual_seed(0)
+    picture = torch.rand(3, 64, 64) * 2.0 - 1.0
+    rows = [nodes.wired.WiredImageEncoder(socket).encode([picture, -picture]) for socket in (core, ours)]
+    assert rows[0].shape == rows[1].shape
+    difference = apart(*rows)
+    assert difference < 0.05, difference  # core resizes with antialias and rounds to 8 bit
+    return f"relative difference of the rows {difference:.1e} (resize kernel, 8 bit)"
+
+
+@check
+def core_text_encoder_drives_our_conditioning(nodes: Any) -> str:
+    """Core's umT5 class on the weights of the bundled model; only the tokens are given to it, not its tokenizer."""
+    import comfy.text_encoders.t5
+    import torch
+    from comfy import sd1_clip
+
+    folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
+    ours = nodes.pipeline.load_parts(folder, "fp32", "auto")[1]
+    encoder = ours.cond_stage_model.encoder
+    config = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))
+    config |= {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
+    core = sd1_clip.SDClipModel(
+        device="cpu", textmodel_json_config=config, dtype=torch.float32, special_tokens={"end": 1, "pad": 0},
+        model_class=comfy.text_encoders.t5.T5, enable_attention_masks=True, zero_out_masked=True, layer="last",
+    )  # fmt: skip
+    state = {name: value.float() for name, value in encoder.model.state_dict().items()}
+    missing, _ = core.transformer.load_state_dict(state, strict=False)
+    assert not [name for name in missing if "embed_tokens" not in name], missing
+    prompt = "a red circle moves over the top"
+    ids = encoder.tokenizer(prompt)["input_ids"]
+    tokens = [[(token, 1.0) for token in ids + [0] * (encoder.text_len - len(ids))]]
+    with torch.no_grad():
+        rows = core.encode_token_weights(tokens)[0]
+    clip = SimpleNamespace(
+        tokenize=lambda text: tokens, encode_from_tokens_scheduled=lambda tokens: [[rows, {"pooled_output": None}]]
+    )
+    theirs = nodes.wired.WiredTextEncoder(clip).encode([prompt])
+    difference = apart(theirs, nodes.wired.WiredTextEncoder(ours).encode([prompt]))
+    assert difference < 1e-4, difference
+    return f"relative difference of the rows {difference:.1e}"
+
+
+def conditioning(nodes: Any, grid: Any, **values: Any) -> list[Any]:
+    import torch
+
+    frames, height, width = grid.latent_shape
+    entry = {
+        "concat_latent_image": torch.zeros(1, 16, frames, height, width),
+        "concat_mask": torch.ones(1, 4, frames, height, width),
+        "clip_vision_output": nodes.host.clip_vision_output(penultimate_hidden_states=torch.zeros(1, ROWS, IMAGE)),
+    }
+    return [[torch.zeros(1, 512, TEXT), {k: v for k, v in (entry | values).items() if v is not None}]]
+
+
+def refusal(function: Any, *arguments: Any) -> str:
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+    return "(not refused)"
+
+
+@check
+def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
+    import torch
+
+    config = small_transformer(nodes).config
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    good = conditioning(nodes, grid)
+    cases = {
+        "no first and last frame": conditioning(nodes, grid, concat_latent_image=None),
+        "no image encoder output": conditioning(nodes, grid, clip_vision_output=None),
+        "latent is 3x6x8 and the pictures in positive are 5x6x8": conditioning(
+            nodes, grid, concat_latent_image=torch.zeros(1, 16, 5, 6, 8)
+        ),
+        "holds 2 prompts": good * 2,
+        "carries control": conditioning(nodes, grid, control=object()),
+        "carries start_percent/end_percent": conditioning(nodes, grid, start_percent=0.5),
+        "takes 4096 values a row": [[torch.zeros(1, 77, 768), good[0][1]]],
+    }
+    for part, bad in cases.items():
+        message = refusal(nodes.conds.read, bad, "positive", config, grid.latent_shape)
+        assert part in message, (part, message)
+        assert "\n" not in message
+    read = nodes.conds.read(good, "positive", config, grid.latent_shape)
+    assert read.condition.shape == (1, 20, 3, 6, 8)
+    assert read.condition[:, :4].eq(0).all(), "core's mask is 1 where unknown, the transformer's where known"
+    latents = {
+        "latent has shape [1, 4, 8, 8]": {"samples": torch.zeros(1, 4, 8, 8)},
+        "noise mask": {"samples": torch.zeros(1, 16, 3, 6, 8), "noise_mask": torch.ones(1)},
+        "height=56 is not a multiple of 16": {"samples": torch.zeros(1, 16, 3, 7, 8)},
+    }
+    for part, latent in latents.items():
+        message = refusal(nodes.sampler.size_of, latent, config)
+        assert part in message, (part, message)
+
+
+@check
+def a_model_without_image_branch_needs_no_image_encoder(nodes: Any) -> None:
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    config = small_transformer(nodes, image_dim=0, image_tokens=0).config
+    read = nodes.conds.read(conditioning(nodes, grid, clip_vision_output=None), "positive", config, grid.latent_shape)
+    assert read.image is None
+
+
+@check
+def stop_is_seen_between_two_layers(nodes: Any) -> None:
+    model = nodes.sockets.WanModel(small_transformer(nodes))
+    management = nodes.host.management
+    seen = []
+
+    def press_stop(*_: Any) -> None:
+        seen.append(1)
+        management.interrupt_current_processing()
+
+    model.transformer.blocks[1].register_forward_hook(press_stop)
+    try:
+        model.transformer(*inputs())
+    except management.InterruptProcessingException:
+        pass
+    else:
+        raise AssertionError("the forward went on to its end")
+    assert seen == [1]
+
+
+@check
+def a_decode_that_runs_out_of_memory_goes_on_in_tiles(nodes: Any) -> str:
+    import torch
+
+    folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
+    vae = nodes.pipeline.load_vae(folder, "fp32")
+    torch.manual_seed(0)
+    latents = torch.randn(1, 16, 2, 48, 40)
+    whole = nodes.wired.WiredVAE(vae).decode_images(latents, 0)
+    streamed = vae.decode_chunks
+
+    def too_large(latents: Any) -> Any:
+        yield next(streamed(latents))
+        raise torch.OutOfMemoryError("no room")
+
+    vae.decode_chunks = too_large
+    saved = nodes.wired.WiredVAE(vae).decode_images(latents, None)
+    assert saved.shape == whole.shape
+    return f"tiles and whole frames of random latents differ by {(saved - whole).abs().mean():.3f} on average"
