@@ -11,7 +11,7 @@ delay     answered as documented, ``seconds`` late
 cut       the answer ends after ``keep`` bytes; ``length`` keeps the Content-Length, else the connection just ends
 drip      the answer comes ``step`` bytes at a time, ``seconds`` apart
 endless   a chunked body that never ends (up to ``fill`` bytes)
-body      the documented answer with other ``headers`` and another body: ``text``, or the clip without index (``cut_moov``)
+body      the documented answer with other ``headers`` and body: ``text``, or the clip without index (``cut_moov``)
 """
 
 from __future__ import annotations

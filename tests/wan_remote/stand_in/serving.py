@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from . import gmi, storage, wavespeed
+from .clips import without_moov
 from .faults import Fault
 from .messages import Answer, Refused, Request
 from .state import State, refusal
@@ -142,13 +143,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client went away
 
     def other_body(self, answer: Answer, fault: Fault) -> Answer:
-        from .clips import without_moov
-
-        body = (
-            without_moov(answer.body)
-            if fault.cut_moov
-            else (answer.body if fault.text is None else fault.text.encode())
-        )
+        body = answer.body if fault.text is None else fault.text.encode()
+        if fault.cut_moov:
+            body = without_moov(answer.body)
         headers = {**answer.headers, **fault.headers}
         if body != answer.body:
             headers.pop("x-goog-hash", None)
@@ -170,11 +167,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = dict(answer.headers)
         if fault.kind == "endless":
             self.head(answer, headers | {"Transfer-Encoding": "chunked"})
-            block = (
-                answer.body[:4096]
-                if fault.fill < 10_000
-                else (answer.body * (1 + 65536 // max(1, len(answer.body))))[:65536]
-            )
+            block = (answer.body * (1 + 65536 // max(1, len(answer.body))))[:65536]
             for _ in range(max(1, fault.fill // len(block))):
                 self.wfile.write(f"{len(block):x}\r\n".encode() + block + b"\r\n")
                 if fault.seconds:
@@ -242,19 +235,8 @@ class Servers:
             server = Server(0, "api", self.state, self)
             with tempfile.TemporaryDirectory() as folder:
                 key, certificate = Path(folder) / "key.pem", Path(folder) / "certificate.pem"
-                command = [
-                    "openssl",
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "rsa:2048",
-                    "-nodes",
-                    "-days",
-                    "2",
-                    "-subj",
-                    "/CN=127.0.0.1",
-                ]
-                command += ["-keyout", str(key), "-out", str(certificate)]
+                command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+                command += ["-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
                 subprocess.run(command, check=True, capture_output=True)
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(certificate, key)
