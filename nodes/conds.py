@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
@@ -99,13 +98,13 @@ def _only_entry(conditioning: Any, name: str) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _text(rows: Tensor, name: str, config: TransformerConfig) -> Tensor:
-    """Padded with zero rows to the length of training, as the text encoder of training padded them."""
+    """As they come: how many rows a prompt is padded to is the text encoder's own affair."""
     if rows.ndim != 3 or rows.shape[-1] != config.text_dim:
         raise InputError(
             f"{name} has text rows of shape {list(rows.shape)} and the model takes {config.text_dim} values a row; "
             "use the umT5 text encoder that belongs to it (CLIP type wan)"
         )
-    return F.pad(rows[:1].float(), (0, 0, 0, max(config.text_len - rows.shape[1], 0)))
+    return rows[:1].float()
 
 
 def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, int]) -> Tensor:

@@ -143,18 +143,27 @@ class ComfyServer:
         return self._call("/prompt", {"prompt": prompt, **extra})
 
     def interrupt(self) -> None:
-        self._call("/interrupt", {})
+        self.post("/interrupt", {})
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        return self._call(path, body)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def run(
         self,
         prompt: dict[str, Any],
         on_event: Callable[[Run, str, dict[str, Any]], None] = lambda run, kind, data: None,
         timeout: float = RUN_TIMEOUT,
+        **extra: Any,
     ) -> Run:
         """Queue ``prompt`` and follow it to its end over the WebSocket."""
         client, deadline = uuid.uuid4().hex, time.monotonic() + timeout
         with WebSocket(self.port, f"/ws?clientId={client}") as messages:
-            status, answer = self.queue(prompt, client_id=client)
+            status, answer = self.queue(prompt, client_id=client, **extra)
             if status != 200:
                 raise AssertionError(f"POST /prompt was refused ({status}): {answer}")
             run, started = Run(answer["prompt_id"]), time.monotonic()

@@ -36,6 +36,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     (base / "input").mkdir()
     for name in EXAMPLES:
         shutil.copy(PACK / "examples" / name, base / "input" / name)
+    from nano_graph import write_single_files
+
+    write_single_files(base / "models")
     with ComfyServer(base, ["--preview-method", "latent2rgb"]) as running:
         yield running
 

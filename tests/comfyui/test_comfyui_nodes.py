@@ -1,0 +1,311 @@
+"""Every local node in real graphs: alone, with core's nodes on either side, cached, refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import ComfyServer, Run
+from nano_graph import (
+    COND,
+    DECODE,
+    FIRST,
+    IMAGES,
+    LAST,
+    LOAD,
+    MODEL,
+    NEGATIVE,
+    POSITIVE,
+    SAMPLER,
+    SIZE,
+    VAE,
+    VIDEO,
+    Graph,
+    core_conditioning,
+    node,
+    single_nodes,
+)
+from PIL import Image
+
+LEVEL = 1.0  # of 255: what rounding to 8 bit on either side may cost
+
+
+def frames(server: ComfyServer, run: Run, key: str = IMAGES) -> np.ndarray:
+    assert run.status == "success", run.error
+    files = [server.base / "output" / row["subfolder"] / row["filename"] for row in run.outputs[key]["images"]]
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files]).astype(np.float64)
+
+
+def made(server: ComfyServer, graph: Graph) -> np.ndarray:
+    return frames(server, server.run(graph))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a - b) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def apart(pair: str, a: np.ndarray, b: np.ndarray) -> float:
+    """The table of pairs, a row at a time."""
+    assert a.shape == b.shape
+    worst = float(np.abs(a - b).max())
+    print(f"{pair}: largest difference {worst:.0f} of 255, {psnr(a, b):.1f} dB")
+    return worst
+
+
+@pytest.fixture(scope="module")
+def reference(server: ComfyServer) -> np.ndarray:
+    return made(server, single_nodes())
+
+
+def test_single_nodes_give_what_the_one_node_gives(
+    server: ComfyServer, reference: np.ndarray, workflow: dict[str, Any]
+) -> None:
+    workflow["4"]["inputs"]["steps"] = single_nodes()[SAMPLER]["inputs"]["steps"]
+    run = server.run(workflow)
+    assert apart("single nodes / WanFLF2VLocal", reference, frames(server, run, "6")) <= LEVEL
+
+
+def test_the_bundled_parts_are_the_single_files(server: ComfyServer, reference: np.ndarray) -> None:
+    graph = single_nodes()
+    graph[MODEL]["inputs"]["model_name"] = graph[VAE]["inputs"]["vae_name"] = "nano (bundled)"
+    assert apart("bundled / single files", made(server, graph), reference) <= LEVEL
+
+
+def test_core_conditioning_drives_our_sampler(server: ComfyServer, reference: np.ndarray) -> None:
+    """Pictures of the clip's own size: no resize, so nothing may differ but how the image encoder sees them."""
+    graph = single_nodes()
+    core_conditioning(graph)
+    assert apart("core WanFirstLastFrameToVideo / ours, no resize", made(server, graph), reference) <= 3 * LEVEL
+
+
+def test_core_conditioning_on_photographs_differs_by_the_resize_kernel_only(server: ComfyServer) -> None:
+    results = []
+    for core in (False, True):
+        graph = single_nodes()
+        graph[FIRST]["inputs"]["image"], graph[LAST]["inputs"]["image"] = "real_first.png", "real_last.png"
+        if core:
+            core_conditioning(graph)
+        results.append(made(server, graph))
+    apart("core WanFirstLastFrameToVideo / ours, photographs resized", *results)
+    assert psnr(*results) > 20.0
+
+
+def test_core_vae_takes_our_latents_and_gives_ours(server: ComfyServer, reference: np.ndarray) -> None:
+    """Core's own VAE class on the same weights: decoding our latents, and encoding for our conditioning."""
+    graph = single_nodes()
+    graph["30"] = node("VAELoader", vae_name="nano_vae.safetensors")
+    graph["31"] = node("VAEDecode", samples=[SAMPLER, 0], vae=["30", 0])
+    graph["32"] = node("SaveImage", images=["31", 0], filename_prefix="core_vae")
+    graph["33"] = node("WanFLF2VDecode", vae=["30", 0], latent=[SAMPLER, 0], fps=8.0, tiling="off")
+    graph["34"] = node("SaveImage", images=["33", 0], filename_prefix="core_vae_our_node")
+    graph["35"] = node("VAEDecode", samples=[SAMPLER, 0], vae=[VAE, 0])
+    graph["36"] = node("SaveImage", images=["35", 0], filename_prefix="our_vae_core_node")
+    run = server.run(graph)
+    assert apart("our LATENT in core VAEDecode, core VAE", frames(server, run, "32"), reference) <= LEVEL
+    assert apart("core VAE in our Decode", frames(server, run, "34"), reference) <= LEVEL
+    assert apart("our VAE in core VAEDecode", frames(server, run, "36"), reference) <= LEVEL
+    graph = single_nodes()
+    graph["30"] = node("VAELoader", vae_name="nano_vae.safetensors")
+    graph[COND]["inputs"]["vae"] = ["30", 0]
+    assert apart("core VAE in our Conditioning", made(server, graph), reference) <= 3 * LEVEL
+
+
+def test_our_vae_encodes_as_core_vae_does(server: ComfyServer) -> None:
+    graph: Graph = {
+        "1": node("LoadImage", image="real_first.png"),
+        "2": node("ImageScale", image=["1", 0], upscale_method="bilinear", width=192, height=128, crop="center"),
+        "3": node("WanFLF2VLoadVAE", vae_name="nano_vae.safetensors", dtype="fp32"),
+        "4": node("VAELoader", vae_name="nano_vae.safetensors"),
+    }
+    tiling = {"tile_size": 64, "overlap": 16, "temporal_size": 64, "temporal_overlap": 8}
+    for index, (key, vae) in enumerate((("ours", "3"), ("core", "4"))):
+        graph[f"1{index}"] = node("VAEEncode", pixels=["2", 0], vae=[vae, 0])
+        graph[f"2{index}"] = node("VAEDecode", samples=[f"1{index}", 0], vae=["4", 0])
+        graph[f"3{index}"] = node("SaveImage", images=[f"2{index}", 0], filename_prefix=key)
+        graph[f"4{index}"] = node("VAEDecodeTiled", samples=["11", 0], vae=[vae, 0], **tiling)
+        graph[f"5{index}"] = node("SaveImage", images=[f"4{index}", 0], filename_prefix=f"{key}_tiled")
+    run = server.run(graph)
+    assert apart("our VAE in core VAEEncode / core VAE", frames(server, run, "30"), frames(server, run, "31")) <= LEVEL
+    ours, core, whole = (frames(server, run, key) for key in ("50", "51", "31"))
+    apart("our VAE in core VAEDecodeTiled / core VAE", ours, core)
+    assert psnr(ours, whole) > 30.0
+
+
+def test_our_video_goes_through_core_nodes(server: ComfyServer, reference: np.ndarray) -> None:
+    graph = single_nodes()
+    graph[VIDEO] = node("SaveVideo", video=[DECODE, 1], filename_prefix="video", format="auto", codec="auto")
+    graph["40"] = node("GetVideoComponents", video=[DECODE, 1])
+    graph["41"] = node("SaveImage", images=["40", 0], filename_prefix="components")
+    run = server.run(graph)
+    assert apart("our VIDEO in GetVideoComponents", frames(server, run, "41"), reference) == 0
+    (row,) = run.outputs[VIDEO]["images"]
+    check_mp4(server.base / "output" / row["subfolder"] / row["filename"], reference)
+
+
+def check_mp4(path: Path, reference: np.ndarray) -> None:
+    import av
+
+    from wan_local import video
+
+    read, fps = video.read(path)
+    assert fps == 8.0
+    saved = read.numpy().astype(np.float64) * 255.0
+    assert apart("our VIDEO in SaveVideo", saved, reference) < 64
+    assert psnr(saved, reference) > 38.0
+    with av.open(str(path)) as container:
+        assert {"prompt"} <= set(container.metadata)
+        assert "WanFLF2VSampler" in container.metadata["prompt"]
+
+
+def test_tiles_change_little(server: ComfyServer) -> None:
+    results = []
+    for tiling in ("off", "256"):
+        graph = single_nodes()
+        graph[COND]["inputs"].update(width=384, height=320, length=5)
+        graph[SAMPLER]["inputs"]["steps"] = 2
+        graph[DECODE]["inputs"]["tiling"] = tiling
+        results.append(made(server, graph))
+    apart("Decode in tiles / whole", *results)
+    assert psnr(*results) > 25.0
+
+
+def test_a_lora_changes_the_clip_and_leaves_no_trace(server: ComfyServer, reference: np.ndarray) -> None:
+    def with_lora(*strengths: float) -> np.ndarray:
+        graph, model = single_nodes(), MODEL
+        for index, strength in enumerate(strengths):
+            key = f"5{index}"
+            graph[key] = node("WanFLF2VLoRA", model=[model, 0], lora_name="nano_lora.safetensors", strength=strength)
+            model = key
+        graph[SAMPLER]["inputs"]["model"] = [model, 0]
+        return made(server, graph)
+
+    full, halves, off = with_lora(1.0), with_lora(0.5, 0.5), with_lora(0.0)
+    assert psnr(full, reference) < 40.0, "the LoRA changed nothing"
+    assert apart("LoRA at 1 / two at 0.5", full, halves) <= 3 * LEVEL
+    assert apart("LoRA at 0 / none", off, reference) == 0
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"]["seed"] = 1  # runs again, on the model the LoRA was on
+    fresh = made(server, graph)
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"]["seed"] = 1
+    graph[MODEL]["inputs"]["model_name"] = "nano (bundled)"
+    assert apart("after a LoRA / never had one", fresh, made(server, graph)) == 0
+    assert "nano_lora.safetensors: 24 tensors change 12 parameters" in server.log()
+
+
+def test_only_what_changed_runs_again(server: ComfyServer, reference: np.ndarray) -> None:
+    graph = single_nodes()
+    assert server.run(graph).status == "success"
+    same = server.run(graph)
+    assert set(graph) - {IMAGES} <= same.cached
+    graph[SAMPLER]["inputs"]["seed"] = 77
+    seed = server.run(graph)
+    assert {FIRST, LAST, LOAD, MODEL, VAE, POSITIVE, NEGATIVE, COND} <= seed.cached
+    assert not {SAMPLER, DECODE} & seed.cached
+    graph[DECODE]["inputs"]["fps"] = 12.0
+    rate = server.run(graph)
+    assert SAMPLER in rate.cached
+    assert DECODE not in rate.cached
+
+
+def test_guidance_one_never_asks_the_negative_side(server: ComfyServer) -> None:
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"].update(guidance=1.0, negative=[NEGATIVE, 0])  # holds no pictures: would be refused
+    assert server.run(graph).status == "success"
+
+
+def test_a_batch_of_latents_gives_as_many_clips(server: ComfyServer) -> None:
+    graph = single_nodes()
+    core_conditioning(graph)
+    graph[COND]["inputs"]["batch_size"] = 2
+    two = made(server, graph)
+    graph[COND]["inputs"]["batch_size"] = 1
+    one = made(server, graph)
+    assert len(two) == 2 * len(one) == 2 * SIZE["length"]
+    assert apart("first of a batch of two / alone", two[: len(one)], one) <= 3 * LEVEL
+
+
+def test_previews_show_the_middle_and_can_be_off(server: ComfyServer) -> None:
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"]["seed"] = 123
+    shown = server.run(graph)
+    assert len(shown.previews) >= 3
+    graph[SAMPLER]["inputs"]["seed"] = 124
+    assert not [
+        preview
+        for preview in server.run(graph, extra_data={"preview_method": "none"}).previews
+        if b"\xff\xd8" in preview
+    ]
+
+
+def test_steps_are_counted_and_timed_on_the_node(server: ComfyServer) -> None:
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"].update(seed=125, steps=9)
+    run = server.run(graph)
+    text = b" ".join(run.previews).decode("latin-1")
+    assert "step 9/9, " in text
+    assert " s/step, " in text
+    values = [data["value"] for data in run.of("progress") if data["node"] == SAMPLER]
+    assert values == sorted(values)
+    assert len(set(values)) >= 5
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a VAE given as model": (MODEL, {"model_name": "in_truth_a_vae.safetensors"}, "Wan-VAE"),
+    "a text-to-video model": (MODEL, {"model_name": "t2v.safetensors"}, "T2V"),
+    "a file cut short": (MODEL, {"model_name": "cut.safetensors"}, "cut short"),
+    "conditioning without pictures": (SAMPLER, {"positive": [POSITIVE, 0]}, "holds no first and last frame"),
+    "a single picture's latent": (SAMPLER, {"latent": ["60", 0]}, "latent has shape"),
+    "a latent of another size": (SAMPLER, {"latent": ["61", 2]}, "take both from the same conditioning node"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_not_work_is_refused_in_one_line(server: ComfyServer, case: str) -> None:
+    key, change, message = REFUSED[case]
+    graph = single_nodes()
+    graph["60"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
+    graph["61"] = node("WanFLF2VConditioning", **{**graph[COND]["inputs"], "length": 9})
+    graph[key]["inputs"].update(change)
+    run = server.run(graph)
+    assert run.status == "error"
+    (error,) = run.of("execution_error")
+    said = error["exception_message"].strip()
+    print(f"{case}: {said}")
+    assert error["node_id"] == key
+    assert message in said
+    assert "\n" not in said
+    assert str(server.base / "server.log") not in said
+
+
+@pytest.mark.parametrize("kind", ["WanFLF2VConditioning", "WanFLF2VLocal"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 80}, "length=80 is not 4n+1; use 77 or 81"),
+        ({"length": 1}, "length=1 is out of range; use 5 to 1025"),
+        ({"width": 72}, "width=72 is not a multiple of 16; use 64 or 80"),
+    ],
+)
+def test_impossible_sizes_never_start(
+    server: ComfyServer, workflow: dict[str, Any], kind: str, change: dict[str, int], message: str
+) -> None:
+    graph, key = (single_nodes(), COND) if kind == "WanFLF2VConditioning" else (workflow, "4")
+    graph[key]["inputs"].update(change)
+    status, answer = server.queue(graph)
+    assert status == 400
+    assert {row["details"].split(" - ", 1)[1] for row in answer["node_errors"][key]["errors"]} == {message}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (7680, 4320), (333, 77)])
+def test_pictures_of_any_size_are_taken(server: ComfyServer, width: int, height: int) -> None:
+    picture = Image.new("RGB", (width, height), (200, 30, 60))
+    picture.save(server.base / "input" / f"odd_{width}x{height}.png")
+    graph = single_nodes()
+    graph[FIRST]["inputs"]["image"] = f"odd_{width}x{height}.png"
+    graph[SAMPLER]["inputs"]["steps"] = 1
+    assert len(made(server, graph)) == SIZE["length"]

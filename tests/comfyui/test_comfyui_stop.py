@@ -1,0 +1,101 @@
+"""Stop, pressed while each long thing runs: the queue is free within a step or a second, nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import pytest
+from comfy_server import ComfyServer, Run
+from nano_graph import COND, DECODE, SAMPLER, VIDEO, Graph, node, single_nodes
+
+SECOND = 1.0
+BUSY = 1.0  # this machine may be doing other things, and the message travels
+
+
+def encode() -> tuple[Graph, str]:
+    graph = single_nodes()
+    graph[COND]["inputs"].update(width=256, height=256, length=257)
+    return graph, COND
+
+
+def sample() -> tuple[Graph, str]:
+    graph = single_nodes()
+    graph[COND]["inputs"].update(width=128, height=128, length=33)
+    graph[SAMPLER]["inputs"].update(steps=300)
+    return graph, SAMPLER
+
+
+def decode(tiling: str) -> tuple[Graph, str]:
+    graph = single_nodes()
+    graph["70"] = node("EmptyHunyuanLatentVideo", width=384, height=384, length=129, batch_size=1)
+    graph[DECODE]["inputs"].update(latent=["70", 0], tiling=tiling)
+    return graph, DECODE
+
+
+STAGES: dict[str, Callable[[], tuple[Graph, str]]] = {
+    "encoding the pictures": encode,
+    "sampling": sample,
+    "decoding": lambda: decode("off"),
+    "decoding in tiles": lambda: decode("256"),
+}
+
+
+def stopped(server: ComfyServer, graph: Graph, key: str, after: int = 4) -> tuple[Run, float, float]:
+    """Press stop at the ``after``-th sign of progress of node ``key``: the run, seconds until it ended, a step."""
+    times: list[float] = []
+    pressed: list[float] = []
+
+    def press(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == key and 0 < data["value"] < data["max"]:
+            times.append(run.events[-1][0])
+            if len(times) == after:
+                pressed.append(run.events[-1][0])
+                server.interrupt()
+
+    run = server.run(graph, press)
+    assert pressed, f"no progress to stop at: {run.status} {run.error}"
+    step = median(b - a for a, b in pairwise(times)) if len(times) > 1 else 0.0
+    return run, run.events[-1][0] - pressed[0], step
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stop_is_honoured_and_the_next_run_is_sound(server: ComfyServer, stage: str) -> None:
+    graph, key = STAGES[stage]()
+    run, waited, step = stopped(server, graph, key)
+    print(f"stop while {stage}: a step takes {step:.2f} s, interrupted after {waited:.2f} s")
+    assert run.status == "interrupted"
+    assert run.of("execution_interrupted")[0]["node_id"] == key
+    assert waited <= max(step, SECOND) + BUSY
+    graph = single_nodes()
+    graph[SAMPLER]["inputs"].update(steps=1, seed=time.monotonic_ns() % 2**32)
+    after = server.run(graph)
+    assert after.status == "success", after.error
+
+
+def test_stop_while_the_video_is_written_leaves_no_file(server: ComfyServer) -> None:
+    graph: Graph = {
+        "2": node("WanFLF2VLoadVAE", vae_name="nano (bundled)", dtype="default"),
+        "3": node("EmptyHunyuanLatentVideo", width=512, height=512, length=49, batch_size=1),
+        DECODE: node("WanFLF2VDecode", vae=["2", 0], latent=["3", 0], fps=16.0, tiling="off"),
+    }
+    graph[VIDEO] = node("SaveVideo", video=[DECODE, 1], filename_prefix="stopped/clip", format="auto", codec="auto")
+    pressed: list[float] = []
+
+    def press_soon(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "executing" and data.get("node") == VIDEO and not pressed:
+            pressed.append(time.monotonic())
+            threading.Timer(0.2, server.interrupt).start()
+
+    run = server.run(graph, press_soon)
+    assert pressed, f"the video was never written: {run.status} {run.error}"
+    waited = time.monotonic() - pressed[0] - 0.2
+    print(f"stop while writing the video: {run.status} after {waited:.2f} s")
+    assert run.status == "interrupted"
+    assert waited <= SECOND + BUSY
+    left = [path for path in (server.base / "output" / "stopped").rglob("*") if path.is_file()]
+    assert left == []
