@@ -199,9 +199,10 @@ def object_patch(patcher: Any, name: str) -> Any:
 def stop_between_layers(network: torch.nn.Module) -> None:
     """Make each of a network's stacked layers ask first whether the user pressed stop: the whole takes long."""
     for stack in network.modules():
-        if isinstance(stack, torch.nn.ModuleList):
+        if isinstance(stack, torch.nn.ModuleList | torch.nn.Sequential):
             for layer in stack:
-                layer.register_forward_pre_hook(_stop_hook)
+                if any(layer.children()):  # one matrix product is short enough
+                    layer.register_forward_pre_hook(_stop_hook)
 
 
 def _stop_hook(layer: torch.nn.Module, inputs: Any) -> None:

@@ -33,6 +33,7 @@ class PipelineVAE:
     def __init__(self, vae: WanVAE, dtype: torch.dtype | None = None) -> None:
         """``dtype`` is what it decodes in; None leaves that to the host."""
         self.device, offload = host.vae_devices()
+        host.stop_between_layers(vae)
         self.patcher = host.hold(vae, self.device, offload)
         self.output_device = host.result_device()
         self.vae_dtype = dtype or host.decode_dtype(self.device)

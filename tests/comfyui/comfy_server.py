@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,12 @@ class Run:
 class ComfyServer:
     """One server process with its own folders below ``base``; use as a context manager."""
 
-    def __init__(self, base: Path, arguments: Iterable[str] = ()) -> None:
+    def __init__(self, base: Path, arguments: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self.comfyui = checkout()
         self.base = base
         self.port = free_port()
         self._arguments = list(arguments)
+        self._environment = dict(environment or {})
         self._log = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,6 +108,7 @@ class ComfyServer:
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
         command += ["--disable-auto-launch", *self._arguments]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= self._environment
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, env=environment
