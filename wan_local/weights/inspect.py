@@ -8,19 +8,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..errors import ParameterMismatch, UnreadableWeights, WanError
+from ..errors import ParameterMismatch, WeightsError
 from ..model import WanTransformer
 from ..vae import WanVAE
-from . import detect
+from . import detect, sizes
 from .formats import PARTS
-from .load import AnyPath, check_parameters, open_source
-from .source import TensorSource
+from .load import AnyPath, build, check_parameters, find_source, open_source
+from .source import TensorSource, listed
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
-TRANSFORMERS = ("FLF2V transformer", "I2V transformer", "T2V transformer")
+TRANSFORMERS = (*detect.LOADABLE, detect.TEXT_TRANSFORMER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +35,7 @@ class Report:
         stored: number of values by stored dtype.
         missing, unexpected, misshapen: parameters that do not fit the model, by name.
         memory: bytes that the weights take, by dtype they could be loaded in.
+        error: what is wrong, for a part that can't be read or a config that contradicts the weights; else empty.
         parts: reports of the parts, for a pipeline folder.
     """
 
@@ -49,6 +49,7 @@ class Report:
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
     parts: tuple[Report, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,40 +66,50 @@ class Report:
             lines.append(
                 "  memory      " + ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items())
             )
-            lines.append("  keys        " + self._keys())
+            if not self.error:  # else the keys were not compared
+                lines.append("  keys        " + self._keys())
+        if self.error:
+            lines.append("  error       " + self.error)
         return "\n".join([*lines, *(line for part in self.parts for line in str(part).split("\n"))])
 
     def _keys(self) -> str:
         rows = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": self.misshapen}
-        counted = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in rows.items() if names]
+        counted = [f"{len(names)} {what} ({listed(names)})" for what, names in rows.items() if names]
         return ", ".join(counted) or "all present, none unexpected"
 
 
 def inspect(path: AnyPath) -> Report:
-    """Describe a weight file, a part's folder or a pipeline folder.
+    """Describe a weight file, a part's folder or a pipeline folder; a broken part of a pipeline is "unreadable".
 
     Raises:
-        UnreadableWeights: nothing readable there.
+        WeightsError: nothing readable there.
     """
-    found = []
+    found: dict[str, Report] = {}
+    failed: dict[str, WeightsError] = {}
     for part in PARTS:
         try:
-            found.append(_report(open_source(path, part)))
-        except UnreadableWeights as error:
-            reason = error
-    distinct = list({report.path: report for report in found}.values())
-    if not distinct:
-        raise reason
-    if len(distinct) == 1:
-        return distinct[0]
-    total = sum(report.parameters for report in distinct)
+            source = find_source(path, part)
+            report = _report(source) if source is not None else None
+        except WeightsError as error:
+            failed.setdefault(str(error), error)
+            report = Report(path=str(Path(path)), format="unknown", kind="unreadable", error=str(error))
+        if report is not None:
+            found.setdefault(report.error if report.kind == "unreadable" else report.path, report)
+    reports = list(found.values())
+    if len(failed) == len(reports) == 1:
+        raise next(iter(failed.values()))
+    if not reports:
+        return _report(open_source(path, PARTS[0]))  # which says what is wrong
+    if len(reports) == 1:
+        return reports[0]
+    broken = f", {len(failed)} unreadable" if failed else ""
     return Report(
         path=str(Path(path)),
-        format=distinct[0].format,
-        kind=f"pipeline of {len(distinct)} parts",
+        format=next((report.format for report in reports if report.kind != "unreadable"), "unknown"),
+        kind=f"pipeline of {len(reports)} parts{broken}",
         parameters=0,
-        memory=_memory(total),
-        parts=tuple(distinct),
+        memory=_memory(sum(report.parameters for report in reports)),
+        parts=tuple(reports),
     )
 
 
@@ -108,48 +119,54 @@ def _report(source: TensorSource) -> Report:
     stored: Counter[str] = Counter()
     for entry in plain.entries.values():
         stored[entry.dtype] += entry.size
-    sizes, mismatch = _sizes(plain, kind)
+    described = _Described()
+    try:
+        _describe(described, plain, kind)
+    except ParameterMismatch as error:
+        described.mismatch = error
+    except WeightsError as error:
+        described.error = str(error)
+    mismatch = described.mismatch
     return Report(
         path=source.path,
         format=source.format,
         kind=kind,
-        sizes=sizes,
+        sizes=described.sizes,
         parameters=count,
         stored=dict(stored),
         missing=mismatch.missing if mismatch else (),
         unexpected=mismatch.unexpected if mismatch else (),
         misshapen=tuple(name for name, _, _ in mismatch.misshapen) if mismatch else (),
         memory=_memory(count),
+        error=described.error,
     )
 
 
-def _sizes(source: TensorSource, kind: str) -> tuple[dict[str, Any], ParameterMismatch | None]:
-    try:
-        if kind in TRANSFORMERS:
-            config = detect.transformer_config(source)
-            with torch.device("meta"):
-                model: nn.Module = WanTransformer(config)
-            sizes = {
-                "width": config.dim, "blocks": config.num_layers, "heads": config.num_heads, "ffn": config.ffn_dim,
-                "channels in": config.in_dim, "channels out": config.out_dim, "text": config.text_dim,
-                "image": config.image_dim or "none", "image rows": config.image_tokens or "any",
-            }  # fmt: skip
-        elif kind == "Wan-VAE":
-            vae = detect.vae_config(source)
-            with torch.device("meta"):
-                model = WanVAE(vae)
-            sizes = {"base width": vae.dim, "levels": len(vae.dim_mult), "latent channels": vae.z_dim}
-        else:
-            return {}, None
-    except ParameterMismatch as error:
-        return {}, error
-    except WanError:
-        return {}, None
-    try:
-        check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
-    except ParameterMismatch as error:
-        return sizes, error
-    return sizes, None
+@dataclass(kw_only=True, slots=True)
+class _Described:
+    """What could be told of a model before something was wrong with it."""
+
+    sizes: dict[str, Any] = field(default_factory=dict)
+    mismatch: ParameterMismatch | None = None
+    error: str = ""
+
+
+def _describe(described: _Described, source: TensorSource, kind: str) -> None:
+    if kind in TRANSFORMERS:
+        config = sizes.transformer_config(source)
+        model: nn.Module = build(source, "Wan transformer", lambda: WanTransformer(config))
+        described.sizes = {
+            "width": config.dim, "blocks": config.num_layers, "heads": config.num_heads, "ffn": config.ffn_dim,
+            "channels in": config.in_dim, "channels out": config.out_dim, "text": config.text_dim,
+            "image": config.image_dim or "none", "image rows": config.image_tokens or "any",
+        }  # fmt: skip
+    elif kind == detect.VAE:
+        vae = sizes.vae_config(source)
+        model = build(source, "Wan-VAE", lambda: WanVAE(vae))
+        described.sizes = {"base width": vae.dim, "levels": len(vae.dim_mult), "latent channels": vae.z_dim}
+    else:
+        return
+    check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
 
 def _memory(values: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ is read, and one that needs no conversion stays mapped.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,18 +14,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..config import VAEConfig
 from ..errors import ParameterMismatch, UnreadableWeights
 from ..model import WanTransformer
 from ..vae import WanVAE
-from . import detect
+from . import detect, sizes
 from .formats import FORMATS
-from .source import DTYPES, TensorSource
+from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-SHOWN = 3  # names an error shows of each kind
 QUANTISED = ("scaled_fp8", "comfy_quant", "scale_weight", "weight_scale", "scale_input")
 
 
@@ -46,17 +45,16 @@ def load_transformer(
 
     Raises:
         UnreadableWeights: missing, cut short, broken or quantised.
-        WrongModel: another model, with what it is.
+        WrongModel: another model, with what it is; or a config that contradicts the weights.
         ParameterMismatch: missing, unexpected or misshapen parameters.
     """
     source = detect.canonical(open_source(path, "transformer"))
     found = detect.kind(source)
-    if found not in ("FLF2V transformer", "I2V transformer"):
+    if found not in detect.LOADABLE:
         raise detect.wrong(source, found, needed("transformer", found))
     check_dtypes(source)
-    config = detect.transformer_config(source)
-    with torch.device("meta"):
-        model = WanTransformer(config, operations=operations, attend=attend)
+    config = sizes.transformer_config(source)
+    model = build(source, "Wan transformer", lambda: WanTransformer(config, operations=operations, attend=attend))
     return fill(model, source, dtype, device)
 
 
@@ -66,12 +64,11 @@ def load_vae(
     """Load a Wan-VAE; ``dtype`` None is float32, which encoding needs. Arguments and errors as above."""
     source = detect.canonical(open_source(path, "vae"))
     found = detect.kind(source)
-    if found != "Wan-VAE":
+    if found != detect.VAE:
         raise detect.wrong(source, found, needed("vae", found))
     check_dtypes(source)
-    config: VAEConfig = detect.vae_config(source)
-    with torch.device("meta"):
-        vae = WanVAE(config, operations=operations)
+    config = sizes.vae_config(source)
+    vae = build(source, "Wan-VAE", lambda: WanVAE(config, operations=operations))
     return fill(vae, source, dtype or torch.float32, device)
 
 
@@ -80,28 +77,76 @@ def open_source(path: AnyPath, part: str) -> TensorSource:
 
     Raises:
         UnreadableWeights: nothing there, or nothing readable.
+        WrongModel: a folder whose config names another model.
     """
+    source = find_source(path, part)
+    if source is None:
+        raise UnreadableWeights(
+            f"{path} holds no {part.replace('_', ' ')} in a layout known here; give a diffusers folder, the official "
+            "folder, or a .safetensors or .pth file"
+        )
+    return source
+
+
+def find_source(path: AnyPath, part: str) -> TensorSource | None:
+    """As :func:`open_source`, but None if the part is simply not there."""
     place = Path(path)
-    if not place.exists():
-        raise UnreadableWeights(f"{place} is not there; check the path")
-    for layout in FORMATS:
-        source = layout.open_part(place, part)
-        if source is not None and source.entries:
-            return source
-    raise UnreadableWeights(
-        f"{place} holds no {part.replace('_', ' ')} in a layout known here; give a diffusers folder, the official "
-        "folder, or a .safetensors or .pth file"
-    )
+    try:
+        if not place.exists():
+            raise UnreadableWeights(f"{place} is not there; check the path")
+        for layout in FORMATS:
+            source = layout.open_part(place, part)
+            if source is not None and source.entries:
+                return source
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else place
+        told = error.strerror or reason(error)
+        raise UnreadableWeights(f"{named} can't be read ({told}); check its permissions") from error
+    except ValueError as error:  # a path that no file can have
+        raise UnreadableWeights(f"{shown(str(place))} is no path ({reason(error)}); check it") from error
+    return None
 
 
-def fill(model: Network, source: TensorSource, dtype: torch.dtype | None, device: torch.device | str) -> Network:
-    """Put the source's tensors into a model built on the meta device; frozen and ready to evaluate."""
-    check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+def build(source: TensorSource, what: str, make: Callable[[], Network]) -> Network:
+    """A model on the meta device; sizes that make none are an error of the weights, not of torch."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception as error:  # torch and transformers each have their own
+        raise sizes.impossible(source, what, error) from error
+
+
+def fill(
+    model: Network,
+    source: TensorSource,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    *,
+    tied: Collection[str] = (),
+    wide: Collection[str] = (),
+) -> Network:
+    """Put the source's tensors into a model built on the meta device; frozen and ready to evaluate.
+
+    Args:
+        model: on the meta device.
+        source: exactly its parameters.
+        dtype: of the result; None keeps what is stored.
+        device: where the result goes.
+        tied: parameters that the caller points at others; they are in the model, but not in the source.
+        wide: parameters that are float32 where the others are float16.
+
+    Raises:
+        ParameterMismatch: missing, unexpected or misshapen parameters.
+        UnreadableWeights: a tensor that can't be read.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
+    check_parameters(source, expected)
     state = {}
-    for name in model.state_dict():
+    for name in expected:
         tensor = source.entries[name].read()
-        state[name] = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-    model.load_state_dict(state, assign=True)
+        kind = (dtype or tensor.dtype) if tensor.is_floating_point() else tensor.dtype
+        state[name] = tensor.to(device=device, dtype=torch.float32 if name in wide and kind == torch.float16 else kind)
+    model.load_state_dict(state, assign=True, strict=not tied)  # the names are checked above
     return model.requires_grad_(False).eval()
 
 
@@ -116,10 +161,15 @@ def check_parameters(source: TensorSource, expected: dict[str, tuple[int, ...]])
     )
     if not (missing or unexpected or misshapen):
         return
-    sized = [f"{name} is {list(there)}, not {list(here)}" for name, there, here in misshapen]
+    dots = ", ..." if len(misshapen) > NAMES_SHOWN else ""
+    sized = ", ".join(f"{shown(n)} is {shown([*there])}, not {[*here]}" for n, there, here in misshapen[:NAMES_SHOWN])
     counted = [
-        f"{len(rows)} {what} ({', '.join(rows[:SHOWN])}{', ...' if len(rows) > SHOWN else ''})"
-        for what, rows in (("missing", missing), ("unexpected", unexpected), ("misshapen", sized))
+        f"{len(rows)} {what} ({some})"
+        for what, rows, some in (
+            ("missing", missing, listed(missing)),
+            ("unexpected", unexpected, listed(unexpected)),
+            ("misshapen", misshapen, sized + dots),
+        )
         if rows
     ]
     raise ParameterMismatch(
@@ -133,23 +183,35 @@ def check_parameters(source: TensorSource, expected: dict[str, tuple[int, ...]])
 def check_dtypes(source: TensorSource) -> None:
     """Raise :class:`UnreadableWeights` for quantised weights, which are not plain numbers."""
     marks = [name for name in source.entries if name.rsplit(".", 1)[-1] in QUANTISED]
-    others = [
-        f"{name} is {entry.dtype}" for name, entry in source.entries.items() if DTYPES.get(entry.dtype) not in FLOATS
-    ]
+    others = [name for name, entry in source.entries.items() if DTYPES.get(entry.dtype) not in FLOATS]
     if marks or others:
-        shown = (marks or others)[0]
-        raise UnreadableWeights(f"{source.path} is quantised ({shown}); use the fp16, bf16 or fp32 file of this model")
+        told = shown(marks[0]) if marks else f"{shown(others[0])} is {shown(source.entries[others[0]].dtype)}"
+        raise UnreadableWeights(f"{source.path} is quantised ({told}); use the fp16, bf16 or fp32 file of this model")
+
+
+WANTED = {
+    "transformer": "Wan2.1 FLF2V weights (36 input channels), such as Wan2.1-FLF2V-14B-720P",
+    "vae": "the Wan2.1 VAE, such as Wan2.1_VAE.pth or wan_2.1_vae.safetensors",
+    "text_encoder": "a pipeline folder, or the official folder with models_t5_umt5-xxl-enc-bf16.pth",
+    "image_encoder": "a pipeline folder, or the official folder with its models_clip_*.pth",
+}
+LOADERS = {
+    **dict.fromkeys(detect.LOADABLE, "load_transformer"),
+    detect.VAE: "load_vae",
+    detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"]: "load_text_encoder",
+    detect.OTHERS["token_embedding.weight"]: "load_text_encoder",
+    detect.OTHERS["embeddings.patch_embedding.weight"]: "load_image_encoder",
+    detect.OTHERS["visual.patch_embedding.weight"]: "load_image_encoder",
+}
 
 
 def needed(part: str, found: str) -> str:
     """What to say to someone who gave ``found`` where ``part`` was asked for."""
-    if found == "Wan-VAE":
-        return "load it with load_vae, and give an FLF2V transformer here"
-    if "transformer" in found and part == "vae":
-        return "load it with load_transformer, and give the Wan2.1 VAE here"
-    if part == "vae":
-        return "give the Wan2.1 VAE, such as Wan2.1_VAE.pth or wan_2.1_vae.safetensors"
-    return "give Wan2.1 FLF2V weights (36 input channels), such as Wan2.1-FLF2V-14B-720P"
+    loader = LOADERS.get(found)
+    return f"load it with {loader}, and give {WANTED[part]} here" if loader else f"give {WANTED[part]}"
 
 
-__all__ = ["check_dtypes", "check_parameters", "fill", "load_transformer", "load_vae", "open_source"]
+__all__ = [
+    "build", "check_dtypes", "check_parameters", "fill", "find_source", "load_transformer", "load_vae", "needed",
+    "open_source",
+]  # fmt: skip

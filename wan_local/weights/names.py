@@ -8,11 +8,13 @@ a name either matches one row or is unknown. Sources: Wan-Video/Wan2.1 ``wan/mod
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "vae.", "first_stage_model.")
 """What single files put in front of every name."""
+SIGNS = ("patch_embedding.weight", "decoder.head.0.gamma", "decoder.norm_out.gamma")
+"""Names that every Wan transformer, and every Wan-VAE, has one of."""
 
 ATTENTION = (
     ("to_q.{}", "q.{}"),
@@ -115,8 +117,12 @@ def vae_to_diffusers(name: str, level: int) -> str | None:
     return None
 
 
-def strip_prefix(names: list[str]) -> str:
-    """The prefix that all names of a single file share, or an empty string."""
+def find_prefix(names: Collection[str]) -> str:
+    """What a single file puts in front of its model's names: what stands before a telling name, else before all."""
+    for sign in SIGNS:
+        for prefix in ("", *PREFIXES):
+            if prefix + sign in names:
+                return prefix
     for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
             return prefix

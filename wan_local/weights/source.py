@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..errors import ParameterMismatch
 
 # What safetensors calls its dtypes. Those mapped to None can't be computed with as they are.
 DTYPES: Mapping[str, torch.dtype | None] = {
@@ -17,6 +19,8 @@ DTYPES: Mapping[str, torch.dtype | None] = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
     "U64": None, "U32": None, "U16": None, "F8_E8M0": None, "F4": None,
 }  # fmt: skip
+MAX_SHOWN = 100  # characters of a name in a message
+NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,43 @@ class TensorSource:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def renamed(self, rename: Callable[[str], str]) -> TensorSource:
-        """The same tensors under other names."""
-        entries = {rename(name): entry for name, entry in self.entries.items()}
-        return TensorSource(format=self.format, path=self.path, entries=entries, config=self.config)
+        """The same tensors under other names.
+
+        Raises:
+            ParameterMismatch: two of them would get one name.
+        """
+        return self.rebuilt((name, rename(name), entry) for name, entry in self.entries.items())
+
+    def rebuilt(self, rows: Iterable[tuple[str, str, Entry]]) -> TensorSource:
+        """Other tensors out of these: (name in the file, new name, tensor) each; raises as :meth:`renamed`."""
+        entries: dict[str, Entry] = {}
+        origin: dict[str, str] = {}
+        for old, new, entry in rows:
+            if new in entries:
+                raise ParameterMismatch(
+                    f"{self.path} holds {shown(origin[new])} and {shown(old)}, which are the same parameter; "
+                    "use a file with one of them",
+                    unexpected=(old,),
+                )
+            entries[new], origin[new] = entry, old
+        return replace(self, entries=entries)
+
+
+def shown(value: object) -> str:
+    """A name or value from a file as part of a one-line message: escaped where it is not plain, and not endless."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > MAX_SHOWN:
+        text = text[:MAX_SHOWN] + "..."
+    return text if text.isprintable() and text else repr(text)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few names, and dots if there are more."""
+    names = list(names)
+    return ", ".join(map(shown, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, on one line."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in f"{error}").split())
+    return text[:160] or type(error).__name__

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UnreadableWeights
-from ..source import Entry
+from ..source import Entry, listed, reason, shown
 from . import safetensors_file
 
 INDEX = ".safetensors.index.json"
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder by name, in order, without the ``._`` companions that macOS writes beside each."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("._"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -23,8 +28,10 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnreadableWeights(f"{path} is not readable JSON ({error}); download it again") from error
+    except OSError as error:
+        raise UnreadableWeights(f"{path} can't be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableWeights(f"{path} is not readable JSON ({reason(error)}); download it again") from error
     if not isinstance(value, dict):
         raise UnreadableWeights(f"{path} is not a JSON object; download it again")
     return value
@@ -36,20 +43,20 @@ def read_shards(folder: Path) -> dict[str, Entry]:
     Raises:
         UnreadableWeights: a shard that the index names is missing, or a name stands in two files.
     """
-    shards = _indexed(folder) or sorted(folder.glob("*.safetensors"))
+    shards = _indexed(folder) or files(folder, "*.safetensors")
     entries: dict[str, Entry] = {}
     for shard in shards:
         found, _ = safetensors_file.read_header(shard)
         if twice := sorted(entries.keys() & found.keys()):
             raise UnreadableWeights(
-                f"{shard} repeats {twice[0]} from another file of {folder}; keep one set of weights there"
+                f"{shard} repeats {shown(twice[0])} from another file of {folder}; keep one set of weights there"
             )
         entries |= found
     return entries
 
 
 def _indexed(folder: Path) -> list[Path]:
-    indexes = sorted(folder.glob("*" + INDEX))
+    indexes = files(folder, "*" + INDEX)
     if not indexes:
         return []
     if len(indexes) > 1:
@@ -59,9 +66,19 @@ def _indexed(folder: Path) -> list[Path]:
     if not isinstance(table, dict):
         raise UnreadableWeights(f"{indexes[0]} has no weight_map; download it again")
     names = sorted({str(name) for name in table.values()})
-    if outside := [name for name in names if Path(name).name != name]:
-        raise UnreadableWeights(f"{indexes[0]} names {outside[0]!r}, which is not a file beside it; download it again")
-    if absent := [name for name in names if not (folder / name).is_file()]:
-        shown = ", ".join(absent[:3])
-        raise UnreadableWeights(f"{folder} lacks {len(absent)} of {len(names)} shards ({shown}); download them")
+    if outside := [name for name in names if Path(name).name != name or "\0" in name or "\\" in name]:
+        raise UnreadableWeights(
+            f"{indexes[0]} names {outside[0]!r:.100}, which is not a file beside it; download it again"
+        )
+    if absent := [name for name in names if not _is_file(folder / name)]:
+        raise UnreadableWeights(
+            f"{folder} lacks {len(absent)} of {len(names)} shards ({listed(absent)}); download them"
+        )
     return [folder / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name no file can have, such as one of 5,000 letters
+        return False

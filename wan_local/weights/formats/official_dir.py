@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...errors import UnreadableWeights
 from ..source import Entry, TensorSource
 from . import pickled
-from .folder import read_json, read_shards
+from .folder import files, read_json, read_shards
 
 NAME = "official folder"
 SIGNS = {  # a name that only this part has
@@ -21,7 +22,11 @@ SIGNS = {  # a name that only this part has
 
 
 def open_part(path: Path, part: str) -> TensorSource | None:
-    """The named part of the folder, or None if nothing in it is that part."""
+    """The named part of the folder, or None if nothing in it is that part.
+
+    Raises:
+        UnreadableWeights: broken, or another file is, which may be the part.
+    """
     if not path.is_dir():
         return None
     if part == "transformer":
@@ -29,9 +34,15 @@ def open_part(path: Path, part: str) -> TensorSource | None:
         if config.get("_class_name") not in (None, "WanModel"):
             return None
         return _source(path, part, read_shards(path), config)
-    for file in sorted(path.glob("*.pth")):
-        if pickled.looks_like(file) and (source := _source(file, part, pickled.read_entries(file), {})):
-            return source
+    broken: UnreadableWeights | None = None
+    for file in files(path, "*.pth"):
+        try:
+            if file.is_file() and (source := _source(file, part, pickled.read_entries(file), {})):
+                return source
+        except UnreadableWeights as error:  # the next one may still be it
+            broken = broken or error
+    if broken is not None:
+        raise broken
     return None
 
 

@@ -11,17 +11,21 @@ import torch
 from torch import Tensor
 
 from ...errors import UnreadableWeights
-from ..source import DTYPES, Entry
+from ..source import DTYPES, Entry, reason, shown
 
 SPELLING = {dtype: name for name, dtype in DTYPES.items() if dtype is not None}
+MAGIC = b"PK\x03\x04"  # how a zip archive starts, and with it every checkpoint since torch 1.6
+REFUSALS = ("GLOBAL", "Unsupported operand", "Can only create", "Can only build")  # torch's words for foreign code
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the content is a torch checkpoint: a zip archive with a ``data.pkl``."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("data.pkl") for name in archive.namelist())
+    """Whether the content is a torch checkpoint, whole or cut short: a zip archive.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
@@ -30,22 +34,61 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises:
         UnreadableWeights: not a checkpoint, or one that holds more than tensors.
     """
-    if not looks_like(path):
-        raise UnreadableWeights(f"{path} is not a torch checkpoint, or is cut short; download it again")
+    _check_archive(path)
     try:
         state: Any = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
+        if not any(word in str(error) for word in REFUSALS):
+            told = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
+            raise _unreadable(path, pickle.UnpicklingError(told)) from error
         raise UnreadableWeights(
             f"{path} holds more than tensors and was not opened, since it could run code; use a safetensors file"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UnreadableWeights(
-            f"{path} can't be read ({' '.join(str(error).split())[:160]}); download it again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except Exception as error:  # torch's reader lets almost anything out on a broken file
+        raise _unreadable(path, error) from error
+    if (
+        not isinstance(state, dict)
+        or not all(isinstance(value, Tensor) for value in state.values())
+        or len({str(name) for name in state}) < len(state)
+    ):
         raise UnreadableWeights(f"{path} is not a plain table of tensors; use the official file or a safetensors file")
-    return {str(name): _entry(value) for name, value in state.items()}
+    return {str(name): _entry(path, str(name), value) for name, value in state.items()}
 
 
-def _entry(value: Tensor) -> Entry:
+def _check_archive(path: Path) -> None:
+    """Raise unless it is a whole, uncompressed archive with a pickle in it."""
+    try:
+        if not looks_like(path):
+            raise UnreadableWeights(f"{path} is not a torch checkpoint; download it again")
+        if not zipfile.is_zipfile(path):  # the list of contents is at its end
+            raise UnreadableWeights(f"{path} is a torch checkpoint, cut short; download it again")
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except UnreadableWeights:
+        raise
+    except Exception as error:  # zipfile too
+        raise _unreadable(path, error) from error
+    if not any(member.filename.endswith("data.pkl") for member in members):
+        raise UnreadableWeights(f"{path} is a zip archive without a torch checkpoint; name another file")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UnreadableWeights(f"{path} is a compressed archive, which can't be mapped; download the original file")
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableWeights:
+    if "unable to mmap" in str(error):
+        remedy = "there is too little memory for it here, use a safetensors file of this model"
+    elif isinstance(error, OSError) and error.strerror:
+        return UnreadableWeights(f"{path} can't be read ({error.strerror}); check its permissions")
+    else:
+        remedy = "download it again"
+    return UnreadableWeights(f"{path} can't be read ({reason(error)}); {remedy}")
+
+
+def _entry(path: Path, name: str, value: Tensor) -> Entry:
+    value = value.detach()
+    plain = type(value) is Tensor and value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.is_quantized or value.numel() * value.itemsize > value.untyped_storage().nbytes():
+        raise UnreadableWeights(
+            f"{path}: {shown(name)} is no plain tensor; use the official file or a safetensors file"
+        )
     return Entry(shape=tuple(value.shape), dtype=SPELLING.get(value.dtype, str(value.dtype)), read=lambda: value)

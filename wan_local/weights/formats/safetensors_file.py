@@ -1,7 +1,7 @@
 """Reading the safetensors format with checks that speak: header first, tensors memory mapped, one at a time.
 
 Layout (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header with the dtype,
-shape and byte range of every tensor, then the data.
+shape and byte range of every tensor, then the data, which the ranges cover without holes or overlaps.
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from ...errors import UnreadableWeights
-from ..source import Entry
+from ..source import Entry, reason, shown
+from .mapped import MappedFile
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit
+MAX_SIDES = 64  # what torch allows
+MAX_SIDE = 2**63  # likewise
 LENGTH_BYTES = 8
-ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+ITEM_BITS = {
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
+    "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8,
+    "BOOL": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
 
 def looks_like(path: Path) -> bool:
     """Whether the first bytes could be a safetensors header."""
     with path.open("rb") as file:
-        start = file.read(LENGTH_BYTES + 2)
-    return len(start) == LENGTH_BYTES + 2 and start[LENGTH_BYTES:] in (b'{"', b"{}", b"{ ", b"{\n")
+        return _plausible(file.read(LENGTH_BYTES + 2))
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -39,65 +40,104 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     Raises:
         UnreadableWeights: not a safetensors file, or one that is cut short, with what is missing.
     """
-    size = _size(path)
-    with path.open("rb") as file:
-        start = file.read(LENGTH_BYTES)
-        length = struct.unpack("<Q", start)[0] if len(start) == LENGTH_BYTES else 0
-        if not looks_like(path) or length > MAX_HEADER:
-            raise UnreadableWeights(
-                f"{path} is not a safetensors file (it starts with {start!r} and is {size:,} bytes long); "
-                "download it again, or name another file"
-            )
-        if LENGTH_BYTES + length > size:
-            raise _cut_short(path, size, LENGTH_BYTES + length, "header")
-        text = file.read(length)
     try:
-        header: dict[str, Any] = json.loads(text)
-        metadata = header.pop("__metadata__", None) or {}
-        opened = OpenFile(path)
-        entries = {name: _entry(opened, name, row) for name, row in header.items()}
-        end = max((row["data_offsets"][1] for row in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise UnreadableWeights(f"{path} has a broken header ({_short(error)}); download it again") from error
-    if LENGTH_BYTES + length + end > size:
-        raise _cut_short(path, size, LENGTH_BYTES + length + end, "data")
-    return entries, {str(name): str(value) for name, value in metadata.items()}
-
-
-def _entry(opened: OpenFile, name: str, row: dict[str, Any]) -> Entry:
-    shape, (start, end) = tuple(int(side) for side in row["shape"]), row["data_offsets"]
-    item = ITEM_BYTES.get(row["dtype"])
-    if item is not None and (math.prod(shape) * item != end - start or start < 0 or any(side < 0 for side in shape)):
-        raise ValueError(f"{name} of shape {list(shape)} does not fit its {end - start} bytes")
-    return Entry(shape=shape, dtype=row["dtype"], read=lambda: opened.read(name))
-
-
-class OpenFile:
-    """A file that is mapped once, at its first tensor, and shared by all of them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: Any = None
-
-    def read(self, name: str) -> Tensor:
-        """One tensor, memory mapped."""
-        try:
-            if self._file is None:
-                self._file = safe_open(self._path, framework="pt")
-            return self._file.get_tensor(name)
-        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: no room to map the file
-            raise UnreadableWeights(
-                f"{self._path}: {name} can't be read ({_short(error)}); download it again"
-            ) from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(LENGTH_BYTES + 2)
+            length = struct.unpack("<Q", start[:LENGTH_BYTES])[0] if _plausible(start) else 0
+            if not _plausible(start) or length > MAX_HEADER:
+                raise UnreadableWeights(
+                    f"{path} is not a safetensors file (it starts with {start[:LENGTH_BYTES]!r} and is {size:,} bytes "
+                    "long); download it again, or name another file"
+                )
+            if LENGTH_BYTES + length > size:
+                raise _cut_short(path, size, LENGTH_BYTES + length, "header")
+            file.seek(LENGTH_BYTES)
+            text = file.read(length)
     except FileNotFoundError as error:
         raise UnreadableWeights(f"{path} is not there; check the path") from error
     except OSError as error:
-        raise UnreadableWeights(f"{path} can't be read ({error.strerror})") from error
+        raise UnreadableWeights(f"{path} can't be read ({error.strerror}); check its permissions") from error
+    try:
+        header, metadata = _parse(text)
+        rows = {name: _row(name, row) for name, row in header.items()}
+        end = max((stop for *_, stop in rows.values()), default=0)
+        if LENGTH_BYTES + length + end <= size:
+            _check_cover(rows, size - LENGTH_BYTES - length)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UnreadableWeights(f"{path} has a broken header ({reason(error)}); download it again") from error
+    if LENGTH_BYTES + length + end > size:
+        raise _cut_short(path, size, LENGTH_BYTES + length + end, "data")
+    return _entries(MappedFile(path), rows, LENGTH_BYTES + length), metadata
+
+
+Row = tuple[str, tuple[int, ...], int, int]  # dtype, shape, first byte, byte behind the last, both behind the header
+
+
+def _entries(file: MappedFile, rows: dict[str, Row], base: int) -> dict[str, Entry]:
+    def entry(name: str, dtype: str, shape: tuple[int, ...], start: int, end: int) -> Entry:
+        return Entry(shape=shape, dtype=dtype, read=lambda: file.read(name, dtype, shape, base + start, base + end))
+
+    return {name: entry(name, *row) for name, row in rows.items()}
+
+
+def _parse(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    header = json.loads(text, object_pairs_hook=_without_repeats)
+    if not isinstance(header, dict):
+        raise ValueError("it is no JSON object")
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"__metadata__ is {shown(metadata)}, not a table")
+    return header, {str(name): str(value) for name, value in metadata.items()}
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):  # json would silently keep the last
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{shown(twice)} stands there twice")
+    return table
+
+
+def _row(name: str, row: Any) -> Row:
+    """One checked row of the header; the error names the tensor."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{shown(name)} is {shown(row)}, not a table")
+    dtype: Any = row.get("dtype")
+    shape: Any = row.get("shape")
+    place: Any = row.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        raise ValueError(f"{shown(name)} has the unknown dtype {dtype!r:.40}")
+    if not _whole(shape) or any(side >= MAX_SIDE for side in shape):
+        raise ValueError(f"{shown(name)} has the shape {shown(shape)}")
+    if len(shape) > MAX_SIDES:
+        raise ValueError(f"{shown(name)} has {len(shape)} sides")
+    if not _whole(place) or len(place) != 2 or place[1] < place[0]:
+        raise ValueError(f"{shown(name)} has the data_offsets {shown(place)}")
+    if math.prod(shape) * ITEM_BITS[dtype] != (place[1] - place[0]) * 8:
+        raise ValueError(f"{shown(name)} of shape {shape} does not fit its {place[1] - place[0]} bytes")
+    return dtype, tuple(shape), place[0], place[1]
+
+
+def _whole(values: Any) -> bool:
+    """Whether it is a list of whole numbers from 0; True and 1.0 are none."""
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _check_cover(rows: dict[str, Row], size: int) -> None:
+    at = 0
+    for name, (_, _, start, end) in sorted(rows.items(), key=lambda item: item[1][2:]):
+        if start < at:
+            raise ValueError(f"{shown(name)} overlaps the tensor before it")
+        if start > at:
+            raise ValueError(f"{start - at} bytes before {shown(name)} belong to no tensor")
+        at = end
+    if at < size:
+        raise ValueError(f"it knows nothing of {size - at} bytes behind its last tensor")
+
+
+def _plausible(start: bytes) -> bool:
+    return len(start) == LENGTH_BYTES + 2 and start[LENGTH_BYTES:] in (b'{"', b"{}", b"{ ", b"{\n")
 
 
 def _cut_short(path: Path, size: int, needed: int, what: str) -> UnreadableWeights:
@@ -105,7 +145,3 @@ def _cut_short(path: Path, size: int, needed: int, what: str) -> UnreadableWeigh
         f"{path} is cut short: its {what} needs {needed:,} bytes and {size:,} are there, "
         f"bytes {size:,} to {needed - 1:,} are missing ({needed - size:,} in all); download it again"
     )
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(f"{error}".split())[:160] or type(error).__name__

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ...errors import UnreadableWeights
-from ..source import TensorSource
+from ..source import TensorSource, reason
 from . import pickled, safetensors_file
 
 NAME = "single file"
@@ -26,6 +26,8 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, object]:
     """A model config that the file carries in its metadata, as JSON under ``config``."""
     try:
         config = json.loads(metadata.get("config", "{}"))
-    except ValueError as error:
-        raise UnreadableWeights(f"{path} carries a config that is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableWeights(
+            f"{path} carries a config that is not JSON ({reason(error)}); download it again"
+        ) from error
     return config if isinstance(config, dict) else {}
