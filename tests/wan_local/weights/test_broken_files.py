@@ -80,8 +80,8 @@ def test_broken_pickles(tmp_path, data):
 
 @pytest.mark.parametrize("failure", [
     zipfile.BadZipFile("x"), KeyError("k"), AttributeError("a"), TypeError("t"), EOFError(),
-    RuntimeError("line\nbreak"),    UnicodeDecodeError("utf-8", b"", 0, 1, "u"), pickle.UnpicklingError("p"), MemoryError(), RecursionError(),
-    AssertionError(),
+    RuntimeError("line\nbreak"), UnicodeDecodeError("utf-8", b"", 0, 1, "u"), pickle.UnpicklingError("p"),
+    MemoryError(), RecursionError(), AssertionError(),
 ])  # fmt: skip
 def test_whatever_torch_raises_is_one_line(tmp_path, monkeypatch, failure):
     path = tmp_path / "a.pth"
