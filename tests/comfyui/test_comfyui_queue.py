@@ -206,8 +206,11 @@ def test_a_folder_that_is_not_listed_is_refused(server: ComfyServer, workflow: d
 
 def test_help_pages_and_translations_are_served(server: ComfyServer) -> None:
     translations = server.get("/i18n")
-    for node in ("WanFLF2VLoadPipeline", "WanFLF2VLocal"):
-        inputs = server.get(f"/object_info/{node}")[node]["input"]["required"]
+    nodes = [name for name in server.get("/object_info") if name.startswith("WanFLF2V")]
+    assert len(nodes) >= 8
+    for node in nodes:
+        schema = server.get(f"/object_info/{node}")[node]["input"]
+        inputs = {**schema["required"], **schema.get("optional", {})}
         for language in ("en", "zh"):
             named = translations[language]["nodeDefs"][node]["inputs"]
             assert set(named) == set(inputs), f"{node} {language}"
@@ -217,7 +220,8 @@ def test_help_pages_and_translations_are_served(server: ComfyServer) -> None:
 def test_the_node_schemas_are_those_that_shared_workflows_hold(server: ComfyServer) -> None:
     """Ids, sockets, their order and defaults: whoever changes the stored file breaks somebody's workflow."""
     stored = json.loads((Path(__file__).parent / "node_schemas.json").read_text("utf-8"))
-    assert {node: schema_of(server.get(f"/object_info/{node}")[node]) for node in stored} == stored
+    ours = [node for node in server.get("/object_info") if node.startswith("WanFLF2V")]
+    assert {node: schema_of(server.get(f"/object_info/{node}")[node]) for node in ours} == stored
 
 
 def schema_of(info: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +233,7 @@ def schema_of(info: dict[str, Any]) -> dict[str, Any]:
             values = {key: value for key, value in (rest[0] if rest else {}).items() if key in options}
             if isinstance(kind, list):  # a combo as older versions write it
                 kind, values = "COMBO", {"options": kind, **values}
-            if name in ("folder", "attention"):  # depends on the machine
+            if name in ("folder", "attention", "model_name", "vae_name", "lora_name"):  # depends on the machine
                 values.pop("options", None)
             inputs[name] = {"type": kind, "needed": need, **values}
     return {
@@ -237,17 +241,3 @@ def schema_of(info: dict[str, Any]) -> dict[str, Any]:
         "outputs": dict(zip(info["output_name"], info["output"], strict=True)),
         "category": info["category"],
     }
-
-
-def test_the_graph_form_and_the_queue_form_are_the_same_workflow(workflow: dict[str, Any]) -> None:
-    graph = json.loads((PACK / "workflows" / "nano_first_last.json").read_text("utf-8"))
-    nodes = {str(node["id"]): node for node in graph["nodes"] if node["type"] != "MarkdownNote"}
-    assert {key: node["type"] for key, node in nodes.items()} == {k: v["class_type"] for k, v in workflow.items()}
-    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    for key, node in nodes.items():
-        wired = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot.get("link") is not None}
-        inputs = workflow[key]["inputs"]
-        assert wired == {name: value for name, value in inputs.items() if isinstance(value, list)}
-        constants = [value for value in inputs.values() if not isinstance(value, list)]
-        extra = ("fixed", "image")  # widgets that only the frontend has
-        assert [value for value in node["widgets_values"] if value not in extra] == constants
