@@ -66,7 +66,7 @@ class Report:
             lines.append(
                 "  memory      " + ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items())
             )
-            if not self.error:  # else the keys were not compared
+            if self.sizes or self.missing or self.unexpected:  # else the keys were compared with nothing
                 lines.append("  keys        " + self._keys())
         if self.error:
             lines.append("  error       " + self.error)

@@ -172,3 +172,22 @@ def test_an_encoder_folder_without_weights(folder):
     (folder / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(UnreadableWeights, match="text_encoder has a config.json but no .safetensors file"):
         load_text_encoder(folder)
+
+
+def test_position_ids_go_where_the_weights_go(folder):
+    model = load_image_encoder(folder, device="meta").model
+    assert {value.device.type for value in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_official_position_ids_too(tmp_path):
+    """The device is the one that must not be the default: an index on another device than its table fails."""
+    shapes = {"norm1": (80,), "attn.to_qkv": (240, 80), "attn.proj": (80, 80), "norm2": (80,), "mlp.0": (9, 80)}
+    state = {f"transformer.0.{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
+    state |= {f"transformer.0.{name}.bias": torch.ones(shape[0]) for name, shape in shapes.items()}
+    state |= {"transformer.0.mlp.2.weight": torch.ones(80, 9), "transformer.0.mlp.2.bias": torch.ones(80)}
+    state |= {f"{name}.{kind}": torch.ones(80) for name in ("pre_norm", "post_norm") for kind in ("weight", "bias")}
+    state |= {"cls_embedding": torch.ones(1, 1, 80), "pos_embedding": torch.ones(1, 5, 80)}
+    state["patch_embedding.weight"] = torch.ones(80, 3, 14, 14)
+    torch.save({f"visual.{name}": value for name, value in state.items()}, tmp_path / "clip.pth")
+    model = load_image_encoder(tmp_path, device="meta").model
+    assert {value.device.type for value in (*model.parameters(), *model.buffers())} == {"meta"}

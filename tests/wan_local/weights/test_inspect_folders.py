@@ -94,3 +94,9 @@ def test_a_config_that_contradicts_shows_in_the_report(folder):
     assert "attention_head_dim=12" in report.error
     assert "attention_head_dim=12" in str(report)
     assert "all present" not in str(report)
+
+
+def test_keys_are_only_judged_where_they_were_compared(folder):
+    reports = {part.kind: str(part) for part in inspect(folder).parts}
+    assert "all present, none unexpected" in reports["Wan-VAE"]
+    assert "  keys  " not in reports["a T5 text encoder in transformers' layout"]

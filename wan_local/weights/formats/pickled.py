@@ -19,13 +19,11 @@ REFUSALS = ("GLOBAL", "Unsupported operand", "Can only create", "Can only build"
 
 
 def looks_like(path: Path) -> bool:
-    """Whether the content is a torch checkpoint, whole or cut short: a zip archive.
-
-    Raises:
-        OSError: it can't be opened.
-    """
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    """Whether the content is a torch checkpoint, whole or cut short: a zip archive. False if it can't be opened."""
+    try:
+        return _starts(path)
+    except OSError:  # for the reader that is tried next to tell
+        return False
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
@@ -58,7 +56,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
 def _check_archive(path: Path) -> None:
     """Raise unless it is a whole, uncompressed archive with a pickle in it."""
     try:
-        if not looks_like(path):
+        if not _starts(path):
             raise UnreadableWeights(f"{path} is not a torch checkpoint; download it again")
         if not zipfile.is_zipfile(path):  # the list of contents is at its end
             raise UnreadableWeights(f"{path} is a torch checkpoint, cut short; download it again")
@@ -72,6 +70,11 @@ def _check_archive(path: Path) -> None:
         raise UnreadableWeights(f"{path} is a zip archive without a torch checkpoint; name another file")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UnreadableWeights(f"{path} is a compressed archive, which can't be mapped; download the original file")
+
+
+def _starts(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableWeights:
