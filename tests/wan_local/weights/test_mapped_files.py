@@ -90,12 +90,18 @@ def test_a_file_that_cannot_be_mapped_is_read(tmp_path, monkeypatch, failure):
     def refuse(*args, **options):
         raise OSError(failure, os.strerror(failure))
 
+    def no_memory(*place):
+        raise MemoryError
+
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.arange(5.0), "b": torch.zeros(0)}, path)
     monkeypatch.setattr(mapped.mmap, "mmap", refuse)
     entries, _ = read_header(path)
     assert entries["a"].read().tolist() == [0, 1, 2, 3, 4]
     assert entries["b"].read().shape == (0,)
+    monkeypatch.setattr(mapped, "_read", no_memory)
+    with pytest.raises(UnreadableWeights, match="a.safetensors: there is no memory for a .20 bytes.; free some"):
+        entries["a"].read()
 
 
 def test_a_file_that_shrinks_after_its_header_was_read(tmp_path):

@@ -50,6 +50,10 @@ class MappedFile:
             if kind is None:
                 raise TypeError(f"torch can't calculate with {dtype}")
             return self._bytes(start, end, kind.itemsize).view(kind).reshape(shape)
+        except MemoryError as error:
+            raise UnreadableWeights(
+                f"{self._path}: there is no memory for {shown(name)} ({end - start:,} bytes); free some"
+            ) from error
         except Exception as error:  # the library, the kernel and torch each have their own
             raise UnreadableWeights(
                 f"{self._path}: {shown(name)} can't be read ({reason(error)}); download it again"
