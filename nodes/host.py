@@ -250,7 +250,7 @@ def show_text(text: str) -> None:
     """A line on the running node; nothing where no node runs or the host can't show one."""
     module = sys.modules.get("server")  # never imported from here: outside a running server there is none
     context, server = get_executing_context(), getattr(getattr(module, "PromptServer", None), "instance", None)
-    if context is not None and hasattr(server, "send_progress_text"):
+    if context is not None and server is not None and hasattr(server, "send_progress_text"):
         server.send_progress_text(text, context.node_id)
 
 

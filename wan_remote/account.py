@@ -1,0 +1,113 @@
+"""What an account can be asked for without paying: requests, models, balance, price. Plain data that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .errors import InvalidRequest
+from .job import Job, safe_id
+from .keys import Keys
+from .providers.base import Call, a_dict, a_list
+from .providers.gmi import GMI
+from .providers.wavespeed import WaveSpeed
+from .redact import redact
+from .retry import ask
+from .session import Folders, Session, open_session
+from .watch import Watch
+
+WHAT = ("requests", "models", "model", "balance", "price")
+PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
+
+
+async def account(
+    provider: str,
+    what: str,
+    *,
+    keys: Keys | None = None,
+    watch: Watch | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Ask a cloud about the account.
+
+    Args:
+        provider: "gmi" or "wavespeed".
+        what: one of :data:`WHAT`.
+        keys: where API keys are.
+        watch: says whether to stop.
+        inputs: what a price is asked for; :data:`PRICED` counts.
+
+    Raises:
+        InvalidRequest: something this cloud can't be asked.
+        RemoteError: the cloud refuses, or can't be reached.
+    """
+    session = _session(provider, keys, watch)
+    cloud = session.provider
+    if what == "requests":
+        reply = await ask(session, cloud.listing())
+        return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) if safe_id(_id(row))]
+    if isinstance(cloud, GMI):
+        if what == "models":
+            return a_dict((await ask(session, cloud.models())).data).get("model_ids", [])
+        if what == "model":
+            return _clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
+        raise InvalidRequest(f"GMI Cloud can't be asked for {what}; use requests, models or model")
+    assert isinstance(cloud, WaveSpeed)
+    call = {
+        "models": cloud.models(),
+        "model": cloud.models(),
+        "balance": cloud.balance(),
+        "price": cloud.price({name: value for name, value in (inputs or {}).items() if name in PRICED}),
+    }.get(what)
+    if call is None:
+        raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")
+    data = (await ask(session, call)).data
+    if what == "models":
+        return [str(a_dict(row).get("model_id")) for row in a_list(data)]
+    if what == "model":
+        return _clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
+    return _clean(data)
+
+
+async def status(
+    provider: str, request_id: str, *, keys: Keys | None = None, watch: Watch | None = None
+) -> dict[str, Any]:
+    """How one request stands; raises as :func:`account`."""
+    wanted = safe_id(request_id.strip())
+    if wanted is None:
+        raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
+    session = _session(provider, keys, watch)
+    call: Call = session.provider.status(wanted)
+    return _shown(session.provider.job((await ask(session, call)).data))
+
+
+def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:
+    nowhere = Folders(state=Path(), output=Path())  # nothing is written
+    return open_session(provider, folders=nowhere, keys=keys, watch=watch)
+
+
+def _id(row: Any) -> Any:
+    return a_dict(row).get("request_id", a_dict(row).get("id"))
+
+
+def _shown(job: Job) -> dict[str, Any]:
+    """A job without its address, which may be signed."""
+    row = {
+        name: value for name, value in asdict(job).items() if name not in ("url", "known") and value not in (None, "")
+    }
+    row["status"] = job.status.value
+    row["message"] = redact(job.message)
+    row["has_video"] = bool(job.url)
+    return row
+
+
+def _clean(data: Any) -> Any:
+    """The same data with every text in it fit to show."""
+    if isinstance(data, dict):
+        return {str(name): _clean(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_clean(value) for value in data]
+    return redact(data) if isinstance(data, str) else data

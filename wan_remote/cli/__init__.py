@@ -1,0 +1,43 @@
+"""The command line: ``python -m wan_remote gmi|wavespeed|jobs ...``.
+
+Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from ..errors import Interrupted, RemoteError
+from . import commands
+from .arguments import parser
+from .progress_line import ProgressLine
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    given = parser().parse_args(arguments)
+    line = ProgressLine(sys.stderr)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        line.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        result: Any = asyncio.run(commands.COMMANDS[given.command](given, line))
+    except (RemoteError, Interrupted) as error:
+        line.clear()
+        print(f"{error}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    line.clear()
+    print(result)
+    return 0
+
+
+__all__ = ["main"]

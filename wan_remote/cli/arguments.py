@@ -1,0 +1,101 @@
+"""What can be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ..keys import WHERE
+from ..request import FITS, WaveSpeedRequest
+
+SHARED = ("status", "fetch", "list", "models", "model", "balance", "price")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    top = argparse.ArgumentParser(
+        prog="python -m wan_remote",
+        description="Make a video between two pictures at GMI Cloud or WaveSpeedAI, or collect one made before.",
+        epilog="Keys come from " + " and ".join(variable for variable, _ in WHERE.values()) + ".",
+    )
+    places = top.add_subparsers(dest="provider", required=True, metavar="gmi|wavespeed|jobs")
+    for name, make in (("gmi", _gmi), ("wavespeed", _wavespeed)):
+        cloud = places.add_parser(name, help=f"{name}: {', '.join(('generate', *SHARED))}")
+        commands = cloud.add_subparsers(dest="command", required=True, metavar="command")
+        generate = commands.add_parser("generate", help="make a clip; costs money once for the same inputs")
+        _pictures(generate)
+        make(generate)
+        _folders(generate, output=True)
+        for command in SHARED:
+            _shared(commands, command, name)
+    jobs = places.add_parser("jobs", help="what was asked for from this machine, and what became of it")
+    jobs.set_defaults(command="jobs")
+    _folders(jobs, output=False)
+    return top
+
+
+def default_state() -> Path:
+    """Where the journal is kept if nothing else is said."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Application Support")
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "wan_flf2v"
+
+
+def _pictures(generate: argparse.ArgumentParser) -> None:
+    generate.add_argument("--first", type=Path, required=True, metavar="IMG", help="the video starts here")
+    generate.add_argument("--last", type=Path, required=True, metavar="IMG", help="the video ends here")
+    generate.add_argument("--prompt", default="", help="what happens in between")
+    generate.add_argument("--seed", type=int, default=-1, help="0 to 2147483647; -1 (default) draws one and says it")
+    generate.add_argument("--fit", choices=FITS, default="crop", help="for pictures of another aspect (default: crop)")
+    generate.add_argument("--new", action="store_true", help="pay for another clip though the same inputs have one")
+
+
+def _gmi(generate: argparse.ArgumentParser) -> None:
+    generate.add_argument("--video-length", type=int, default=5, help="seconds, 5 or 10 (default: 5)")
+    generate.add_argument("--prompt-extend", action="store_true", help="let the cloud write the prompt out")
+
+
+def _wavespeed(generate: argparse.ArgumentParser) -> None:
+    sizes = ", ".join(WaveSpeedRequest.SIZES)
+    generate.add_argument("--negative", default="", metavar="TEXT", help="what to stay away from")
+    generate.add_argument("--duration", type=int, default=5, help="seconds, 5 to 10 (default: 5)")
+    generate.add_argument("--size", default=WaveSpeedRequest.SIZES[0], help=f"{sizes} (default: the first)")
+    generate.add_argument("--steps", type=int, default=30, help="1 to 40 (default: 30)")
+    generate.add_argument("--guidance", type=float, default=5.0, help="0 to 20 (default: 5)")
+    generate.add_argument("--no-safety-checker", action="store_true", help="switch the cloud's content filter off")
+
+
+def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, provider: str) -> None:
+    texts = {
+        "status": "how one request stands",
+        "fetch": "download what a request made; costs nothing",
+        "list": "requests at the cloud",
+        "models": "models the cloud has",
+        "model": "what the cloud says of this model",
+        "balance": "money left in the account (WaveSpeedAI)",
+        "price": "what a clip would cost (WaveSpeedAI)",
+    }
+    command = commands.add_parser(name, help=texts[name])
+    if name in ("status", "fetch"):
+        command.add_argument("id", help="of the request")
+    if name == "price" and provider == "wavespeed":
+        _wavespeed(command)
+    _folders(command, output=name == "fetch")
+
+
+def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
+    command.add_argument(
+        "--state", type=Path, default=default_state(), metavar="DIR", help="journal of jobs (default: %(default)s)"
+    )
+    if output:
+        command.add_argument(
+            "--output", type=Path, default=Path("output"), metavar="DIR|FILE.mp4",
+            help="where the video goes (default: %(default)s)",
+        )  # fmt: skip
+        command.add_argument("--wait", type=float, default=30.0, metavar="MINUTES", help="patience (default: 30)")

@@ -1,0 +1,38 @@
+"""Where the clouds are. Only the environment can say otherwise: a graph must not be able to send a key elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from .errors import InvalidRequest
+
+BASES: Mapping[str, tuple[str, str]] = {
+    "gmi": ("GMI_BASE_URL", "https://console.gmicloud.ai/api/v1/ie/requestqueue"),
+    "wavespeed": ("WAVESPEED_BASE_URL", "https://api.wavespeed.ai/api/v3"),
+}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def base_url(provider: str, environ: Mapping[str, str]) -> str:
+    """The address that a cloud's paths hang below, without a slash at its end.
+
+    Raises:
+        InvalidRequest: an address from the environment that is not https (http is for this machine only).
+    """
+    variable, default = BASES[provider]
+    address = (environ.get(variable) or default).strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    plain = bool(host) and not (parts.username or parts.password or parts.query or parts.fragment)
+    if plain and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)):
+        return address
+    raise InvalidRequest(f"{variable} is not an https address without user, query and fragment; unset it or correct it")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address names this very machine, literally: a name that only resolves to it does not count."""
+    return urlsplit(address).hostname in LOOPBACK

@@ -1,0 +1,58 @@
+"""One vocabulary for both clouds: what a job is and how it stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+
+
+class Status(Enum):
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a cloud says about one request.
+
+    Attributes:
+        id: the cloud's name for it.
+        status: ours; a word that is not known counts as processing.
+        word: the cloud's own.
+        known: whether that word is one this package knows.
+        url: of the video, once there is one. Never stored: it may be signed.
+        message: why it failed, cleaned.
+        flagged: whether the content filter withheld the result.
+        seconds: what making it took, if the cloud says.
+        created: when the cloud made it, seconds since 1970, if it says.
+        model, prompt, seed: what it was asked for, where the cloud repeats that.
+    """
+
+    id: str
+    status: Status
+    word: str = ""
+    known: bool = True
+    url: str = ""
+    message: str = ""
+    flagged: bool = False
+    seconds: float | None = None
+    created: float | None = None
+    model: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
+
+
+def safe_id(value: object) -> str | None:
+    """``value`` as an id that may stand in a path and a file name, or None."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return text if SAFE_ID.fullmatch(text) and ".." not in text else None

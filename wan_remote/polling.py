@@ -1,0 +1,209 @@
+"""Waiting for a paid job: patient with the network, bounded in time, and the job is never lost."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+
+from .errors import (
+    BadResponse,
+    EmptyResult,
+    JobCancelled,
+    JobFailed,
+    JobGone,
+    Moderated,
+    RemoteError,
+    StillRunning,
+)
+from .job import Job, Status
+from .journal import CANCELLED, DONE, FAILED, GONE, Entry
+from .providers.base import OK, Reply, is_moderation, refusal
+from .redact import redact
+from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause
+from .session import Session
+from .transport import Failure, Lost
+from .watch import check, sleep
+
+PAUSES = (3.0, 5.0, 5.0, 8.0, 10.0, 10.0, 15.0)  # seconds; the last one for ever
+JITTER = 0.2
+NEW = 30.0  # seconds in which a cloud may not know a job yet that it has just taken
+EMPTY_READS, EMPTY_PAUSE = 4, 3.0  # looks at a finished job without a video
+
+log = logging.getLogger("wan_remote")
+
+
+def still_going(session: Session, entry: Entry) -> str:
+    """For someone who stops."""
+    return f"stopped; {session.provider.label} goes on with {entry.id}: queue the same inputs again to collect it"
+
+
+async def wait(session: Session, entry: Entry, job: Job | None, wait_seconds: float) -> tuple[Entry, Job]:
+    """Ask after a job until it has a video.
+
+    Args:
+        session: cloud, key, journal.
+        entry: with an id, in state ``submitted`` or ``done``.
+        job: what is already known of it, from the answer to the submission.
+        wait_seconds: patience, in seconds; running out of it loses nothing.
+
+    Raises:
+        StillRunning: not done in time; the job goes on.
+        JobFailed, JobCancelled, JobGone, Moderated, EmptyResult: it ended without a video.
+        RemoteError: the cloud refuses to say.
+        Interrupted: stopped; the job goes on.
+    """
+    waiting = _Waiting(session=session, entry=entry, began=session.clock.monotonic(), limit=wait_seconds)
+    if job is not None and job.status.ended and (job.url or job.status is not Status.SUCCEEDED):
+        return waiting.settle(job)
+    return await waiting.until_done(first=job is not None)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    session: Session
+    entry: Entry
+    began: float
+    limit: float
+    polls: int = 0
+    failures: int = 0
+    empty: int = 0
+    slower: float = 1.0
+    warned: bool = False
+    unknown_since: float | None = None
+
+    async def until_done(self, *, first: bool) -> tuple[Entry, Job]:
+        session, said = self.session, still_going(self.session, self.entry)
+        if first:
+            await sleep(self._jittered(session.provider.first_poll), session.watch, session.clock, said)
+        while True:
+            check(session.watch, said)
+            begun = session.clock.monotonic()  # before the look: a limit counts only if a look came after it
+            found = await once(session, session.provider.status(self.entry.id), said)
+            seconds, job = self._look(found)
+            if job is not None:
+                return self.settle(job)
+            if begun - self.began >= self.limit:
+                raise self._out_of_patience()
+            await sleep(seconds, session.watch, session.clock, said)
+
+    def settle(self, job: Job) -> tuple[Entry, Job]:
+        """Write down how a job ended; the first end counts."""
+        session = self.session
+        if job.status is Status.SUCCEEDED and job.url:
+            entry = session.journal.update(
+                self.entry, state=DONE, word=job.word, ended_at=session.clock.time(), seconds=job.seconds or 0.0
+            )
+            return entry, job
+        state, error = self._ended(job)
+        session.journal.update(
+            self.entry, state=state, word=job.word, ended_at=session.clock.time(), message=str(error)
+        )
+        raise error
+
+    def _ended(self, job: Job) -> tuple[str, RemoteError]:
+        label, notes = self.session.provider.label, self.session.provider
+        message = redact(job.message, (self.session.secret.reveal(),))
+        if job.flagged or (job.status is Status.FAILED and is_moderation(job.message)):
+            what = message or "its content filter withheld the clip"
+            return FAILED, Moderated(f"{label} withheld {job.id}: {what}; {notes.moderation_note()}")
+        if job.word == "deleted":
+            return GONE, JobGone(f"{label} has deleted {job.id}; queue the same inputs again for a new job")
+        if job.status is Status.CANCELLED:
+            return CANCELLED, JobCancelled(
+                f"{job.id} was cancelled at {label}; queue the same inputs again for a new job"
+            )
+        if job.status is Status.SUCCEEDED:
+            return FAILED, EmptyResult(f"{label} says that {job.id} is done and gives no video")
+        what = message or ("it took too long there (timeout)" if job.word == "timeout" else "it does not say why")
+        if job.word == "timeout" and "timeout" not in what:
+            what += " (timeout)"
+        return FAILED, JobFailed(f"{label} could not make {job.id}: {what}{notes.failure_note()}")
+
+    def _look(self, found: Reply | Lost) -> tuple[float, Job | None]:
+        """Seconds until the next look, and the job if that is over."""
+        session = self.session
+        if isinstance(found, Lost):
+            if found.failure is Failure.INSECURE:
+                raise no_answer(session, found)
+            return self._troubled(found.why), None
+        if found.status == OK and isinstance(found.data, dict):
+            return self._read(found)
+        if found.status == 404:
+            return self._not_known(found), None
+        if found.status == 429:
+            self.slower = 2.0
+            wait = found.answer.retry_after
+            return (self._pause() if wait is None else min(wait, LONGEST_ASKED)), None
+        if found.status in PASSING or found.status == OK:
+            return self._troubled(f"it answers {found.status}"), None
+        error = refusal(session.provider, found, session.secret)
+        raise type(error)(f"{error} (the job {self.entry.id} is kept: queue the same inputs again)")
+
+    def _read(self, found: Reply) -> tuple[float, Job | None]:
+        session, entry = self.session, self.entry
+        named = found.data.get("request_id", found.data.get("id"))
+        if named in (None, "") or isinstance(named, list | dict):
+            return self._troubled("its answer has no id"), None
+        job = session.provider.job(found.data)
+        if job.id != entry.id or (job.model not in (None, entry.model) and entry.model):
+            raise BadResponse(
+                f"{session.provider.label} was asked for {entry.id} and gave another job; it is kept: queue the same "
+                "inputs again"
+            )
+        self.failures, self.unknown_since = 0, None
+        self.polls += 1
+        if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
+            self.empty += 1
+            if self.empty >= EMPTY_READS:
+                raise EmptyResult(
+                    f"{session.provider.label} says that {job.id} is done and gives no video; it is kept: queue the "
+                    "same inputs again to look once more"
+                )
+            return EMPTY_PAUSE, None
+        if job.status.ended:
+            return 0.0, job
+        if not job.known and not self.warned:
+            self.warned = True
+            log.warning("%s uses a status not known here: %s", session.provider.label, job.word or "(none)")
+        waited = session.clock.monotonic() - self.began
+        session.watch.stage(
+            f"{session.provider.label}: {job.word or job.status.value}, {waited:.0f} s ({job.id})", waited
+        )
+        return self._pause(), None
+
+    def _not_known(self, found: Reply) -> float:
+        """A job just taken may not be known everywhere at once."""
+        session, entry, now = self.session, self.entry, self.session.clock.monotonic()
+        if self.unknown_since is None:
+            self.unknown_since = now
+        if now - self.unknown_since < NEW:
+            return 5.0
+        error = JobGone(
+            f"{session.provider.label} does not know {entry.id} (any more); queue the same inputs again for a new job"
+        )
+        session.journal.update(entry, state=GONE, ended_at=session.clock.time(), message=str(error))
+        raise error
+
+    def _troubled(self, why: str) -> float:
+        self.failures += 1
+        label = self.session.provider.label
+        self.session.watch.stage(f"no word from {label} ({why}); asking again, the job {self.entry.id} is kept")
+        return max(self.session.provider.least_pause, pause(self.failures + 2))
+
+    def _pause(self) -> float:
+        planned = PAUSES[min(self.polls, len(PAUSES) - 1)]
+        return self._jittered(max(planned, self.session.provider.least_pause) * self.slower)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (1.0 + JITTER * (2.0 * random.random() - 1.0))  # noqa: S311
+
+    def _out_of_patience(self) -> StillRunning:
+        waited = (self.session.clock.monotonic() - self.began) / 60.0
+        return StillRunning(
+            f"{self.session.provider.label} is not done with {self.entry.id} after {waited:.0f} minutes; it goes on: "
+            "queue the same inputs again to keep waiting"
+        )
+
+
+__all__ = ["still_going", "wait"]

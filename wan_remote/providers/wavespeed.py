@@ -1,0 +1,128 @@
+"""WaveSpeedAI's v3 API for ``wavespeed-ai/wan-flf2v``.
+
+Source: the model's page at wavespeed.ai/docs; the calls around it from the pages on uploads, predictions and balance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import BadResponse
+from ..job import Job, Status, safe_id
+from ..redact import redact
+from ..request import WaveSpeedRequest
+from ..transport import Answer
+from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text
+from .gmi import _raw, _reason
+
+STATUSES = {
+    "created": Status.QUEUED,
+    "pending": Status.QUEUED,
+    "queued": Status.QUEUED,
+    "processing": Status.PROCESSING,
+    "completed": Status.SUCCEEDED,
+    "failed": Status.FAILED,
+    "timeout": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+    "deleted": Status.FAILED,
+}
+MODERATED_CODE = "1200"
+
+
+class WaveSpeed:
+    name, label, model = "wavespeed", "WaveSpeedAI", WaveSpeedRequest.model
+    forms = ("url",)
+    picture_bytes = 8_000_000
+    first_poll, least_pause = 5.0, 5.0  # it asks for five seconds between two looks at a video
+
+    def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call:
+        names = (
+            "prompt", "negative_prompt", "duration", "size", "num_inference_steps", "guidance_scale",
+            "enable_safety_checker",
+        )  # fmt: skip
+        body = {"first_image": first, "last_image": last, **{name: parameters[name] for name in names}, "seed": seed}
+        return Call(method="POST", path=f"/{self.model}", body=body)
+
+    def status(self, request_id: str) -> Call:
+        return Call(method="GET", path=f"/predictions/{request_id}/result")
+
+    def listing(self) -> Call:
+        return Call(
+            method="POST", path="/predictions", body={"page": 1, "page_size": LISTED, "model": self.model}
+        )  # fmt: skip
+
+    def models(self) -> Call:
+        return Call(method="GET", path="/models")
+
+    def balance(self) -> Call:
+        return Call(method="GET", path="/balance")
+
+    def price(self, inputs: Mapping[str, Any]) -> Call:
+        return Call(method="POST", path="/model/price", body={"model_id": self.model, "inputs": dict(inputs)})
+
+    def upload_ticket(self, name: str, size: int, mime: str) -> Call:
+        """Asks where to put a picture; the answer holds ``upload`` (method, url, headers) and ``download_url``."""
+        return Call(
+            method="POST", path="/media/uploads", body={"filename": name, "size": size, "content_type": mime}
+        )  # fmt: skip
+
+    upload_form = "/media/upload/binary"  # the older way: the file in a form, with the key
+
+    def unwrap(self, answer: Answer) -> Reply:
+        envelope = a_dict(answer.json())
+        code = envelope.get("code")
+        status = answer.status
+        if status == OK and isinstance(code, int) and not isinstance(code, bool) and code != OK:
+            status = code  # HTTP and envelope may disagree: both have to say 200
+        text = "" if status == OK else _reason(envelope) or _raw(answer)
+        return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
+
+    def job(self, record: Any) -> Job:
+        """A prediction.
+
+        Raises:
+            BadResponse: no prediction, or one with an id that can't be one.
+        """
+        row = a_dict(record)
+        request_id = safe_id(row.get("id"))
+        if request_id is None:
+            raise BadResponse("WaveSpeedAI answered without a usable request id")
+        word, outputs = a_text(row.get("status")), a_list(row.get("outputs"))
+        urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in outputs]
+        error = a_text(row.get("error"))
+        flagged = any(value is True for value in a_list(row.get("has_nsfw_contents")))
+        milliseconds = a_number(a_dict(row.get("timings")).get("inference")) or a_number(row.get("executionTime"))
+        return Job(
+            id=request_id,
+            status=STATUSES.get(word, Status.PROCESSING),
+            word=redact(word)[:40],
+            known=word in STATUSES,
+            url=next((url for url in urls if url), ""),
+            message=error,
+            flagged=(flagged and not any(urls)) or MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error,
+            seconds=None if milliseconds is None else milliseconds / 1000.0,
+            created=_moment(row.get("created_at")),
+            model=a_text(row.get("model")) or None,
+        )
+
+    def listed(self, data: Any) -> Sequence[Any]:
+        return a_list(data) or a_list(a_dict(data).get("items"))
+
+    def failure_note(self) -> str:
+        return "; WaveSpeedAI refunds failed jobs within three hours"
+
+    def moderation_note(self) -> str:
+        return "its safety checker (enable_safety_checker) can be switched off, or use other pictures or another prompt"
+
+
+def _moment(value: Any) -> float | None:
+    """Seconds since 1970 of an ISO time, which may have nine digits behind the point."""
+    text = a_text(value).rstrip("Zz")
+    whole, _, fraction = text.partition(".")
+    try:
+        moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return None
+    return moment + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)

@@ -1,0 +1,26 @@
+"""Text from outside made fit to show: one line, not too long, nothing secret in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+LONGEST = 500  # characters
+HIDDEN = "***"
+BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+[A-Za-z0-9+/=._~-]{6,}")
+QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
+DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long
+
+
+def redact(text: object, secrets: Iterable[str] = ()) -> str:
+    """``text`` in one printable line of at most 500 characters, without keys, address queries and base64."""
+    shown = str(text)[: 40 * LONGEST]
+    for secret in secrets:
+        if secret:
+            shown = shown.replace(secret, HIDDEN)
+    shown = QUERY.sub(r"\1", USER.sub(r"\1", shown))
+    shown = DATA.sub("...", BEARER.sub(rf"\1 {HIDDEN}", shown))
+    shown = "".join(character if character.isprintable() else " " for character in shown)
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= LONGEST else shown[: LONGEST - 3].rstrip() + "..."

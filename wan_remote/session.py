@@ -1,0 +1,72 @@
+"""What one run of a job works with, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .clock import Clock
+from .endpoints import base_url, is_loopback
+from .journal import Journal
+from .keys import Keys, Secret
+from .providers import PROVIDERS, Provider
+from .transport import Api
+from .watch import Watch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where things are kept.
+
+    Attributes:
+        state: the journal and the list of uploads.
+        output: the videos, below a folder a cloud.
+    """
+
+    state: Path
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A cloud, a key, folders, and a way to talk to the outside."""
+
+    provider: Provider
+    api: Api
+    folders: Folders
+    journal: Journal
+    watch: Watch = field(default_factory=Watch)
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def secret(self) -> Secret:
+        return self.api.secret
+
+    @property
+    def allow_loopback(self) -> bool:
+        """Files may lie on this machine only if the cloud does."""
+        return is_loopback(self.api.base)
+
+
+def open_session(
+    provider: str, *, folders: Folders, watch: Watch | None = None, clock: Clock | None = None, keys: Keys | None = None
+) -> Session:
+    """Find key and address of a cloud.
+
+    Raises:
+        KeyMissing, KeyInvalid: no usable key.
+        InvalidRequest: an address from the environment that can't be used.
+    """
+    keys, clock = keys or Keys(), clock or Clock()
+    secret = keys.resolve(provider)
+    headers = {}
+    if provider == "gmi" and keys.organisation:
+        headers["X-Organization-ID"] = keys.organisation
+    return Session(
+        provider=PROVIDERS[provider],
+        api=Api(base_url(provider, keys.environ), secret, headers),
+        folders=folders,
+        journal=Journal(folder=folders.state / "jobs", clock=clock),
+        watch=watch or Watch(),
+        clock=clock,
+    )

@@ -1,0 +1,245 @@
+"""A video from a cloud's file host: no key, bounded, resumed where it broke, checked before it gets its name."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin
+
+import requests
+
+from ..container import why_no_video
+from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
+from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of
+from .guard import NotPublic, guarded_session, refuse_address
+
+MOST_BYTES = 2**30
+ATTEMPTS = 5
+HOPS = 3
+READ = 15.0  # seconds without a byte
+SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, looked at after so many seconds
+PIECE = 2**16
+PAUSE = 0.5  # seconds before the second attempt, doubled for each later one
+GONE = (401, 403, 404, 410)
+MOVED = (301, 302, 303, 307, 308)
+
+OnBytes = Callable[[int, "int | None"], None]
+"""Bytes so far and in all, if that is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """A video on disk, whole and checked."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def download(
+    address: str,
+    path: Path,
+    *,
+    allow_loopback: bool,
+    stop: threading.Event,
+    on_bytes: OnBytes = lambda done, total: None,
+) -> File:
+    """Fetch ``address`` to ``path``; blocks. The file has its name only once it is whole.
+
+    Raises:
+        BadDownload: a place nothing is fetched from, or something else than a video.
+        ResultExpired: the host no longer gives it; a fresh address may.
+        Unreachable: the host can't be reached.
+        StorageError: the disk is full or can't be written.
+        Interrupted: ``stop`` was set.
+    """
+    hide_queries()
+    part = path.with_name(path.name + ".part")
+    failed: RemoteError | None = None
+    state = _State()
+    try:
+        for attempt in range(ATTEMPTS):
+            if attempt and stop.wait(PAUSE * 2 ** (attempt - 1)):
+                raise Interrupted("stopped")
+            failed = _attempt(address, part, state, allow_loopback, stop, on_bytes)
+            if failed is None:
+                failed = _verify(part, state)
+            if failed is None:
+                return _finish(part, path)
+            if not isinstance(failed, _TryAgain):
+                raise failed
+    except OSError as error:
+        trouble = f"{path.parent} can't take the video ({error.strerror or 'input/output error'})"
+    else:
+        part.unlink(missing_ok=True)
+        assert isinstance(failed, _TryAgain)
+        raise failed.final
+    _forget(part)
+    raise StorageError(f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud")
+
+
+class _TryAgain(RemoteError):
+    """Worth another attempt; ``final`` is what to say after the last one."""
+
+    def __init__(self, final: RemoteError) -> None:
+        self.final = final
+        super().__init__(str(final))
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of the file across attempts."""
+
+    tag: str | None = None  # strong ETag: without one a broken download starts again
+    size: int | None = None  # of the whole file
+    md5: str | None = None
+
+
+def _attempt(
+    address: str, part: Path, state: _State, allow_loopback: bool, stop: threading.Event, on_bytes: OnBytes
+) -> RemoteError | None:
+    """Fetch what is missing; None if the whole body came."""
+    have = part.stat().st_size if state.tag and part.exists() else 0
+    headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    if have and state.tag:
+        headers |= {"Range": f"bytes={have}-", "If-Range": state.tag}
+    try:
+        with guarded_session(allow_loopback=allow_loopback) as session:
+            found = _follow(session, address, headers, allow_loopback)
+            if isinstance(found, RemoteError):
+                return found
+            with found:
+                return _store(found, part, have, state, stop, on_bytes)
+    except NotPublic:
+        return BadDownload("the video lies at an address that is not public; nothing was fetched")
+    except (requests.RequestException, UnicodeError) as error:
+        if _wraps(error, NotPublic):
+            return BadDownload("the video lies at an address that is not public; nothing was fetched")
+        if isinstance(error, requests.exceptions.SSLError):
+            return BadDownload(f"the certificate of {host_of(address)} can't be trusted; nothing was fetched")
+    return _TryAgain(
+        Unreachable(f"{host_of(address)} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
+    )
+
+
+def _follow(
+    session: requests.Session, address: str, headers: dict[str, str], allow_loopback: bool
+) -> requests.Response | RemoteError:
+    """The answer behind at most three redirects, each of them checked."""
+    for _ in range(HOPS + 1):
+        if why := refuse_address(address, allow_loopback=allow_loopback):
+            return BadDownload(f"the video is not fetched from where the cloud says it is: {why}")
+        session.cookies.clear()
+        response = session.get(
+            address, headers=headers, auth=NOBODY, timeout=(CONNECT, READ), allow_redirects=False, stream=True
+        )
+        if response.status_code not in MOVED:
+            return response
+        place = response.headers.get("Location", "")
+        response.close()
+        address = urljoin(address, place)
+    return BadDownload(f"{host_of(address)} sends the download in a circle; nothing was fetched")
+
+
+def _store(
+    response: requests.Response, part: Path, have: int, state: _State, stop: threading.Event, on_bytes: OnBytes
+) -> RemoteError | None:
+    status, host = response.status_code, host_of(response.url)
+    if status in GONE:
+        return ResultExpired(f"{host} no longer gives the video ({status})")
+    if status == 416:
+        part.unlink(missing_ok=True)
+        state.tag = None
+        return _TryAgain(BadDownload(f"{host} does not give the video (416)"))
+    if status not in (200, 206):
+        return _TryAgain(BadDownload(f"{host} does not give the video ({status}); queue the same inputs again later"))
+    resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    if status == 206 and not resumed:
+        state.tag = None
+        return _TryAgain(BadDownload(f"{host} gives another part of the video than was asked for"))
+    at = have if resumed else 0
+    _learn(response, state, at)
+    if state.size is not None and state.size > MOST_BYTES:
+        return BadDownload(f"{host} announces {state.size:,} bytes, more than a clip has; nothing was fetched")
+    return _copy(response, part, at, state, stop, on_bytes)
+
+
+def _learn(response: requests.Response, state: _State, at: int) -> None:
+    length = response.headers.get("Content-Length", "")
+    state.size = at + int(length) if length.isdigit() else None
+    tag = response.headers.get("ETag", "")
+    state.tag = tag if tag.startswith('"') else None
+    told = dict(
+        item.strip().split("=", 1) for item in response.headers.get("x-goog-hash", "").split(",") if "=" in item
+    )
+    state.md5 = told.get("md5")
+
+
+def _copy(
+    response: requests.Response, part: Path, at: int, state: _State, stop: threading.Event, on_bytes: OnBytes
+) -> RemoteError | None:
+    began, got, host = time.monotonic(), 0, host_of(response.url)
+    with part.open("ab" if at else "wb") as file:
+        for piece in response.iter_content(PIECE):
+            if stop.is_set():
+                raise Interrupted("stopped")
+            file.write(piece)
+            got += len(piece)
+            if at + got > MOST_BYTES:
+                return BadDownload(f"{host} sends more than a clip has; the download was given up")
+            took = time.monotonic() - began
+            if took > PATIENCE and got / took < SLOWEST:
+                return _TryAgain(Unreachable(f"{host} sends too slowly ({got / took:.0f} bytes a second); try later"))
+            on_bytes(at + got, state.size)
+        file.flush()
+        os.fsync(file.fileno())
+    if state.size is not None and at + got != state.size:  # older HTTP libraries do not notice
+        return _TryAgain(BadDownload(f"{host} cuts the video short ({at + got:,} of {state.size:,} bytes); try later"))
+    return None
+
+
+def _verify(part: Path, state: _State) -> RemoteError | None:
+    """What only the whole file shows; a file that fails is thrown away, so that the next attempt starts anew."""
+    why = why_no_video(part)
+    if why is None and state.md5 is not None:
+        digest = base64.b64encode(hashlib.md5(part.read_bytes(), usedforsecurity=False).digest()).decode()
+        why = None if digest == state.md5 else "its bytes are not those that the host announced"
+    if why is None:
+        return None
+    part.unlink(missing_ok=True)
+    state.tag = None
+    return _TryAgain(BadDownload(f"what was downloaded is no complete video: {why}; queue the same inputs again later"))
+
+
+def _finish(part: Path, path: Path) -> File:
+    digest = hashlib.sha256()
+    with part.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    size = part.stat().st_size
+    os.replace(part, path)
+    return File(path=path, sha256=digest.hexdigest(), size=size)
+
+
+def _forget(part: Path) -> None:
+    try:
+        part.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _wraps(error: BaseException, kind: type[BaseException]) -> bool:
+    seen: BaseException | None = error
+    for _ in range(8):
+        if isinstance(seen, kind):
+            return True
+        inner = getattr(seen, "reason", None) or getattr(seen, "__context__", None)
+        arguments = [a for a in getattr(seen, "args", ()) if isinstance(a, BaseException)]
+        seen = inner if isinstance(inner, BaseException) else arguments[0] if arguments else None
+    return False

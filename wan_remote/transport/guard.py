@@ -1,0 +1,115 @@
+"""Where files may be fetched from and put to: public https addresses. Result hosts change, so none is listed."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..endpoints import LOOPBACK
+
+
+def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
+    """Why a file must not be fetched from ``address``, or None.
+
+    Args:
+        address: from a cloud's answer or a redirect.
+        allow_loopback: whether this machine, named literally, is as good as a public host (tests).
+    """
+    if not isinstance(address, str) or len(address) > 8192 or any(c <= " " for c in address):
+        return "it is not a web address"
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "it is not a web address"
+    if parts.scheme not in ("http", "https") or not host:
+        return "it is not a web address"
+    if parts.username or parts.password:
+        return "it holds a user name"
+    if host in LOOPBACK:
+        return None if allow_loopback else "it lies on this machine"
+    if parts.scheme != "https":
+        return "it is not https"
+    if _through_proxy(address):
+        return None if _literal(host) is None or _public(host) else "it is not a public address"
+    try:
+        found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return None  # the connection itself will say that the host can't be found
+    return None if all(_public(str(row[4][0])) for row in found) else "it is not a public address"
+
+
+def guarded_session(*, allow_loopback: bool) -> requests.Session:
+    """A session that looks at the address it is really connected to before it sends anything.
+
+    The name may have been resolved to another address between the check and the connection.
+    """
+    session = requests.Session()
+    adapter = _GuardedAdapter(allow_loopback)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+class NotPublic(OSError):
+    """The connection ended at an address that is not public."""
+
+
+def _checked(connection: Any, sock: socket.socket, allow_loopback: bool) -> socket.socket:
+    peer = str(sock.getpeername()[0])
+    if _public(peer) or (allow_loopback and connection.host.strip("[]") in LOOPBACK):
+        return sock
+    sock.close()
+    raise NotPublic("not a public address")
+
+
+class _GuardedAdapter(HTTPAdapter):
+    def __init__(self, allow_loopback: bool) -> None:
+        self._allow_loopback = allow_loopback
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        allow = self._allow_loopback
+
+        class Plain(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return _checked(self, super()._new_conn(), allow)
+
+        class Secure(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return _checked(self, super()._new_conn(), allow)
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
+def _through_proxy(address: str) -> bool:
+    return select_proxy(address, get_environ_proxies(address)) is not None
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return None
+
+
+def _public(address: str) -> bool:
+    found = _literal(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return found is not None and found.is_global and not found.is_multicast

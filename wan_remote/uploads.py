@@ -1,0 +1,167 @@
+"""Pictures to where a cloud can fetch them; the same picture only once a day."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BadResponse, RemoteError
+from .images import Frame
+from .providers.base import OK, Reply, a_dict, a_text, refusal
+from .providers.gmi import GMI
+from .providers.wavespeed import WaveSpeed
+from .retry import ATTEMPTS, PASSING, ask, no_answer, pause
+from .session import Session
+from .transport import Answer, Lost, refuse_address
+from .transport.api import put
+from .watch import in_thread, sleep
+
+FRESH = 24 * 3600.0  # seconds that an upload is taken to last; the clouds promise seven days
+
+
+async def upload(session: Session, frame: Frame, name: str) -> str:
+    """The public address of a picture.
+
+    Raises:
+        RemoteError: the cloud refuses it, can't be reached, or answers with an address nothing should be sent to.
+    """
+    cache = _Cache(session)
+    if known := cache.get(frame.sha256):
+        return known
+    session.watch.stage(f"uploading the {name} picture to {session.provider.label}")
+    provider = session.provider
+    if isinstance(provider, GMI):
+        address = await _signed(session, frame, provider.upload_ticket(frame.kind), "upload_url", "public_url")
+    else:
+        assert isinstance(provider, WaveSpeed)
+        address = await _to_wavespeed(session, provider, frame, name)
+    cache.put(frame.sha256, address)
+    return address
+
+
+async def _to_wavespeed(session: Session, provider: WaveSpeed, frame: Frame, name: str) -> str:
+    """By a signed address, or where that is not to be had by the older form."""
+    file_name = f"{name}.{frame.kind}"
+    ticket = provider.upload_ticket(file_name, len(frame.data), frame.mime)
+    try:
+        return await _signed(session, frame, ticket, "upload", "download_url")
+    except _NoTickets:
+        pass
+    data = a_dict((await _form(session, provider, frame, file_name)).data)
+    return _public(session, data.get("download_url"))
+
+
+class _NoTickets(RemoteError):
+    """Signed uploads are not offered, or not taken."""
+
+
+async def _signed(session: Session, frame: Frame, ticket: Any, target: str, result: str) -> str:
+    """Ask where to, put it there, and give the address under which it can be fetched. A refused one is renewed."""
+    for _ in range(2):
+        try:
+            data = a_dict((await ask(session, ticket)).data)
+        except RemoteError as error:
+            failed = error
+        else:
+            address = _public(session, data.get(result))
+            place = data.get(target)
+            headers = {"Content-Type": frame.mime}
+            if isinstance(place, Mapping):
+                told = {str(k): str(v) for k, v in a_dict(place.get("headers")).items()}
+                place, headers = place.get("url"), told or headers
+            if await _put(session, _public(session, place), frame, headers):
+                return address
+            continue
+        if type(failed).__name__ == "ModelUnavailable":  # 404: this cloud has no such endpoint
+            raise _NoTickets(str(failed))
+        raise failed
+    raise _NoTickets(f"{session.provider.label} does not take a picture where it says it should go; try again later")
+
+
+async def _put(session: Session, address: str, frame: Frame, headers: Mapping[str, str]) -> bool:
+    """Whether the picture was taken; False for a refusal that a new ticket may heal."""
+
+    def work(stop: threading.Event) -> Answer | Lost:
+        return put(address, frame.data, headers)
+
+    for attempt in range(ATTEMPTS):
+        found = await in_thread(work, session.watch)
+        if isinstance(found, Answer) and found.status in (200, 201, 204):
+            return True
+        if isinstance(found, Answer) and found.status not in PASSING:
+            return False
+        if isinstance(found, Lost) and attempt + 1 == ATTEMPTS:
+            raise no_answer(session, found)
+        await sleep(pause(attempt), session.watch, session.clock)
+    return False
+
+
+async def _form(session: Session, provider: WaveSpeed, frame: Frame, file_name: str) -> Reply:
+    def work(stop: threading.Event) -> Reply | Lost:
+        file = (file_name, frame.data, frame.mime)
+        answer = session.api.call("POST", provider.upload_form, file=file, read=60.0)
+        return answer if isinstance(answer, Lost) else provider.unwrap(answer)
+
+    failed: RemoteError = BadResponse(f"{provider.label} took no picture")
+    for attempt in range(ATTEMPTS):
+        found = await in_thread(work, session.watch)
+        if isinstance(found, Reply):
+            if found.status == OK:
+                return found
+            failed = refusal(provider, found, session.secret)
+            if found.status not in PASSING:
+                raise failed
+        else:
+            failed = no_answer(session, found)
+        await sleep(pause(attempt), session.watch, session.clock)
+    raise failed
+
+
+def _public(session: Session, address: object) -> str:
+    why = refuse_address(address, allow_loopback=session.allow_loopback)
+    if why is not None:
+        raise BadResponse(f"{session.provider.label} names a place for a picture that can't be used: {why}")
+    return str(address)
+
+
+class _Cache:
+    """Hash of a picture to its address, a day long. Addresses with a query may be signed and are not kept."""
+
+    def __init__(self, session: Session) -> None:
+        self._path: Path = session.folders.state / "uploads.json"
+        self._scope = f"{session.provider.name} {session.secret.scope} "
+        self._now = session.clock.time()
+
+    def get(self, digest: str) -> str | None:
+        row = a_dict(self._read().get(self._scope + digest))
+        at = row.get("at")
+        fresh = isinstance(at, int | float) and 0 <= self._now - at < FRESH
+        return a_text(row.get("url")) or None if fresh else None
+
+    def put(self, digest: str, address: str) -> None:
+        if "?" in address:
+            return
+        rows = {
+            key: row
+            for key, row in self._read().items()
+            if isinstance(a_dict(row).get("at"), int | float) and self._now - row["at"] < FRESH
+        }
+        rows[self._scope + digest] = {"url": address, "at": self._now}
+        temporary = self._path.with_suffix(f".tmp-{os.getpid()}-{threading.get_ident()}")
+        with contextlib.suppress(OSError):  # an upload more is no harm
+            temporary.write_text(json.dumps(rows), "utf-8")
+            os.replace(temporary, self._path)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return a_dict(json.loads(self._path.read_text("utf-8")))
+        except (OSError, ValueError, RecursionError):
+            return {}
+
+
+__all__ = ["upload"]

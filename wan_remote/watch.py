@@ -1,0 +1,124 @@
+"""How a run tells the outside what it is doing and asks whether to go on, while its blocking work is done elsewhere.
+
+Requests run in threads of our own and not in the event loop's: a host that runs one loop a prompt waits for the loop's
+threads at its end, so that a hanging connection would hold up a prompt that was stopped long ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from .clock import Clock
+from .errors import Interrupted
+
+T = TypeVar("T")
+SLICE = 0.2  # seconds between two looks at the stop button
+MOST_THREADS = 16
+
+
+class Watch:
+    """What a host fills in; this one shows nothing and is never stopped."""
+
+    def interrupted(self) -> bool:
+        """Whether the user pressed stop. Called every 0.2 seconds at least."""
+        return False
+
+    def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """What is being done, in words, and how much of it if that is known."""
+
+
+class _Workers:
+    """A few threads that end with the program, however busy they are."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._idle = 0
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            self._tasks.put((future, work))
+            if self._idle < self._tasks.qsize() and self._threads < MOST_THREADS:
+                self._threads += 1
+                threading.Thread(target=self._serve, name="wan_remote", daemon=True).start()
+        return future
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            future, work = self._tasks.get()
+            with self._lock:
+                self._idle -= 1
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work())
+            except BaseException as error:  # it is the waiting coroutine's to handle
+                future.set_exception(error)
+            del future, work
+
+
+_workers = _Workers()
+
+
+def check(watch: Watch, said: str = "stopped") -> None:
+    """Raise :class:`Interrupted` if the user pressed stop."""
+    if watch.interrupted():
+        raise Interrupted(said)
+
+
+async def sleep(seconds: float, watch: Watch, clock: Clock, said: str = "stopped") -> None:
+    """Wait, and notice a stop within 0.2 seconds. Holds no thread."""
+    end = clock.monotonic() + seconds
+    while True:
+        check(watch, said)
+        left = end - clock.monotonic()
+        if left <= 0:
+            return
+        await clock.sleep(min(SLICE, left))
+
+
+async def in_thread(work: Callable[[threading.Event], T], watch: Watch, said: str = "stopped") -> T:
+    """Run blocking ``work`` in a thread. On stop or cancellation its event is set and it is left to end by itself."""
+    stop = threading.Event()
+    future = asyncio.wrap_future(_workers.submit(lambda: work(stop)))
+    future.add_done_callback(_read)
+    try:
+        while not future.done():
+            await asyncio.wait({future}, timeout=SLICE)
+            if not future.done():
+                check(watch, said)
+        return future.result()
+    finally:
+        stop.set()
+
+
+async def to_the_end(work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread and wait for it whatever happens: what it does must not be cut off from its record.
+
+    A cancellation is passed on afterwards. ``work`` has to bound its own time.
+    """
+    future = asyncio.wrap_future(_workers.submit(work))
+    future.add_done_callback(_read)
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    return future.result()
+
+
+def _read(future: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody waits for any more, so that asyncio does not complain about it."""
+    if not future.cancelled():
+        future.exception()
