@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.wan_remote import fault_table
 from tests.wan_remote.stand_in.client import StandIn
+
+ROWS = pytest.StashKey[list[fault_table.Row]]()
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,23 @@ def stand_in() -> Iterator[StandIn]:
 def cloud(stand_in: StandIn) -> StandIn:
     stand_in.reset()
     return stand_in
+
+
+@pytest.fixture
+def world(cloud, tmp_path, monkeypatch, caplog, request):
+    from tests.wan_remote.world import World
+
+    rows = request.config.stash.setdefault(ROWS, [])
+    yield (made := World(cloud=cloud, tmp=tmp_path, monkeypatch=monkeypatch, caplog=caplog, rows=rows))
+    made.close()
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    if os.environ.get("REMOTE_FAULT_TABLE"):
+        fault_table.write(rows, Path(os.environ["REMOTE_FAULT_TABLE"]))
+    if terminalreporter.hasopt("A"):
+        terminalreporter.section("faults and what became of them")
+        terminalreporter.write(fault_table.text(rows))

@@ -6,10 +6,12 @@ answer    ``status``, ``headers`` and ``json`` / ``text`` / ``fill`` bytes of fi
           with ``accept`` the request is carried out nevertheless
 edit      the documented answer with fields ``put`` (dotted path -> value) or taken away (``drop``)
 reset     the connection is reset: ``when`` = before (the body was read), half (of the body was read), after
+hold      nothing is read for ``seconds``, then the connection is reset
 hang      the request is read, then nothing for ``seconds``, then the connection closes
 delay     answered as documented, ``seconds`` late
 cut       the answer ends after ``keep`` bytes; ``length`` keeps the Content-Length, else the connection just ends
 drip      the answer comes ``step`` bytes at a time, ``seconds`` apart
+no_range  the whole file, whatever range was asked for
 endless   a chunked body that never ends (up to ``fill`` bytes)
 body      the documented answer with other ``headers`` and body: ``text``, or the clip without index (``cut_moov``)
 """

@@ -18,6 +18,7 @@ class Request:
     headers: dict[str, str]  # lower-case names
     body: bytes = b""
     raw_path: str = ""
+    proxied: bool = False  # the client sent it as to a proxy
 
     def json(self) -> Any:
         return json.loads(self.body.decode("utf-8"))
@@ -34,6 +35,7 @@ class Request:
             "path": self.path,
             "raw_path": self.raw_path,
             "query": self.query,
+            "proxied": self.proxied,
             "headers": dict(self.headers),
             "size": len(self.body),
             "sha256": hashlib.sha256(self.body).hexdigest(),

@@ -69,13 +69,16 @@ class Handler(BaseHTTPRequestHandler):
         request = self.request_head()
         route, endpoint, names = self.route(request)
         fault = state.next_fault(route)
-        if fault and fault.kind == "reset" and fault.when == "before":
+        if fault and (fault.kind == "hold" or (fault.kind == "reset" and fault.when == "before")):
             state.remember(route, request, fault)
+            time.sleep(fault.seconds)
             return self.reset()
         request.body = self.read_body(half=bool(fault and fault.kind == "reset" and fault.when == "half"))
         record = state.remember(route, request, fault)
         if request.port == "storage":
             storage.watch(state, request)
+        if fault and fault.kind == "no_range":
+            request.headers.pop("range", None)
         answer = Answer()
         if fault is None or fault.carries_out:
             answer = self.carry_out(state, route, endpoint, request, names)
@@ -86,10 +89,12 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
 
     def request_head(self) -> Request:
-        split = urlsplit(self.path)
+        split = urlsplit(self.path)  # a client with a proxy names the whole address
+        port = "storage" if split.port == self.server.servers.ports["storage"] else self.server.port_name
+        raw = self.path[self.path.index(split.path) :] if split.netloc else self.path
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(split.query, keep_blank_values=True))
-        return Request(self.server.port_name, self.command, split.path, query, headers, raw_path=self.path)
+        return Request(port, self.command, split.path, query, headers, raw_path=raw, proxied=bool(split.netloc))
 
     def route(self, request: Request) -> tuple[str, Any, list[str]]:
         for port, method, pattern, name, endpoint in ROUTES:
@@ -122,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         kind = fault.kind if fault else ""
         try:
             if fault is None:
+                self.write(answer)
+            elif kind == "no_range":
                 self.write(answer)
             elif kind == "answer":
                 self.write(fault.own_answer())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -55,17 +56,17 @@ class Job:
 
 def image_facts(data: bytes, field_name: str) -> dict[str, Any]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return {
-                "format": image.format,
-                "mode": image.mode,
-                "size": list(image.size),
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
+        return _facts(data)
     except Exception as error:
         raise Refused(400, f"invalid payload parameters: {field_name} is no image ({type(error).__name__})") from None
+
+
+@functools.lru_cache(64)
+def _facts(data: bytes) -> dict[str, Any]:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        told = {"format": image.format, "mode": image.mode, "size": list(image.size)}
+    return {**told, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 class State:
@@ -180,6 +181,9 @@ class State:
             for provider, plans in body.get("plans", {}).items():
                 self.plans[provider] += plans
             self.always.update(body.get("always", {}))
+            if "finish" in body:
+                for job in self.jobs.values():
+                    job.steps = [body["finish"]]
             for route, script in body.get("faults", {}).items():
                 self.faults[route] = [Fault(**entry) for entry in script]
             if "chaos" in body:

@@ -1,0 +1,262 @@
+"""Both providers' documents, word for word: what is sent, where, with which headers, and what is read back."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.wan_remote.fault_case import GMI, WAVESPEED
+from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY
+from tests.wan_remote.world import picture
+
+MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
+
+
+def sent(world, route: str) -> dict[str, Any]:
+    [record] = world.cloud.records(route, full=True)
+    return record
+
+
+def test_gmi_submission_word_for_word(world):
+    request = world.gmi(prompt="A beautiful sunset, \u7eb8\u9e64", video_length=10, prompt_extend=True, seed=2147483647)
+    assert world.run(request).end == "result"
+    record = sent(world, "gmi.submit")
+    assert (record["method"], record["raw_path"]) == ("POST", "/apikey/requests")
+    assert record["headers"]["authorization"] == f"Bearer {GMI_KEY}"
+    assert record["headers"]["content-type"] == "application/json"
+    body = record["json"]
+    first, last = body["payload"].pop("first_frame_image"), body["payload"].pop("last_frame_image")
+    assert body == {
+        "model": MODEL,
+        "payload": {
+            "prompt": "A beautiful sunset, \u7eb8\u9e64",
+            "video_length": 10,
+            "prompt_extend": True,
+            "seed": 2147483647,
+        },
+    }
+    assert base64.b64decode(first, validate=True).startswith(b"\x89PNG")
+    assert first != last
+    [job] = world.cloud.jobs()
+    assert [image["size"] for image in job["images"]] == [[1280, 720], [1280, 720]]
+    assert {image["mode"] for image in job["images"]} == {"RGB"}
+
+
+def test_gmi_defaults(world):
+    assert world.run(world.gmi(seed=0)).end == "result"
+    payload = sent(world, "gmi.submit")["json"]["payload"]
+    assert (payload["video_length"], payload["prompt_extend"], payload["seed"]) == (5, False, 0)
+
+
+def test_gmi_status_is_read_where_the_document_says(world):
+    outcome = world.run(world.gmi())
+    paths = {record["raw_path"] for record in world.cloud.records("gmi.status")}
+    assert paths == {f"/apikey/requests/{outcome.value.request_id}"}
+
+
+def test_wavespeed_submission_word_for_word(world):
+    request = world.wavespeed(
+        prompt="glass flower blossom",
+        negative_prompt="blurry",
+        duration=10,
+        size="720*1280",
+        num_inference_steps=40,
+        guidance_scale=7.5,
+        seed=42,
+        enable_safety_checker=False,
+    )
+    assert world.run(request).end == "result"
+    record = sent(world, "wavespeed.submit")
+    assert (record["method"], record["raw_path"]) == ("POST", "/api/v3/wavespeed-ai/wan-flf2v")
+    assert record["headers"]["authorization"] == f"Bearer {WAVESPEED_KEY}"
+    assert record["headers"]["content-type"] == "application/json"
+    body = record["json"]
+    first, last = body.pop("first_image"), body.pop("last_image")
+    assert body == {
+        "prompt": "glass flower blossom",
+        "negative_prompt": "blurry",
+        "duration": 10,
+        "size": "720*1280",
+        "num_inference_steps": 40,
+        "guidance_scale": 7.5,
+        "seed": 42,
+        "enable_safety_checker": False,
+    }
+    assert first.startswith(world.cloud.storage + "/uploads/")
+    assert first != last
+    assert [image["size"] for image in world.cloud.jobs()[0]["images"]] == [[720, 1280], [720, 1280]]
+
+
+def test_wavespeed_defaults(world):
+    assert world.run(world.wavespeed(prompt="", seed=1)).end == "result"
+    body = sent(world, "wavespeed.submit")["json"]
+    told = {name: value for name, value in body.items() if name not in ("first_image", "last_image")}
+    assert told.pop("prompt", "") == ""
+    assert told == {
+        "negative_prompt": "",
+        "duration": 5,
+        "size": "832*480",
+        "num_inference_steps": 30,
+        "guidance_scale": 5,
+        "seed": 1,
+        "enable_safety_checker": True,
+    }
+
+
+def test_wavespeed_result_is_read_where_the_document_says(world):
+    outcome = world.run(world.wavespeed())
+    paths = {record["raw_path"] for record in world.cloud.records("wavespeed.result")}
+    assert paths == {f"/api/v3/predictions/{outcome.value.request_id}/result"}
+
+
+@pytest.mark.parametrize("video_length", [5, 10])
+@pytest.mark.parametrize("seed", [0, 2147483647])
+def test_every_corner_of_gmi_is_taken(world, video_length, seed):
+    assert world.run(world.gmi(video_length=video_length, seed=seed)).end == "result"
+
+
+@pytest.mark.parametrize("size", ["832*480", "480*832", "1280*720", "720*1280"])
+def test_every_size_of_wavespeed_is_taken_and_its_frames_fit(world, size):
+    assert world.run(world.wavespeed(size=size)).end == "result"
+    width, height = map(int, size.split("*"))
+    assert [image["size"] for image in world.cloud.jobs()[0]["images"]] == [[width, height]] * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{"duration": seconds} for seconds in range(5, 11)],
+        {"num_inference_steps": 1},
+        {"guidance_scale": 0},
+        {"guidance_scale": 20.0},
+        {"seed": 2147483647},
+    ],
+    ids=str,
+)
+def test_every_edge_of_wavespeed_is_taken(world, changes):
+    assert world.run(world.wavespeed(**changes)).end == "result"
+    body = sent(world, "wavespeed.submit")["json"]
+    assert {name: body[name] for name in changes} == changes
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_frames_are_fitted_as_told(world, fit):
+    wide = picture(4, height=40, width=200)
+    assert world.run(world.gmi(first=wide, fit=fit)).end == "result"
+    assert world.cloud.jobs()[0]["images"][0]["size"] == [1280, 720]
+
+
+def test_result_tells_what_it_is(world):
+    outcome = world.run(world.gmi(seed=5))
+    [job] = world.cloud.jobs()
+    result = outcome.value
+    assert (result.provider, result.request_id, result.seed, result.resumed) == ("gmi", job["id"], 5, False)
+    assert result.sha256 == job["sha256"]
+    assert result.path.is_relative_to(world.output)
+    assert result.path.stat().st_size == job["size"]
+
+
+# the command line
+
+
+@pytest.mark.parametrize("provider", [GMI, WAVESPEED])
+def test_generate_writes_the_file_and_tells_the_id(world, provider):
+    world.cloud.always(provider, {GMI: "success", WAVESPEED: "completed"}[provider])
+    done = world.command(provider)
+    assert done.returncode == 0, done.stderr
+    [path] = world.output.rglob("*.mp4")
+    [job] = world.cloud.jobs()
+    assert job["id"] in done.stdout + done.stderr
+    assert str(path) in done.stdout
+    world.assert_no_key(done.stdout + done.stderr)
+
+
+def test_command_line_reads_the_account(world):
+    world.cloud.always(GMI, "success")
+    assert world.run(world.gmi()).end == "result"
+    job = world.cloud.jobs()[0]["id"]
+    for arguments, word in [
+        (["gmi", "list"], job),
+        (["gmi", "models"], "other-model-1"),
+        (["gmi", "model"], "First-last-frame"),
+        (["gmi", "status", job], "succe"),
+        (["wavespeed", "balance"], "12.5"),
+        (["wavespeed", "models"], "wavespeed-ai/wan-flf2v"),
+        (["wavespeed", "price"], "0.3"),
+    ]:
+        done = world.cli(*arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert word in done.stdout, (arguments, done.stdout)
+        world.assert_no_key(done.stdout + done.stderr)
+    assert sent(world, "gmi.list")["query"] == {"model_id": MODEL}
+    assert sent(world, "gmi.model")["raw_path"] == f"/apikey/models/{MODEL}"
+    assert sent(world, "wavespeed.price")["json"]["model_id"] == "wavespeed-ai/wan-flf2v"
+
+
+def test_command_line_lists_wavespeed(world):
+    assert world.run(world.wavespeed()).end == "result"
+    done = world.cli("wavespeed", "list")
+    assert done.returncode == 0, done.stderr
+    assert world.cloud.jobs()[0]["id"] in done.stdout
+    body = sent(world, "wavespeed.list")["json"]
+    assert body["page"] == 1
+    assert 1 <= body["page_size"] <= 100
+
+
+@pytest.mark.parametrize("provider", [GMI, WAVESPEED])
+def test_command_line_fetches_a_job_of_somebody_else(world, provider):
+    world.cloud.always(provider, {GMI: "success", WAVESPEED: "completed"}[provider])
+    assert world.run(world.request(provider)).end == "result"
+    job = world.cloud.jobs()[0]
+    other = world.tmp / "other"
+    done = world.cli(provider, "fetch", job["id"], state=other / "state", output=other / "output")
+    assert done.returncode == 0, done.stderr
+    [path] = (other / "output").rglob("*.mp4")
+    assert path.stat().st_size == job["size"]
+    assert world.cloud.posts() == 1
+
+
+def test_command_line_shows_the_journal(world):
+    outcome = world.run(world.gmi())
+    done = world.cli("jobs")
+    assert done.returncode == 0, done.stderr
+    assert outcome.value.request_id in done.stdout
+    world.assert_no_key(done.stdout)
+
+
+@pytest.mark.parametrize("provider", [GMI, WAVESPEED])
+@pytest.mark.parametrize("job", ["no-such-job", "../../models", "a b"])
+def test_command_line_refuses_an_id_that_is_none(world, provider, job):
+    done = world.cli(provider, "fetch", job)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(record["route"] != f"{provider}.models" for record in world.cloud.records())
+
+
+def test_command_line_refuses_an_id_of_the_other_cloud(world):
+    assert world.run(world.gmi()).end == "result"
+    done = world.cli("wavespeed", "fetch", world.cloud.jobs()[0]["id"])
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_command_line_without_a_key_says_where_to_put_it(world):
+    done = world.cli("gmi", "list", environment={"GMI_API_KEY": ""})
+    assert done.returncode == 1
+    assert "GMI_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["gmi"], ["nowhere", "list"], ["gmi", "generate"], []], ids=str)
+def test_command_line_wrong_use(world, arguments):
+    assert world.cli(*arguments, plain=True).returncode == 2
+
+
+def test_command_line_wrong_value_is_refused_before_paying(world):
+    done = world.command(WAVESPEED, "--size", "1280x720")
+    assert done.returncode in (1, 2)
+    assert "1280*720" in done.stderr
+    assert world.cloud.records() == []
