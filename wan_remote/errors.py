@@ -1,7 +1,8 @@
 """What can go wrong with a clip made in a cloud, each in one line for the person in front of the graph.
 
-No message holds a key, a signed address or picture data: text from outside goes through :func:`wan_remote.redact.redact`
-first, and nothing is raised from inside the HTTP library's own exceptions, which hold headers and addresses.
+No message holds a key, a signed address or picture data: text from outside goes through
+:func:`wan_remote.redact.redact` first, and nothing is raised from inside the HTTP library's own exceptions, which hold
+headers and addresses.
 """
 
 from __future__ import annotations

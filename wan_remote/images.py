@@ -65,7 +65,7 @@ def encode(pixels: np.ndarray, budget: int, name: str) -> Frame:
     image, size = Image.fromarray(pixels), 0
     for kind, quality in LADDER:
         out = io.BytesIO()
-        options = {} if quality is None else {"quality": quality, "subsampling": 0, "optimize": True}
+        options = {} if quality is None else {"quality": quality, "subsampling": 0}
         image.save(out, kind, **options)
         size = out.tell()
         if size <= budget:

@@ -19,7 +19,7 @@ from .clock import Clock
 from .errors import BadResponse, InvalidRequest, ResultExpired, StorageError
 from .images import Frame, encode, fingerprint, fitted
 from .job import Job, safe_id
-from .journal import FETCHED, INTENT, OVER, SUBMITTED, Entry
+from .journal import DONE, FETCHED, INTENT, OVER, SUBMITTED, Entry
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
 from .polling import still_going, wait
@@ -76,7 +76,8 @@ async def run(
         clock: time.
         keys: where API keys are.
         wait_seconds: patience for the cloud; running out of it loses nothing.
-        new: make another clip even if there is a finished one of the same inputs. One under way is waited for.
+        new: make and pay for another clip though these inputs have a finished one, or one that was perhaps
+            submitted. One that is known to be under way is waited for.
 
     Raises:
         RemoteError: see :mod:`wan_remote.errors`; the message says what to do.
@@ -96,7 +97,7 @@ async def run(
         entry = session.journal.read(name)
         if entry is None:
             entry = _new_entry(session, request, name, fingerprint(first), fingerprint(last))
-        elif new and (entry.state == FETCHED or entry.state in OVER):
+        elif new and entry.state not in (SUBMITTED, DONE):
             session.journal.archive(entry)
             entry = _new_entry(session, request, name, fingerprint(first), fingerprint(last))
         elif entry.state in OVER:  # the same inputs are a new job, and a random seed is drawn anew

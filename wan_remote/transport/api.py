@@ -7,14 +7,16 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from ..keys import Secret
 
@@ -118,7 +120,12 @@ class Api:
     def __init__(self, base: str, secret: Secret, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
         self.secret = secret
-        self._headers = {"Accept": "application/json", "User-Agent": AGENT, **(headers or {})}
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # the body is read as it comes
+            "User-Agent": AGENT,
+            **(headers or {}),
+        }
 
     def call(
         self,
@@ -185,7 +192,7 @@ def exchange(
             )  # fmt: skip
             with response:
                 body = _read(response, began + 2 * read)
-    except (requests.RequestException, OSError, ValueError, UnicodeError) as error:
+    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
         return _classify(error)
     if isinstance(body, Lost):
         return body
@@ -195,7 +202,7 @@ def exchange(
 def _read(response: requests.Response, deadline: float) -> bytes | None | Lost:
     """The body; None if it is too large. A body that drips for ever is given up, whatever the pauses in it."""
     parts, size = [], 0
-    for part in response.iter_content(2**16):
+    for part in pieces(response):
         parts.append(part)
         size += len(part)
         if size > MOST_BYTES:
@@ -203,6 +210,14 @@ def _read(response: requests.Response, deadline: float) -> bytes | None | Lost:
         if time.monotonic() > deadline:
             return Lost(failure=Failure.LOST, why="the answer took too long")
     return b"".join(parts)
+
+
+def pieces(response: requests.Response, most: int = 2**16) -> Iterator[bytes]:
+    """The body as it comes in. The HTTP library's own pieces wait until they are full, however slowly they fill."""
+    raw = response.raw
+    read: Callable[[int], bytes] = getattr(raw, "read1", None) or raw._fp.read1
+    while piece := read(most):
+        yield piece
 
 
 def _classify(error: BaseException) -> Lost:

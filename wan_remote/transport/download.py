@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urljoin
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from ..container import why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
-from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of
+from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of, pieces
 from .guard import NotPublic, guarded_session, refuse_address
 
 MOST_BYTES = 2**30
@@ -118,7 +120,7 @@ def _attempt(
                 return _store(found, part, have, state, stop, on_bytes)
     except NotPublic:
         return BadDownload("the video lies at an address that is not public; nothing was fetched")
-    except (requests.RequestException, UnicodeError) as error:
+    except (requests.RequestException, HTTPError, HTTPException, ConnectionError, TimeoutError, UnicodeError) as error:
         if _wraps(error, NotPublic):
             return BadDownload("the video lies at an address that is not public; nothing was fetched")
         if isinstance(error, requests.exceptions.SSLError):
@@ -185,8 +187,9 @@ def _copy(
     response: requests.Response, part: Path, at: int, state: _State, stop: threading.Event, on_bytes: OnBytes
 ) -> RemoteError | None:
     began, got, host = time.monotonic(), 0, host_of(response.url)
+    response.raw.enforce_content_length = False  # it would throw away what came before the cut; counted below
     with part.open("ab" if at else "wb") as file:
-        for piece in response.iter_content(PIECE):
+        for piece in pieces(response, PIECE):
             if stop.is_set():
                 raise Interrupted("stopped")
             file.write(piece)
