@@ -163,7 +163,8 @@ def test_result_tells_what_it_is(world):
 
 @pytest.mark.parametrize("provider", [GMI, WAVESPEED])
 def test_generate_writes_the_file_and_tells_the_id(world, provider):
-    world.cloud.always(provider, {GMI: "success", WAVESPEED: "completed"}[provider])
+    done_word = {GMI: "success", WAVESPEED: "completed"}[provider]
+    world.cloud.plan(provider, {"status": done_word, "at_submit": True}, done_word)
     done = world.command(provider)
     assert done.returncode == 0, done.stderr
     [path] = world.output.rglob("*.mp4")
@@ -227,7 +228,7 @@ def test_command_line_shows_the_journal(world):
 
 
 @pytest.mark.parametrize("provider", [GMI, WAVESPEED])
-@pytest.mark.parametrize("job", ["no-such-job", "../../models", "a b"])
+@pytest.mark.parametrize("job", ["", "../../models", "a b", "x" * 300])
 def test_command_line_refuses_an_id_that_is_none(world, provider, job):
     done = world.cli(provider, "fetch", job)
     assert done.returncode == 1
@@ -236,11 +237,23 @@ def test_command_line_refuses_an_id_that_is_none(world, provider, job):
     assert all(record["route"] != f"{provider}.models" for record in world.cloud.records())
 
 
-def test_command_line_refuses_an_id_of_the_other_cloud(world):
+@pytest.mark.parametrize("provider", [GMI, WAVESPEED])
+def test_an_id_that_does_not_exist_is_told_soon(world, provider):
+    """Only a job taken a moment ago may be unknown to its cloud for a while."""
+    outcome = world.fetch(provider, "no-such-job")
+    name = f"{provider}: an id that does not exist is fetched"
+    world.check("control", name, outcome, end="JobGone", posts=0, accepted=0, journal=None)
+    assert "no-such-job" in str(outcome.error)
+    assert world.clock.elapsed < 5
+
+
+def test_an_id_of_the_other_cloud_is_refused_unasked(world):
     assert world.run(world.gmi()).end == "result"
-    done = world.cli("wavespeed", "fetch", world.cloud.jobs()[0]["id"])
-    assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1
+    asked = len(world.cloud.records())
+    outcome = world.fetch(WAVESPEED, world.cloud.jobs()[0]["id"])
+    name = "wavespeed: an id of the other cloud is fetched"
+    world.check("control", name, outcome, end="InvalidRequest", posts=1, says=("gmi",), journal=None)
+    assert len(world.cloud.records()) == asked
 
 
 def test_command_line_without_a_key_says_where_to_put_it(world):

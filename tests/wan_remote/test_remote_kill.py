@@ -49,7 +49,7 @@ def test_killed_after_the_intent_before_the_cloud_read_anything(world):
     assert world.states() == ["intent"]
     assert world.cloud.accepted() == 0
     world.age_journal(300)
-    world.cloud.always(GMI, "success")
+    world.cloud.plan(GMI, {"status": "success", "at_submit": True}, "success")
     rerun(world, GMI)
     assert world.cloud.accepted() == 1
 
@@ -77,7 +77,7 @@ def test_killed_while_polling(world):
     world.cloud.plan(GMI, "queued", "processing", "success")
     world.cloud.faults("gmi.status", {"kind": "delay", "seconds": 20.0})
     kill_at(world, GMI, lambda: world.cloud.records("gmi.status"))
-    world.cloud.faults("gmi.status")
+    world.cloud.control(faults={"gmi.status": []}, finish="success")
     rerun(world, GMI)
     assert (world.cloud.posts(), world.cloud.accepted()) == (1, 1)
 
@@ -101,5 +101,6 @@ def test_stopped_by_the_keyboard_and_run_again(world):
     assert process.returncode not in (0, -signal.SIGINT)
     assert "Traceback" not in err
     assert world.cloud.jobs()[0]["id"] in out + err
+    world.cloud.control(finish="success")
     rerun(world, GMI)
     assert (world.cloud.posts(), world.cloud.accepted()) == (1, 1)

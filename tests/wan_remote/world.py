@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -17,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import wan_remote
 from tests.wan_remote.clocks import FakeClock, FastClock
 from tests.wan_remote.fault_case import GMI, Case
 from tests.wan_remote.fault_table import Row
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn
+from wan_remote.cli import main
 from wan_remote.keys import Keys
 from wan_remote.providers.gmi import GMI as GMICloud
 from wan_remote.transport import Api
@@ -78,6 +85,15 @@ class Outcome:
             shown += traceback.format_exception(self.error)
             shown += [str(error) + repr(error.args) for error in chain(self.error)]
         return "\n".join(shown)
+
+
+@dataclass
+class Told:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 def chain(error: BaseException | None) -> Iterable[BaseException]:
@@ -218,6 +234,18 @@ class World:
         outcome.lines = watch.lines + [record.getMessage() for record in new]
         return outcome
 
+    def fetch(self, provider: str, request_id: str, **more: Any) -> Outcome:
+        """Collect a job by its id."""
+        folders = wan_remote.Folders(state=more.pop("state", self.state), output=more.pop("output", self.output))
+        outcome, start = Outcome(), time.monotonic()
+        collecting = wan_remote.fetch(provider, request_id, folders=folders, clock=self.clock, keys=self.keys, **more)
+        try:
+            outcome.value = asyncio.run(collecting)
+        except Exception as error:
+            outcome.error = error
+        outcome.seconds = time.monotonic() - start
+        return outcome
+
     def run_all(self, requests: list[Any], at_once: int = 1000) -> list[Outcome]:
         async def one(request: Any, gate: asyncio.Semaphore) -> Outcome:
             watch, outcome = TestWatch(), Outcome()
@@ -257,6 +285,61 @@ class World:
             return [str(json.loads(path.read_text("utf-8"))["state"]) for path in self.entries()]
         except (OSError, ValueError):
             return []  # it is being written
+
+    def age_journal(self, seconds: float) -> None:
+        """As if each entry had been written that much earlier."""
+        for path in self.entries():
+            row = json.loads(path.read_text("utf-8"))
+            for name in ("intent_at", "submitted_at", "ended_at"):
+                row[name] = max(0.0, row[name] - seconds)
+            path.write_text(json.dumps(row))
+
+    # the command line
+
+    def generate(self, provider: str, *more: str) -> list[str]:
+        """The arguments that make a clip."""
+        paths = []
+        for number, name in enumerate(("first", "last"), 1):
+            path = self.tmp / f"{name}.png"
+            Image.fromarray(picture(number)).save(path)
+            paths += [f"--{name}", str(path)]
+        words = ["--prompt", "a paper crane unfolds", "--seed", "7"]
+        places = ["--state", str(self.state), "--output", str(self.output)]
+        return [provider, "generate", *paths, *words, *places, *more]
+
+    def command(self, provider: str, *more: str) -> Told:
+        return self.cli(*self.generate(provider, *more), plain=True)
+
+    def cli(
+        self,
+        *arguments: str,
+        plain: bool = False,
+        state: Path | None = None,
+        output: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Told:
+        """The command line in this process; ``plain`` adds no folders."""
+        given = list(arguments)
+        if not plain:
+            given += ["--state", str(state or self.state)]
+            if "fetch" in given:
+                given += ["--output", str(output or self.output)]
+        out, err = io.StringIO(), io.StringIO()
+        with self.monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
+            try:
+                status = main(given)
+            except SystemExit as error:
+                status = int(error.code or 0)
+        return Told(status, out.getvalue(), err.getvalue())
+
+    def popen(self, provider: str, *more: str) -> subprocess.Popen[str]:
+        """The command line in a process of its own, to be killed."""
+        command = [sys.executable, "-m", "wan_remote", *self.generate(provider, *more)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.tmp, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     # checks
 
@@ -320,8 +403,6 @@ class World:
         assert outcome.seconds < within
 
     def assert_right_file(self, outcome: Outcome) -> None:
-        import hashlib
-
         jobs = {job["id"]: job for job in self.cloud.jobs()}
         data = Path(outcome.value.path).read_bytes()
         assert hashlib.sha256(data).hexdigest() == jobs[outcome.value.request_id]["sha256"] == outcome.value.sha256
