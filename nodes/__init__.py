@@ -7,14 +7,18 @@ does tensors, ``sockets.py`` and the files it names hold what travels on the wir
 from __future__ import annotations
 
 from . import host
+from .account import WanFLF2VAccount
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
+from .fetch_result import WanFLF2VFetchResult
+from .gmi import WanFLF2VGMI
 from .load_model import WanFLF2VLoadModel
 from .load_pipeline import WanFLF2VLoadPipeline
 from .load_vae import WanFLF2VLoadVAE
 from .local import WanFLF2VLocal
 from .lora import WanFLF2VLoRA
 from .sampler import WanFLF2VSampler
+from .wavespeed import WanFLF2VWaveSpeed
 
 NODES = (
     WanFLF2VLoadPipeline,
@@ -25,6 +29,10 @@ NODES = (
     WanFLF2VSampler,
     WanFLF2VDecode,
     WanFLF2VLocal,
+    WanFLF2VGMI,
+    WanFLF2VWaveSpeed,
+    WanFLF2VFetchResult,
+    WanFLF2VAccount,
 )
 
 

@@ -26,7 +26,7 @@ import latent_preview
 import node_helpers
 import torch
 from comfy.weight_adapter.lora import LoRAAdapter
-from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io
+from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io, ui
 from comfy_execution.utils import get_executing_context
 
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
@@ -36,6 +36,8 @@ ClipVisionOutput = comfy.clip_vision.Output
 
 PACK = Path(__file__).resolve().parent.parent
 MODEL_FOLDER = "wan_flf2v"  # models/wan_flf2v, beside the models/diffusers that ComfyUI has
+RESULTS = "wan_flf2v"  # output/wan_flf2v: what clouds made; the temp folder would be emptied at the next start
+PRIVATE = "wan_flf2v"  # user/__wan_flf2v: ComfyUI serves nothing from there
 BUNDLED = "nano (bundled)"
 PIPELINE_MARKS = ("model_index.json", "Wan2.1_VAE.pth")  # diffusers layout, official layout
 
@@ -88,6 +90,19 @@ def model_path(kind: str, name: str) -> Path | None:
     """Where the file of that name is; None if ComfyUI does not list it, so that no other path gets in."""
     path = folder_paths.get_full_path(kind, name) if name in folder_paths.get_filename_list(kind) else None
     return None if path is None else Path(path)
+
+
+# -- folders of clips from clouds ------------------------------------------------------------------------
+
+
+def private_folder() -> Path:
+    """Where keys and the journal are kept: no HTTP route of the host reaches it."""
+    return Path(folder_paths.get_system_user_directory(PRIVATE))
+
+
+def results_folder() -> Path:
+    """Where downloaded clips are kept, inside the output folder."""
+    return Path(folder_paths.get_output_directory()) / RESULTS
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -240,18 +255,34 @@ def stop_if_asked() -> None:
     management.throw_exception_if_processing_interrupted()
 
 
-def progress_bar(total: int) -> Callable[[int, Any], None]:
-    """``show(done, preview)`` for the running node; ``preview`` is what :func:`previewer` gave, or None."""
-    bar = comfy.utils.ProgressBar(total)
+def stop_asked() -> bool:
+    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :func:`stopped`."""
+    return management.processing_interrupted()
+
+
+def stopped() -> BaseException:
+    """The host's own interruption, to raise."""
+    return management.InterruptProcessingException()
+
+
+def running_node() -> str | None:
+    """The id of the node that runs here; threads of one's own do not know it."""
+    context = get_executing_context()
+    return None if context is None else context.node_id
+
+
+def progress_bar(total: int, node: str | None = None) -> Callable[[int, Any], None]:
+    """``show(done, preview)`` for a node, by default the running one; ``preview`` is :func:`previewer`'s, or None."""
+    bar = comfy.utils.ProgressBar(total, node_id=node)
     return lambda done, preview: bar.update_absolute(done, total, preview)
 
 
-def show_text(text: str) -> None:
-    """A line on the running node; nothing where no node runs or the host can't show one."""
+def show_text(text: str, node: str | None = None) -> None:
+    """A line on a node, by default the running one; nothing where none runs or the host can't show one."""
     module = sys.modules.get("server")  # never imported from here: outside a running server there is none
-    context, server = get_executing_context(), getattr(getattr(module, "PromptServer", None), "instance", None)
-    if context is not None and server is not None and hasattr(server, "send_progress_text"):
-        server.send_progress_text(text, context.node_id)
+    node, server = node or running_node(), getattr(getattr(module, "PromptServer", None), "instance", None)
+    if node is not None and server is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, node)
 
 
 def previewer(device: torch.device) -> Callable[[torch.Tensor], Any] | None:
@@ -285,6 +316,17 @@ def with_values(conditioning: Any, values: dict[str, Any]) -> Any:
 
 
 VideoFromComponents = InputImpl.VideoFromComponents
+
+
+def video_file(path: Path) -> Any:
+    """``VIDEO`` that is a file: saved again, it is copied and not encoded again."""
+    return InputImpl.VideoFromFile(str(path))
+
+
+def video_preview(path: Path) -> Any:
+    """What shows a file of the output folder on its node."""
+    place = path.relative_to(folder_paths.get_output_directory())
+    return ui.PreviewVideo([ui.SavedResult(place.name, place.parent.as_posix(), io.FolderType.output)])
 
 
 def video_components(images: torch.Tensor, fps: float) -> Any:

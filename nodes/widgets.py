@@ -43,11 +43,12 @@ def fps() -> io.Float.Input:
     return io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second.")
 
 
-def fit() -> io.Combo.Input:
+def fit(*, optional: bool = False) -> io.Combo.Input:
     return io.Combo.Input(
         "fit",
         options=list(FITS),
         default=FITS[0],
+        optional=optional,
         tooltip="What to do with a picture of another aspect: crop covers the video and cuts what hangs over, "
         "pad adds black bars, stretch distorts.",
     )

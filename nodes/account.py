@@ -1,0 +1,50 @@
+"""What a cloud says of one's account."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from ..wan_remote.account import WHAT, account
+from ..wan_remote.providers import PROVIDERS
+from . import host, remote
+from .host import io
+
+
+class WanFLF2VAccount(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VAccount",
+            display_name="Wan FLF2V Account",
+            category=remote.CATEGORY,
+            description="Asks a cloud for requests, models, balance or price, as JSON. Costs nothing.",
+            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "balance", "price"],
+            inputs=[
+                io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud to ask."),
+                io.Combo.Input(
+                    "what",
+                    options=list(WHAT),
+                    default=WHAT[0],
+                    tooltip="requests: made with this key; models, model: what is offered; balance and price: "
+                    "WaveSpeedAI only.",
+                ),
+            ],
+            outputs=[io.String.Output("info", display_name="info")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, provider: str | None) -> bool | str:
+        if provider is not None and provider not in PROVIDERS:
+            return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
+        return (remote.key_problem(provider) if provider else None) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, provider: str, what: str) -> float:
+        """An account changes by itself."""
+        return time.time()
+
+    @classmethod
+    async def execute(cls, provider: str, what: str) -> io.NodeOutput:
+        found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
+        return io.NodeOutput(json.dumps(found, indent=2, ensure_ascii=False))

@@ -1,0 +1,36 @@
+"""A clip that was paid for before, by its id."""
+
+from __future__ import annotations
+
+from ..wan_remote.providers import PROVIDERS
+from . import host, remote
+from .host import io
+
+
+class WanFLF2VFetchResult(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VFetchResult",
+            display_name="Wan FLF2V Fetch Result",
+            category=remote.CATEGORY,
+            description="Downloads what a request made, also one from another machine. Costs nothing.",
+            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "resume", "download"],
+            inputs=[
+                io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud that has it."),
+                io.String.Input("request_id", tooltip="From the node that asked for it, or from Wan FLF2V Account."),
+            ],
+            outputs=remote.outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, request_id: str | None, provider: str | None) -> bool | str:
+        if provider is not None and provider not in PROVIDERS:
+            return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
+        if request_id is not None and not request_id.strip():
+            return "request_id is empty; copy it from the node that asked for the clip, or from Wan FLF2V Account"
+        return (remote.key_problem(provider) if provider else None) or True
+
+    @classmethod
+    async def execute(cls, provider: str, request_id: str) -> io.NodeOutput:
+        return await remote.shown(await remote.collect(provider, request_id))

@@ -1,0 +1,124 @@
+"""What the cloud nodes share: a run of the library under the host's stop button, and its file as IMAGE and VIDEO."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from ..wan_local import video
+from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
+from . import host, widgets
+from .convert import picture
+from .host import io
+
+T = TypeVar("T")
+WAIT = 30  # minutes
+BAR = 1000
+
+
+class NodeWatch(Watch):
+    """Stages as text on the node, bytes on its bar, and the host's stop button. Made where the node runs."""
+
+    def __init__(self) -> None:
+        self._node = host.running_node()
+        self._show = host.progress_bar(BAR, self._node)
+
+    def interrupted(self) -> bool:
+        return host.stop_asked()
+
+    def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        host.show_text(text, self._node)
+        if done is not None and total and not host.stop_asked():
+            self._show(round(BAR * min(done / total, 1.0)), None)
+
+
+def keys() -> Keys:
+    return Keys(folder=host.private_folder())
+
+
+def folders() -> Folders:
+    return Folders(state=host.private_folder(), output=host.results_folder())
+
+
+def key_problem(provider: str) -> str | None:
+    """Why a graph with this cloud can't run here, said before it starts; None if a key is set."""
+    try:
+        keys().resolve(provider)
+    except RemoteError as error:
+        return str(error)
+    return None
+
+
+def pixels(image: Tensor, name: str) -> np.ndarray:
+    """``[H, W, 3]`` uint8 of an IMAGE; of a batch, its first picture, as everywhere in this pack."""
+    return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
+
+
+def minutes() -> io.Int.Input:
+    return io.Int.Input(
+        "wait_minutes",
+        default=WAIT,
+        min=1,
+        max=24 * 60,
+        optional=True,
+        tooltip="Patience. When it runs out the job goes on; queue the same inputs again to keep waiting.",
+    )
+
+
+def seed() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=-1,
+        min=-1,
+        max=2**31 - 1,
+        control_after_generate=True,
+        tooltip="-1 draws one, which is shown on the node. The same inputs with the same seed are paid once.",
+    )
+
+
+def outputs(*more: Any) -> list[Any]:
+    return [
+        io.Image.Output("images", display_name="images"),
+        io.Video.Output("video", display_name="video"),
+        *more,
+    ]
+
+
+async def generate(request: Request, wait_minutes: float) -> Result:
+    """Have a clip made, or pick it up where an earlier run left it."""
+    return await listening(
+        run(request, folders=folders(), watch=NodeWatch(), keys=keys(), wait_seconds=60.0 * wait_minutes)
+    )
+
+
+async def collect(provider: str, request_id: str) -> Result:
+    return await listening(fetch(provider, request_id, folders=folders(), watch=NodeWatch(), keys=keys()))
+
+
+async def listening(work: Awaitable[T]) -> T:
+    """``work`` with the library's stop turned into the host's."""
+    try:
+        return await work
+    except Interrupted as error:
+        said = str(error)
+    host.log.info("%s", said)
+    raise host.stopped()
+
+
+async def shown(result: Result, *more: Any) -> io.NodeOutput:
+    """A result as a node's outputs.
+
+    Frames are always decoded: the host knows what is wired to them, but keeps what a node gave when that changes.
+    """
+    frames, _ = await asyncio.to_thread(video.read, result.path)
+    again = ", not paid for again" if result.resumed else ""
+    host.show_text(f"{result.request_id}, seed {result.seed}{again}" if result.seed >= 0 else result.request_id)
+    images = frames.to(host.result_device())
+    return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
+
+
+CATEGORY = f"{widgets.ROOT}/cloud"

@@ -1,0 +1,90 @@
+"""First picture, last picture and a prompt to a video, made by WaveSpeedAI."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..wan_remote import WaveSpeedRequest
+from . import host, remote, widgets
+from .host import io
+
+
+class WanFLF2VWaveSpeed(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VWaveSpeed",
+            display_name="Wan FLF2V (WaveSpeedAI)",
+            category=remote.CATEGORY,
+            description="Makes a video between two pictures with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
+            "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
+            search_aliases=["wan", "flf2v", "first last frame", "wavespeed", "cloud", "api"],
+            inputs=[
+                *widgets.pictures(),
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between; may be empty."
+                ),
+                io.String.Input(
+                    "negative_prompt", multiline=True, dynamic_prompts=True, tooltip="What to stay away from."
+                ),
+                io.Int.Input("duration", default=5, min=5, max=10, tooltip="Seconds. The price list knows 5 and 10."),
+                io.Combo.Input(
+                    "size",
+                    options=list(WaveSpeedRequest.SIZES),
+                    default=WaveSpeedRequest.SIZES[0],
+                    tooltip="Width and height in pixels; the larger two cost more.",
+                ),
+                io.Int.Input("num_inference_steps", default=30, min=1, max=40, tooltip="Sampling steps."),
+                io.Float.Input(
+                    "guidance_scale",
+                    default=5.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How strictly to follow the prompt.",
+                ),
+                remote.seed(),
+                io.Boolean.Input(
+                    "enable_safety_checker", default=True, tooltip="The cloud's content filter; it may withhold a clip."
+                ),
+                widgets.fit(optional=True),
+                remote.minutes(),
+            ],
+            outputs=remote.outputs(io.String.Output("request_id", display_name="request_id")),
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None) -> bool | str:
+        return remote.key_problem("wavespeed") or True
+
+    @classmethod
+    async def execute(
+        cls,
+        first_image: Tensor,
+        last_image: Tensor,
+        prompt: str,
+        negative_prompt: str,
+        duration: int,
+        size: str,
+        num_inference_steps: int,
+        guidance_scale: float,
+        seed: int,
+        enable_safety_checker: bool,
+        fit: str = "crop",
+        wait_minutes: int = remote.WAIT,
+    ) -> io.NodeOutput:
+        request = WaveSpeedRequest(
+            first=remote.pixels(first_image, "first_image"),
+            last=remote.pixels(last_image, "last_image"),
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            duration=duration,
+            size=size,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            enable_safety_checker=enable_safety_checker,
+            fit=fit,
+        )
+        result = await remote.generate(request, wait_minutes)
+        return await remote.shown(result, result.request_id)
