@@ -70,7 +70,6 @@ class _Waiting:
     empty: int = 0
     slower: float = 1.0
     warned: bool = False
-    unknown_since: float | None = None
 
     async def until_done(self, *, first: bool) -> tuple[Entry, Job]:
         session, said = self.session, still_going(self.session, self.entry)
@@ -151,7 +150,7 @@ class _Waiting:
                 f"{session.provider.label} was asked for {entry.id} and gave another job; it is kept: queue the same "
                 "inputs again"
             )
-        self.failures, self.unknown_since = 0, None
+        self.failures = 0
         self.polls += 1
         if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
             self.empty += 1
@@ -173,12 +172,10 @@ class _Waiting:
         return self._pause(), None
 
     def _not_known(self, found: Reply) -> float:
-        """A job just taken may not be known everywhere at once."""
-        session, entry, now = self.session, self.entry, self.session.clock.monotonic()
-        if self.unknown_since is None:
-            self.unknown_since = now
-        if now - self.unknown_since < NEW:
-            return 5.0
+        """A job just taken may not be known everywhere at once; an older one, or a mistyped id, is not there."""
+        session, entry = self.session, self.entry
+        if 0.0 <= session.clock.time() - entry.submitted_at < NEW:
+            return NEW / 6
         error = JobGone(
             f"{session.provider.label} does not know {entry.id} (any more); queue the same inputs again for a new job"
         )

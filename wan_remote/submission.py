@@ -79,7 +79,7 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
             session.watch.stage(f"{session.provider.label} took it as {found.id}")
             return entry, found
         if isinstance(found, _Nobody):
-            return await reconcile(session, entry)
+            return await reconcile(session, entry, just_sent=True)
         if isinstance(found, _OtherForm):
             form = next(forms, None)
             if form is None:
@@ -172,8 +172,13 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
 # -- looking for a job whose id was lost -----------------------------------------------------------------------------
 
 
-async def reconcile(session: Session, entry: Entry) -> tuple[Entry, Job]:
+async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) -> tuple[Entry, Job]:
     """Find the job of an ``intent`` in the cloud's list and adopt it.
+
+    Args:
+        session: cloud, key, journal.
+        entry: in state ``intent``.
+        just_sent: whether this very run sent it: it is not sent again then, however long that took.
 
     Raises:
         SubmissionUnknown: none or several fit, or the list can't be had.
@@ -196,7 +201,7 @@ async def reconcile(session: Session, entry: Entry) -> tuple[Entry, Job]:
         if "several" in problem:
             break
         age = session.clock.time() - entry.intent_at
-        if age > SEEN_AFTER:
+        if age > SEEN_AFTER and not just_sent:
             raise NotThere("the cloud has no such job")
     raise SubmissionUnknown(
         f"it is not known whether {label} took the submission: {problem}. Nothing was sent a second time; queue the "
