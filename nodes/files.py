@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..wan_local.errors import InputError
+from ..wan_local.errors import InputError, WrongModel
+from ..wan_local.weights import detect
 from . import host
+
+TAKEN_BY = {
+    **dict.fromkeys(detect.LOADABLE, "Load Wan FLF2V Model"),
+    detect.VAE: "Load Wan FLF2V VAE",
+    detect.LORA: "Wan FLF2V LoRA",
+    detect.TEXT_TRANSFORMER: "core's Load Diffusion Model",
+    detect.OTHER_TRANSFORMER: "core's Load Diffusion Model",
+    "a T5 text encoder in transformers' layout": "core's Load CLIP, type wan,",
+    "the umT5 text encoder of the official release": "Load Wan FLF2V Pipeline, with the whole folder,",
+    "the image encoder of the official release": "core's Load CLIP Vision",
+    "a CLIP image encoder in transformers' layout": "core's Load CLIP Vision",
+    "a Stable Diffusion checkpoint": "core's Load Checkpoint",
+}
+"""What a file may turn out to be, to the node that takes it."""
 
 
 def names(kind: str) -> list[str]:
@@ -30,3 +45,9 @@ def stamp(kind: str, name: str) -> tuple[str, int] | None:
     """What changes when the file is replaced by another of the same name."""
     found = None if name == host.BUNDLED else host.model_path(kind, name)
     return None if found is None else (str(found), found.stat().st_mtime_ns)
+
+
+def with_node(error: WrongModel) -> WrongModel:
+    """The same error, with the node that takes such a file if there is one."""
+    node = TAKEN_BY.get(error.found)
+    return WrongModel(f"{error}. {node} takes this file", error.found) if node else error

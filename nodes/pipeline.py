@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..wan_local import attention, weights
-from . import host
+from ..wan_local.errors import WrongModel
+from . import files, host
 from .clip import PipelineCLIP
 from .clip_vision import PipelineCLIPVision
 from .sockets import WanModel
@@ -36,16 +37,22 @@ def load_parts(
 def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
     """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
     attend = attention.choose(attention_name)  # before the long part
-    transformer = weights.load_transformer(
-        path, dtype=DTYPES[weight_dtype], operations=host.operations(), attend=attend
-    )
+    try:
+        transformer = weights.load_transformer(
+            path, dtype=DTYPES[weight_dtype], operations=host.operations(), attend=attend
+        )
+    except WrongModel as error:
+        raise files.with_node(error) from None
     transformer.compute_dtype = host.compute_dtype(stored_dtype(transformer), host.compute_device())
     return WanModel(transformer)
 
 
 def load_vae(path: Path, dtype: str) -> PipelineVAE:
     """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`."""
-    vae = weights.load_vae(path, dtype=torch.float32, operations=host.operations())
+    try:
+        vae = weights.load_vae(path, dtype=torch.float32, operations=host.operations())
+    except WrongModel as error:
+        raise files.with_node(error) from None
     return PipelineVAE(vae, DTYPES[dtype])
 
 

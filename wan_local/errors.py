@@ -33,7 +33,15 @@ class UnreadableWeights(WeightsError):
 
 
 class WrongModel(WeightsError):
-    """The file is sound but holds another model than the one asked for."""
+    """The file is sound but holds another model than the one asked for.
+
+    Attributes:
+        found: what it holds, as :func:`wan_local.weights.inspect` calls it; empty where that is not known.
+    """
+
+    def __init__(self, message: str, found: str = "") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class ParameterMismatch(WeightsError):

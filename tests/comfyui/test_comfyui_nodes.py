@@ -255,8 +255,8 @@ def test_steps_are_counted_and_timed_on_the_node(server: ComfyServer) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a VAE given as model": (MODEL, {"model_name": "in_truth_a_vae.safetensors"}, "Wan-VAE"),
-    "a text-to-video model": (MODEL, {"model_name": "t2v.safetensors"}, "T2V"),
+    "a VAE given as model": (MODEL, {"model_name": "in_truth_a_vae.safetensors"}, "Load Wan FLF2V VAE takes this file"),
+    "a text-to-video model": (MODEL, {"model_name": "t2v.safetensors"}, "core's Load Diffusion Model takes this file"),
     "a file cut short": (MODEL, {"model_name": "cut.safetensors"}, "cut short"),
     "conditioning without pictures": (SAMPLER, {"positive": [POSITIVE, 0]}, "holds no first and last frame"),
     "a single picture's latent": (SAMPLER, {"latent": ["60", 0]}, "latent has shape"),

@@ -54,6 +54,26 @@ def test_the_local_library_stands_alone(path):
         assert not outside_package(path, level), f"climbs out by {'.' * level}{module}"
 
 
+NETWORK = {"requests", "urllib3", "socket", "http", "aiohttp", "ssl"}
+
+
+@pytest.mark.parametrize("path", sources("wan_remote"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_cloud_library_stands_alone_and_one_room_knows_the_network(path):
+    for level, module in imports(path):
+        top = module.split(".")[0]
+        assert level or top not in {*HOST, "torch", "wan_local", "wan_remote", "training"}, module
+        assert not outside_package(path, level), f"climbs out by {'.' * level}{module}"
+        if "transport" not in path.parts:
+            assert level or top not in NETWORK, f"{module} belongs into transport/"
+
+
+def test_the_cloud_library_prints_only_on_the_command_line():
+    for path in sources("wan_remote"):
+        if "cli" not in path.parts:
+            called = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
+            assert "print" not in called, path
+
+
 @pytest.mark.parametrize("path", sources("nodes"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_host_file_knows_the_host(path):
     for level, module in imports(path):
@@ -77,7 +97,7 @@ def test_the_local_library_reads_no_environment_and_prints_nothing():
 
 
 def test_nothing_runs_code_from_data():
-    for path in sources("wan_local", "nodes", "training"):
+    for path in sources("wan_local", "wan_remote", "nodes", "training"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
@@ -110,7 +130,7 @@ def test_importing_does_nothing():
 def test_sizes():
     """Files and functions stay short enough to be read at one go."""
     files, functions = [], []
-    for path in sources("wan_local", "nodes", "training", "benchmarks"):
+    for path in sources("wan_local", "wan_remote", "nodes", "training", "benchmarks"):
         text = path.read_text()
         files.append((len(text.splitlines()), str(path.relative_to(ROOT))))
         for node in ast.walk(ast.parse(text)):
@@ -124,7 +144,7 @@ def test_sizes():
 
 
 def test_python_is_ascii():
-    for path in sources("wan_local", "nodes", "training", "benchmarks", "tests"):
+    for path in sources("wan_local", "wan_remote", "nodes", "training", "benchmarks", "tests"):
         assert path.read_text(encoding="utf-8").isascii() or "tests" in path.parts, path
 
 
@@ -158,14 +178,14 @@ def test_nothing_names_a_machine():
 def test_requirements_are_what_is_imported():
     """Every third-party module the pack imports is in requirements.txt."""
     listed = {line.split(">")[0].split("=")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()}
-    modules = {"PIL": "pillow"}
-    for path in sources("wan_local"):
+    modules = {"PIL": "pillow", "urllib3": "requests"}  # urllib3 comes with requests
+    for path in sources("wan_local", "wan_remote"):
         for level, module in imports(path):
             top = module.split(".")[0]
             if (
                 not level
                 and top not in sys.stdlib_module_names
-                and top not in ("flash_attn", "flash_attn_interface", "sageattention")
+                and top not in ("flash_attn", "flash_attn_interface", "sageattention", "msvcrt")
             ):
                 assert modules.get(top, top) in listed, f"{path}: {module}"
 

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from ..errors import UnreadableWeights
+
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
@@ -29,3 +31,6 @@ def run(args: argparse.Namespace) -> None:
         print()
     else:
         print(report)
+    broken = [part for part in (report, *report.parts) if part.error]
+    if broken:
+        raise UnreadableWeights(f"{broken[0].path}: {broken[0].error}")

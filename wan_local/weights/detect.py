@@ -80,6 +80,7 @@ def kind(source: TensorSource) -> str:
 
 def wrong(source: TensorSource, found: str, needed: str) -> WrongModel:
     """The error for a sound file of another model; ``needed`` says what to give instead."""
+    known = found
     if found == UNKNOWN:
         some = listed(source.entries) or "nothing"
         found = f"not a model known here (it has {len(source.entries)} tensors: {some})"
@@ -90,7 +91,7 @@ def wrong(source: TensorSource, found: str, needed: str) -> WrongModel:
         )
     elif found in LOADABLE:
         found = f"{'a' if found == PLAIN_TRANSFORMER else 'an'} {found}"
-    return WrongModel(f"{source.path} is {found}; {needed}")
+    return WrongModel(f"{source.path} is {found}; {needed}", found=known)
 
 
 def count_layers(entries: Mapping[str, Any], stem: str) -> int:

@@ -29,8 +29,10 @@ def test_a_cut_part_is_reported_as_unreadable(folder, capsys):
     assert "cut short" in broken.error
     assert "unreadable" in str(report)
     assert "cut short" in str(report)
-    assert main(["inspect", str(folder), "--json"]) == 0
-    part = json.loads(capsys.readouterr().out)["parts"][0]
+    assert main(["inspect", str(folder), "--json"]) == 1  # the report is printed all the same
+    shown = capsys.readouterr()
+    part = json.loads(shown.out)["parts"][0]
+    assert len(shown.err.strip().splitlines()) == 1
     assert part["kind"] == "unreadable"
     assert "cut short" in part["error"]
 
