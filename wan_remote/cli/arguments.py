@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         description="Make a video between two pictures at GMI Cloud or WaveSpeedAI, or collect one made before.",
         epilog="Keys come from " + " and ".join(variable for variable, _ in WHERE.values()) + ".",
     )
-    places = top.add_subparsers(dest="provider", required=True, metavar="gmi|wavespeed|jobs")
+    places = top.add_subparsers(dest="provider", required=True, metavar="gmi|wavespeed|jobs|keys")
     for name, make in (("gmi", _gmi), ("wavespeed", _wavespeed)):
         cloud = places.add_parser(name, help=f"{name}: {', '.join(('generate', *SHARED))}")
         commands = cloud.add_subparsers(dest="command", required=True, metavar="command")
@@ -33,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
     jobs = places.add_parser("jobs", help="what was asked for from this machine, and what became of it")
     jobs.set_defaults(command="jobs")
     _folders(jobs, output=False)
+    keys = places.add_parser("keys", help="where keys are set; `keys gmi` stores one, asked for without showing it")
+    keys.set_defaults(command="keys")
+    keys.add_argument("cloud", nargs="?", choices=tuple(WHERE), help="store a key for this cloud, from the keyboard")
+    _folders(keys, output=False)
     return top
 
 

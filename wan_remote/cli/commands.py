@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image
 from ..account import account, status
 from ..errors import InvalidRequest, StorageError
 from ..journal import Journal
-from ..keys import Keys
+from ..keys import WHERE, Keys
 from ..request import GMIRequest, Request, WaveSpeedRequest
 from ..run import Result, fetch, run
 from ..session import Folders
@@ -66,6 +68,15 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
     return "\n".join(rows) or f"no jobs in {given.state}"
 
 
+async def keys(given: argparse.Namespace, watch: Watch) -> str:
+    """Store a key, or say where keys are set. For ComfyUI the folder is ``user/__wan_flf2v``."""
+    found = _keys(given)
+    if given.cloud:
+        typed = getpass.getpass(f"key for {given.cloud}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        return f"stored in {found.save(given.cloud, typed)}"
+    return "\n".join(f"{name}: {found.configured(name) or 'not set'}" for name in WHERE)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, str]]] = {
     "generate": generate,
     "fetch": collect,
@@ -76,6 +87,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
     "balance": ask_account,
     "price": ask_account,
     "jobs": jobs,
+    "keys": keys,
 }
 
 
