@@ -104,6 +104,15 @@ OUTAGES = [
     ),
     *each(
         lambda p: Case(
+            name="404 in the middle of a job, then found",
+            provider=p,
+            plan=[WAITING[p]] * 12 + [DONE[p]],
+            faults=poll(p, {"kind": "pass", "times": 10}, answer(p, 404, "not found", times=2)),
+            slept=(60, 400),
+        )
+    ),
+    *each(
+        lambda p: Case(
             name="404 right after the submission, then found",
             provider=p,
             faults=poll(p, answer(p, 404, "not found", times=2)),

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED, Again, Case, answer, each, retry_after, submit
+from wan_remote.transport import Api
 
 TRUNCATED = '{"request_id": "gm-1", "stat'
 LOST = {"kind": "reset", "when": "after", "accept": True}  # the job was made, its answer never came
@@ -514,3 +515,36 @@ def test_an_unknown_submission_is_not_resent_too_soon(world, provider):
     assert again.end == "SubmissionUnknown" or waited > 60, (again.text, waited)
     assert world.cloud.posts() <= posts + 1
     assert world.cloud.accepted() <= 1
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_submission_lost_after_minutes_ends_in_a_typed_error(world, monkeypatch, provider):
+    """Its own silence may outlast the time after which the list is trusted; it is not sent again in the same run."""
+    real = Api.call
+
+    def slow(api, method, path, **more):
+        found = real(api, method, path, **more)
+        if path in ("/apikey/requests", "/wavespeed-ai/wan-flf2v") and method == "POST":
+            world.advance(130)
+        return found
+
+    monkeypatch.setattr(Api, "call", slow)
+    world.cloud.faults(f"{provider}.submit", NOT_MADE)
+    outcome = world.run(world.request(provider))
+    name = f"{provider}: submission lost after two minutes of silence, and no job was made"
+    world.check("submit", name, outcome, end="SubmissionUnknown", posts=1, accepted=0, journal="intent")
+
+
+def test_a_job_far_down_the_list_is_found(world):
+    """The list comes in pages; a job that was made and lost must not be bought again because others followed it."""
+    world.cloud.faults("wavespeed.submit", LOST)
+    world.cloud.faults("wavespeed.list", {"kind": "answer", "status": 500, "text": "down", "times": 0})
+    assert world.run(world.wavespeed()).end == "SubmissionUnknown"
+    world.cloud.faults("wavespeed.list")
+    first = world.cloud.jobs()[0]["id"]
+    world.advance(3600)
+    world.cloud.control(flood={"wavespeed": 250})
+    outcome = world.run(world.wavespeed())
+    name = "wavespeed: lost answer, and 250 younger jobs stand before it in the list"
+    world.check("submit", name, outcome, end="result", posts=1, accepted=251)
+    assert outcome.value.request_id == first

@@ -152,6 +152,7 @@ class World:
     def real_time(self, scale: float) -> None:
         """From now on a second takes ``scale`` real seconds."""
         self.clock = FastClock(scale)
+        self.cloud.settings(speed=1.0 / scale)
 
     def advance(self, seconds: float) -> None:
         """Time passes, here and at the clouds."""

@@ -87,8 +87,10 @@ class State:
                 "upload_host": None,
                 "frames": 81,
                 "offset": 0.0,  # seconds between this machine's clock and the clouds'
+                "speed": 1.0,  # seconds that pass at the clouds in one second
                 "balance": 12.5,
             }
+            self.epoch = time.time()
             self.jobs: dict[str, Job] = {}
             self.uploads: dict[str, dict[str, Any]] = {}  # token -> type, data
             self.plans: dict[str, list[dict[str, Any]]] = {"gmi": [], "wavespeed": []}
@@ -103,7 +105,8 @@ class State:
     # what the endpoints ask
 
     def now(self) -> float:
-        return time.time() + self.settings["offset"]
+        since = time.time() - self.epoch
+        return self.epoch + since * self.settings["speed"] + self.settings["offset"]
 
     def check_key(self, request: Request, provider: str) -> None:
         given = request.headers.get("authorization", "")
@@ -181,6 +184,10 @@ class State:
             for provider, plans in body.get("plans", {}).items():
                 self.plans[provider] += plans
             self.always.update(body.get("always", {}))
+            for provider, count in body.get("flood", {}).items():  # other people of the account are busy
+                last = [job for job in self.jobs.values() if job.provider == provider][-1]
+                for _ in range(count):
+                    self.new_job(provider, last.body, last.images)
             if "finish" in body:
                 for job in self.jobs.values():
                     job.steps = [body["finish"]]

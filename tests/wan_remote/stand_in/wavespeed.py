@@ -39,6 +39,19 @@ def stamp(seconds: float) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}789Z"
 
 
+def moment(text: Any) -> float:
+    """Seconds since 1970 of an ISO time that names its zone."""
+    if not isinstance(text, str):
+        raise Refused(400, "created_after and created_before are ISO times")
+    try:
+        told = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise Refused(400, "created_after and created_before are ISO times") from None
+    if told.tzinfo is None:
+        raise Refused(400, "the time has no zone")
+    return told.timestamp()
+
+
 def check(state: State, body: Any) -> list[dict[str, Any]]:
     if not isinstance(body, dict):
         raise Refused(400, "the body must be an object")
@@ -112,6 +125,10 @@ def listing(state: State, request: Request) -> Answer:
         jobs = []
     jobs = sorted(jobs, key=lambda job: -job.created)
     jobs = [job for job in jobs if state.now() - job.created < 7 * 86400]
+    if after := body.get("created_after"):
+        jobs = [job for job in jobs if job.created >= moment(after)]
+    if before := body.get("created_before"):
+        jobs = [job for job in jobs if job.created <= moment(before)]
     items = [view(state, job, advance=False) for job in jobs[(page - 1) * size : page * size]]
     for item in items:
         item.pop("urls")
