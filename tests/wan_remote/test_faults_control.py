@@ -49,6 +49,7 @@ def test_stop_while_waiting(world, stage, how):
     provider, route, fault, posts, accepted, journal = WAITS[stage]
     world.cloud.faults(route, fault)
     world.real_time(1.0)
+    world.poll_soon()
     end = "Interrupted" if how == "stop" else "CancelledError"
     outcome = world.run(world.request(provider), plan=["queued"], **{f"{how}_when": lambda: world.cloud.records(route)})
     name = f"{provider}: {'stopped' if how == 'stop' else 'a sibling node failed'} during {stage}"
@@ -78,6 +79,7 @@ def test_stop_before_anything(world):
 
 def test_a_stop_says_where_the_job_is(world):
     world.real_time(1.0)
+    world.poll_soon()
     outcome = world.run(world.gmi(), plan=["queued"], stop_when=lambda: world.cloud.records("gmi.status"))
     assert outcome.end == "Interrupted"
     assert world.cloud.jobs()[0]["id"] in outcome.text
