@@ -47,7 +47,9 @@ async def account(
     session = _session(provider, keys, watch)
     cloud = session.provider
     if what == "requests":
-        reply = await ask(session, cloud.listing())
+        newest = cloud.listing()
+        assert newest is not None
+        reply = await ask(session, newest)
         return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) if safe_id(_id(row))]
     if isinstance(cloud, GMI):
         if what == "models":

@@ -174,13 +174,16 @@ class Journal:
         return sorted(found, key=lambda entry: -entry.intent_at)
 
     def prune(self) -> None:
-        """Forget jobs that ended a month ago; their files stay."""
-        now = self.clock.time()
-        for entry in self.entries():
-            if entry.state not in OPEN and 0.0 < entry.ended_at < now - KEPT:
-                for path in (self._path(entry.fingerprint), self._path(entry.fingerprint).with_suffix(".lock")):
-                    with contextlib.suppress(OSError):
-                        path.unlink(missing_ok=True)
+        """Forget jobs that ended a month ago; their files stay. Reads only what was not touched for as long."""
+        old = self.clock.time() - KEPT
+        for path in self.folder.glob("*.json"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime > old:
+                    continue
+                entry = _parse(path.read_bytes())
+                if entry is not None and entry.state not in OPEN and 0.0 < entry.ended_at < old:
+                    path.unlink()
+                    path.with_suffix(".lock").unlink(missing_ok=True)
 
     @contextlib.asynccontextmanager
     async def alone(self, name: str, watch: Watch) -> AsyncIterator[None]:

@@ -27,7 +27,7 @@ from .watch import check, sleep
 
 PAUSES = (3.0, 5.0, 5.0, 8.0, 10.0, 10.0, 15.0)  # seconds; the last one for ever
 JITTER = 0.2
-NEW = 30.0  # seconds in which a cloud may not know a job yet that it has just taken
+NEW = 30.0  # seconds of nothing but 404 after which a cloud does not know a job
 EMPTY_READS, EMPTY_PAUSE = 4, 3.0  # looks at a finished job without a video
 
 log = logging.getLogger("wan_remote")
@@ -70,6 +70,7 @@ class _Waiting:
     empty: int = 0
     slower: float = 1.0
     warned: bool = False
+    unknown_since: float | None = None
 
     async def until_done(self, *, first: bool) -> tuple[Entry, Job]:
         session, said = self.session, still_going(self.session, self.entry)
@@ -150,7 +151,7 @@ class _Waiting:
                 f"{session.provider.label} was asked for {entry.id} and gave another job; it is kept: queue the same "
                 "inputs again"
             )
-        self.failures = 0
+        self.failures, self.unknown_since = 0, None
         self.polls += 1
         if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
             self.empty += 1
@@ -172,9 +173,15 @@ class _Waiting:
         return self._pause(), None
 
     def _not_known(self, found: Reply) -> float:
-        """A job just taken may not be known everywhere at once; an older one, or a mistyped id, is not there."""
-        session, entry = self.session, self.entry
-        if 0.0 <= session.clock.time() - entry.submitted_at < NEW:
+        """One 404 ends no job that was paid for: it may be taken too lately, or the answer may be a balancer's.
+
+        An id from outside that was never seen is not there.
+        """
+        session, entry, now = self.session, self.entry, self.session.clock.monotonic()
+        if self.unknown_since is None:
+            self.unknown_since = now
+        paid = entry.submitted_at > 0.0 or self.polls > 0
+        if paid and now - self.unknown_since < NEW:
             return NEW / 6
         error = JobGone(
             f"{session.provider.label} does not know {entry.id} (any more); queue the same inputs again for a new job"

@@ -84,28 +84,24 @@ async def run(
         Interrupted: stopped. A job that was submitted goes on and is collected by the same inputs.
     """
     session = open_session(request.provider, folders=folders, watch=watch, clock=clock, keys=keys)
-    first, last = (fitted(picture, *frame_size(request), request.fit) for picture in (request.first, request.last))
-    frames = (  # encoded before anything is paid: a picture that does not fit is found out here
-        encode(first, session.provider.picture_bytes, "first picture"),
-        encode(last, session.provider.picture_bytes, "last picture"),
-    )
+    pictures = await in_thread(lambda stop: _pictures(session, request), session.watch)  # before anything is paid
     prepare(session)
     name = fingerprint_of(
-        request.provider, request.model, session.secret.scope, request.parameters, fingerprint(first), fingerprint(last)
+        request.provider, request.model, session.secret.scope, request.parameters, pictures.first, pictures.last
     )
     async with session.journal.alone(name, session.watch):
         entry = session.journal.read(name)
         if entry is None:
-            entry = _new_entry(session, request, name, fingerprint(first), fingerprint(last))
+            entry = _new_entry(session, request, name, pictures)
         elif new and entry.state not in (SUBMITTED, DONE):
             session.journal.archive(entry)
-            entry = _new_entry(session, request, name, fingerprint(first), fingerprint(last))
+            entry = _new_entry(session, request, name, pictures)
         elif entry.state in OVER:  # the same inputs are a new job, and a random seed is drawn anew
             entry = replace(redrawn(entry), seed=_drawn(request.seed))
         resumed = bool(entry.id)
         if entry.state == FETCHED and (kept := _kept(session, entry)) is not None:
             return _result(entry, kept, resumed=True)
-        entry, job = await _submitted(session, entry, frames)
+        entry, job = await _submitted(session, entry, pictures.frames)
         return await _collect(session, entry, job, wait_seconds, resumed=resumed)
 
 
@@ -224,15 +220,30 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
     return await in_thread(work, session.watch, still_going(session, entry))
 
 
-def _new_entry(session: Session, request: Request, name: str, first: str, last: str) -> Entry:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pictures:
+    frames: tuple[Frame, Frame]
+    first: str  # hashes of the pixels
+    last: str
+
+
+def _pictures(session: Session, request: Request) -> _Pictures:
+    """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
+    budget, size = session.provider.picture_bytes, frame_size(request)
+    first, last = (fitted(picture, *size, request.fit) for picture in (request.first, request.last))
+    frames = encode(first, budget, "first picture"), encode(last, budget, "last picture")
+    return _Pictures(frames=frames, first=fingerprint(first), last=fingerprint(last))
+
+
+def _new_entry(session: Session, request: Request, name: str, pictures: _Pictures) -> Entry:
     return Entry(
         fingerprint=name,
         provider=request.provider,
         model=request.model,
         scope=session.secret.scope,
         parameters=request.parameters,
-        first=first,
-        last=last,
+        first=pictures.first,
+        last=pictures.last,
         seed=_drawn(request.seed),
         intent_at=session.clock.time(),
         recovered=session.journal.was_damaged(name),

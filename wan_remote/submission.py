@@ -8,14 +8,14 @@ otherwise left alone until the list has had time to show it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .errors import BadResponse, RateLimited, RemoteError, SubmissionUnknown, TooLarge
 from .images import Frame
 from .job import Job
 from .journal import INTENT, REJECTED, SUBMITTED, Entry
-from .providers.base import OK, Call, Reply, refusal, wraps_refusal
+from .providers.base import LISTED, OK, Call, Reply, refusal, wraps_refusal
 from .retry import LONGEST_ASKED, no_answer, once, pause, too_long
 from .session import Session
 from .transport import Failure, Lost
@@ -29,6 +29,7 @@ SEEN_AFTER = 120.0  # seconds after which the cloud's list shows every job
 BEFORE, AFTER = 60.0, 180.0  # seconds around the intent in which its job was made, by the cloud's clock
 WITHIN_DAMAGED = 7 * 86400.0  # the same for an entry whose time is lost
 LOOKS, BETWEEN_LOOKS = 3, 3.0
+MOST_PAGES = 50
 IMAGE_WORDS = ("image", "frame")
 
 
@@ -190,18 +191,18 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
     for look in range(LOOKS):
         if look:
             await sleep(BETWEEN_LOOKS, session.watch, session.clock)
-        found = await once(session, session.provider.listing())
-        if isinstance(found, Lost) or found.status != OK or found.answer.json() is None:
+        listing = await _listing(session, entry)
+        if listing is None:
             problem = "its list can't be had"
             continue
-        outcome = await to_the_end(_claim(session, entry, found))
+        outcome = await to_the_end(_claim(session, entry, listing))
         if isinstance(outcome, tuple):
             return outcome
         problem = outcome
         if "several" in problem:
             break
         age = session.clock.time() - entry.intent_at
-        if age > SEEN_AFTER and not just_sent:
+        if age > SEEN_AFTER and not just_sent and listing.whole:
             raise NotThere("the cloud has no such job")
     raise SubmissionUnknown(
         f"it is not known whether {label} took the submission: {problem}. Nothing was sent a second time; queue the "
@@ -213,7 +214,43 @@ class NotThere(Exception):  # noqa: N818
     """No job was made of an intent: it may be sent again."""
 
 
-def _claim(session: Session, entry: Entry, listing: Reply) -> Callable[[], tuple[Entry, Job] | str]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Listing:
+    """A cloud's list back to before a submission.
+
+    Attributes:
+        jobs: newest first.
+        ahead: seconds of the cloud's clock before ours.
+        whole: whether the list was read as far back as the submission.
+    """
+
+    jobs: tuple[Job, ...]
+    ahead: float
+    whole: bool
+
+
+async def _listing(session: Session, entry: Entry) -> _Listing | None:
+    """The list, page by page, as far back as needed; None if it can't be had."""
+    jobs: list[Job] = []
+    ahead = 0.0
+    for page in range(1, MOST_PAGES + 1):
+        call = session.provider.listing(page)
+        if call is None:
+            return _Listing(jobs=tuple(jobs), ahead=ahead, whole=True)
+        found = await once(session, call)
+        if isinstance(found, Lost) or found.status != OK or found.answer.json() is None:
+            return None
+        if found.answer.date is not None:
+            ahead = found.answer.date - session.clock.time()
+        rows = session.provider.listed(found.data)
+        jobs += _jobs(session, rows)
+        oldest = min((job.created for job in jobs if job.created is not None), default=None)
+        if len(rows) < LISTED or (oldest is not None and oldest < _window(entry, ahead)[0]):
+            return _Listing(jobs=tuple(jobs), ahead=ahead, whole=True)
+    return _Listing(jobs=tuple(jobs), ahead=ahead, whole=False)
+
+
+def _claim(session: Session, entry: Entry, listing: _Listing) -> Callable[[], tuple[Entry, Job] | str]:
     """Take the one job that fits, or say why not; nobody else takes one meanwhile."""
 
     def work() -> tuple[Entry, Job] | str:
@@ -224,27 +261,32 @@ def _claim(session: Session, entry: Entry, listing: Reply) -> Callable[[], tuple
                 if other.provider == entry.provider and other.fingerprint != entry.fingerprint
             ]
             claimed = {other.id for other in others if other.id}
-            jobs = [
-                job for job in _jobs(session, listing) if job.id not in claimed and _fits(session, entry, job, listing)
-            ]
+            jobs = {job.id: job for job in listing.jobs if job.id not in claimed and _fits(entry, job, listing)}
             if not jobs:
-                return "its list does not show it yet"
-            if len(jobs) > 1 or any(_could_be_of(other, jobs[0], session, listing) for other in others):
-                return f"its list shows several that it could be ({', '.join(job.id for job in jobs[:3])})"
-            return _accepted(session, entry, jobs[0]), jobs[0]
+                return "its list does not show it" + ("" if listing.whole else ", as far back as it was read")
+            found = next(iter(jobs.values()))
+            if len(jobs) > 1 or any(other.state == INTENT and _fits(other, found, listing) for other in others):
+                return f"its list shows several that it could be ({', '.join(list(jobs)[:3])})"
+            return _accepted(session, entry, found), found
 
     return work
 
 
-def _jobs(session: Session, listing: Reply) -> Iterator[Job]:
-    for row in session.provider.listed(listing.data):
+def _jobs(session: Session, rows: Sequence[object]) -> Iterator[Job]:
+    for row in rows:
         try:
             yield session.provider.job(row)
         except BadResponse:
             continue
 
 
-def _fits(session: Session, entry: Entry, job: Job, listing: Reply) -> bool:
+def _window(entry: Entry, ahead: float) -> tuple[float, float]:
+    """Between which moments of the cloud's clock the job of an intent was made."""
+    sent = entry.intent_at + ahead
+    return sent - (WITHIN_DAMAGED if entry.recovered else BEFORE) - 1.0, sent + AFTER
+
+
+def _fits(entry: Entry, job: Job, listing: _Listing) -> bool:
     """Same model, made about when it was sent, and, where the cloud repeats them, the same prompt and seed."""
     if job.model not in (None, entry.model) or job.created is None:
         return False
@@ -252,16 +294,8 @@ def _fits(session: Session, entry: Entry, job: Job, listing: Reply) -> bool:
         return False
     if job.seed is not None and job.seed != entry.seed:
         return False
-    now = session.clock.time()
-    ahead = 0.0 if listing.answer.date is None else listing.answer.date - now  # the cloud's clock against ours
-    sent = entry.intent_at + ahead
-    before = WITHIN_DAMAGED if entry.recovered else BEFORE
-    return sent - before - 1.0 <= job.created <= sent + AFTER
-
-
-def _could_be_of(other: Entry, job: Job, session: Session, listing: Reply) -> bool:
-    """Whether another submission, lost or still in flight, could have made the job as well."""
-    return other.state == INTENT and _fits(session, other, job, listing)
+    first, last = _window(entry, listing.ahead)
+    return first <= job.created <= last
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

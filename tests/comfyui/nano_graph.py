@@ -14,7 +14,7 @@ from wan_local import weights
 
 NANO = PACK / "weights" / "nano"
 PROMPT = "a red bar moves under the bottom fast then slowly, turning right, and becomes cyan"
-SAMPLING = {"seed": 0, "steps": 6, "guidance": 2.0, "shift": 16.0, "sampler": "unipc"}
+SAMPLING = {"seed": 0, "steps": 3, "guidance": 2.0, "shift": 16.0, "sampler": "unipc"}
 SIZE = {"width": 64, "height": 64, "length": 17}
 FIRST, LAST, LOAD, MODEL, VAE, POSITIVE, NEGATIVE, COND, SAMPLER, DECODE, IMAGES, VIDEO = map(str, range(1, 13))
 

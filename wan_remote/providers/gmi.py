@@ -47,7 +47,9 @@ class GMI:
     def status(self, request_id: str) -> Call:
         return Call(method="GET", path=f"/apikey/requests/{request_id}")
 
-    def listing(self) -> Call:
+    def listing(self, page: int = 1) -> Call | None:
+        if page > 1:  # no pages are documented
+            return None
         return Call(method="GET", path="/apikey/requests", query={"model_id": self.model})
 
     def models(self) -> Call:

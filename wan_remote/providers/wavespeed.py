@@ -48,9 +48,9 @@ class WaveSpeed:
     def status(self, request_id: str) -> Call:
         return Call(method="GET", path=f"/predictions/{request_id}/result")
 
-    def listing(self) -> Call:
+    def listing(self, page: int = 1) -> Call | None:
         return Call(
-            method="POST", path="/predictions", body={"page": 1, "page_size": LISTED, "model": self.model}
+            method="POST", path="/predictions", body={"page": page, "page_size": LISTED, "model": self.model}
         )  # fmt: skip
 
     def models(self) -> Call:
