@@ -32,11 +32,11 @@ from .train_vae import CONFIG, train_vae
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SIZE = 17, 64
-VAE_STEPS = (2250, 1000, 600, 1500)
+VAE_STEPS = (2250, 1000, 600, 1500, 4000)
 IMAGE_ENCODER_STEPS = 1000
-SHARDS = 24  # of 250 clips
-DECODER_STEPS = 1700
-TRANSFORMER_STEPS = 5000
+SHARDS = (range(24), range(24, 52))  # of 250 clips, for the transformer's two curves
+TRANSFORMER_STEPS = (5000, 4000)
+DECODER_STEPS = 1200
 GRID = Grid(frames=FRAMES, height=SIZE, width=SIZE)
 
 
@@ -57,11 +57,11 @@ def main() -> None:
     image_encoder = train_image_encoder(runs / "image", IMAGE_ENCODER_STEPS)
     if args.only == "image":
         return
-    data = dataset(runs, vae, image_encoder)
+    data = [dataset(runs, vae, image_encoder, shards) for shards in SHARDS]
     if args.only == "data":
         return
     if args.only != "transformer":
-        train_decoder(runs / "decoder", vae, DECODER_STEPS, data, GRID)
+        train_decoder(runs / "decoder", vae, DECODER_STEPS, data[-1], SHARDS[-1], GRID)
     if args.only == "decoder":
         return
     model = text_to_velocity(runs, data)
@@ -85,17 +85,15 @@ def fixed_vae(runs: Path) -> WanVAE:
     return vae
 
 
-def dataset(runs: Path, vae: WanVAE, image_encoder: CLIPVisionModel) -> dict[str, Tensor]:
+def dataset(runs: Path, vae: WanVAE, image_encoder: CLIPVisionModel, shards: range) -> dict[str, Tensor]:
     if not (runs / "tokenizer").exists():
         write_tokenizer(runs / "tokenizer")
-    paths = make_shards(runs / "data", vae, image_encoder, runs / "tokenizer", GRID, range(SHARDS))
-    return load_shards(paths, GRID)
+    return load_shards(make_shards(runs / "data", vae, image_encoder, runs / "tokenizer", GRID, shards), GRID)
 
 
-def text_to_velocity(runs: Path, data: dict[str, Tensor]) -> TextToVelocity:
-    return train_transformer(
-        runs / "transformer", TRANSFORMER_STEPS, [data], runs / "tokenizer", official_negative_prompt()
-    )
+def text_to_velocity(runs: Path, data: list[dict[str, Tensor]]) -> TextToVelocity:
+    curves = list(zip(TRANSFORMER_STEPS, data, strict=True))
+    return train_transformer(runs / "transformer", curves, runs / "tokenizer", official_negative_prompt())
 
 
 if __name__ == "__main__":

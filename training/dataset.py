@@ -26,9 +26,9 @@ BATCH = 10
 SEED = 3_000_000
 
 
-def shard_clips(grid: Grid, count: int) -> list[Clip]:
-    """The first ``count`` clips of a size, in the order of its shards."""
-    return [clip for shard in range(-(-count // SHARD)) for clip in _clips(grid, shard)][:count]
+def shard_clips(grid: Grid, shards: range) -> list[Clip]:
+    """The clips of these shards, in order."""
+    return [clip for shard in shards for clip in _clips(grid, shard)]
 
 
 def _clips(grid: Grid, shard: int) -> list[Clip]:

@@ -24,12 +24,12 @@ BATCH = 3
 NOISE = 0.06  # in units of the latents' standard deviation
 
 
-def train_decoder(run: Path, vae: WanVAE, steps: int, data: dict[str, Tensor], grid: Grid) -> None:
-    """Train ``vae.decoder`` and ``vae.conv2`` in place; ``data`` are all shards of ``grid``."""
+def train_decoder(run: Path, vae: WanVAE, steps: int, data: dict[str, Tensor], shards: range, grid: Grid) -> None:
+    """Train ``vae.decoder`` and ``vae.conv2`` in place; ``data`` are these shards of ``grid``."""
     vae.requires_grad_(False)
     trained = torch.nn.ModuleDict({"conv2": vae.conv2, "decoder": vae.decoder}).requires_grad_(True)
     vae.decoder.compile(dynamic=False)
-    clips = shard_clips(grid, len(data["latents"]))
+    clips = shard_clips(grid, shards)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         picked = torch.randint(len(clips), (BATCH,))

@@ -32,6 +32,10 @@ CONFIG = TransformerConfig(
 )  # fmt: skip
 SHIFT = 3.0  # how much of the training happens at high noise
 BATCH = 32
+RECIPES = {
+    "first": Recipe(learning_rate=1e-3, weight_decay=0.01, warmup=500, average=0.9995),
+    "again": Recipe(learning_rate=8e-4, weight_decay=0.01, warmup=100, average=0.999),
+}
 NO_PROMPT = 0.1  # share of clips trained without their caption, for classifier-free guidance
 
 
@@ -57,9 +61,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def train_transformer(
-    run: Path, steps: int, datasets: list[dict[str, Tensor]], tokenizer: Path, negative_prompt: str
+    run: Path, curves: list[tuple[int, dict[str, Tensor]]], tokenizer: Path, negative_prompt: str
 ) -> TextToVelocity:
-    """Train on ``datasets`` (one a clip length, taken in turn) and return both networks with averaged weights."""
+    """Train and return both networks with averaged weights.
+
+    Args:
+        run: folder for checkpoints and logs.
+        curves: steps and clips of each learning-rate curve, one after the other.
+        tokenizer: its folder.
+        negative_prompt: what some clips without a caption get in its place.
+    """
     torch.manual_seed(2)
     model = TextToVelocity()
     words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
@@ -67,12 +78,9 @@ def train_transformer(
     no_prompts = torch.tensor(blank["input_ids"])
     for block in model.transformer.blocks:
         block.compile(dynamic=False)
-    stage = Stage(
-        name="transformer",
-        steps=steps,
-        loss=lambda step: _loss(model, datasets[step % len(datasets)], no_prompts),
-    )
-    train(model, [stage], Recipe(learning_rate=1e-3, weight_decay=0.01, warmup=500, average=0.9995), run)
+    for (steps, data), (name, recipe) in zip(curves, RECIPES.items(), strict=True):
+        stage = Stage(name=name, steps=steps, loss=lambda step, data=data: _loss(model, data, no_prompts))
+        train(model, [stage], recipe, run / name)
     return model
 
 

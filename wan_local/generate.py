@@ -166,23 +166,9 @@ class Pipeline:
             at += len(chunk)
         return frames
 
-    @torch.no_grad()
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more.
-
-        Raises:
-            NumericError: the VAE gave NaN or infinity.
-        """
-        latents = self.vae.denormalise(sampled.latents.to(self.device))
-        total = latents.shape[2]
-        on_progress(Progress(stage="decode", done=0, total=total))
-        for done, chunk in enumerate(self.vae.decode_stream(latents), start=1):
-            frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
-            if not torch.isfinite(frames).all():
-                at = video_frames(done) - 1
-                raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
-            on_progress(Progress(stage="decode", done=done, total=total))
-            yield frames.clamp_(0.0, 1.0)
+        """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more."""
+        return decode_stream(self.vae, sampled.latents.to(self.device), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
@@ -198,6 +184,29 @@ class Pipeline:
             return None
         rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
         return rows.flatten(0, 1)[None].to(self.device)
+
+
+@torch.no_grad()
+def decode_stream(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1 on the CPU, as they come.
+
+    Args:
+        vae: as for :class:`Pipeline`.
+        latents: ``[1, 16, T, h, w]`` in model space, where the VAE is.
+        on_progress: called after each latent frame; may raise to stop.
+
+    Raises:
+        NumericError: the VAE gave NaN or infinity.
+    """
+    total = latents.shape[2]
+    on_progress(Progress(stage="decode", done=0, total=total))
+    for done, chunk in enumerate(vae.decode_stream(vae.denormalise(latents)), start=1):
+        frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
+        if not torch.isfinite(frames).all():
+            at = video_frames(done) - 1
+            raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
+        on_progress(Progress(stage="decode", done=done, total=total))
+        yield frames.clamp_(0.0, 1.0)
 
 
 class Clock:

@@ -286,3 +286,45 @@ def test_log_gets_few_lines() -> None:
     lines = out.getvalue().splitlines()
     assert 5 <= len(lines) <= 10
     assert "100/100" in lines[-1]
+
+
+def test_kept_latents_are_decoded_to_the_same_video(model, pictures, tmp_path, monkeypatch):
+    whole, kept = tmp_path / "whole.mp4", tmp_path / "kept.mp4"
+    assert main(arguments(model, pictures, whole)) == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(Pipeline, "decode", lambda *given: (_ for _ in ()).throw(MemoryError("made up")))
+        assert main(arguments(model, pictures, kept)) == 1
+    latents = tmp_path / "kept.latents.safetensors"
+    assert main(["decode", str(latents), "--model", str(model), "--output", str(kept), "--device", "cpu"]) == 0
+    assert torch.equal(video.read(kept)[0], video.read(whole)[0])
+
+
+def test_what_are_no_latents_is_refused(model, tmp_path, capsys):
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    assert main(["decode", str(file), "--model", str(model), "--output", str(tmp_path / "a.mp4")]) == 1
+    error = capsys.readouterr().err
+    assert "holds no latents" in error
+    assert error.count("\n") == 1
+
+
+def test_loras_are_merged_and_told(model, pictures, tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    from wan_local.weights import load_transformer
+
+    weight = load_transformer(model).blocks[0].ffn[0].weight
+    lora, name = tmp_path / "a.safetensors", "diffusion_model.blocks.0.ffn.0"
+    save_file({f"{name}.lora_A.weight": torch.ones(2, weight.shape[1]),
+               f"{name}.lora_B.weight": torch.ones(weight.shape[0], 2)}, lora)  # fmt: skip
+    plain, changed, off = (tmp_path / f"{name}.mp4" for name in ("plain", "changed", "off"))
+    assert main(arguments(model, pictures, plain)) == 0
+    assert main(arguments(model, pictures, changed, "--lora", f"{lora}:2.5")) == 0
+    assert "LoRA a.safetensors: 2 tensors change 1 parameters, strength 2.5" in capsys.readouterr().out
+    assert not torch.equal(video.read(changed)[0], video.read(plain)[0])
+    assert main(arguments(model, pictures, off, "--lora", str(lora), "--lora", f"{lora}:-1")) == 0
+    assert torch.equal(video.read(off)[0], video.read(plain)[0])
+
+
+def test_a_lora_that_is_none_is_one_line(model, pictures, tmp_path, capsys):
+    assert main(arguments(model, pictures, tmp_path / "a.mp4", "--lora", str(tmp_path / "none.safetensors:1"))) == 1
+    assert "is not there" in capsys.readouterr().err

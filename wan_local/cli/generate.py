@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -74,6 +75,8 @@ def _add_sampling(group: Any) -> None:
                        help="steps spent at high noise: 16 for 720p, 3 to 5 for 480p (default: 16)")  # fmt: skip
     group.add_argument("--sampler", default="unipc", metavar="NAME", help="unipc (default), dpm++, euler")
     group.add_argument("--seed", type=int, default=-1, metavar="N", help="-1 draws one and says which (default)")
+    group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]",
+                       help="a LoRA, merged into the weights; several add up (default strength: 1)")  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
                        help="of the networks; auto: bfloat16 on a GPU, float32 on a CPU")  # fmt: skip
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
@@ -98,9 +101,10 @@ def run(args: argparse.Namespace) -> None:
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
         pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device)
+        loras = _merge(args.lora, pipeline.transformer)
         bar(Progress(stage="load", done=1, total=1))
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
-        print(f"seed {sampled.settings.seed}")
+        print("\n".join([*loras, f"seed {sampled.settings.seed}"]))
         try:
             line = _write(args, pipeline, sampled, (first, last), rate, bar)
         except BaseException:
@@ -112,6 +116,27 @@ def run(args: argparse.Namespace) -> None:
     print(f"video {args.output} ({grid.frames} frames, {grid.width}x{grid.height}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
     print(line)
+
+
+def _merge(given: list[str], transformer: Any) -> list[str]:
+    """Merge LoRAs given as ``FILE`` or ``FILE:STRENGTH``; a line about each."""
+    from .. import lora
+
+    shapes = {name: tuple(value.shape) for name, value in transformer.named_parameters()}
+    found = [(lora.read(path, shapes), strength) for path, strength in map(_file_and_strength, given)]
+    lora.merge(transformer, found)
+    return [f"LoRA {read.report()}, strength {strength:g}" for read, strength in found]
+
+
+def _file_and_strength(text: str) -> tuple[str, float]:
+    path, colon, number = text.rpartition(":")
+    try:
+        strength = float(number) if colon else 1.0
+    except ValueError:  # a path with a colon in it
+        return text, 1.0
+    if not math.isfinite(strength):
+        raise InputError(f"--lora {text} has strength {number}; give a number such as 0.8")
+    return (path, strength) if colon else (text, 1.0)
 
 
 def _checked(args: argparse.Namespace) -> tuple[Settings, Any]:
