@@ -19,7 +19,7 @@ from .providers.base import LISTED, OK, Call, Reply, refusal, wraps_refusal
 from .retry import LONGEST_ASKED, no_answer, once, pause, too_long
 from .session import Session
 from .transport import Failure, Lost
-from .uploads import upload
+from .uploads import forget, upload
 from .watch import check, sleep, to_the_end
 
 READ = 60.0  # seconds of silence; twice that in all
@@ -68,7 +68,7 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
         RemoteError: it was refused.
         Interrupted: stopped before it was sent, or after its id was written down.
     """
-    forms = iter(session.provider.forms)
+    forms, started = iter(session.provider.forms), session.clock.time()
     first, last = await _in_form(session, next(forms), frames)
     limits = connects = 0
     while True:
@@ -83,6 +83,8 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
             return await reconcile(session, entry, just_sent=True)
         if isinstance(found, _OtherForm):
             form = next(forms, None)
+            if form is None and forget(session, frames, before=started):  # an upload of yesterday may be gone
+                form = "url"
             if form is None:
                 raise found.error
             first, last = await _in_form(session, form, frames)
@@ -161,7 +163,7 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
             error = RateLimited(f"{provider.label} is overloaded; try again later")
         return _Later(seconds=wait or 0.0, error=error)
     about_pictures = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
-    if (about_pictures or isinstance(error, TooLarge)) and len(provider.forms) > 1:
+    if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
         return _OtherForm(error=error)
     if status in (301, 302, 303):  # may mean: done, look there
         return _Nobody()

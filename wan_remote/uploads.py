@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ async def upload(session: Session, frame: Frame, name: str) -> str:
         address = await _to_wavespeed(session, provider, frame, name)
     cache.put(frame.sha256, address)
     return address
+
+
+def forget(session: Session, frames: Iterable[Frame], *, before: float) -> bool:
+    """Drop what is known of uploads of these pictures from before a moment; whether there was any."""
+    return _Cache(session).drop({frame.sha256 for frame in frames}, before)
 
 
 async def _to_wavespeed(session: Session, provider: WaveSpeed, frame: Frame, name: str) -> str:
@@ -144,14 +149,24 @@ class _Cache:
         return a_text(row.get("url")) or None if fresh else None
 
     def put(self, digest: str, address: str) -> None:
-        if "?" in address:
-            return
-        rows = {
+        if "?" not in address:
+            self._write(self._fresh() | {self._scope + digest: {"url": address, "at": self._now}})
+
+    def drop(self, digests: set[str], before: float) -> bool:
+        rows = self._fresh()
+        old = {key for key in (self._scope + digest for digest in digests) if key in rows and rows[key]["at"] < before}
+        if old:
+            self._write({key: row for key, row in rows.items() if key not in old})
+        return bool(old)
+
+    def _fresh(self) -> dict[str, Any]:
+        return {
             key: row
             for key, row in self._read().items()
             if isinstance(a_dict(row).get("at"), int | float) and self._now - row["at"] < FRESH
         }
-        rows[self._scope + digest] = {"url": address, "at": self._now}
+
+    def _write(self, rows: dict[str, Any]) -> None:
         temporary = self._path.with_suffix(f".tmp-{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):  # an upload more is no harm
             temporary.write_text(json.dumps(rows), "utf-8")

@@ -150,6 +150,12 @@ class ComfyServer:
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         return self._call(path, body)
 
+    def kill(self, how: int) -> None:
+        """Send the process a signal and wait for its end."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(30)
+
     @property
     def pid(self) -> int:
         assert self._process is not None

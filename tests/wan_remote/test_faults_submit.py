@@ -548,3 +548,21 @@ def test_a_job_far_down_the_list_is_found(world):
     name = "wavespeed: lost answer, and 250 younger jobs stand before it in the list"
     world.check("submit", name, outcome, end="result", posts=1, accepted=251)
     assert outcome.value.request_id == first
+
+
+def test_an_upload_that_the_cloud_has_lost_is_made_again(world):
+    """Within a day an upload is taken to last; if the cloud can't reach it any more, the picture is uploaded anew."""
+    assert world.run(world.wavespeed()).end == "result"
+    stored = len(world.cloud.records("put"))
+    world.cloud.faults("wavespeed.submit", answer(WAVESPEED, 400, "first_image: the media URL cannot be reached"))
+    outcome = world.run(world.wavespeed(prompt="another"))
+    world.check("submit", "wavespeed: an upload of yesterday is gone", outcome, end="result", posts=3, accepted=2)
+    assert len(world.cloud.records("put")) == 2 * stored
+
+
+def test_a_picture_the_cloud_does_not_want_is_not_uploaded_for_ever(world):
+    fault = answer(WAVESPEED, 400, "first_image is no picture we like", times=0)
+    world.cloud.faults("wavespeed.submit", fault)
+    outcome = world.run(world.wavespeed())
+    name = "wavespeed: 400 that names a fresh picture"
+    world.check("submit", name, outcome, end="Rejected", posts=1, accepted=0, journal="rejected")

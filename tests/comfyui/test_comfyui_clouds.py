@@ -1,0 +1,327 @@
+"""The cloud nodes in a real ComfyUI, against a stand-in of both clouds: one bill whatever happens, no key anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from comfy_server import PACK, ComfyServer, why_not
+from nano_graph import Graph, node
+from PIL import Image
+
+if str(PACK) not in sys.path:
+    sys.path.append(str(PACK))
+
+from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn  # noqa: E402
+from wan_local import video  # noqa: E402
+
+GMI, VIDEO, IMAGES = "3", "5", "6"
+SECOND, BUSY = 1.0, 1.0
+KEYS = {"GMI_API_KEY": GMI_KEY, "WAVESPEED_API_KEY": WAVESPEED_KEY}
+SECRETS = (GMI_KEY, WAVESPEED_KEY, "X-Goog-Signature", "X-Amz-Signature")
+BASE64_RUN = re.compile(rb"[A-Za-z0-9+/]{400,}={0,2}")
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[StandIn]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with StandIn() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("clouds")
+    (base / "input").mkdir()
+    for name in ("real_first.png", "real_last.png"):
+        shutil.copy(PACK / "examples" / name, base / "input" / name)
+    return base
+
+
+@pytest.fixture(scope="module")
+def online(clouds: StandIn, base: Path) -> Iterator[ComfyServer]:
+    with ComfyServer(base, ["--verbose", "DEBUG"], environment=clouds.environment) as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(clouds: StandIn) -> StandIn:
+    clouds.reset()
+    clouds.settings(frames=9)
+    clouds.always("gmi", "success")
+    clouds.always("wavespeed", "completed")
+    return clouds
+
+
+def gmi(**changes: Any) -> dict[str, Any]:
+    given = {"prompt": "a walk", "video_length": 5, "prompt_extend": False, "seed": 1, **changes}
+    return node("WanFLF2VGMI", first_image=["1", 0], last_image=["2", 0], **given)
+
+
+def wavespeed(**changes: Any) -> dict[str, Any]:
+    given = {"prompt": "a walk", "negative_prompt": "", "duration": 5, "size": "832*480", "num_inference_steps": 30}
+    given |= {"guidance_scale": 5.0, "seed": 1, "enable_safety_checker": True, **changes}
+    return node("WanFLF2VWaveSpeed", first_image=["1", 0], last_image=["2", 0], **given)
+
+
+def graph(maker: dict[str, Any], *more: dict[str, Any]) -> Graph:
+    made: Graph = {"1": node("LoadImage", image="real_first.png"), "2": node("LoadImage", image="real_last.png")}
+    for index, part in enumerate((maker, *more)):
+        made[f"3{index}" if index else GMI] = part
+        key = f"5{index}" if index else VIDEO
+        made[key] = node(
+            "SaveVideo", video=[f"3{index}" if index else GMI, 1], filename_prefix="cloud", format="auto", codec="auto"
+        )
+    return made
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize(("name", "maker"), [("gmi", gmi), ("wavespeed", wavespeed)])
+def test_a_cloud_makes_a_clip_that_is_not_encoded_again(
+    online: ComfyServer, cloud: StandIn, name: str, maker: Callable[..., dict[str, Any]]
+) -> None:
+    asked = graph(maker(seed=-1, prompt=f"{name} first"))
+    asked[IMAGES] = node("SaveImage", images=[GMI, 0], filename_prefix=f"frames_{name}")
+    run = online.run(asked)
+    assert run.status == "success", run.error
+    (kept,) = (online.base / "output" / "wan_flf2v" / name).glob("*.mp4")
+    (job,) = cloud.jobs()
+    assert kept.stem == job["id"]
+    (row,) = run.outputs[VIDEO]["images"]
+    saved = online.base / "output" / row["subfolder"] / row["filename"]
+    assert packets(saved) == packets(kept)
+    stills = [online.base / "output" / file["filename"] for file in run.outputs[IMAGES]["images"]]
+    frames = video.read(kept)[0].numpy() * 255.0
+    assert len(stills) == len(frames) == 9
+    difference = max(np.abs(np.asarray(Image.open(p)) - f).max() for p, f in zip(stills, frames, strict=True))
+    print(f"{name}: {len(frames)} frames, largest difference to the file's {difference:.1f} of 255")
+    assert difference <= 1.0
+    (preview,) = run.outputs[GMI]["images"]
+    assert (preview["filename"], preview["type"]) == (kept.name, "output")
+    text = b" ".join(run.previews).decode("latin-1")
+    assert f"{job['id']}, seed {job['body'].get('seed', job['body'].get('payload', {}).get('seed'))}" in text
+
+
+def test_three_at_once_take_the_time_of_one(online: ComfyServer, cloud: StandIn) -> None:
+    for name, last in (("gmi", "success"), ("wavespeed", "completed")):
+        cloud.always(name, "processing", last, seconds=2.0)
+    alone = online.run(graph(gmi(prompt="alone")))
+    three = online.run(graph(gmi(prompt="one"), wavespeed(prompt="two"), gmi(prompt="three")))
+    assert three.status == "success", three.error
+    took = [run.events[-1][0] for run in (alone, three)]
+    print(f"one cloud node {took[0]:.1f} s, three at once {took[1]:.1f} s")
+    assert cloud.accepted() == 4
+    jobs = cloud.jobs()[1:]
+    assert max(job["start"] for job in jobs) < min(job["end"] for job in jobs)
+    assert took[1] < 2 * took[0] + 2
+
+
+STOPS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any], int]] = {
+    "uploading": (wavespeed, "wavespeed.ticket", {"kind": "hang", "seconds": 4.0}, 0),
+    "submitting": (gmi, "gmi.submit", {"kind": "delay", "seconds": 0.7}, 1),
+    "polling": (gmi, "gmi.status", {"kind": "hang", "seconds": 4.0}, 1),
+    "waiting between polls": (gmi, "gmi.status", {"kind": "pass"}, 1),
+    "downloading": (gmi, "file", {"kind": "drip", "step": 1000, "seconds": 0.2}, 1),
+}
+
+
+@pytest.mark.parametrize("stage", STOPS)
+def test_stop_is_honoured_and_the_same_graph_collects_the_job(online: ComfyServer, cloud: StandIn, stage: str) -> None:
+    maker, route, fault, accepted = STOPS[stage]
+    if "waiting" in stage:
+        cloud.always("gmi", "queued")
+    cloud.faults(route, fault)
+    asked = graph(maker(prompt=f"stop while {stage}"))
+    pressed: list[float] = []
+
+    def press() -> None:
+        while not pressed:
+            if cloud.records(route):
+                time.sleep(0.3)
+                pressed.append(time.monotonic())
+                online.interrupt()
+            time.sleep(0.02)
+
+    finger = threading.Thread(target=press, daemon=True)
+    finger.start()
+    run = online.run(asked)
+    waited = time.monotonic() - pressed[0]
+    print(f"stop while {stage}: {run.status} after {waited:.2f} s")
+    assert run.status == "interrupted", run.error
+    assert waited < SECOND + BUSY
+    assert cloud.accepted() == accepted
+    cloud.faults(route)
+    cloud.always("gmi", "success")
+    again = online.run(asked)
+    assert again.status == "success", again.error
+    assert cloud.accepted() == 1
+
+
+def test_the_same_inputs_cost_nothing(online: ComfyServer, cloud: StandIn) -> None:
+    asked = graph(gmi(prompt="twice"))
+    assert online.run(asked).status == "success"
+    again = online.run(asked)
+    assert GMI in again.cached
+    asked["9"] = node("ImageInvert", image=["2", 0])
+    asked["10"] = node("ImageInvert", image=["9", 0])
+    asked[GMI]["inputs"]["last_image"] = ["10", 0]  # the same pixels by another way: ComfyUI runs the node again
+    third = online.run(asked)
+    assert third.status == "success", third.error
+    assert GMI not in third.cached
+    assert cloud.posts() == 1
+    assert "not paid for again" in b" ".join(third.previews).decode("latin-1")
+
+
+def test_what_can_not_be_bought_is_refused_by_the_queue(online: ComfyServer, cloud: StandIn) -> None:
+    cases = [
+        (gmi(prompt="  "), "prompt is empty"),
+        (gmi(video_length=7), "video_length=7 can't be made by GMI Cloud; use 5 or 10 seconds"),
+        (gmi(seed=2**31), "2147483647"),
+        (wavespeed(size="1280x720"), "1280*720"),
+        (wavespeed(duration=11), "10"),
+        (wavespeed(num_inference_steps=41), "40"),
+        (wavespeed(guidance_scale=20.5), "20"),
+    ]
+    for maker, part in cases:
+        status, answer = online.queue(graph(maker))
+        assert status == 400, maker
+        assert part in json.dumps(answer["node_errors"][GMI], ensure_ascii=False), answer
+    assert cloud.records() == []
+
+
+def test_a_wrong_key_is_told_without_showing_it(online: ComfyServer, cloud: StandIn) -> None:
+    cloud.control(keys={"gmi": ["another"]})
+    run = online.run(graph(gmi(prompt="wrong key")))
+    assert run.status == "error"
+    said = run.of("execution_error")[0]["exception_message"].strip()
+    print(said)
+    assert "GMI_API_KEY" in said
+    assert GMI_KEY not in json.dumps(run.of("execution_error"))
+    assert cloud.accepted() == 0
+
+
+def test_results_are_fetched_and_accounts_are_asked(online: ComfyServer, cloud: StandIn) -> None:
+    assert online.run(graph(gmi(prompt="to fetch"))).status == "success"
+    (job,) = cloud.jobs()
+    (online.base / "output" / "wan_flf2v" / "gmi" / f"{job['id']}.mp4").unlink()
+    fetch = {
+        "1": node("WanFLF2VFetchResult", provider="gmi", request_id=job["id"]),
+        VIDEO: node("SaveVideo", video=["1", 1], filename_prefix="fetched", format="auto", codec="auto"),
+    }
+    run = online.run(fetch)
+    assert run.status == "success", run.error
+    assert cloud.posts() == 1
+    for request_id, provider in ((job["id"], "wavespeed"), ("no-such-request", "gmi"), ("../../models", "gmi")):
+        fetch["1"]["inputs"].update(provider=provider, request_id=request_id)
+        wrong = online.run(fetch)
+        assert wrong.status == "error"
+        said = wrong.of("execution_error")[0]["exception_message"].strip()
+        print(f"fetch {request_id} from {provider}: {said}")
+        assert "\n" not in said
+    answers = {}
+    for index, (provider, what) in enumerate(
+        (p, w) for p, ws in (("gmi", ("requests", "models", "model")), ("wavespeed", ("balance", "price"))) for w in ws
+    ):
+        asked = {
+            "1": node("WanFLF2VAccount", provider=provider, what=what),
+            "2": node("PreviewAny", source=["1", 0]),
+        }
+        done = online.run(asked)
+        assert done.status == "success", (index, done.error)
+        answers[what] = json.loads(done.outputs["2"]["text"][0])
+    assert answers["requests"][0]["id"] == job["id"]
+    assert "Wan-AI_Wan2.1-FLF2V-14B-720P" in answers["models"]
+    assert answers["balance"]["balance"] == 12.5
+    assert answers["price"]["price"] > 0
+
+
+def test_no_key_and_no_signed_address_is_anywhere(online: ComfyServer, cloud: StandIn) -> None:
+    """After everything above: logs, history, queue, schemas, and every file below the server's folder."""
+    texts = {path: online.get_text(path) for path in ("/history", "/queue", "/object_info")}
+    with urllib.request.urlopen(f"http://127.0.0.1:{online.port}/internal/logs", timeout=60) as answer:
+        texts["/internal/logs"] = answer.read().decode()
+    texts["log"] = online.log()
+    for place, text in texts.items():
+        for secret in SECRETS:
+            assert secret not in text, f"{secret} in {place}"
+    seen = 0
+    for path in online.base.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            seen += 1
+            for secret in SECRETS:
+                assert secret.encode() not in data, f"{secret} in {path}"
+            if path.suffix in (".json", ".log"):
+                assert not BASE64_RUN.search(data), path
+    print(f"{seen} files and {len(texts)} texts looked through")
+    assert seen > 20
+    assert list((online.base / "user" / "__wan_flf2v" / "jobs").glob("*.json"))
+
+
+def test_without_a_key_the_queue_says_where_to_get_one(clouds: StandIn, tmp_path: Path) -> None:
+    environment = {**clouds.environment, "GMI_API_KEY": "", "WAVESPEED_API_KEY": ""}
+    (tmp_path / "input").mkdir()
+    for name in ("real_first.png", "real_last.png"):
+        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+    with ComfyServer(tmp_path, environment=environment) as server:
+        for maker, variable, site in (
+            (gmi, "GMI_API_KEY", "gmicloud.ai"),
+            (wavespeed, "WAVESPEED_API_KEY", "wavespeed"),
+        ):
+            status, answer = server.queue(graph(maker()))
+            said = json.dumps(answer["node_errors"][GMI])
+            assert status == 400
+            assert variable in said
+            assert site in said
+            assert "keys.json" in said
+
+
+def test_kill_between_submission_and_first_look(clouds: StandIn, cloud: StandIn, tmp_path: Path) -> None:
+    """kill -9, a restart, the same graph: one submission in all, and the video."""
+    (tmp_path / "input").mkdir()
+    for name in ("real_first.png", "real_last.png"):
+        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+    asked = graph(gmi(prompt="killed"))
+    with ComfyServer(tmp_path, environment=clouds.environment) as server:
+        status, _ = server.queue(asked)
+        assert status == 200
+        deadline = time.monotonic() + 60
+        while not cloud.accepted() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        jobs = tmp_path / "user" / "__wan_flf2v" / "jobs"
+        while '"submitted"' not in "".join(path.read_text() for path in jobs.glob("*.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        server.kill(signal.SIGKILL)
+        assert not cloud.records("gmi.status")
+    with ComfyServer(tmp_path, environment=clouds.environment) as server:
+        run = server.run(asked)
+        assert run.status == "success", run.error
+    assert (cloud.posts(), cloud.accepted()) == (1, 1)
+    assert list((tmp_path / "output" / "wan_flf2v" / "gmi").glob("*.mp4"))
+
+
+def test_runs_are_named(online: ComfyServer) -> None:
+    """The nodes say on what they spend: never an API node of the host's own, which would get its account token."""
+    info = online.get("/object_info")
+    for name in ("WanFLF2VGMI", "WanFLF2VWaveSpeed", "WanFLF2VFetchResult", "WanFLF2VAccount"):
+        assert not info[name].get("api_node")
+        assert "auth_token" not in json.dumps(info[name].get("input", {})).lower()
