@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from wan_local import weights
 
 NANO = PACK / "weights" / "nano"
-PROMPT = "a red bar moves under the bottom fast then slowly, turning right, and becomes cyan"
+PROMPT = "an orange circle moves around the right fast then slowly, and becomes pink"
 SAMPLING = {"seed": 0, "steps": 3, "guidance": 2.0, "shift": 16.0, "sampler": "unipc"}
 SIZE = {"width": 64, "height": 64, "length": 17}
 FIRST, LAST, LOAD, MODEL, VAE, POSITIVE, NEGATIVE, COND, SAMPLER, DECODE, IMAGES, VIDEO = map(str, range(1, 13))

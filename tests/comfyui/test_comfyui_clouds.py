@@ -147,7 +147,7 @@ STOPS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any], int]]
 def test_stop_is_honoured_and_the_same_graph_collects_the_job(online: ComfyServer, cloud: StandIn, stage: str) -> None:
     maker, route, fault, accepted = STOPS[stage]
     if "waiting" in stage:
-        cloud.always("gmi", "queued")
+        cloud.plan("gmi", "queued", "success")
     cloud.faults(route, fault)
     asked = graph(maker(prompt=f"stop while {stage}"))
     pressed: list[float] = []
