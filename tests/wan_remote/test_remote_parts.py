@@ -440,3 +440,43 @@ def test_base_addresses_are_checked():
     ):
         with pytest.raises(InvalidRequest, match="GMI_BASE_URL"):
             base_url("gmi", {"GMI_BASE_URL": bad})
+
+
+def test_a_key_is_stored_from_the_keyboard_and_never_printed(tmp_path, monkeypatch, capsys):
+    import io
+
+    from wan_remote.cli import main
+
+    for variable in ("GMI_API_KEY", "WAVESPEED_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("sk-typed-123456\n"))
+    assert main(["keys", "gmi", "--state", str(tmp_path)]) == 0
+    assert main(["keys", "--state", str(tmp_path)]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert main(["keys", "wavespeed", "--state", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert f"gmi: {tmp_path / 'keys.json'}" in shown.out
+    assert "wavespeed: not set" in shown.out
+    assert "sk-typed" not in shown.out + shown.err
+    assert json.loads((tmp_path / "keys.json").read_text()) == {"gmi": "sk-typed-123456"}
+
+
+def test_pictures_that_can_not_be_read_are_told_in_one_line(tmp_path, capsys):
+    from wan_remote.cli import main
+
+    (tmp_path / "page.png").write_text("<html>")
+    for name in ("none.png", "page.png"):
+        arguments = [
+            "gmi",
+            "generate",
+            "--first",
+            str(tmp_path / name),
+            "--last",
+            str(tmp_path / name),
+            "--prompt",
+            "p",
+        ]
+        assert main([*arguments, "--state", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert name in error
+        assert error.count("\n") == 1
