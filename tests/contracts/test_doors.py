@@ -185,7 +185,7 @@ def test_requirements_are_what_is_imported():
             if (
                 not level
                 and top not in sys.stdlib_module_names
-                and top not in ("flash_attn", "flash_attn_interface", "sageattention", "msvcrt")
+                and top not in ("flash_attn", "flash_attn_interface", "sageattention", "msvcrt", "gguf")
             ):
                 assert modules.get(top, top) in listed, f"{path}: {module}"
 

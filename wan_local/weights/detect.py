@@ -10,7 +10,7 @@ from ..config import WAN_LATENTS_MEAN
 from ..errors import WrongModel
 from ..shapes import TEMPORAL_STRIDE
 from . import names
-from .source import TensorSource, listed
+from .source import Entry, TensorSource, listed
 
 TRANSFORMER = "FLF2V transformer"
 IMAGE_TRANSFORMER = "I2V transformer"
@@ -35,6 +35,7 @@ OTHERS = {
     "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder in transformers' layout",
     "visual.patch_embedding.weight": "the image encoder of the official release",
     "token_embedding.weight": "the umT5 text encoder of the official release",
+    "enc.blk.0.attn_q.weight": "a T5 text encoder in llama.cpp's layout",
     "embeddings.patch_embedding.weight": "a CLIP image encoder in transformers' layout",
     "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": "a Stable Diffusion checkpoint",
     "decoder.conv_in.weight": "an image VAE",
@@ -50,7 +51,10 @@ def canonical(source: TensorSource) -> TensorSource:
         ParameterMismatch: two names of the file are the same parameter.
     """
     prefix = names.find_prefix(source.entries.keys())
-    plain = [(name, name.removeprefix(prefix), entry) for name, entry in source.entries.items()]
+    plain = [
+        (name, bare := name.removeprefix(prefix), _with_leading_side(bare, entry))
+        for name, entry in source.entries.items()
+    ]
     found = {name for _, name, _ in plain}
     if any(name.startswith("condition_embedder.") for name in found):
         return source.rebuilt((old, names.transformer_to_official(name) or name, entry) for old, name, entry in plain)
@@ -112,6 +116,13 @@ def side(source: TensorSource, name: str, axis: int) -> int:
     """One side of a tensor, or 0 if it has none there."""
     shape = source.entries[name].shape
     return shape[axis] if len(shape) > axis else 0
+
+
+def _with_leading_side(name: str, entry: Entry) -> Entry:
+    """Some GGUF files drop a leading side of 1; only these parameters have one."""
+    if len(entry.shape) != 2 or name.rpartition(".")[2] not in ("modulation", "emb_pos"):
+        return entry
+    return entry.viewed((1, *entry.shape), lambda tensor: tensor[None])
 
 
 def _transformer_kind(source: TensorSource) -> str:

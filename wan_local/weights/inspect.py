@@ -18,7 +18,17 @@ from .formats import PARTS
 from .load import AnyPath, build, check_parameters, find_source, open_source
 from .source import TensorSource, listed
 
+STORED = "as stored"
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+ENCODERS = {
+    detect.OTHERS[sign]: part
+    for sign, part in {
+        "encoder.block.0.layer.0.SelfAttention.q.weight": "text_encoder",
+        "token_embedding.weight": "text_encoder",
+        "embeddings.patch_embedding.weight": "image_encoder",
+        "visual.patch_embedding.weight": "image_encoder",
+    }.items()
+}
 TRANSFORMERS = (*detect.LOADABLE, detect.TEXT_TRANSFORMER)
 
 
@@ -32,9 +42,9 @@ class Report:
         kind: model it holds.
         sizes: width, depth and so on, by name.
         parameters: number of values.
-        stored: number of values by stored dtype.
+        stored: number of values by how they are stored, such as "BF16", "fp8 e4m3fn, scaled" or "GGUF Q4_K".
         missing, unexpected, misshapen: parameters that do not fit the model, by name.
-        memory: bytes that the weights take, by dtype they could be loaded in.
+        memory: bytes that the weights take: as stored, and by dtype they could be loaded in.
         error: what is wrong, for a part that can't be read or a config that contradicts the weights; else empty.
         parts: reports of the parts, for a pipeline folder.
     """
@@ -108,7 +118,9 @@ def inspect(path: AnyPath) -> Report:
         format=next((report.format for report in reports if report.kind != "unreadable"), "unknown"),
         kind=f"pipeline of {len(reports)} parts{broken}",
         parameters=0,
-        memory=_memory(sum(report.parameters for report in reports)),
+        memory=_memory(
+            sum(report.parameters for report in reports), sum(report.memory.get(STORED, 0) for report in reports)
+        ),
         parts=tuple(reports),
     )
 
@@ -118,7 +130,7 @@ def _report(source: TensorSource) -> Report:
     kind, count = detect.kind(plain), sum(entry.size for entry in plain.entries.values())
     stored: Counter[str] = Counter()
     for entry in plain.entries.values():
-        stored[entry.dtype] += entry.size
+        stored[entry.packing.name if entry.packing else entry.dtype] += entry.size
     described = _Described()
     try:
         _describe(described, plain, kind)
@@ -137,7 +149,7 @@ def _report(source: TensorSource) -> Report:
         missing=mismatch.missing if mismatch else (),
         unexpected=mismatch.unexpected if mismatch else (),
         misshapen=tuple(name for name, _, _ in mismatch.misshapen) if mismatch else (),
-        memory=_memory(count),
+        memory=_memory(count, sum(entry.bytes for entry in plain.entries.values())),
         error=described.error,
     )
 
@@ -164,14 +176,47 @@ def _describe(described: _Described, source: TensorSource, kind: str) -> None:
         vae = sizes.vae_config(source)
         model = build(source, "Wan-VAE", lambda: WanVAE(vae))
         described.sizes = {"base width": vae.dim, "levels": len(vae.dim_mult), "latent channels": vae.z_dim}
+    elif kind in ENCODERS:
+        _describe_encoder(described, source, kind)
+        return
     else:
         return
     check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
 
-def _memory(values: int) -> dict[str, int]:
-    return {name: values * size for name, size in BYTES.items()}
+def _describe_encoder(described: _Described, source: TensorSource, kind: str) -> None:
+    """transformers' encoders; imported here, since it takes seconds."""
+    import transformers
+
+    from . import load_encoders
+
+    if ENCODERS[kind] == "text_encoder":
+        config, source = load_encoders.text_parts(source)
+        described.sizes = {
+            "width": config.d_model, "blocks": config.num_layers, "heads": config.num_heads, "ffn": config.d_ff,
+            "words": config.vocab_size,
+        }  # fmt: skip
+        model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
+        skipped = load_encoders.TIED
+    else:
+        config, source = load_encoders.image_parts(source)
+        described.sizes = {
+            "width": config.hidden_size, "blocks": config.num_hidden_layers, "heads": config.num_attention_heads,
+            "ffn": config.intermediate_size, "pixels": config.image_size,
+        }  # fmt: skip
+        model = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
+        skipped = ""
+    expected = {
+        name.removeprefix(load_encoders.TOWER): tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if name != skipped
+    }
+    check_parameters(source, expected)
+
+
+def _memory(values: int, stored: int) -> dict[str, int]:
+    return {STORED: stored} | {name: values * size for name, size in BYTES.items()}
 
 
 def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"

@@ -1,7 +1,8 @@
 """Weights into networks: meta model, tensors one at a time from the mapped file, every name accounted for.
 
 No second copy of the weights is ever whole in memory: a tensor is converted and put in its place before the next one
-is read, and one that needs no conversion stays mapped.
+is read, its pages of the file are given back, and one that needs no conversion stays mapped. Packed weights (fp8,
+GGUF) stay packed and are unpacked layer by layer when they are used.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from torch import nn
 
 from ..errors import ParameterMismatch, UnreadableWeights
 from ..model import WanTransformer
+from ..quantised import CastingLayers, Linear
 from ..vae import WanVAE
-from . import detect, sizes
+from . import detect, packed, sizes
 from .formats import FORMATS
+from .place import place, place_packed
 from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-QUANTISED = ("scaled_fp8", "comfy_quant", "scale_weight", "weight_scale", "scale_input")
+QUANTISED = ("scaled_fp8", "comfy_quant", "scale_weight", "weight_scale")
 
 
 def load_transformer(
@@ -33,18 +36,25 @@ def load_transformer(
     device: torch.device | str = "cpu",
     operations: Any = nn,
     attend: Any = None,
+    *,
+    unpack: bool = False,
+    float8_matmul: bool = False,
 ) -> WanTransformer:
     """Load a first-last-frame or image-to-video transformer.
 
     Args:
         path: a pipeline folder (diffusers or official), a transformer folder, or a single file.
-        dtype: of the weights; None keeps what is stored.
+        dtype: of the weights; None keeps what is stored. Packed weights (fp8, GGUF) stay packed, and are calculated
+            with in this dtype, by default bfloat16; what is not packed in their file then stays as stored.
         device: where the weights go.
-        operations: layer classes, see :class:`wan_local.model.WanTransformer`.
+        operations: layer classes, see :class:`wan_local.model.WanTransformer`; for packed weights they need a
+            ``Linear`` with the ``pack`` of :class:`wan_local.quantised.Linear`, which torch's are replaced by.
         attend: attention kernel, see there.
+        unpack: make plain weights of ``dtype`` out of packed ones: faster steps, more memory.
+        float8_matmul: multiply fp8 e4m3 weights in fp8 where the device can: faster, and less exact.
 
     Raises:
-        UnreadableWeights: missing, cut short, broken or quantised.
+        UnreadableWeights: missing, cut short, broken, or quantised in a way not known here.
         WrongModel: another model, with what it is; or a config that contradicts the weights.
         ParameterMismatch: missing, unexpected or misshapen parameters.
     """
@@ -54,8 +64,23 @@ def load_transformer(
         raise detect.wrong(source, found, needed("transformer", found))
     check_dtypes(source)
     config = sizes.transformer_config(source)
-    model = build(source, "Wan transformer", lambda: WanTransformer(config, operations=operations, attend=attend))
-    return fill(model, source, dtype, device)
+    keep = source.packed and not unpack
+    layers = CastingLayers if operations is nn and (keep or (dtype is None and _is_mixed(source))) else operations
+    model = build(source, "Wan transformer", lambda: WanTransformer(config, operations=layers, attend=attend))
+    if keep:
+        model.compute_dtype = dtype or torch.bfloat16
+        dtype = None
+    fill(model, source, dtype, device, keep_packed=keep)
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.float8_matmul = float8_matmul
+    return model
+
+
+def _is_mixed(source: TensorSource) -> bool:
+    """Whether some layer's weight and bias differ in dtype, which torch's own layers can't calculate with."""
+    biases = ((f"{name.removesuffix('.weight')}.bias", entry) for name, entry in source.entries.items())
+    return any(name in source.entries and source.entries[name].dtype != entry.dtype for name, entry in biases)
 
 
 def load_vae(
@@ -97,7 +122,7 @@ def find_source(path: AnyPath, part: str) -> TensorSource | None:
         for layout in FORMATS:
             source = layout.open_part(place, part)
             if source is not None and source.entries:
-                return source
+                return packed.combine(source)
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) else place
         told = error.strerror or reason(error)
@@ -124,16 +149,18 @@ def fill(
     *,
     tied: Collection[str] = (),
     wide: Collection[str] = (),
+    keep_packed: bool = False,
 ) -> Network:
     """Put the source's tensors into a model built on the meta device; frozen and ready to evaluate.
 
     Args:
         model: on the meta device.
         source: exactly its parameters.
-        dtype: of the result; None keeps what is stored.
+        dtype: of the result; None keeps what is stored, and unpacks to float32.
         device: where the result goes.
         tied: parameters that the caller points at others; they are in the model, but not in the source.
         wide: parameters that are float32 where the others are float16.
+        keep_packed: leave packed weights packed where the layer can hold them.
 
     Raises:
         ParameterMismatch: missing, unexpected or misshapen parameters.
@@ -143,10 +170,15 @@ def fill(
     check_parameters(source, expected)
     state = {}
     for name in expected:
-        tensor = source.entries[name].read()
-        kind = (dtype or tensor.dtype) if tensor.is_floating_point() else tensor.dtype
-        state[name] = tensor.to(device=device, dtype=torch.float32 if name in wide and kind == torch.float16 else kind)
-    model.load_state_dict(state, assign=True, strict=not tied)  # the names are checked above
+        entry = source.entries[name]
+        layer: Any = model.get_submodule(name.rpartition(".")[0])
+        if keep_packed and entry.packing is not None and name.endswith(".weight") and hasattr(layer, "pack"):
+            scale = entry.scale().to(device) if entry.scale else None
+            layer.pack(place_packed(entry, device), entry.packing, scale)
+        else:
+            narrow = name in wide and (dtype or DTYPES.get(entry.dtype)) == torch.float16
+            state[name] = place(entry, torch.float32 if narrow else dtype, device)
+    model.load_state_dict(state, assign=True, strict=False)  # the names are checked above
     return model.requires_grad_(False).eval()
 
 
@@ -181,12 +213,19 @@ def check_parameters(source: TensorSource, expected: dict[str, tuple[int, ...]])
 
 
 def check_dtypes(source: TensorSource) -> None:
-    """Raise :class:`UnreadableWeights` for quantised weights, which are not plain numbers."""
+    """Raise :class:`UnreadableWeights` for weights that are neither plain numbers nor packed in a known way."""
     marks = [name for name in source.entries if name.rsplit(".", 1)[-1] in QUANTISED]
-    others = [name for name, entry in source.entries.items() if DTYPES.get(entry.dtype) not in FLOATS]
+    others = [
+        name
+        for name, entry in source.entries.items()
+        if entry.packing is None and DTYPES.get(entry.dtype) not in FLOATS
+    ]
     if marks or others:
         told = shown(marks[0]) if marks else f"{shown(others[0])} is {shown(source.entries[others[0]].dtype)}"
-        raise UnreadableWeights(f"{source.path} is quantised ({told}); use the fp16, bf16 or fp32 file of this model")
+        raise UnreadableWeights(
+            f"{source.path} is quantised in a way not known here ({told}); use the fp8, GGUF, bf16 or fp16 file of "
+            "this model"
+        )
 
 
 WANTED = {

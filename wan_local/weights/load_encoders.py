@@ -1,7 +1,8 @@
-"""Text and image encoders into transformers' classes: from their own folders, or from the official ``.pth`` files."""
+"""Text and image encoders into transformers' classes: from folders, from the official ``.pth`` files, from one file."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,43 @@ import transformers
 from torch import nn
 
 from ..encoders.image import ImageEncoder
+from ..encoders.sentencepiece import SentencePieceTokenizer
 from ..encoders.text import TextEncoder
 from ..errors import UnreadableWeights
-from . import detect, official_encoders, sizes
+from ..quantised import Linear
+from . import detect, encoder_sizes, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import TensorSource, reason
+from .source import Entry, TensorSource, reason
 
-OFFICIAL_TOKENIZER = "google/umt5-xxl"  # folder of the official release, beside the weights
+TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
+SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
 SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor that transformers lists under both names
 TOWER = "vision_model."  # transformers 5 dropped this level; files and classes come with it and without
+T5_IN_TRANSFORMERS = "encoder.block.0.layer.0.SelfAttention.q.weight"
+CLIP_IN_TRANSFORMERS = "embeddings.patch_embedding.weight"
 
 
 def load_text_encoder(
-    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Any = nn
+    path: AnyPath,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Any = nn,
+    *,
+    tokenizer: AnyPath | None = None,
 ) -> TextEncoder:
-    """Load umT5 and its tokenizer from a pipeline folder, diffusers or official layout.
+    """Load umT5 and its tokenizer.
 
-    As in transformers, the matrices ``wo`` stay float32 where the rest is float16, whose range they exceed.
+    As in transformers, the matrices ``wo`` stay float32 where the rest is float16, whose range they exceed. Packed
+    matrices (fp8) stay packed and are calculated with in ``dtype``, by default and in place of float16 bfloat16.
 
     Args:
-        path: the pipeline folder.
+        path: a pipeline folder (diffusers or official), or one file: official names or transformers', as ComfyUI and
+            Kijai repackage it.
         dtype: of the weights; None keeps what is stored.
         device: where they go.
         operations: not used: the network is transformers' own.
+        tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
 
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
@@ -41,43 +55,85 @@ def load_text_encoder(
         ParameterMismatch: missing, unexpected or misshapen parameters.
     """
     source = open_source(path, "text_encoder")
-    place = Path(source.path)
-    if source.format == diffusers_dir.NAME:
-        _check_sign(source, "encoder.block.", "text_encoder")
-        config, tokens = _config(source, transformers.UMT5Config), place.parent / "tokenizer"
-        _check_layers(source, "num_layers", config.num_layers, "encoder.block.")
-        source = _without_twin(source)
-    else:
-        _check_official(source, "token_embedding.weight", "blocks.0.attn.", "text_encoder")
-        config, source = official_encoders.umt5(source)
-        tokens = (place if place.is_dir() else place.parent) / OFFICIAL_TOKENIZER
+    sentences = source.entries.get(SENTENCES)
+    config, source = text_parts(source)
     check_dtypes(source)
-    tokenizer = _tokenizer(tokens)
+    words = _find_tokenizer(source, tokenizer, sentences)
     model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
     wide = [name for name in source.entries if name.endswith(".wo.weight")]
-    fill(model, source, dtype, device, tied=(TIED,), wide=wide)
+    if source.packed:
+        dtype = torch.bfloat16 if dtype in (None, torch.float16) else dtype
+        hold_packed(model, source)
+    fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True)
+    for name, layer in model.named_modules():
+        if name.endswith(".wo") and getattr(layer, "packing", None) is not None:
+            # transformers casts the input of wo to the dtype of its weight, unless that is int8
+            layer.weight = nn.Parameter(layer.weight.view(torch.int8), requires_grad=False)
     model.encoder.embed_tokens.weight = model.shared.weight
-    return TextEncoder(tokenizer, model)
+    return TextEncoder(words, model)
 
 
 def load_image_encoder(
     path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Any = nn
 ) -> ImageEncoder:
-    """Load CLIP's vision tower from a pipeline folder, diffusers or official layout; arguments and errors as above."""
-    source = open_source(path, "image_encoder")
+    """Load CLIP's vision tower from a pipeline folder or one file; arguments and errors as above."""
+    config, source = image_parts(open_source(path, "image_encoder"))
+    check_dtypes(source)
+    model: Any = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
+    if any(name.startswith(TOWER) for name in model.state_dict()):
+        source = source.renamed(lambda name: TOWER + name)
+    if source.packed:
+        dtype = dtype or torch.bfloat16
+        hold_packed(model, source)
+    return ImageEncoder(_with_position_ids(fill(model, source, dtype, device, keep_packed=True), device))
+
+
+def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
+    """Config of umT5 and its weights under transformers' names, without twins and whatever else a file carries.
+
+    Raises:
+        WrongModel, ParameterMismatch, UnreadableWeights: as :func:`load_text_encoder`.
+    """
+    if source.format == diffusers_dir.NAME:
+        _check_sign(source, "encoder.block.", "text_encoder")
+        config = _config(source, transformers.UMT5Config)
+        _check_layers(source, "num_layers", config.num_layers, "encoder.block.")
+        return config, _without_twin(source)
+    entries = {name: entry for name, entry in source.entries.items() if name != SENTENCES}
+    source = replace(source, entries=entries)
+    if T5_IN_TRANSFORMERS in entries:
+        source = _without_twin(source)
+    else:
+        _check_official(source, "token_embedding.weight", "blocks.0.attn.", "text_encoder")
+        source = official_encoders.umt5(source)
+    return encoder_sizes.umt5_config(source), source
+
+
+def image_parts(source: TensorSource) -> tuple[Any, TensorSource]:
+    """As :func:`text_parts`, of CLIP's vision tower; names without the level :data:`TOWER`."""
     if source.format == diffusers_dir.NAME:
         source = _tower(source)
         _check_sign(source, "encoder.layers.", "image_encoder")
         config = _config(source, transformers.CLIPVisionConfig)
         _check_layers(source, "num_hidden_layers", config.num_hidden_layers, "encoder.layers.")
+        return config, source
+    if any(name.removeprefix(TOWER) == CLIP_IN_TRANSFORMERS for name in source.entries):
+        source = _tower(source)
     else:
         _check_official(source, "visual.patch_embedding.weight", "visual.transformer.0.", "image_encoder")
-        config, source = official_encoders.clip(source)
-    check_dtypes(source)
-    model: Any = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
-    if any(name.startswith(TOWER) for name in model.state_dict()):
-        source = source.renamed(lambda name: TOWER + name)
-    return ImageEncoder(_with_position_ids(fill(model, source, dtype, device), device))
+        source = official_encoders.clip(source)
+    return encoder_sizes.clip_config(source), source
+
+
+def hold_packed(model: nn.Module, source: TensorSource) -> None:
+    """Put layers that can hold a packed weight in the place of those that will get one."""
+    for name, layer in list(model.named_modules()):
+        entry = source.entries.get(f"{name}.weight")
+        if type(layer) is nn.Linear and entry is not None and entry.packing is not None:
+            with torch.device("meta"):
+                ours = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, ours)
 
 
 def _check_official(source: TensorSource, sign: str, stem: str, part: str) -> None:
@@ -86,8 +142,6 @@ def _check_official(source: TensorSource, sign: str, stem: str, part: str) -> No
         return
     plain = detect.canonical(source)
     found = detect.kind(plain)
-    if found == detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"] and part == "text_encoder":
-        raise detect.wrong(plain, f"{found}, in one file without its tokenizer", "give the pipeline folder it is from")
     raise detect.wrong(plain, found, needed(part, found))
 
 
@@ -137,10 +191,24 @@ def _tower(source: TensorSource) -> TensorSource:
     )
 
 
+def _find_tokenizer(source: TensorSource, given: AnyPath | None, sentences: Entry | None) -> Any:
+    """The tokenizer that was asked for, or the one in the file, or the one beside it."""
+    place = Path(source.path)
+    if given is not None:
+        return _tokenizer(Path(given))
+    if source.format == diffusers_dir.NAME:
+        return _tokenizer(place.parent / "tokenizer")
+    if sentences is not None:
+        return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), source.path)
+    folder = place if place.is_dir() else place.parent
+    beside = next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
+    return _tokenizer(beside)
+
+
 def _tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise UnreadableWeights(
-            f"{folder} is not there; the text encoder needs its tokenizer, download that folder too"
+            f"{folder} is not there; the text encoder needs its tokenizer, download that folder too, or name it"
         )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

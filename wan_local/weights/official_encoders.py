@@ -1,18 +1,14 @@
-"""The official release's encoders under transformers' names, with the configs that their shapes tell."""
+"""The official release's encoders under transformers' names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import transformers
+from torch import Tensor
 
 from . import sizes
-from .detect import count_layers
 from .source import Entry, TensorSource
-
-CLIP_HEAD_DIM = 80  # of CLIP ViT-H/14, which the official file can't tell
 
 # -- umT5 (wan/modules/t5.py) --------------------------------------------------------------------------------
 
@@ -31,29 +27,9 @@ UMT5_BLOCK = {
 }
 
 
-def umt5(source: TensorSource) -> tuple[Any, TensorSource]:
-    """Config and tensors of umT5's encoder.
-
-    Raises:
-        ParameterMismatch: a tensor that tells a size is missing.
-        WrongModel: the shapes make no umT5.
-    """
-    entries = source.entries
-    try:
-        vocab, width = entries["token_embedding.weight"].shape
-        inner = entries["blocks.0.attn.q.weight"].shape[0]
-        buckets, heads = entries["blocks.0.pos_embedding.embedding.weight"].shape
-        hidden = entries["blocks.0.ffn.fc1.weight"].shape[0]
-        config = transformers.UMT5Config(
-            vocab_size=vocab, d_model=width, d_kv=inner // heads, d_ff=hidden, num_heads=heads,
-            num_layers=count_layers(entries, "blocks."), relative_attention_num_buckets=buckets,
-            feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False,
-        )  # fmt: skip
-    except KeyError as error:
-        raise sizes.lacks(source, str(error.args[0])) from error
-    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
-        raise sizes.impossible(source, "umT5 encoder", error) from error
-    return config, source.renamed(_umt5_name)
+def umt5(source: TensorSource) -> TensorSource:
+    """The tensors of umT5's encoder under transformers' names."""
+    return source.renamed(_umt5_name)
 
 
 def _umt5_name(name: str) -> str:
@@ -77,41 +53,34 @@ CLIP_BLOCK = {
 }  # fmt: skip
 
 
-def clip(source: TensorSource) -> tuple[Any, TensorSource]:
-    """Config and tensors of the vision tower; the text tower and the projection of the file are left unread.
+def clip(source: TensorSource) -> TensorSource:
+    """The vision tower; the text tower and the projection of the file are left unread.
 
     Raises:
-        ParameterMismatch, WrongModel: as above.
+        WrongModel: tensors with too few sides.
     """
     entries = {name.removeprefix("visual."): e for name, e in source.entries.items() if name.startswith("visual.")}
     try:
-        _, rows, width = entries["pos_embedding"].shape
-        patch = entries["patch_embedding.weight"].shape[-1]
-        hidden = entries["transformer.0.mlp.0.weight"].shape[0]
-        config = transformers.CLIPVisionConfig(
-            hidden_size=width, intermediate_size=hidden, num_hidden_layers=count_layers(entries, "transformer."),
-            num_attention_heads=max(1, width // CLIP_HEAD_DIM), image_size=round((rows - 1) ** 0.5) * patch,
-            patch_size=patch, hidden_act="gelu", projection_dim=width,
-        )  # fmt: skip
-        rows_of = [
+        return source.rebuilt(
             (f"visual.{name}", new, made)
             for name, entry in entries.items()
             if name != "head"
             for new, made in _clip_entries(name, entry)
-        ]
-    except KeyError as error:
-        raise sizes.lacks(source, f"visual.{error.args[0]}") from error
-    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
+        )
+    except (ValueError, IndexError, TypeError) as error:
         raise sizes.impossible(source, "CLIP image encoder", error) from error
-    return config, source.rebuilt(rows_of)
+
+
+def _third(index: int, rows: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor[index * rows : (index + 1) * rows]
 
 
 def _clip_entries(name: str, entry: Entry) -> Iterator[tuple[str, Entry]]:
     found = re.fullmatch(r"transformer\.(\d+)\.(.+)\.(weight|bias)", name)
     if name == "cls_embedding":  # [1, 1, D]
-        yield "embeddings.class_embedding", _viewed(entry, entry.shape[2:], lambda t: t.flatten())
+        yield "embeddings.class_embedding", entry.viewed(entry.shape[2:], lambda t: t.flatten())
     elif name == "pos_embedding":  # [1, rows, D]
-        yield "embeddings.position_embedding.weight", _viewed(entry, entry.shape[1:], lambda t: t[0])
+        yield "embeddings.position_embedding.weight", entry.viewed(entry.shape[1:], lambda t: t[0])
     elif not found:
         yield CLIP_TOP.get(name, name), entry
     elif found[2] != "attn.to_qkv":
@@ -120,9 +89,5 @@ def _clip_entries(name: str, entry: Entry) -> Iterator[tuple[str, Entry]]:
         third = entry.shape[0] // 3
         shape = (third, *entry.shape[1:])
         for i, side in enumerate("qkv"):
-            part = _viewed(entry, shape, lambda t, i=i: t[i * third : (i + 1) * third])
+            part = entry.viewed(shape, _third(i, third))
             yield f"encoder.layers.{found[1]}.self_attn.{side}_proj.{found[3]}", part
-
-
-def _viewed(entry: Entry, shape: tuple[int, ...], view: Any) -> Entry:
-    return Entry(shape=tuple(shape), dtype=entry.dtype, read=lambda: view(entry.read()))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterMismatch
+from ..quantised import Packing
+from ..quantised.ggml import BY_PACKAGE, FORMATS, packed_bytes
 
 # What safetensors calls its dtypes. Those mapped to None can't be computed with as they are.
 DTYPES: Mapping[str, torch.dtype | None] = {
@@ -23,24 +25,64 @@ MAX_SHOWN = 100  # characters of a name in a message
 NAMES_SHOWN = 3
 
 
+def _nothing(start: int, end: int) -> None:
+    """What there is to release of a tensor that is not mapped."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One tensor in a file.
 
     Attributes:
-        shape: its sizes.
-        dtype: as stored, in safetensors' spelling ("F16").
-        read: gives the tensor, memory mapped where the format can.
+        shape: its sizes; of a packed one those of what it stands for.
+        dtype: as stored, in safetensors' spelling ("F16") or ggml's ("Q4_K").
+        read: gives the tensor, memory mapped where the format can; the packed bytes of a packed one.
+        release: gives memory back of a mapped tensor, from one of its bytes to before another, that was copied; it can
+            be read again.
+        packing: how to unpack it; None for plain numbers.
+        scale: gives the scale that belongs to a packed one, float32 ``[1 or out, 1]``; None if it has none.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor]
+    release: Callable[[int, int], None] = _nothing
+    packing: Packing | None = None
+    scale: Callable[[], Tensor] | None = None
 
     @property
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes as stored."""
+        if self.dtype in FORMATS or self.dtype in BY_PACKAGE:
+            return packed_bytes(self.dtype, (self.size,))
+        dtype = DTYPES.get(self.dtype)
+        return self.size * (1 if dtype is None else dtype.itemsize)
+
+    def numbers(self, stored: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """What :meth:`read` gave, as numbers in ``dtype``; None keeps what is stored, and unpacks to float32."""
+        if self.packing is not None:
+            return self.packing.unpack(stored, self.scale() if self.scale else None, dtype or torch.float32)
+        return stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
+
+
+    def viewed(self, shape: tuple[int, ...], view: Callable[[Tensor], Tensor]) -> Entry:
+        """A part of the tensor, or the same numbers in another shape; of a packed one unpacked to float32."""
+        if self.packing is None:
+            return replace(self, shape=shape, read=lambda: view(self.read()), release=_nothing)
+        return replace(
+            self,
+            shape=shape,
+            dtype="F32",
+            packing=None,
+            scale=None,
+            release=_nothing,
+            read=lambda: view(self.numbers(self.read(), torch.float32)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +94,19 @@ class TensorSource:
         path: what was opened, for messages.
         entries: every tensor by the name it has in the file.
         config: what lies beside the weights as ``config.json``, or an empty dict.
+        metadata: what a single file says of itself, or an empty dict.
     """
 
     format: str
     path: str
     entries: Mapping[str, Entry]
     config: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def packed(self) -> bool:
+        """Whether some of it is packed."""
+        return any(entry.packing is not None for entry in self.entries.values())
 
     def renamed(self, rename: Callable[[str], str]) -> TensorSource:
         """The same tensors under other names.

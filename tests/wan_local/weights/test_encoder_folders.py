@@ -138,11 +138,6 @@ def test_the_official_image_encoder_is_not_taken_for_the_text_encoder(tmp_path):
             load(tmp_path / "clip.pth")
 
 
-def test_a_text_encoder_alone_in_a_file_lacks_its_tokenizer(folder):
-    with pytest.raises(WrongModel, match="one file without its tokenizer; give the pipeline folder"):
-        load_text_encoder(folder / "text_encoder" / "model.safetensors")
-
-
 @pytest.mark.parametrize(
     ("part", "key", "value"),
     [("text_encoder", "num_layers", 3), ("text_encoder", "num_layers", 10**9), ("text_encoder", "num_heads", 0),

@@ -1,7 +1,7 @@
 """Thousands of small damages: whatever is in a file, only our own errors come out, on one line and soon.
 
-``WAN_FUZZ`` sets how many damages are tried: 2,000 of small files, a quarter as many of whole models. A failure names
-the damage's number, and the same number always gives the same damage.
+``WAN_FUZZ`` sets how many damages are tried: 2,000 of small files, ten times as many of headers alone, a quarter as
+many of whole models. A failure names the damage's number, and the same number always gives the same damage.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tests import tiny
+from tests.wan_local.weights import packed_files
+from tests.wan_local.weights.ggml_encoders import encode
 from wan_local.errors import WeightsError
 from wan_local.weights import inspect, load_image_encoder, load_text_encoder, load_transformer, load_vae
 from wan_local.weights.load import open_source
 
 ROUNDS = int(os.environ.get("WAN_FUZZ", "2000"))
+Q4_K, Q8_0 = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q8_0
 ODD = (
     None, True, False, 0, 1, -1, 2, 3, 7, 16, 2**31, 2**63, 2**64, 10**400, 0.0, 0.5, -1.5, 1e308, float("inf"),
     float("nan"), "", "x", "F16", "F99", "I8", "line\nbreak", "\ud800", "\x00", "../x", "x" * 300, [], {}, [[]], [None],
@@ -106,6 +111,9 @@ def cases(tmp_path_factory) -> list[Case]:
     state = load_transformer(pipeline).state_dict()
     official = tiny.write_official(root / "official", state)
     single = tiny.write_single(root / "single.safetensors", state, torch.float16, "model.diffusion_model.")
+    whole = packed_files.original()
+    scaled = packed_files.write_comfy_quant(root / "scaled.safetensors", whole, torch.float8_e4m3fn, in_metadata=True)
+    packed = packed_files.write_gguf(root / "packed.gguf", whole, "Q4_K")
     vae = root / "official" / "vae.pth"
     torch.save(load_vae(pipeline).half().state_dict(), vae)
     lone = root / "vae.safetensors"
@@ -119,6 +127,8 @@ def cases(tmp_path_factory) -> list[Case]:
     made: list[Case] = [
         (single, (single,), load_transformer, (header, header, in_header(raw), raw)),
         (lone, (lone,), load_vae, (header, in_header(raw))),
+        (scaled, (scaled,), load_transformer, (header, header, in_header(raw))),
+        (packed, (packed,), load_transformer, (head_bytes, head_bytes, raw)),
         (vae, (official, vae), load_vae, (raw, pickle_bytes)),
         (official / "config.json", (official,), load_transformer, (table,)),
         (official / "diffusion_pytorch_model.safetensors.index.json", (official,), load_transformer, (table, raw)),
@@ -136,6 +146,21 @@ def cases(tmp_path_factory) -> list[Case]:
 def pickle_bytes(data: bytes, rng: random.Random) -> bytes:
     """Damage where the pickle is, at the start of a checkpoint, not in the values behind it."""
     return mutate_bytes(data[:3000], rng) + data[3000:] if rng.random() < 0.5 else _swap(data, rng)
+
+
+def head_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Damage where a GGUF header is: bytes changed one for one, numbers made large, or the whole shifted."""
+    if rng.random() < 0.3:
+        return mutate_bytes(data[:8000], rng) + data[8000:]
+    changed = bytearray(data)
+    end = min(8000, len(data) - 8)
+    for _ in range(rng.choice((1, 1, 3))):
+        at = rng.randrange(end)
+        if rng.random() < 0.5:
+            changed[at] = rng.randrange(256)
+        else:
+            struct.pack_into("<Q", changed, at, rng.choice((0, 1, 7, 2**31, 2**40, 2**63, 2**64 - 1)))
+    return bytes(changed)
 
 
 def _swap(data: bytes, rng: random.Random) -> bytes:
@@ -164,7 +189,8 @@ def read_all(path: Path) -> None:
     """Every tensor of a file, so that each byte range is used."""
     source = open_source(path, "transformer")
     for entry in source.entries.values():
-        assert tuple(entry.read().shape) == entry.shape
+        if sum(entry.shape) < 10_000:  # of no numbers, but many rows of none
+            assert tuple(entry.numbers(entry.read(), None).shape) == entry.shape
 
 
 def test_small_files(tmp_path):
@@ -192,6 +218,47 @@ def test_small_files(tmp_path):
         quietly(inspect, file, number)
     print(f"{ROUNDS:,} damaged files, {refused:,} refused")
     assert ROUNDS / 4 < refused < ROUNDS
+
+
+def test_headers(tmp_path):
+    """The parsers of headers and of the marks of packed weights, on everything that can stand before the numbers."""
+    tensors = {
+        "blocks.0.a.weight": torch.zeros(4, 32).to(torch.float8_e4m3fn),
+        "blocks.0.a.scale_weight": torch.ones(()),
+        "b.weight": torch.zeros(4, 32).to(torch.float8_e5m2),
+        "b.weight_scale": torch.ones(4, 1),
+        "b.comfy_quant": torch.tensor(list(b'{"format": "float8_e5m2"}'), dtype=torch.uint8),
+        "norm": torch.zeros(5).half(),
+    }
+    marks = {"_quantization_metadata": json.dumps({"layers": {"b": {"format": "float8_e5m2"}}})}
+    plain, packed = tmp_path / "a.safetensors", tmp_path / "a.gguf"
+    save_file(tensors, plain, marks)
+    writer = gguf.GGUFWriter(packed, arch="wan")
+    writer.add_string("config", "{}")
+    writer.add_array("comfy.gguf.orig_shape.c", [2, 3, 4])
+    writer.add_array("words", ["a", "b"])
+    writer.add_array("numbers", list(range(40)))
+    writer.add_tensor("a.weight", encode(np.zeros((4, 256), np.float32), "Q4_K"), raw_dtype=Q4_K)
+    writer.add_tensor("b.weight", encode(np.zeros((2, 64), np.float32), "Q8_0"), raw_dtype=Q8_0)
+    writer.add_tensor("c", np.zeros((6, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    damages = {plain: (in_header(mutate_json), in_header(mutate_json), in_header(mutate_bytes)),
+               packed: (head_bytes, head_bytes, mutate_bytes)}  # fmt: skip
+    kept = {file: file.read_bytes() for file in damages}
+    read_all(plain)
+    read_all(packed)
+    refused = dict.fromkeys(damages, 0)
+    rounds = ROUNDS * 10
+    for number in range(rounds):
+        rng = random.Random(number)
+        file = (plain, packed)[number % 2]
+        file.write_bytes(rng.choice(damages[file])(kept[file], rng))
+        refused[file] += quietly(read_all, file, number)
+    print(f"{rounds:,} damaged headers, {refused[plain]:,} of safetensors and {refused[packed]:,} of GGUF refused")
+    assert all(rounds / 8 < count < rounds / 2 for count in refused.values())
 
 
 def test_whole_models(cases):

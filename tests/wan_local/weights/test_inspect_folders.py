@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from wan_local.cli import main
@@ -99,6 +100,22 @@ def test_a_config_that_contradicts_shows_in_the_report(folder):
 
 
 def test_keys_are_only_judged_where_they_were_compared(folder):
-    reports = {part.kind: str(part) for part in inspect(folder).parts}
-    assert "all present, none unexpected" in reports["Wan-VAE"]
-    assert "  keys  " not in reports["a T5 text encoder in transformers' layout"]
+    for part in inspect(folder).parts:
+        assert "all present, none unexpected" in str(part), part.kind
+    file = folder / "other.safetensors"
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}, file)
+    assert "a Flux" in str(inspect(file))
+    assert "  keys  " not in str(inspect(file))
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+def test_keys_of_an_encoder_are_judged(folder, part):
+    file = folder / part / "model.safetensors"
+    state = load_file(file)
+    dropped = next(name for name in state if "final_layer_norm" in name or "layer_norm1.weight" in name)
+    save_file({name: value for name, value in state.items() if name != dropped} | {"extra": torch.zeros(1)}, file)
+    report = next(found for found in inspect(folder).parts if part in found.path)
+    assert report.unexpected == ("extra",)
+    assert len(report.missing) == 1
+    assert dropped.endswith(report.missing[0])
+    assert report.sizes["blocks"] > 1

@@ -59,6 +59,15 @@ class MappedFile:
                 f"{self._path}: {shown(name)} can't be read ({reason(error)}); download it again"
             ) from error
 
+    def release(self, start: int, end: int) -> None:
+        """Give the memory of some bytes back to the system, which reads them again if they are touched again.
+
+        Only for bytes nobody wrote to. Whole pages only, so the neighbours keep theirs.
+        """
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._map and first < last and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def _bytes(self, start: int, end: int, item: int) -> Tensor:
         if start == end:
             return torch.empty(0, dtype=torch.uint8)

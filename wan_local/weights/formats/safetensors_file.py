@@ -76,7 +76,12 @@ Row = tuple[str, tuple[int, ...], int, int]  # dtype, shape, first byte, byte be
 
 def _entries(file: MappedFile, rows: dict[str, Row], base: int) -> dict[str, Entry]:
     def entry(name: str, dtype: str, shape: tuple[int, ...], start: int, end: int) -> Entry:
-        return Entry(shape=shape, dtype=dtype, read=lambda: file.read(name, dtype, shape, base + start, base + end))
+        return Entry(
+            shape=shape,
+            dtype=dtype,
+            read=lambda: file.read(name, dtype, shape, base + start, base + end),
+            release=lambda first, last: file.release(base + start + first, base + start + last),
+        )
 
     return {name: entry(name, *row) for name, row in rows.items()}
 

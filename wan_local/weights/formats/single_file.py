@@ -1,13 +1,15 @@
-"""One file with one model: ComfyUI's repackaged safetensors, a lone ``.pth``, or one shard-less diffusers file."""
+"""One file with one model: safetensors as ComfyUI, Kijai and diffusers write them, GGUF, or a lone ``.pth``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...errors import UnreadableWeights
 from ..source import TensorSource, reason
-from . import pickled, safetensors_file
+from . import gguf_file, pickled, safetensors_file
 
 NAME = "single file"
 
@@ -18,15 +20,18 @@ def open_part(path: Path, part: str) -> TensorSource | None:
         return None
     if pickled.looks_like(path):
         return TensorSource(format=NAME, path=str(path), entries=pickled.read_entries(path))
-    entries, metadata = safetensors_file.read_header(path)
-    return TensorSource(format=NAME, path=str(path), entries=entries, config=_config(path, metadata))
+    if gguf_file.looks_like(path):
+        entries, metadata = gguf_file.read_header(path)
+    else:
+        entries, metadata = safetensors_file.read_header(path)
+    return TensorSource(format=NAME, path=str(path), entries=entries, config=_config(path, metadata), metadata=metadata)
 
 
-def _config(path: Path, metadata: dict[str, str]) -> dict[str, object]:
+def _config(path: Path, metadata: Mapping[str, Any]) -> dict[str, object]:
     """A model config that the file carries in its metadata, as JSON under ``config``."""
     try:
-        config = json.loads(metadata.get("config", "{}"))
-    except (ValueError, RecursionError) as error:
+        config = json.loads(metadata.get("config") or "{}")
+    except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableWeights(
             f"{path} carries a config that is not JSON ({reason(error)}); download it again"
         ) from error

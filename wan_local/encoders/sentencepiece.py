@@ -1,0 +1,50 @@
+"""umT5's tokenizer from the bytes that ComfyUI's text encoder files carry, with the library it was trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnreadableWeights
+from .text import MAX_TEXT_LEN
+
+PAD, END = 0, 1  # umT5's, as in T5
+
+
+class SentencePieceTokenizer:
+    """As much of a transformers tokenizer as :class:`~wan_local.encoders.text.TextEncoder` asks for.
+
+    Args:
+        model: a serialised sentencepiece model.
+        path: of the file it is from, for messages.
+
+    Raises:
+        UnreadableWeights: no such model, or the library is not installed.
+    """
+
+    model_max_length = MAX_TEXT_LEN
+
+    def __init__(self, model: bytes, path: str) -> None:
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError as error:
+            raise UnreadableWeights(
+                f"{path} carries a sentencepiece tokenizer; install it with `pip install sentencepiece`, or give the "
+                "tokenizer's folder"
+            ) from error
+        try:
+            self._processor = SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UnreadableWeights(f"{path} carries a broken tokenizer; download it again") from error
+
+    def __call__(self, prompts: list[str], *, max_length: int, **settings: Any) -> dict[str, Tensor]:
+        """Ids and mask ``[B, max_length]``, padded behind; what is cut still ends with the end token."""
+        rows = [ids[: max_length - 1] + [END] for ids in self._processor.encode(prompts)]
+        ids = torch.full((len(rows), max_length), PAD)
+        mask = torch.zeros_like(ids)
+        for row, found in enumerate(rows):
+            ids[row, : len(found)] = torch.tensor(found)
+            mask[row, : len(found)] = 1
+        return {"input_ids": ids, "attention_mask": mask}

@@ -1,0 +1,12 @@
+"""Weights that are smaller than the numbers they stand for, unpacked layer by layer when they are used.
+
+``packing.py`` says what every kind has in common, ``float8.py`` and ``ggml.py`` are the kinds, ``layers.py`` the layers
+that keep them. Which file holds which kind is told in ``weights/``, not here.
+"""
+
+from .float8 import Float8
+from .ggml import GGML
+from .layers import CastingLayers, Linear
+from .packing import Packing, parameter_shapes
+
+__all__ = ["GGML", "CastingLayers", "Float8", "Linear", "Packing", "parameter_shapes"]

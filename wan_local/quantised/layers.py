@@ -1,0 +1,90 @@
+"""Layers that calculate in the dtype of their input, whatever their weights are kept in.
+
+Give :class:`CastingLayers` as ``operations`` of a model whose weights are packed, or of mixed dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .float8 import Float8
+from .matmul import float8_linear, has_float8_units
+from .packing import Packing
+
+
+class Linear(nn.Linear):
+    """A linear layer whose weight may be packed; it is unpacked for the time of one call.
+
+    Attributes:
+        weight: as in torch, or the packed bytes (then of another shape than the matrix).
+        scale: float32 ``[1 or out, 1]`` beside a packed weight, or None.
+        packing: how to read ``weight``; None for plain numbers.
+        float8_matmul: whether to multiply in fp8 where the weight is fp8 e4m3 and the device has units for it.
+    """
+
+    scale: Tensor | None
+    packing: Packing | None = None
+    float8_matmul: bool = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register_buffer("scale", None, persistent=False)
+
+    def pack(self, packed: Tensor, packing: Packing, scale: Tensor | None) -> None:
+        """Take a packed weight in place of the plain one."""
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.scale = scale
+        self.packing = packing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if self.float8_matmul and _is_e4m3(self.packing) and has_float8_units(x.device):
+            return float8_linear(x, self.weight, self.scale, bias)
+        return functional.linear(x, self.matrix(x.dtype), bias)
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """The weight as numbers, ``[out, in]`` in ``dtype``."""
+        if self.packing is None:
+            return self.weight.to(dtype)
+        return self.packing.unpack(self.weight, self.scale, dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
+        return functional.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class Conv3d(nn.Conv3d):
+    """torch's, in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return self._conv_forward(x, self.weight.to(x.dtype), bias)
+
+
+class CastingLayers:
+    """The namespace that models take as ``operations``."""
+
+    Linear = Linear
+    LayerNorm = LayerNorm
+    RMSNorm = RMSNorm
+    Conv3d = Conv3d
+
+
+def _is_e4m3(packing: Packing | None) -> bool:
+    return isinstance(packing, Float8) and packing.dtype == torch.float8_e4m3fn

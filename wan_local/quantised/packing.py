@@ -1,0 +1,37 @@
+"""How a matrix is packed: what every kind of packing can do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Packing(Protocol):
+    """One way of keeping a matrix small. Without state: the numbers are in tensors beside it.
+
+    Attributes:
+        name: what people call it, such as "fp8 e4m3fn, scaled" or "GGUF Q4_K".
+        shape: of the matrix that comes out, ``(out, in)``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The matrix in ``dtype`` on the device of ``packed``; ``scale`` is None for packings that have none."""
+        ...
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name to shape of every parameter; of packed ones the shape of what they stand for."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, module in model.named_modules():
+        packing: Packing | None = getattr(module, "packing", None)
+        if packing is not None:
+            shapes[f"{name}.weight"] = packing.shape
+    return shapes

@@ -1,0 +1,49 @@
+"""One tensor from its file to where it is used, a piece at a time, so that file and copy are never both in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .source import Entry
+
+PIECE = 64 << 20  # bytes of the file
+
+
+def place(entry: Entry, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
+    """The tensor as numbers on ``device``; what needs no change stays mapped.
+
+    Args:
+        entry: of a file.
+        dtype: None keeps what is stored, and unpacks packed ones to float32.
+        device: where it goes.
+    """
+    stored = entry.read()
+    if entry.packing is not None:
+        numbers = entry.numbers(stored, dtype).to(device)
+        entry.release(0, stored.nbytes)
+        return numbers
+    wanted = dtype if dtype is not None and stored.is_floating_point() else stored.dtype
+    return copied(entry, stored, wanted, torch.device(device))
+
+
+def place_packed(entry: Entry, device: torch.device | str) -> Tensor:
+    """The packed bytes on ``device``; on the CPU they stay mapped."""
+    stored = entry.read()
+    return copied(entry, stored, stored.dtype, torch.device(device))
+
+
+def copied(entry: Entry, stored: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``stored`` itself if it is all it has to be, else a copy made row by row, whose pages are given back."""
+    if stored.dtype == dtype and stored.device == device:
+        return stored
+    if stored.ndim == 0 or stored.numel() == 0:
+        return stored.to(device=device, dtype=dtype)
+    result = torch.empty(stored.shape, dtype=dtype, device=device)
+    row = stored.nbytes // len(stored)
+    step = max(1, PIECE // max(1, row))
+    for start in range(0, len(stored), step):
+        end = min(start + step, len(stored))
+        result[start:end].copy_(stored[start:end])
+        entry.release(start * row, end * row)
+    return result
