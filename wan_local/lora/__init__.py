@@ -1,7 +1,9 @@
 """LoRA files of every layout people have, as changes to the transformer's own parameters. Read ``read.py`` first."""
 
+from .apply import Applied, Use, apply
+from .beside import Beside
 from .delta import Delta, Difference, LowRank
 from .merge import merge
 from .read import Lora, read
 
-__all__ = ["Delta", "Difference", "Lora", "LowRank", "merge", "read"]
+__all__ = ["Applied", "Beside", "Delta", "Difference", "Lora", "LowRank", "Use", "apply", "merge", "read"]

@@ -33,9 +33,10 @@ def merge(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
         path, _, leaf = name.rpartition(".")
         owner = owners[path]
         parameter = getattr(owner, leaf)
-        if parameter.dtype not in PLAIN:
+        if parameter.dtype not in PLAIN or (leaf == "weight" and getattr(owner, "packing", None) is not None):
             raise InputError(
-                f"{name} is stored as {parameter.dtype}; a LoRA can only be merged into fp16, bf16 or fp32"
+                f"{name} is stored as {parameter.dtype}; a LoRA can only be merged into fp16, bf16 or fp32; "
+                "use it beside the weights, or unpack them"
             )
         total = parameter.float()
         for lora, strength in loras:

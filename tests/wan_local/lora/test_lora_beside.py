@@ -1,0 +1,159 @@
+"""LoRAs beside the weights: the same as merged, on plain and packed weights, and off without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.wan_local.weights import packed_files as files
+from wan_local import lora
+from wan_local.model import WanTransformer
+from wan_local.quantised import parameter_shapes
+from wan_local.weights import load_transformer
+
+E4M3 = torch.float8_e4m3fn
+RANK = 4
+PACKED = {
+    "fp8": lambda p, s: files.write_kijai(p, s, E4M3, scaled=False),
+    "fp8 scaled": lambda p, s: files.write_comfy_scaled(p, s, E4M3),
+    "comfy_quant e5m2": lambda p, s: files.write_comfy_quant(p, s, torch.float8_e5m2),
+    "fp8 scaled by rows": lambda p, s: files.write_rows(p, s, E4M3),
+    "every tensor fp8": lambda p, s: files.write_plain(p, s, E4M3),
+    "GGUF Q8_0": lambda p, s: files.write_gguf(p, s, "Q8_0"),
+    "GGUF Q4_K": lambda p, s: files.write_gguf(p, s, "Q4_K"),
+    "bf16": lambda p, s: files.write_plain(p, s, torch.bfloat16),
+}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return files.original()
+
+
+@pytest.fixture(scope="module")
+def tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A step-distill file as they are extracted: thin pairs, whole differences, biases, norms and modulation."""
+    torch.manual_seed(9)
+    found = {}
+    for name, value in state.items():
+        stem = "diffusion_model." + name.rpartition(".")[0]
+        if value.ndim == 2 and name.endswith(".weight"):
+            found[f"{stem}.lora_down.weight"] = torch.randn(RANK, value.shape[1]) * 0.1
+            found[f"{stem}.lora_up.weight"] = torch.randn(value.shape[0], RANK) * 0.1
+            found[f"{stem}.alpha"] = torch.tensor(2.0)
+        elif name.endswith("bias"):
+            found[f"{stem}.diff_b"] = torch.randn(value.shape) * 0.1
+        elif name.endswith(".modulation"):
+            found[f"{stem}.diff_m"] = torch.randn(value.shape) * 0.1
+        elif name.endswith("weight"):
+            found[f"{stem}.diff"] = torch.randn(value.shape) * 0.05
+    whole = "diffusion_model.blocks.1.ffn.0."
+    for key in ("lora_down.weight", "lora_up.weight", "alpha"):
+        del found[whole + key]
+    found[whole + "diff"] = torch.randn(state["blocks.1.ffn.0.weight"].shape) * 0.02
+    return found
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]) -> Path:
+    place = tmp_path_factory.mktemp("lora") / "distill.safetensors"
+    save_file(tensors, place)
+    return place
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_beside_equals_merged_into_the_unpacked_weights(
+    kind: str, tmp_path: Path, state: dict[str, Tensor], tensors: dict[str, Tensor], path: Path
+) -> None:
+    place = PACKED[kind](tmp_path / "model.bin", state)
+    merged = load_transformer(place, dtype=torch.float32, unpack=True)
+    found = lora.read(path, parameter_shapes(merged))
+    assert found.unmatched == ()
+    assert found.matched == len(tensors)
+    plain = files.forward(merged)
+    lora.merge(merged, [(found, 0.8)])
+    expected = files.forward(merged)
+    assert files.relative_error(plain, expected) > 0.05  # it does something
+
+    packed = load_transformer(place, dtype=torch.float32)
+    packed.compute_dtype = torch.float32
+    assert parameter_shapes(packed) == {name: tuple(value.shape) for name, value in merged.named_parameters()}
+    before = {name: value.clone() for name, value in packed.state_dict().items()}
+    without = files.forward(packed)
+    beside = lora.Beside(packed, [(found, 0.8)])
+    error = files.relative_error(files.forward(packed), expected)
+    print(f"{kind}: {found.matched} of {len(tensors)} keys, beside against merged {error:.1e}")
+    assert error < 1e-4
+    beside.set_strengths([0.0])
+    assert torch.equal(files.forward(packed), without)
+    beside.set_strengths([0.8])
+    assert files.relative_error(files.forward(packed), expected) < 1e-4
+    beside.remove()
+    assert torch.equal(files.forward(packed), without)
+    after = packed.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before)
+
+
+def test_several_at_once_add_up(tmp_path: Path, state: dict[str, Tensor], path: Path) -> None:
+    place = PACKED["fp8 scaled"](tmp_path / "model.safetensors", state)
+    model = load_transformer(place, dtype=torch.float32)
+    found = lora.read(path, parameter_shapes(model))
+    once = lora.Beside(model, [(found, 0.9)])
+    expected = files.forward(model)
+    once.remove()
+    lora.Beside(model, [(found, 1.4), (found, -0.5), (found, 0.0)])
+    assert files.relative_error(files.forward(model), expected) < 1e-5
+
+
+def test_whatever_allows_it_is_merged_and_the_rest_put_beside(
+    tmp_path: Path, state: dict[str, Tensor], path: Path
+) -> None:
+    plain = load_transformer(PACKED["bf16"](tmp_path / "plain.bin", state), dtype=torch.float32)
+    packed = load_transformer(PACKED["GGUF Q8_0"](tmp_path / "packed.bin", state), dtype=torch.float32)
+    shapes = parameter_shapes(plain)
+    found = lora.read(path, shapes)
+    applied = lora.apply(plain, [lora.Use(lora=found), lora.Use(lora=found, first_step=2)])
+    assert (applied.merged, applied.beside) == (1, 1)
+    assert not any(layer._forward_hooks for layer in plain.blocks[0].self_attn.children() if not layer.weight.ndim)
+    applied = lora.apply(packed, [lora.Use(lora=found), lora.Use(lora=found, strength=0.5)])
+    assert (applied.merged, applied.beside) == (0, 2)
+
+
+def test_a_lora_counts_in_its_steps_only(tmp_path: Path, state: dict[str, Tensor], path: Path) -> None:
+    """Plain weights too: what is not always on is never merged."""
+    model = WanTransformer(files.CONFIG)
+    model.load_state_dict(state)
+    model.requires_grad_(False)
+    off = files.forward(model)
+    found = lora.read(path, parameter_shapes(model))
+    applied = lora.apply(model, [lora.Use(lora=found, strength=0.7, first_step=2, last_step=3)])
+    seen = []
+    for step in range(5):
+        applied.before_step(step)
+        seen.append(files.forward(model))
+    assert torch.equal(seen[0], off)
+    assert torch.equal(seen[3], off)
+    assert torch.equal(seen[4], off)
+    assert torch.equal(seen[1], seen[2])
+    other = WanTransformer(files.CONFIG)
+    other.load_state_dict(state)
+    lora.merge(other.requires_grad_(False), [(found, 0.7)])
+    assert files.relative_error(seen[1], files.forward(other)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_head_of_a_bfloat16_model_is_changed_too(state: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """It runs in float32 on weights it reads itself, so a hook would never be called."""
+    model = WanTransformer(files.CONFIG)
+    model.load_state_dict(state)
+    model.to(dtype).requires_grad_(False)
+    found = lora.read(path, parameter_shapes(model))
+    before = model.head.head.weight.clone()
+    lora.apply(model, [lora.Use(lora=found, last_step=9)])
+    change = found.deltas["head.head.weight"].value()
+    assert torch.equal(model.head.head.weight, (before.float() + change).to(dtype))

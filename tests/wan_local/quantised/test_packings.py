@@ -1,0 +1,125 @@
+"""Block formats against the ``gguf`` package, fp8 products against bfloat16 ones."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from tests.wan_local.weights import packed_files as files
+from tests.wan_local.weights.ggml_encoders import decode, encode
+from wan_local.quantised import GGML, Float8, Linear, layers, matmul
+from wan_local.quantised.ggml import BY_PACKAGE, FORMATS, GGMLByPackage, packed_bytes
+from wan_local.weights import load_transformer
+
+E4M3 = torch.float8_e4m3fn
+HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82], "Q3_K": [108],
+          "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_bit_pattern_is_read_as_the_package_reads_it(kind: str) -> None:
+    form, rows = FORMATS[kind], 300
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (rows, form.size), dtype=np.uint8)
+    for at in HALVES[kind]:  # random halves would be infinite now and then
+        blocks[:, at : at + 2] = rng.normal(size=(rows, 1)).astype(np.float16).view(np.uint8)
+    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    assert size == (form.values, form.size)
+    ours = GGML(shape=(rows, form.values), kind=kind).unpack(torch.from_numpy(blocks), None, torch.float32)
+    assert np.array_equal(ours.numpy(), decode(blocks, kind))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_encoders_of_these_tests_are_sound(kind: str) -> None:
+    values = np.random.default_rng(2).normal(0, 0.05, (16, 512)).astype(np.float32)
+    error = np.sqrt(((decode(encode(values, kind), kind) - values) ** 2).mean() / (values**2).mean())
+    assert error < {"Q2_K": 0.4, "Q3_K": 0.25}.get(kind, 0.1)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_matrix_larger_than_one_piece(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).normal(size=(40, 512)).astype(np.float32)
+    packed = torch.from_numpy(encode(values, kind))
+    whole = GGML(shape=(40, 512), kind=kind).unpack(packed, None, torch.bfloat16)
+    monkeypatch.setattr("wan_local.quantised.ggml.CHUNK", 700)
+    assert torch.equal(GGML(shape=(40, 512), kind=kind).unpack(packed, None, torch.bfloat16), whole)
+    assert packed.nbytes == packed_bytes(kind, (40, 512))
+
+
+@pytest.mark.parametrize("kind", BY_PACKAGE)
+def test_rarer_types_go_through_the_package(kind: str) -> None:
+    values, size = BY_PACKAGE[kind]
+    assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] == (values, size)
+    blocks = np.random.default_rng(4).integers(0, 60, (8, size), dtype=np.uint8)
+    ours = GGMLByPackage(shape=(8, values), kind=kind).unpack(torch.from_numpy(blocks), None, torch.float32)
+    assert np.array_equal(ours.numpy(), decode(blocks, kind), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_every_fp8_number_is_exact_in_bfloat16(dtype: torch.dtype) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(dtype)
+    finite = every[torch.isfinite(every.float())]
+    packing = Float8(shape=(len(finite),), dtype=dtype)
+    for wide in (torch.bfloat16, torch.float16, torch.float32):
+        assert torch.equal(packing.unpack(finite, None, wide).double(), finite.double())
+
+
+@pytest.mark.parametrize("scale", ["none", "one", "rows"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_fp8_products_against_bfloat16_ones(scale: str, bias: bool) -> None:
+    torch.manual_seed(5)
+    x, weight = torch.randn(3, 70, 256).bfloat16(), torch.randn(512, 256) / 16
+    scales = {"none": None, "one": weight.abs().max().view(1, 1) / 448, "rows": weight.abs().amax(1, True) / 448}[scale]
+    packed = (weight / (1.0 if scales is None else scales)).to(E4M3)
+    offset = torch.randn(512).bfloat16() if bias else None
+    exact = torch.nn.functional.linear(
+        x.double(), packed.double() * (1.0 if scales is None else scales.double()),
+        None if offset is None else offset.double(),
+    )  # fmt: skip
+    layer = Linear(256, 512, bias=bias)
+    if offset is not None:
+        layer.bias.data = offset
+    layer.pack(packed, Float8(shape=(512, 256), dtype=E4M3, scaled=scales is not None), scales)
+    wide = layer(x)
+    small = matmul.float8_linear(x, packed, scales, offset)
+    assert small.shape == wide.shape
+    assert small.dtype == wide.dtype == torch.bfloat16
+    errors = [files.relative_error(found.double(), exact) for found in (wide, small)]
+    print(f"scale {scale}, bias {bias}: largest error of bf16 {errors[0]:.1e}, of fp8 {errors[1]:.1e}")
+    assert errors[0] < 0.01
+    assert errors[1] < 0.05
+
+
+def test_sides_the_units_can_not_take_are_multiplied_in_bfloat16() -> None:
+    x, weight = torch.randn(5, 24).bfloat16(), torch.randn(10, 24).to(E4M3)
+    scale = torch.full((1, 1), 0.5)
+    expected = torch.nn.functional.linear(x, weight.bfloat16() * 0.5)
+    assert torch.equal(matmul.float8_linear(x, weight, scale, None), expected)
+    zeros = matmul.float8_linear(torch.zeros(4, 32).bfloat16(), torch.randn(16, 32).to(E4M3), None, None)
+    assert torch.equal(zeros, torch.zeros(4, 16).bfloat16())
+
+
+def test_a_whole_model_in_fp8_products(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = files.original()
+    path = files.write_kijai(tmp_path / "model.safetensors", state, E4M3, scaled=True)
+    truth = files.forward(load_transformer(path, dtype=torch.float32))
+    wide = files.forward(load_transformer(path, dtype=torch.bfloat16))
+    model = load_transformer(path, dtype=torch.bfloat16, float8_matmul=True)
+    assert torch.equal(files.forward(model), wide)  # this device has no units for it
+    monkeypatch.setattr(layers, "has_float8_units", lambda device: True)
+    small = files.forward(model)
+    errors = [files.relative_error(found, truth) for found in (wide, small)]
+    print(f"a forward against float32 on the same weights: bf16 {errors[0]:.1e}, fp8 products {errors[1]:.1e}")
+    assert not torch.equal(small, wide)
+    assert errors[1] < 0.15
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_fp8_products_on_a_gpu() -> None:
+    if not matmul.has_float8_units(torch.device("cuda")):
+        pytest.skip("this GPU has no fp8 units")
+    x, weight = torch.randn(75, 512, device="cuda").bfloat16(), torch.randn(256, 512, device="cuda").to(E4M3)
+    exact = torch.nn.functional.linear(x.double(), weight.double())
+    assert files.relative_error(matmul.float8_linear(x, weight, None, None).double(), exact) < 0.05

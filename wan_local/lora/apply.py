@@ -1,0 +1,73 @@
+"""LoRAs onto a model the best way its weights allow: merged where that costs nothing, beside them where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from .beside import Beside
+from .merge import PLAIN, merge
+from .read import Lora
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """How one LoRA is used.
+
+    Attributes:
+        lora: as read.
+        strength: factor on what it changes; 0 is off, negative turns it around.
+        first_step: first sampling step it counts in, from 1.
+        last_step: last one; None is the end.
+    """
+
+    lora: Lora
+    strength: float = 1.0
+    first_step: int = 1
+    last_step: int | None = None
+
+    @property
+    def always(self) -> bool:
+        return self.first_step <= 1 and self.last_step is None
+
+    def at(self, step: int) -> float:
+        """The strength in a step, from 1."""
+        return self.strength if self.first_step <= step <= (self.last_step or step) else 0.0
+
+
+class Applied:
+    """LoRAs on a model, some merged for good and some beside it.
+
+    Attributes:
+        merged, beside: how many are used each way.
+    """
+
+    def __init__(self, model: nn.Module, uses: Sequence[Use]) -> None:
+        merged = [use for use in uses if use.always and _is_plain(model, use.lora)]
+        self._scheduled = [use for use in uses if use not in merged]
+        merge(model, [(use.lora, use.strength) for use in merged])
+        self._beside = Beside(model, [(use.lora, use.at(1)) for use in self._scheduled]) if self._scheduled else None
+        self.merged, self.beside = len(merged), len(self._scheduled)
+
+    def before_step(self, step: int) -> None:
+        """Switch those on and off that count in some steps only; ``step`` is from 0."""
+        if self._beside is not None:
+            self._beside.set_strengths([use.at(step + 1) for use in self._scheduled])
+
+
+def apply(model: nn.Module, uses: Sequence[Use]) -> Applied:
+    """Put LoRAs on a model; call :meth:`Applied.before_step` in the sampling loop if some count in some steps only."""
+    return Applied(model, uses)
+
+
+def _is_plain(model: nn.Module, lora: Lora) -> bool:
+    """Whether everything it changes is plain numbers."""
+    for name in lora.deltas:
+        path, _, leaf = name.rpartition(".")
+        layer = model.get_submodule(path)
+        packed = leaf == "weight" and getattr(layer, "packing", None) is not None
+        if packed or getattr(layer, leaf).dtype not in PLAIN:
+            return False
+    return True
