@@ -38,6 +38,7 @@ PACK = Path(__file__).resolve().parent.parent
 MODEL_FOLDER = "wan_flf2v"  # models/wan_flf2v, beside the models/diffusers that ComfyUI has
 RESULTS = "wan_flf2v"  # output/wan_flf2v: what clouds made; the temp folder would be emptied at the next start
 PRIVATE = "wan_flf2v"  # user/__wan_flf2v: ComfyUI serves nothing from there
+GGUF = {"diffusion_models": "wan_flf2v_gguf"}  # lists of the same folders with another ending
 BUNDLED = "nano (bundled)"
 PIPELINE_MARKS = ("model_index.json", "Wan2.1_VAE.pth")  # diffusers layout, official layout
 
@@ -57,8 +58,10 @@ def schema(**fields: Any) -> io.Schema:
 
 
 def register_folders() -> None:
-    """Make ``models/wan_flf2v`` a model folder, which ``extra_model_paths.yaml`` can then extend."""
+    """Make ``models/wan_flf2v`` a model folder, which ``extra_model_paths.yaml`` can then extend; list GGUF files."""
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
+    for kind, listed in GGUF.items():
+        folder_paths.folder_names_and_paths.setdefault(listed, (folder_paths.get_folder_paths(kind), {".gguf"}))
 
 
 def pipeline_folders() -> dict[str, Path]:
@@ -82,14 +85,20 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def model_files(kind: str) -> list[str]:
-    """Names of the files that ComfyUI lists below ``models/<kind>``."""
-    return folder_paths.get_filename_list(kind)
+    """Names of the files that ComfyUI lists below ``models/<kind>``, and of GGUF files there, which it does not."""
+    return [name for listed in _lists(kind) for name in folder_paths.get_filename_list(listed)]
 
 
 def model_path(kind: str, name: str) -> Path | None:
-    """Where the file of that name is; None if ComfyUI does not list it, so that no other path gets in."""
-    path = folder_paths.get_full_path(kind, name) if name in folder_paths.get_filename_list(kind) else None
-    return None if path is None else Path(path)
+    """Where the file of that name is; None if it is not listed, so that no other path gets in."""
+    for listed in _lists(kind):
+        if name in folder_paths.get_filename_list(listed) and (path := folder_paths.get_full_path(listed, name)):
+            return Path(path)
+    return None
+
+
+def _lists(kind: str) -> list[str]:
+    return [listed for listed in (kind, GGUF.get(kind)) if listed in folder_paths.folder_names_and_paths]
 
 
 # -- folders of clips from clouds ------------------------------------------------------------------------
@@ -144,8 +153,28 @@ class Operations(comfy.ops.manual_cast):
     """
 
     class Linear(comfy.ops.manual_cast.Linear):
+        """Its weight may be packed, as in ``wan_local.quantised.Linear``; the host then fetches the packed bytes."""
+
+        packing: Any = None
+
         def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
             super()._load_from_state_dict(*args, **options)
+
+        def pack(self, packed: torch.Tensor, packing: Any, scale: torch.Tensor | None) -> None:
+            self.weight = torch.nn.Parameter(packed, requires_grad=False)
+            self.register_buffer("scale", scale, persistent=False)
+            self.packing = packing
+
+        def forward_comfy_cast_weights(self, x: torch.Tensor) -> torch.Tensor:
+            if self.packing is None:
+                return super().forward_comfy_cast_weights(x)
+            packed, bias, stream = comfy.ops.cast_bias_weight(
+                self, x, dtype=self.weight.dtype, bias_dtype=x.dtype, offloadable=True
+            )
+            scale = None if self.scale is None else self.scale.to(x.device)
+            result = torch.nn.functional.linear(x, self.packing.unpack(packed, scale, x.dtype), bias)
+            comfy.ops.uncast_bias_weight(self, packed, bias, stream)
+            return result
 
 
 def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:

@@ -25,14 +25,14 @@ class WanFLF2VLoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=files.names(KIND),
-                    tooltip="A file in models/diffusion_models, or the small model that comes with this pack. What "
-                    "it is gets told from its content.",
+                    tooltip="A file in models/diffusion_models (fp16, bf16, fp8, GGUF), or the small model that comes "
+                    "with this pack. What it is gets told from its content.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
-                    tooltip="What the weights are kept in; default keeps what the file holds.",
+                    tooltip="What the weights are kept in; default keeps what the file holds, fp8 and GGUF included.",
                 ),
                 widgets.attention(),
             ],

@@ -8,6 +8,7 @@ import torch
 
 from ..wan_local import attention, weights
 from ..wan_local.errors import WrongModel
+from ..wan_local.quantised import is_packed
 from . import files, host
 from .clip import PipelineCLIP
 from .clip_vision import PipelineCLIPVision
@@ -15,7 +16,7 @@ from .sockets import WanModel
 from .vae import PipelineVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""Choices of ``weight_dtype``; None keeps what the files hold."""
+"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others unpack it."""
 
 
 def load_parts(
@@ -38,12 +39,14 @@ def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
     """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
     attend = attention.choose(attention_name)  # before the long part
     try:
+        dtype = DTYPES[weight_dtype]
         transformer = weights.load_transformer(
-            path, dtype=DTYPES[weight_dtype], operations=host.operations(), attend=attend
+            path, dtype=dtype, operations=host.operations(), attend=attend, unpack=dtype is not None
         )
     except WrongModel as error:
         raise files.with_node(error) from None
-    transformer.compute_dtype = host.compute_dtype(stored_dtype(transformer), host.compute_device())
+    stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
+    transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
     return WanModel(transformer)
 
 

@@ -10,6 +10,7 @@ from ..wan_local.lora import Delta, Lora, LowRank
 from ..wan_local.model import WanTransformer
 from ..wan_local.shapes import Grid
 from . import host
+from .beside import Chain, split
 
 Model = host.io.Custom("WAN_FLF2V_MODEL")
 
@@ -24,6 +25,7 @@ class WanModel:
     def __init__(self, transformer: WanTransformer) -> None:
         host.stop_between_layers(transformer)
         self.patcher = host.hold(transformer, host.compute_device(), host.offload_device())
+        self._beside = Chain(transformer)
 
     def get_models(self) -> list[Any]:
         return [self.patcher]
@@ -38,11 +40,18 @@ class WanModel:
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        host.load(self.patcher, batch * activation_bytes(self.transformer, grid))
+        host.load(self.patcher, batch * activation_bytes(self.transformer, grid) + self._beside.bytes)
+        self._beside.switch_on()
         return self.transformer
 
     def with_lora(self, lora: Lora, strength: float) -> WanModel:
-        """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again."""
+        """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
+        what is about packed weights acts beside them."""
+        copy = object.__new__(WanModel)
+        copy._beside = self._beside
+        beside, lora = split(self.transformer, lora)
+        if beside.deltas:
+            copy._beside = self._beside.with_lora(beside, strength)
         layers = {
             f"{module}.{name}"
             for module, owner in self.transformer.named_modules()
@@ -58,7 +67,6 @@ class WanModel:
                 base = self.transformer.get_parameter(name) if base is None else base
                 change = strength * delta.value().to(base.device).view(base.shape)
                 replaced[name] = torch.nn.Parameter((base.float() + change).to(base.dtype), requires_grad=False)
-        copy = object.__new__(WanModel)
         copy.patcher = host.patched(self.patcher, patches, strength, replaced)
         return copy
 

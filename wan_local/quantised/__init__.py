@@ -7,6 +7,6 @@ that keep them. Which file holds which kind is told in ``weights/``, not here.
 from .float8 import Float8
 from .ggml import GGML
 from .layers import CastingLayers, Linear
-from .packing import Packing, parameter_shapes
+from .packing import Packing, is_packed, parameter_shapes
 
-__all__ = ["GGML", "CastingLayers", "Float8", "Linear", "Packing", "parameter_shapes"]
+__all__ = ["GGML", "CastingLayers", "Float8", "Linear", "Packing", "is_packed", "parameter_shapes"]

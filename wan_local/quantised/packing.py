@@ -35,3 +35,8 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
         if packing is not None:
             shapes[f"{name}.weight"] = packing.shape
     return shapes
+
+
+def is_packed(model: nn.Module) -> bool:
+    """Whether some layer of it keeps its weight packed."""
+    return any(getattr(module, "packing", None) is not None for module in model.modules())

@@ -1,0 +1,133 @@
+"""Packed weights in the care of core's memory management; inside ComfyUI's interpreter."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from inside_checks import check
+from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
+
+
+def fp8_file(nodes: Any, folder: str) -> str:
+    """Matrices of the blocks in scaled fp8, in the older of ComfyUI's markings."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, value in small_transformer(nodes).state_dict().items():
+        if value.ndim == 2 and name.startswith("blocks."):
+            scale = value.abs().max() / 448
+            tensors |= {name: (value / scale).to(torch.float8_e4m3fn), name.replace("weight", "scale_weight"): scale}
+        else:
+            tensors[name] = value
+    path = str(Path(folder, "fp8.safetensors"))
+    save_file(tensors, path)
+    return path
+
+
+def gguf_file(nodes: Any, folder: str) -> str:
+    """Matrices of the blocks as Q8_0, written by hand: ComfyUI brings no gguf package."""
+    import struct
+
+    import torch
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    rows, data = [], b""
+    for name, value in small_transformer(nodes).state_dict().items():
+        kind, raw = 0, value.numpy().tobytes()
+        if value.ndim == 2 and name.startswith("blocks."):
+            blocks = value.reshape(-1, 32)
+            scale = (blocks.abs().amax(1, keepdim=True) / 127).half()
+            quants = (blocks / scale.float()).round().clamp(-127, 127).to(torch.int8)
+            packed = torch.cat([scale.view(torch.uint8), quants.view(torch.uint8)], dim=1)
+            kind, raw = 8, packed.numpy().tobytes()
+        data += b"\0" * (-len(data) % 32)
+        sides = list(value.shape)[::-1]
+        rows.append(text(name) + struct.pack(f"<I{len(sides)}QIQ", len(sides), *sides, kind, len(data)))
+        data += raw
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(rows), 1) + text("general.architecture")
+    head += struct.pack("<I", 8) + text("wan") + b"".join(rows)
+    path = Path(folder, "packed.gguf")
+    path.write_bytes(head + b"\0" * (-len(head) % 32) + data)
+    return str(path)
+
+
+def loaded(nodes: Any, path: str, **how: Any) -> Any:
+    import torch
+
+    model = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations(), **how)
+    model.compute_dtype = torch.float32
+    return model
+
+
+@check
+def packed_weights_give_what_the_library_gives(nodes: Any) -> str:
+    import torch
+
+    told = []
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for write in (fp8_file, gguf_file):
+            path = write(nodes, folder)
+            theirs = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            expected = theirs(*inputs())
+            model = loaded(nodes, path)
+            whole = model(*inputs())
+            assert apart(whole, expected) < 1e-5, apart(whole, expected)
+            patcher = resident(nodes, model, sum(p.nbytes for p in model.parameters()) // 2)
+            assert model.model_lowvram
+            assert torch.equal(model(*inputs()), whole)
+            size, plain = patcher.model_size(), sum(p.nbytes for p in theirs.parameters())
+            assert {p.dtype.itemsize for p in model.blocks[0].ffn[0].parameters()} == {1, 4}
+            told.append(f"{write.__name__} {apart(whole, expected):.1e}, {size / plain:.2f} of its float32 size")
+    return "; ".join(told)
+
+
+@check
+def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) -> str:
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for write in (fp8_file, gguf_file):
+            path = write(nodes, folder)
+            plain = nodes.sockets.WanModel(loaded(nodes, path))
+            found = lora_file(nodes, lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True), folder)
+            assert not found.unmatched
+            before = plain.load(grid)(*inputs())
+            merged = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            lib(nodes, "lora").merge(merged, [(found, 0.6), (found, 0.2)])
+            expected = merged(*inputs())
+            assert apart(expected, before) > 0.05
+            once = plain.with_lora(found, 0.6)
+            chained = once.with_lora(found, 0.2)
+            worst = max(worst, apart(chained.load(grid)(*inputs()), expected))
+            assert apart(once.load(grid)(*inputs()), expected) > 0.01
+            worst = max(worst, apart(chained.load(grid)(*inputs()), expected))
+            assert torch.equal(plain.load(grid)(*inputs()), before), "the LoRA stayed on the model it was taken off"
+            hooks = [len(layer._forward_hooks) for layer in plain.transformer.modules()]
+            del once, chained
+            gc.collect()
+            left = [len(layer._forward_hooks) for layer in plain.transformer.modules()]
+            assert sum(left) < sum(hooks), "matrices nobody uses any more stayed on the model"
+            assert not any("lora_" in name for name, _ in plain.transformer.named_buffers())
+    assert worst <= 1e-4, worst
+    return f"relative difference to the merged model: {worst:.1e}"
+
+
+@check
+def the_loader_keeps_or_unpacks(nodes: Any) -> None:
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(fp8_file(nodes, folder))
+        kept = nodes.pipeline.load_model(path, "default", "sdpa").transformer
+        assert kept.blocks[0].ffn[0].weight.dtype == torch.float8_e4m3fn
+        assert kept.compute_dtype in (torch.bfloat16, torch.float32)
+        unpacked = nodes.pipeline.load_model(path, "fp32", "sdpa").transformer
+        assert {p.dtype for p in unpacked.parameters()} == {torch.float32}
