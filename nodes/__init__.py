@@ -39,8 +39,6 @@ NODES = (
 class Extension(host.ComfyExtension):
     """What ComfyUI asks for nodes."""
 
-    async def on_load(self) -> None:
-        host.register_folders()
-
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
+        host.register_folders()  # not in on_load, which ComfyUI 0.8.0 never calls
         return list(NODES)

@@ -121,6 +121,20 @@ def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) ->
 
 
 @check
+def our_folders_are_known_once_the_nodes_are_listed(nodes: Any) -> None:
+    """On every version: some call nothing but what lists the nodes."""
+    import asyncio
+
+    import folder_paths
+
+    for listed in ("wan_flf2v", "wan_flf2v_gguf"):
+        folder_paths.folder_names_and_paths.pop(listed, None)
+    asyncio.run(nodes.Extension().get_node_list())
+    assert folder_paths.get_folder_paths("wan_flf2v")
+    assert folder_paths.get_folder_paths("wan_flf2v_gguf") == folder_paths.get_folder_paths("diffusion_models")
+
+
+@check
 def the_loader_keeps_or_unpacks(nodes: Any) -> None:
     import torch
 

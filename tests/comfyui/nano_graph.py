@@ -10,6 +10,7 @@ import torch
 from comfy_server import PACK
 from safetensors.torch import save_file
 
+from tests.wan_local.weights import packed_files
 from wan_local import weights
 
 NANO = PACK / "weights" / "nano"
@@ -70,6 +71,11 @@ def write_single_files(models: Path) -> None:
         {f"model.diffusion_model.{name}": value.contiguous() for name, value in state.items()},
         models / "diffusion_models" / "nano.safetensors", metadata,
     )  # fmt: skip
+    exact = {name: value.float() for name, value in state.items()}
+    packed = models / "diffusion_models" / "packed"
+    packed.mkdir(exist_ok=True)
+    packed_files.write_gguf(packed / "nano-Q8_0.gguf", exact, "Q8_0", config=metadata["config"])
+    packed_files.write_comfy_scaled(packed / "nano_fp8.safetensors", exact, torch.float8_e4m3fn, metadata["config"])
     vae = {name: value.contiguous() for name, value in weights.load_vae(NANO).state_dict().items()}
     save_file(vae, models / "vae" / "nano_vae.safetensors")
     save_file(vae, models / "diffusion_models" / "in_truth_a_vae.safetensors")

@@ -75,6 +75,34 @@ def test_the_bundled_parts_are_the_single_files(server: ComfyServer, reference: 
     assert apart("bundled / single files", made(server, graph), reference) <= LEVEL
 
 
+@pytest.mark.parametrize(("name", "least"), [("packed/nano-Q8_0.gguf", 38.0), ("packed/nano_fp8.safetensors", 28.0)])
+def test_packed_files_give_nearly_the_same(
+    server: ComfyServer, reference: np.ndarray, name: str, least: float
+) -> None:
+    """In the loader's list, loaded packed, with a LoRA on it and without a trace of it afterwards."""
+    graph = single_nodes()
+    graph[MODEL]["inputs"]["model_name"] = name
+    packed = made(server, graph)
+    print(f"{name} / float16: {psnr(packed, reference):.1f} dB")
+    assert psnr(packed, reference) > least
+    graph["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], lora_name="nano_lora.safetensors", strength=1.0)
+    graph[SAMPLER]["inputs"]["model"] = ["50", 0]
+    changed = made(server, graph)
+    plain = single_nodes()
+    plain["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], lora_name="nano_lora.safetensors", strength=1.0)
+    plain[SAMPLER]["inputs"]["model"] = ["50", 0]
+    print(f"{name} / float16 with a LoRA: {psnr(changed, made(server, plain)):.1f} dB")
+    assert psnr(changed, made(server, plain)) > least - 3
+    assert psnr(changed, packed) < 40
+    again = single_nodes()
+    again[MODEL]["inputs"]["model_name"] = name
+    again[SAMPLER]["inputs"]["seed"] = 1
+    unpacked = single_nodes()
+    unpacked[MODEL]["inputs"].update(model_name=name, weight_dtype="fp32")
+    unpacked[SAMPLER]["inputs"]["seed"] = 1
+    assert apart(f"{name} kept / unpacked", made(server, again), made(server, unpacked)) <= LEVEL
+
+
 def test_core_conditioning_drives_our_sampler(server: ComfyServer, reference: np.ndarray) -> None:
     """Pictures of the clip's own size: no resize, so nothing may differ but how the image encoder sees them."""
     graph = single_nodes()

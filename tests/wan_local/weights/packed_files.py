@@ -67,7 +67,7 @@ def write_kijai(path: Path, state: dict[str, Tensor], dtype: torch.dtype, *, sca
     return path
 
 
-def write_comfy_scaled(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> Path:
+def write_comfy_scaled(path: Path, state: dict[str, Tensor], dtype: torch.dtype, config: str = "{}") -> Path:
     """ComfyUI's older marking: behind the prefix, float16 beside it, ``scale_input`` too, an empty mark."""
     prefix = "model.diffusion_model."
     tensors = {prefix + "scaled_fp8": torch.zeros(0, dtype=dtype)}
@@ -77,7 +77,7 @@ def write_comfy_scaled(path: Path, state: dict[str, Tensor], dtype: torch.dtype)
             tensors[prefix + name.removesuffix("weight") + "scale_input"] = torch.ones(())
         else:
             tensors[prefix + name] = value.half()
-    save_file(tensors, path, META)
+    save_file(tensors, path, META | {"config": config})
     return path
 
 
@@ -113,7 +113,9 @@ def write_rows(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> Path
     return path
 
 
-def write_gguf(path: Path, state: dict[str, Tensor], kind: str, *, flat_sides: bool = False) -> Path:
+def write_gguf(
+    path: Path, state: dict[str, Tensor], kind: str, *, flat_sides: bool = False, config: str = "{}"
+) -> Path:
     """city96's: matrices of the blocks as ``kind`` (v and the second ffn matrix finer), the five-sided kernel float32.
 
     ``flat_sides`` drops leading sides of 1, as early files do.
@@ -121,6 +123,7 @@ def write_gguf(path: Path, state: dict[str, Tensor], kind: str, *, flat_sides: b
     writer = gguf.GGUFWriter(path, arch="wan")
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(0)
+    writer.add_string("config", config)
     for name, value in state.items():
         if not is_matrix(name, value):
             half = value.ndim == 2 and value.numel() > 1024
