@@ -133,10 +133,10 @@ class CachedTextEncoder:
                 self._encoder = self._load()
             with self._using(self._encoder):
                 for key, prompt in missing.items():
-                    found[key] = self._encoder.encode([prompt])[0].cpu()
-                    self._cache.put(key, found[key])
-        rows = [found[key] for key in keys]
-        return torch.stack([row for row in rows if row is not None])
+                    rows = self._encoder.encode([prompt])[0].cpu()
+                    self._cache.put(key, rows)
+                    found[key] = rows
+        return torch.stack([rows for rows in map(found.get, keys) if rows is not None])
 
     def _key(self, prompt: str) -> str:
         return _hash(json.dumps([FORMAT, self._identity, clean(prompt)]))

@@ -1,8 +1,8 @@
 """Transformer blocks that live in host memory and come to the device one after another, each while another calculates.
 
 The device has a few buffers (two, unless asked otherwise), each as large as the largest block. A block that is away is
-copied into one of them before its turn, beside the calculations of the block before; its parameters point into the
-buffer for the time of its forward, and back at host memory afterwards. The last block of a forward is followed by the
+copied into one of them before its turn, beside the calculations of the block before; its parameters are views of the
+buffer for the time of its forward, and those in host memory afterwards. The last block of a forward is followed by the
 first of the next. Model and blocks are not changed: each block that is away gets a ``forward`` around its own.
 
 Inference only, and one forward at a time. Read after ``storage.py`` and ``queues.py``.
@@ -21,13 +21,19 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .queues import Mark, PageLock, Queue, queue_of
 from .room import host_has_room
-from .storage import Guest, HostBlock, tensors_of
+from .storage import Guest, HostBlock, held_by, tensors_of
 
 BUFFERS = 2  # one in use, one being filled
 
 
 def attach(
-    transformer: nn.Module, device: torch.device | str, away: int, *, buffers: int = BUFFERS, queue: Queue | None = None
+    transformer: nn.Module,
+    device: torch.device | str,
+    away: int,
+    *,
+    buffers: int = BUFFERS,
+    pack: bool | None = None,
+    queue: Queue | None = None,
 ) -> Offload:
     """Bring a transformer to a device, all but ``away`` of its blocks; ``close()`` what comes back.
 
@@ -36,30 +42,44 @@ def attach(
         device: where it is to calculate.
         away: blocks that stay in host memory and come in turn, 0 to all of them.
         buffers: device buffers for them, at least 1; with 1 a copy waits for the block before.
+        pack: whether blocks that are away are gathered in host memory, each into one buffer, where there is room; None
+            does it for CUDA, which can then copy each at once and by itself.
         queue: how the device orders copies and calculations; None is the right one.
 
     Raises:
         InputError: more blocks than there are, or a transformer that is not in host memory.
     """
-    offload = Offload(transformer, device, buffers=buffers, queue=queue)
+    offload = Offload(transformer, device, buffers=buffers, pack=pack, queue=queue)
     offload.open(away)
     return offload
 
 
 class Offload:
-    """The stay of one transformer on a device. Open and close as often as you like; packed host memory is kept."""
+    """The stay of one transformer on a device. Open and close as often as you like; packed host memory is kept.
+
+    Attributes:
+        ring: the buffers while it is open and blocks are away, else None.
+    """
 
     def __init__(
-        self, transformer: Any, device: torch.device | str, *, buffers: int = BUFFERS, queue: Queue | None = None
+        self,
+        transformer: Any,
+        device: torch.device | str,
+        *,
+        buffers: int = BUFFERS,
+        pack: bool | None = None,
+        queue: Queue | None = None,
     ) -> None:
         if buffers < 1:
             raise InputError(f"buffers={buffers} can't be used; use 1 or more")
         self._transformer, self._device, self._buffers = transformer, torch.device(device), buffers
+        self._pack = self._device.type == "cuda" if pack is None else pack
         self._queue = queue
         self._hosts: dict[int, HostBlock] = {}
+        self._is_open = False
         self._guest: Guest | None = None
         self._lock: PageLock | None = None
-        self._ring: Ring | None = None
+        self.ring: Ring | None = None
 
     def __enter__(self) -> Offload:
         return self
@@ -72,29 +92,38 @@ class Offload:
         self.close()
         blocks = self._transformer.blocks
         turn = away_blocks(len(blocks), away)
-        guests = tensors_of([self._transformer])
-        if self._device.type != "cpu" and any(tensor.device.type != "cpu" for tensor in guests):
-            raise InputError(f"the transformer is on {guests[0].device} already; load it with device='cpu' to offload")
+        for tensor in tensors_of(self._transformer):
+            if tensor.device.type != "cpu":
+                raise InputError(f"the transformer is on {tensor.device} already; load it with device='cpu' to offload")
+        self._is_open = True
         try:
             self._settle(turn)
-            apart = {id(tensor) for host in self._hosts.values() for tensor in host.tensors}
-            self._guest = Guest([tensor for tensor in guests if id(tensor) not in apart], self._device)
-            self._ring = self._make_ring(turn) if turn else None
+            apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
+            stay = [held for held in held_by(self._transformer) if id(held.rest) not in apart]
+            self._guest = Guest(stay, self._device)
+            self.ring = self._make_ring(turn) if turn else None
             for index in turn:
-                assert self._ring is not None
-                blocks[index].forward = _Visit(self._ring, self._hosts[index], index, blocks[index])
+                assert self.ring is not None
+                blocks[index].forward = _Visit(self.ring, self._hosts[index], index, blocks[index])
         except BaseException:
             self.close()
             raise
 
+    def buffers(self) -> list[Buffer]:
+        """The buffers on the device, in no order."""
+        return self.ring.buffers if self.ring is not None else []
+
     def close(self) -> None:
         """Leave the device: its memory is free, and every tensor is where it was before. Does nothing if closed."""
+        if not self._is_open:  # what was changed since then stays
+            return
+        self._is_open = False
         for block in self._transformer.blocks:
             if isinstance(visit := vars(block).get("forward"), _Visit):
                 visit.undo(block)
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        if self.ring is not None:
+            self.ring.close()
+            self.ring = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -109,12 +138,12 @@ class Offload:
         blocks = self._transformer.blocks
         kept = {index: host for index, host in self._hosts.items() if host.is_current(blocks[index])}
         self._hosts = {index: kept.get(index) or HostBlock(blocks[index]) for index in turn}
+        packed = []
+        for host in self._hosts.values() if self._pack else ():
+            if host.flat is None and not host_has_room(host.layout.size):
+                break
+            packed.append(host.pack())
         if self._device.type == "cuda":
-            packed = []
-            for host in self._hosts.values():
-                if host.flat is None and not host_has_room(host.layout.size):
-                    break
-                packed.append(host.pack())
             self._lock = PageLock(packed, self._device)
 
     def _make_ring(self, turn: list[int]) -> Ring:
@@ -140,7 +169,7 @@ class _Visit:
             block.forward = self._replaced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        if torch.is_grad_enabled() and _wants_gradients([*args, *self._host.tensors]):
+        if torch.is_grad_enabled() and _wants_gradients([*args, *(held.rest for held in self._host.held)]):
             raise InputError("blocks that are offloaded give no gradients; run under torch.no_grad(), or attach none")
         try:
             self._host.point_at(self._ring.take(self._index))
@@ -180,7 +209,8 @@ class Ring:
     def __init__(self, queue: Queue, flats: list[Tensor], hosts: Mapping[int, HostBlock], turn: list[int]) -> None:
         self._queue, self._hosts, self._turn = queue, hosts, turn
         start = queue.mark()  # whatever used the memory of the buffers before
-        self._free = [Buffer(flat, start) for flat in flats]
+        self.buffers = [Buffer(flat, start) for flat in flats]
+        self._free = list(self.buffers)
         self._coming: deque[Buffer] = deque()
         self._used: Buffer | None = None
         self._next = 0

@@ -133,7 +133,7 @@ def choose_away(config: TransformerConfig, weights: Weights, grid: Grid, free: i
     """The fewest blocks away with which sampling fits into ``free`` bytes; all of them if nothing does."""
     blocks = config.num_layers
     work = transformer_work(config, grid, weights.itemsize, weights.unpacked)
-    fits = (away for away in range(blocks + 1) if _resident(weights, away) + work + RESERVE <= free)
+    fits = (away for away in range(blocks + 1) if resident_bytes(weights, away) + work + RESERVE <= free)
     return next(fits, blocks)
 
 
@@ -152,7 +152,7 @@ def _stages(
         ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, grid), clip),
-        ("sampling", _resident(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
+        ("sampling", resident_bytes(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
         ("VAE decode", weights.vae, vae_decode_work(vae, grid), clip),
     )
     packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
@@ -163,7 +163,7 @@ def _stages(
     )
 
 
-def _resident(weights: Weights, away: int) -> int:
+def resident_bytes(weights: Weights, away: int) -> int:
     """Bytes of the transformer on the device: what stays, and the buffers for what comes in turn."""
     gone = [weights.blocks[index] for index in away_blocks(len(weights.blocks), away)]
     return weights.transformer - sum(gone) + min(away, BUFFERS) * max(gone, default=0)

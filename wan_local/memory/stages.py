@@ -20,7 +20,7 @@ from ..shapes import Grid
 from .offload import Offload, away_blocks
 from .plan import AUTO, LARGEST, NONE, RESERVE, Offloading, Weights, choose_away, everything_fits
 from .room import free_device_bytes
-from .storage import Guest, size_of, tensors_of
+from .storage import Guest, held_by, size_of, tensors_of
 
 
 class Memory:
@@ -66,7 +66,7 @@ class Memory:
         self._depth[key] += 1
         try:
             if key not in self._guests and self._has_room(module, may_stay=module is not part):
-                self._guests[key] = Guest(tensors_of([module]), self.device)
+                self._guests[key] = Guest(held_by(module), self.device)
             yield
         finally:
             self._depth[key] -= 1
@@ -101,7 +101,7 @@ class Memory:
 
     def _has_room(self, module: nn.Module, may_stay: bool) -> bool:
         free = free_device_bytes(self.device)
-        return not may_stay or free is None or size_of(tensors_of([module])) + RESERVE <= free
+        return not may_stay or free is None or size_of(tensors_of(module)) + RESERVE <= free
 
 
 def for_model(
@@ -140,13 +140,13 @@ def check_offload(offload: Any) -> Offloading:
 
 def weights_of(transformer: Any, device: torch.device) -> Weights:
     """Bytes of a transformer that is loaded."""
-    blocks = tuple(size_of(tensors_of([block])) for block in transformer.blocks)
+    blocks = tuple(size_of(tensors_of(block)) for block in transformer.blocks)
     plain = transformer.config.dim * transformer.config.ffn_dim
     dtype = transformer.dtype_of(transformer.blocks[0].self_attn.q, device)
     packed = any(getattr(module, "packing", None) is not None for module in transformer.modules())
     return Weights(
         blocks=blocks,
-        rest=size_of(tensors_of([transformer])) - sum(blocks),
+        rest=size_of(tensors_of(transformer)) - sum(blocks),
         itemsize=dtype.itemsize,
         unpacked=plain * dtype.itemsize if packed else 0,
     )
