@@ -193,11 +193,10 @@ def identity(paths: Iterable[str | os.PathLike[str]], *choices: object) -> str:
     """
     parts: list[Any] = [str(choice) for choice in choices]
     for path in map(Path, paths):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                status = file.stat()
-                name = file.relative_to(path).as_posix() if file != path else file.name
-                parts.append([name, status.st_size, status.st_mtime_ns, _sampled(file, status.st_size)])
+        for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
+            status = file.stat()
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            parts.append([name, status.st_size, status.st_mtime_ns, _sampled(file, status.st_size)])
     return _hash(json.dumps(parts))
 
 

@@ -121,17 +121,17 @@ class Offload:
         for block in self._transformer.blocks:
             if isinstance(visit := vars(block).get("forward"), _Visit):
                 visit.undo(block)
+        for host in self._hosts.values():
+            host.go_home()
+        if self._guest is not None:
+            self._guest.leave()
+            self._guest = None
         if self.ring is not None:
             self.ring.close()
             self.ring = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        for host in self._hosts.values():
-            host.go_home()
-        if self._guest is not None:
-            self._guest.leave()
-            self._guest = None
 
     def _settle(self, turn: list[int]) -> None:
         """The host side of the blocks that are away; those of an earlier time are used again."""
@@ -140,9 +140,8 @@ class Offload:
         self._hosts = {index: kept.get(index) or HostBlock(blocks[index]) for index in turn}
         packed = []
         for host in self._hosts.values() if self._pack else ():
-            if host.flat is None and not host_has_room(host.layout.size):
-                break
-            packed.append(host.pack())
+            if host.flat is not None or host_has_room(host.layout.size):
+                packed.append(host.pack())
         if self._device.type == "cuda":
             self._lock = PageLock(packed, self._device)
 
