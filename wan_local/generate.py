@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from .conditioning import first_last
+from .encoders.cache import text_encoder
 from .errors import InputError, NumericError, WrongModel
 from .images import AnyImage, to_tensor, view
+from .memory import AUTO, Memory, for_model
 from .progress import OnProgress, Progress, ignore
 from .sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
 from .settings import Settings, check_text, official_negative_prompt
@@ -50,10 +52,12 @@ class Pipeline:
         vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes.
         text_encoder: :class:`wan_local.encoders.text.TextEncoder`.
         image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
-        device: where the transformer works.
+        device: where the work is done.
+        memory: which part is on the device when; None leaves every part where it is.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
+        InputError: ``memory`` keeps away more blocks than the transformer has.
     """
 
     def __init__(
@@ -64,10 +68,13 @@ class Pipeline:
         image_encoder: Any | None = None,
         *,
         device: torch.device | str = "cpu",
+        memory: Memory | None = None,
     ) -> None:
         self.transformer, self.vae = transformer, vae
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.device = torch.device(device)
+        self.memory = memory or Memory(device)
+        self.memory.check(transformer)
         noise, condition = transformer.config.out_dim, TEMPORAL_STRIDE + vae.config.z_dim
         if transformer.config.in_dim != noise + condition:
             raise WrongModel(
@@ -77,7 +84,12 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | PathLike[str], dtype: torch.dtype | None = None, device: torch.device | str | None = None
+        cls,
+        folder: str | PathLike[str],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        offload: str | int = AUTO,
+        cache: str | PathLike[str] | None = None,
     ) -> Pipeline:
         """Load every part of a model folder (diffusers or official layout).
 
@@ -87,9 +99,13 @@ class Pipeline:
             dtype: of the transformer and the encoders; None is bfloat16 on a GPU and float32 on a CPU, where half
                 precision is slow. The VAE is always float32.
             device: None is the GPU if there is one.
+            offload: "none" keeps every part on the device. A number lets the parts take turns there, with so many
+                transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
+            cache: folder of prompts encoded before; the text encoder is loaded at the first that isn't there. None
+                loads it now.
 
         Raises:
-            InputError: a device that isn't there.
+            InputError: a device that isn't there, or an ``offload`` that can't be.
             WeightsError: a part is missing, broken or of another model.
         """
         from . import weights
@@ -97,14 +113,17 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        transformer = weights.load_transformer(folder, dtype=dtype, device=device).eval()
+        memory = for_model(folder, dtype, device, offload)
+        home = memory.home
+        transformer = weights.load_transformer(folder, dtype=dtype, device=home).eval()
         has_images = transformer.config.has_image_branch
         return cls(
             transformer,
-            weights.load_vae(folder, dtype=torch.float32, device=device).eval(),
-            weights.load_text_encoder(folder, dtype=dtype, device=device),
-            weights.load_image_encoder(folder, dtype=dtype, device=device) if has_images else None,
+            weights.load_vae(folder, dtype=torch.float32, device=home).eval(),
+            text_encoder(folder, dtype, memory, cache),
+            weights.load_image_encoder(folder, dtype=dtype, device=home) if has_images else None,
             device=device,
+            memory=memory,
         )
 
     def __call__(
@@ -146,7 +165,8 @@ class Pipeline:
         clock.start("encode images", 2)
         image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in (first, last)])
         clock.tell(1)
-        condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
+        with self.memory.visit(self.vae):
+            condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
         towards, away = (
@@ -154,7 +174,8 @@ class Pipeline:
         )
         velocity = guided_velocity(towards, away, settings.guidance)
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
-        latents = denoise(velocity, noise, sampler, on_progress)
+        with self.memory.sampling(self.transformer, grid):
+            latents = denoise(velocity, noise, sampler, on_progress)
         return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
@@ -168,21 +189,24 @@ class Pipeline:
 
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more."""
-        return decode_stream(self.vae, sampled.latents.to(self.device), on_progress)
+        with self.memory.visit(self.vae):
+            yield from decode_stream(self.vae, sampled.latents.to(self.device), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
         prompts = [prompt, official_negative_prompt() if negative is None else negative]
         if settings.guidance == 1:  # nobody will ask for the negative side
             prompts = prompts[:1]
-        rows = self.text_encoder.encode(prompts).to(self.device)
+        with self.memory.visit(self.text_encoder):
+            rows = self.text_encoder.encode(prompts).to(self.device)
         return rows[:1], rows[-1:]
 
     def _encode_images(self, images: list[Tensor]) -> Tensor | None:
         """Rows of the first picture, then those of the last, ``[1, rows, image_dim]``."""
         if self.image_encoder is None:
             return None
-        rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
+        with self.memory.visit(self.image_encoder):
+            rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
         return rows.flatten(0, 1)[None].to(self.device)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..progress import Progress
+from .cache_folder import default_folder
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_to(commands: Any) -> None:
     needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
     _add_clip(parser.add_argument_group("the clip"))
     _add_sampling(parser.add_argument_group("how it is made"))
+    _add_memory(parser.add_argument_group("memory"))
     more = parser.add_argument_group("more results")
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
@@ -82,8 +84,18 @@ def _add_sampling(group: Any) -> None:
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
+def _add_memory(group: Any) -> None:
+    group.add_argument("--offload", default="auto", metavar="HOW",
+                       help="none: everything stays on the GPU; N: the parts take turns there and N transformer blocks "
+                            "stay in host memory, coming one by one; auto (default): what fits")  # fmt: skip
+    folder = str(default_folder()).replace("%", "%%")
+    group.add_argument("--cache", metavar="FOLDER",
+                       help=f"where encoded prompts are kept for the next run (default: {folder})")  # fmt: skip
+    group.add_argument("--no-cache", action="store_true", help="keep none, and use none that are kept")
+
+
 def run(args: argparse.Namespace) -> None:
-    settings, rate = _checked(args)
+    settings, rate, offload = _checked(args)
     import torch
 
     from .. import images
@@ -100,7 +112,8 @@ def run(args: argparse.Namespace) -> None:
         if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
-        pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device)
+        cache = None if args.no_cache else args.cache or default_folder()
+        pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device, offload=offload, cache=cache)
         loras = _merge(args.lora, pipeline.transformer)
         bar(Progress(stage="load", done=1, total=1))
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
@@ -139,13 +152,14 @@ def _file_and_strength(text: str) -> tuple[str, float]:
     return (path, strength) if colon else (text, 1.0)
 
 
-def _checked(args: argparse.Namespace) -> tuple[Settings, Any]:
-    """Settings and frame rate; wrong ones are wrong use: exit status 2."""
+def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int]:
+    """Settings, frame rate and way of offloading; wrong ones are wrong use: exit status 2."""
+    from ..memory import check_offload
     from ..settings import Settings
     from ..video import check_fps
 
     try:
-        rate = check_fps(args.fps)
+        rate, offload = check_fps(args.fps), check_offload(args.offload)
         settings = Settings(
             negative_prompt=args.negative,
             width=args.width,
@@ -160,7 +174,7 @@ def _checked(args: argparse.Namespace) -> tuple[Settings, Any]:
         )
     except InputError as error:
         args.parser.error(str(error))
-    return settings.with_seed(), rate
+    return settings.with_seed(), rate, offload
 
 
 def _check_outputs(args: argparse.Namespace, pixels: int) -> None:

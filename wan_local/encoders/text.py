@@ -51,8 +51,12 @@ class TextEncoder:
         Returns:
             ``[B, text_len, width]`` in the dtype and on the device of the model.
         """
+        # One at a time: sums of another batch may round otherwise, and a prompt's rows must not depend on its company.
+        return torch.cat([self._encode_one(prompt) for prompt in prompts])
+
+    def _encode_one(self, prompt: str) -> Tensor:
         device = next(self.model.parameters()).device
-        ids, mask = (rows.to(device) for rows in self.tokenize(prompts))
+        ids, mask = (rows.to(device) for rows in self.tokenize([prompt]))
         rows = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         # where, not a product: padded rows may hold anything, NaN included
         return torch.where(mask[..., None].bool(), rows, rows.new_zeros(()))

@@ -1,0 +1,207 @@
+"""The memory plan against what is counted while our own code runs, and against what files and models really hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import write_pipeline
+from wan_local import weights as weight_files
+from wan_local.config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
+from wan_local.memory import Weights, plan, stored
+from wan_local.memory.activations import clip_bytes, transformer_work, vae_decode_work, vae_encode_work
+from wan_local.memory.live import LiveBytes
+from wan_local.memory.plan import RESERVE, choose_away, everything_fits, resident_bytes, usual_settings
+from wan_local.memory.storage import size_of, tensors_of
+from wan_local.model import WanTransformer
+from wan_local.shapes import Grid
+from wan_local.vae import WanVAE
+
+MID = TransformerConfig(dim=512, ffn_dim=1408, num_heads=4, num_layers=2, text_dim=64, image_dim=64, image_tokens=20,
+                        text_len=16)  # fmt: skip
+WIDE = replace(MID, ffn_dim=3072)
+NARROW = replace(MID, ffn_dim=512, image_dim=0, image_tokens=0)
+SMALL = Grid(frames=17, height=256, width=320)
+USUAL = [Grid(frames=81, height=480, width=832), Grid(frames=81, height=720, width=1280)]
+
+
+# -- counting -----------------------------------------------------------------------------------------------------
+
+
+def test_live_bytes_are_counted() -> None:
+    before = torch.zeros(1000)
+    with LiveBytes() as count:
+        a = before * 2  # 4000 bytes
+        b = a[:10]  # a view: none
+        assert count.live == 4000
+        c = torch.cat([a, a])  # 8000
+        assert count.live == count.peak == 12000
+        del a
+        assert count.live == 12000  # the view holds it
+        del b
+        assert count.live == 8000
+        del c
+        before.add_(1)
+    assert count.live == 0
+    assert count.peak == 12000
+    assert "cat" in count.at
+
+
+# -- what calculating takes ---------------------------------------------------------------------------------------
+
+
+def counted(model: WanTransformer, grid: Grid, device: str) -> int:
+    """Peak of one forward, and what the sampler around it holds."""
+    config = model.config
+    latents = torch.zeros(1, config.in_dim, *grid.latent_shape, device=device)
+    text = torch.zeros(1, config.text_len, config.text_dim, device=device)
+    rows = config.image_tokens and torch.zeros(1, config.image_tokens, config.image_dim, device=device)
+    with torch.no_grad(), LiveBytes() as count:
+        model(latents, torch.tensor([500.0], device=device), text, rows if config.image_dim else None)
+    return count.peak + 10 * 16 * 4 * grid.latent_frames * grid.latent_height * grid.latent_width
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("config", [MID, WIDE, NARROW], ids=["mid", "wide", "narrow"])
+def test_activations_of_the_transformer_within_a_tenth(config: TransformerConfig, dtype: torch.dtype) -> None:
+    model = WanTransformer(config).to(dtype).requires_grad_(False).eval()
+    measured = counted(model, SMALL, "cpu")
+    assert transformer_work(config, SMALL, dtype.itemsize) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", USUAL, ids=["480p", "720p"])
+def test_activations_of_the_released_width_within_a_tenth(grid: Grid, dtype: torch.dtype) -> None:
+    """Two real blocks at 75,600 tokens: on the meta device that costs nothing."""
+    config = replace(WAN_FLF2V_14B, num_layers=2)
+    with torch.device("meta"):
+        model = WanTransformer(config, attend=lambda q, k, v: torch.empty_like(q)).to(dtype).requires_grad_(False)
+    assert transformer_work(config, grid, dtype.itemsize) == pytest.approx(counted(model, grid, "meta"), rel=0.1)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 48)])
+@pytest.mark.parametrize("frames", [9, 21])
+def test_activations_of_the_vae_within_a_hundredth(size: tuple[int, int], frames: int) -> None:
+    config = VAEConfig(dim=16)
+    grid = Grid(frames=frames, height=size[0], width=size[1])
+    vae = WanVAE(config).requires_grad_(False)
+    with torch.no_grad(), LiveBytes() as encoding:
+        video = torch.zeros(1, 3, frames, *size)
+        del video
+        video = torch.zeros(1, 3, frames, *size)
+        vae.encode(video)
+    with torch.no_grad(), LiveBytes() as decoding:
+        for _ in vae.decode_stream(torch.zeros(1, 16, *grid.latent_shape)):
+            pass
+    assert vae_encode_work(config, grid) == pytest.approx(encoding.peak, rel=0.01)
+    assert vae_decode_work(config, grid) == pytest.approx(decoding.peak, rel=0.01)
+
+
+def test_decoding_takes_no_more_for_longer_clips() -> None:
+    short, long = (vae_decode_work(WAN_VAE, Grid(frames=f, height=480, width=832)) for f in (9, 81))
+    assert short == long
+    assert clip_bytes(USUAL[1]) == 81 * 1280 * 720 * 3 * 4
+
+
+# -- what weights take ----------------------------------------------------------------------------------------------
+
+EVEN = Weights(blocks=(10,) * 8, rest=5)
+
+
+def test_weights_on_the_device_by_hand() -> None:
+    assert [resident_bytes(EVEN, away) for away in range(9)] == [85, 85, 85, 75, 65, 55, 45, 35, 25]
+    uneven = Weights(blocks=(1, 2, 3, 40), rest=100)  # 3 away are the second, third and fourth
+    assert resident_bytes(uneven, 3) == 100 + 1 + 2 * 40
+
+
+def test_stages_by_hand() -> None:
+    sizes = Weights(blocks=(10,) * 8, rest=5, text_encoder=1000, image_encoder=300, vae=70)
+    grid = SMALL
+    (small,) = plan(MID, sizes, grids=[grid], settings=["none", 0, 4], vae=VAEConfig(dim=16))
+    none, turns, four = small.settings
+    work = transformer_work(MID, grid, 2)
+    assert [stage.name for stage in none.stages] == [
+        "text encode", "image encode", "VAE encode", "sampling", "VAE decode",
+    ]  # fmt: skip
+    assert none.stages[3].device == 85 + 1000 + 300 + 70 + work
+    assert turns.stages[3].device == 85 + work
+    assert four.stages[3].device == 65 + work
+    assert none.stages[0].device - turns.stages[0].device == 85 + 300 + 70
+    assert turns.stages[4].device == 70 + vae_decode_work(VAEConfig(dim=16), grid)
+    assert none.stages[3].host == turns.stages[3].host == 0
+    assert four.stages[3].host == 40
+    assert four.stages[4].host == 40 + clip_bytes(grid)
+    assert four.device == max(stage.device for stage in four.stages)
+    (changed,) = plan(MID, replace(sizes, converted_blocks=80, converted=7), grids=[grid], settings=["none", 4])
+    assert [setting.stages[3].host for setting in changed.settings] == [0, 87]
+
+
+def test_usual_settings() -> None:
+    assert usual_settings(40) == ("none", 0, 10, 20, 30, 40)
+    assert usual_settings(2) == ("none", 0, 1, 2)
+
+
+def test_choice_is_the_fewest_that_fit() -> None:
+    config = replace(MID, num_layers=8)
+    work = transformer_work(config, SMALL, 2)
+    for free in range(20, 95, 5):
+        away = choose_away(config, EVEN, SMALL, work + RESERVE + free)
+        assert away == 8 or resident_bytes(EVEN, away) <= free
+        assert away == 0 or resident_bytes(EVEN, away - 1) > free
+    parts = replace(EVEN, text_encoder=3, vae=4)
+    most = max(stage.device for stage in plan(config, parts, grids=[SMALL], settings=["none"])[0].settings[0].stages)
+    assert everything_fits(config, parts, WAN_VAE, SMALL, most + RESERVE)
+    assert not everything_fits(config, parts, WAN_VAE, SMALL, most + RESERVE - 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bytes_of_files_are_those_that_are_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = write_pipeline(tmp_path / "model", torch.float16)
+    found = stored.read(folder, dtype)
+    assert found is not None
+    config, sizes, vae = found
+    model = weight_files.load_transformer(folder, dtype=dtype)
+    assert config == model.config
+    assert sizes.blocks == tuple(size_of(tensors_of(block)) for block in model.blocks)
+    assert sizes.transformer == size_of(tensors_of(model))
+    network = weight_files.load_vae(folder)
+    assert vae == network.config
+    assert sizes.vae == size_of(tensors_of(network))
+    text = weight_files.load_text_encoder(folder, dtype=dtype).model
+    wide = sum(p.numel() for name, p in text.named_parameters() if name.endswith(".wo.weight"))
+    assert sizes.text_encoder == size_of(text.parameters()) - (2 * wide if dtype == torch.float16 else 0)
+    image = weight_files.load_image_encoder(folder, dtype=dtype).model
+    assert sizes.image_encoder == pytest.approx(size_of(image.parameters()), rel=0.1)
+    converted = dtype != torch.float16
+    assert sizes.converted_blocks == (sum(sizes.blocks) if converted else 0)
+    assert sizes.converted == (sizes.all - sum(sizes.blocks) if converted else sizes.vae)
+
+
+def test_the_released_models_bytes() -> None:
+    """Its files on the hub: 32.8 GB in fp16, 16,397,952,536 bytes in fp8 with everything in it."""
+    config, half = stored.released(torch.bfloat16, 2)
+    assert half.transformer == pytest.approx(2 * 16_397_952_536, rel=2e-4)
+    assert len(half.blocks) == config.num_layers == 40
+    _, quarter = stored.released(torch.bfloat16, 1)
+    assert sum(quarter.blocks) * 2 == sum(half.blocks)
+    with torch.device("meta"):
+        assert half.vae == size_of(tensors_of(WanVAE(WAN_VAE)))
+
+
+def test_nothing_is_planned_without_a_transformer(tmp_path: Path) -> None:
+    folder = write_pipeline(tmp_path / "model")
+    assert stored.read(folder / "vae", torch.bfloat16) is None
+
+
+def test_a_transformer_alone_is_planned_with_the_released_parts(tmp_path: Path) -> None:
+    folder = write_pipeline(tmp_path / "model")
+    found = stored.read(folder / "transformer", torch.bfloat16)
+    assert found is not None
+    assert found[1].text_encoder == 2 * stored.RELEASED_TEXT_ENCODER
+    assert found[1].vae == 4 * stored.RELEASED_VAE
+    assert found[2] == WAN_VAE
+
+

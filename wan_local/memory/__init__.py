@@ -1,0 +1,14 @@
+"""Models larger than the device: blocks that come when they are needed, parts that take turns, and a plan of it.
+
+``offload.py`` moves transformer blocks, ``stages.py`` the parts of a pipeline, ``plan.py`` says beforehand what that
+takes. Inside ComfyUI none of this is used: the host moves its models itself.
+"""
+
+from .offload import Offload, attach
+from .plan import AUTO, NONE, Plan, Setting, Stage, Weights, plan
+from .stages import Memory, check_offload, for_model
+
+__all__ = [
+    "AUTO", "NONE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach", "check_offload", "for_model",
+    "plan",
+]  # fmt: skip

@@ -1,0 +1,66 @@
+"""How much memory the tensors of a computation take at once, counted while it runs.
+
+Works on every device, the meta device included, where nothing is calculated and a 14B model costs no more than a toy.
+What a kernel takes for itself while it works is no tensor and is not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside it; those that were there before, such as weights, don't count.
+
+    Attributes:
+        live: bytes of the tensors that are alive now.
+        peak: the most that were alive at once.
+        at: the operation at which that was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.at = ""
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for tensor in _tensors((args, kwargs)):
+            self._see(tensor, new=False)
+        result = function(*args, **kwargs)
+        for tensor in _tensors(result):
+            self._see(tensor, new=True)
+        if self.live > self.peak:
+            self.peak, self.at = self.live, str(function)
+        return result
+
+    def _see(self, tensor: Tensor, *, new: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._known:
+            return
+        size = storage.nbytes() if new else 0
+        self._known[key] = weakref.ref(storage, lambda _: self._gone(key, size))
+        self.live += size
+
+    def _gone(self, key: int, size: int) -> None:
+        del self._known[key]
+        self.live -= size
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)

@@ -1,0 +1,274 @@
+"""Transformer blocks that live in host memory and come to the device one after another, each while another calculates.
+
+The device has a few buffers (two, unless asked otherwise), each as large as the largest block. A block that is away is
+copied into one of them before its turn, beside the calculations of the block before; its parameters are views of the
+buffer for the time of its forward, and those in host memory afterwards. The last block of a forward is followed by the
+first of the next. Model and blocks are not changed: each block that is away gets a ``forward`` around its own.
+
+Inference only, and one forward at a time. Read after ``storage.py`` and ``queues.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .queues import Mark, PageLock, Queue, queue_of
+from .room import host_has_room
+from .storage import Guest, HostBlock, held_by, tensors_of
+
+BUFFERS = 2  # one in use, one being filled
+
+
+def attach(
+    transformer: nn.Module,
+    device: torch.device | str,
+    away: int,
+    *,
+    buffers: int = BUFFERS,
+    pack: bool | None = None,
+    queue: Queue | None = None,
+) -> Offload:
+    """Bring a transformer to a device, all but ``away`` of its blocks; ``close()`` what comes back.
+
+    Args:
+        transformer: in host memory, with its blocks in ``transformer.blocks``.
+        device: where it is to calculate.
+        away: blocks that stay in host memory and come in turn, 0 to all of them.
+        buffers: device buffers for them, at least 1; with 1 a copy waits for the block before.
+        pack: whether blocks that are away are gathered in host memory, each into one buffer, where there is room; None
+            does it for CUDA, which can then copy each at once and by itself.
+        queue: how the device orders copies and calculations; None is the right one.
+
+    Raises:
+        InputError: more blocks than there are, or a transformer that is not in host memory.
+    """
+    offload = Offload(transformer, device, buffers=buffers, pack=pack, queue=queue)
+    offload.open(away)
+    return offload
+
+
+class Offload:
+    """The stay of one transformer on a device. Open and close as often as you like; packed host memory is kept.
+
+    Attributes:
+        ring: the buffers while it is open and blocks are away, else None.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        device: torch.device | str,
+        *,
+        buffers: int = BUFFERS,
+        pack: bool | None = None,
+        queue: Queue | None = None,
+    ) -> None:
+        if buffers < 1:
+            raise InputError(f"buffers={buffers} can't be used; use 1 or more")
+        self._transformer, self._device, self._buffers = transformer, torch.device(device), buffers
+        self._pack = self._device.type == "cuda" if pack is None else pack
+        self._queue = queue
+        self._hosts: dict[int, HostBlock] = {}
+        self._is_open = False
+        self._guest: Guest | None = None
+        self._lock: PageLock | None = None
+        self.ring: Ring | None = None
+
+    def __enter__(self) -> Offload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self, away: int) -> None:
+        """Bring everything but ``away`` blocks to the device, and start fetching the first of those; see attach."""
+        self.close()
+        blocks = self._transformer.blocks
+        turn = away_blocks(len(blocks), away)
+        for tensor in tensors_of(self._transformer):
+            if tensor.device.type != "cpu":
+                raise InputError(f"the transformer is on {tensor.device} already; load it with device='cpu' to offload")
+        self._is_open = True
+        try:
+            self._settle(turn)
+            apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
+            stay = [held for held in held_by(self._transformer) if id(held.rest) not in apart]
+            self._guest = Guest(stay, self._device)
+            self.ring = self._make_ring(turn) if turn else None
+            for index in turn:
+                assert self.ring is not None
+                blocks[index].forward = _Visit(self.ring, self._hosts[index], index, blocks[index])
+        except BaseException:
+            self.close()
+            raise
+
+    def buffers(self) -> list[Buffer]:
+        """The buffers on the device, in no order."""
+        return self.ring.buffers if self.ring is not None else []
+
+    def close(self) -> None:
+        """Leave the device: its memory is free, and every tensor is where it was before. Does nothing if closed."""
+        if not self._is_open:  # what was changed since then stays
+            return
+        self._is_open = False
+        for block in self._transformer.blocks:
+            if isinstance(visit := vars(block).get("forward"), _Visit):
+                visit.undo(block)
+        for host in self._hosts.values():
+            host.go_home()
+        if self._guest is not None:
+            self._guest.leave()
+            self._guest = None
+        if self.ring is not None:
+            self.ring.close()
+            self.ring = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _settle(self, turn: list[int]) -> None:
+        """The host side of the blocks that are away; those of an earlier time are used again."""
+        blocks = self._transformer.blocks
+        kept = {index: host for index, host in self._hosts.items() if host.is_current(blocks[index])}
+        self._hosts = {index: kept.get(index) or HostBlock(blocks[index]) for index in turn}
+        packed = []
+        for host in self._hosts.values() if self._pack else ():
+            if host.flat is not None or host_has_room(host.layout.size):
+                packed.append(host.pack())
+        if self._device.type == "cuda":
+            self._lock = PageLock(packed, self._device)
+
+    def _make_ring(self, turn: list[int]) -> Ring:
+        size = max(self._hosts[index].layout.size for index in turn)
+        count = min(self._buffers, len(turn))
+        flats = [torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(count)]
+        return Ring(self._queue or queue_of(self._device), flats, self._hosts, turn)
+
+
+class _Visit:
+    """A block's forward, with the block on the device for its time."""
+
+    def __init__(self, ring: Ring, host: HostBlock, index: int, block: nn.Module) -> None:
+        self._ring, self._host, self._index = ring, host, index
+        self._forward: Callable[..., Tensor] = block.forward
+        self._replaced = vars(block).get("forward")  # none, but where somebody else did as we do
+
+    def undo(self, block: nn.Module) -> None:
+        """Take this forward off again."""
+        if self._replaced is None:
+            del block.forward  # the class's own shows again
+        else:
+            block.forward = self._replaced
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.is_grad_enabled() and _wants_gradients([*args, *(held.rest for held in self._host.held)]):
+            raise InputError("blocks that are offloaded give no gradients; run under torch.no_grad(), or attach none")
+        try:
+            self._host.point_at(self._ring.take(self._index))
+            return self._forward(*args, **kwargs)
+        finally:
+            self._host.go_home()
+            self._ring.give()
+
+
+@dataclass(slots=True, eq=False)
+class Buffer:
+    """One buffer of the ring.
+
+    Attributes:
+        flat: its bytes.
+        free: mark after which it may be overwritten.
+        ready: mark after which ``block`` is whole in it.
+        block: what it holds, or None.
+    """
+
+    flat: Tensor
+    free: Mark
+    ready: Mark = None
+    block: int | None = None
+
+
+class Ring:
+    """A few buffers, filled in the order in which the blocks come, and emptied in the same.
+
+    Args:
+        queue: of the device.
+        flats: the buffers, uint8.
+        hosts: where each block rests.
+        turn: the blocks, in the order of a forward; after the last comes the first again.
+    """
+
+    def __init__(self, queue: Queue, flats: list[Tensor], hosts: Mapping[int, HostBlock], turn: list[int]) -> None:
+        self._queue, self._hosts, self._turn = queue, hosts, turn
+        start = queue.mark()  # whatever used the memory of the buffers before
+        self.buffers = [Buffer(flat, start) for flat in flats]
+        self._free = list(self.buffers)
+        self._coming: deque[Buffer] = deque()
+        self._used: Buffer | None = None
+        self._next = 0
+        self._fill()
+
+    def take(self, block: int) -> Tensor:
+        """The buffer with this block, calculations held until it is whole; the next ones begin to come.
+
+        A block out of turn (the first one, after a forward that was stopped) is fetched now.
+        """
+        self.give()  # one that a stop left behind
+        if not self._coming or self._coming[0].block != block:
+            self._free += self._coming
+            self._coming.clear()
+            self._next = self._turn.index(block)
+            self._fetch()
+        self._used = self._coming.popleft()
+        self._queue.wait(self._used.ready)
+        self._fill()
+        return self._used.flat
+
+    def give(self) -> None:
+        """The block in use has calculated; its buffer is filled anew. Does nothing if none is in use."""
+        if self._used is not None:
+            self._used.free = self._queue.mark()
+            self._free.append(self._used)
+            self._used = None
+            self._fill()
+
+    def close(self) -> None:
+        """Wait for copies under way: nothing may write into buffers that are gone."""
+        self._queue.drain()
+
+    def _fill(self) -> None:
+        while self._free:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        block = self._turn[self._next]
+        buffer = next((buffer for buffer in self._free if buffer.block == block), self._free[0])
+        if buffer.block != block:
+            buffer.block = None
+            buffer.ready = self._queue.fetch(self._hosts[block].copies_to(buffer.flat), buffer.free)
+            buffer.block = block
+        self._free.remove(buffer)
+        self._coming.append(buffer)
+        self._next = (self._next + 1) % len(self._turn)
+
+
+def away_blocks(blocks: int, away: int) -> list[int]:
+    """Which of ``blocks`` are away: spread evenly, so that those that stay give time to fetch the others.
+
+    Raises:
+        InputError: more than there are, or fewer than none.
+    """
+    if not 0 <= away <= blocks:
+        raise InputError(f"offload={away} can't be used: the model has {blocks} blocks; use 0 to {blocks}")
+    return [index for index in range(blocks) if (index + 1) * away // blocks > index * away // blocks]
+
+
+def _wants_gradients(values: list[Any]) -> bool:
+    return any(isinstance(value, Tensor) and value.requires_grad for value in values)

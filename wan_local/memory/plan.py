@@ -1,0 +1,169 @@
+"""How much memory a run will take, stage by stage, for every way of offloading: computed, before anything is loaded.
+
+Bytes of tensors. What is not a tensor comes on top: the driver's own part of a GPU, and what kernels take while they
+work (:data:`RESERVE` stands for it where a setting is chosen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..config import WAN_VAE, TransformerConfig, VAEConfig
+from ..shapes import Grid
+from .activations import IMAGE_WORK, TEXT_WORK, clip_bytes, transformer_work, vae_decode_work, vae_encode_work
+from .offload import BUFFERS, away_blocks
+
+RESERVE = 1_500_000_000  # bytes kept free on a GPU for what is no tensor: a choice, not a measurement
+NONE = "none"
+AUTO = "auto"
+Offloading = str | int
+"""``"none"``: everything stays on the device. A number: the parts take turns there, and so many blocks are away."""
+
+USUAL = (Grid(frames=81, height=480, width=832), Grid(frames=81, height=720, width=1280))
+LARGEST = USUAL[-1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Bytes of a model's parts as they are loaded.
+
+    Attributes:
+        blocks: each transformer block.
+        rest: the transformer without its blocks.
+        text_encoder, image_encoder, vae: the other parts; 0 for one that isn't there.
+        itemsize: bytes of the dtype that the networks calculate in.
+        unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
+        converted_blocks: bytes of the blocks if they are converted while they are loaded, else 0. What is converted
+            takes host memory; the rest is mapped, and read from its file again if the system needs the room.
+        converted: the same for everything but the blocks.
+    """
+
+    blocks: tuple[int, ...]
+    rest: int
+    text_encoder: int = 0
+    image_encoder: int = 0
+    vae: int = 0
+    itemsize: int = 2
+    unpacked: int = 0
+    converted_blocks: int = 0
+    converted: int = 0
+
+    @property
+    def transformer(self) -> int:
+        return sum(self.blocks) + self.rest
+
+    @property
+    def all(self) -> int:
+        return self.transformer + self.text_encoder + self.image_encoder + self.vae
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Peak bytes of one stage of a run, on the device and in host memory."""
+
+    name: str
+    device: int
+    host: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """A run under one way of offloading."""
+
+    offload: Offloading
+    stages: tuple[Stage, ...]
+
+    @property
+    def device(self) -> int:
+        """Peak bytes on the device over all stages."""
+        return max(stage.device for stage in self.stages)
+
+    @property
+    def host(self) -> int:
+        """Peak bytes of host memory over all stages."""
+        return max(stage.host for stage in self.stages)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All settings for one size of clip."""
+
+    width: int
+    height: int
+    frames: int
+    settings: tuple[Setting, ...]
+
+
+def plan(
+    config: TransformerConfig,
+    weights: Weights,
+    *,
+    vae: VAEConfig = WAN_VAE,
+    grids: Iterable[Grid] = USUAL,
+    settings: Iterable[Offloading] | None = None,
+) -> tuple[Plan, ...]:
+    """Memory of every size of clip under every setting.
+
+    Args:
+        config: of the transformer.
+        weights: bytes of the parts.
+        vae: sizes of the VAE.
+        grids: sizes of clips.
+        settings: ways of offloading; None is ``"none"`` and five steps from 0 to all blocks.
+    """
+    chosen = usual_settings(config.num_layers) if settings is None else tuple(settings)
+    return tuple(
+        Plan(
+            width=grid.width,
+            height=grid.height,
+            frames=grid.frames,
+            settings=tuple(Setting(offload=way, stages=_stages(config, weights, vae, grid, way)) for way in chosen),
+        )
+        for grid in grids
+    )
+
+
+def usual_settings(blocks: int) -> tuple[Offloading, ...]:
+    """``"none"``, 0, then quarters of the blocks: 10, 20, 30 and 40 of 40."""
+    return (NONE, *dict.fromkeys(blocks * quarter // 4 for quarter in range(5)))
+
+
+def choose_away(config: TransformerConfig, weights: Weights, grid: Grid, free: int) -> int:
+    """The fewest blocks away with which sampling fits into ``free`` bytes; all of them if nothing does."""
+    blocks = config.num_layers
+    work = transformer_work(config, grid, weights.itemsize, weights.unpacked)
+    fits = (away for away in range(blocks + 1) if resident_bytes(weights, away) + work + RESERVE <= free)
+    return next(fits, blocks)
+
+
+def everything_fits(config: TransformerConfig, weights: Weights, vae: VAEConfig, grid: Grid, free: int) -> bool:
+    """Whether all parts can stay on the device for good."""
+    return max(stage.device for stage in _stages(config, weights, vae, grid, NONE)) + RESERVE <= free
+
+
+def _stages(
+    config: TransformerConfig, weights: Weights, vae: VAEConfig, grid: Grid, way: Offloading
+) -> tuple[Stage, ...]:
+    stays, away = way == NONE, 0 if isinstance(way, str) else way
+    clip = clip_bytes(grid)
+    c = 4 if weights.itemsize >= 4 else 2
+    rows = (  # stage, weights on the device if the parts take turns, work there, work in the host
+        ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
+        ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
+        ("VAE encode", weights.vae, vae_encode_work(vae, grid), clip),
+        ("sampling", resident_bytes(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
+        ("VAE decode", weights.vae, vae_decode_work(vae, grid), clip),
+    )
+    packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
+    host = 0 if stays else weights.converted + max(weights.converted_blocks, packed)
+    return tuple(
+        Stage(name=name, device=(weights.all if stays else turn) + work, host=host + beside)
+        for name, turn, work, beside in rows
+    )
+
+
+def resident_bytes(weights: Weights, away: int) -> int:
+    """Bytes of the transformer on the device: what stays, and the buffers for what comes in turn."""
+    gone = [weights.blocks[index] for index in away_blocks(len(weights.blocks), away)]
+    return weights.transformer - sum(gone) + min(away, BUFFERS) * max(gone, default=0)

@@ -1,0 +1,114 @@
+"""What a model's files will take once they are loaded, from their headers alone."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import torch
+
+from ..config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
+from ..weights import detect, sizes
+from ..weights.load import find_source
+from ..weights.source import DTYPES, Entry, TensorSource
+from .plan import Weights
+
+BLOCKS = "blocks."
+PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Values in the released encoders (umT5-xxl, CLIP ViT-H/14) and the released VAE, for a transformer's file by itself.
+RELEASED_TEXT_ENCODER, RELEASED_IMAGE_ENCODER, RELEASED_VAE = 5_680_910_336, 630_766_080, 126_892_531
+
+
+def read(path: str | PathLike[str], dtype: torch.dtype) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
+    """Sizes and bytes of a model as it will be loaded; None where there is no transformer.
+
+    Parts that a transformer's file does not hold are taken as the released ones.
+
+    Args:
+        path: a pipeline folder, a transformer folder or a file.
+        dtype: of the transformer and the encoders; quantised weights stay as they are stored.
+
+    Raises:
+        WeightsError: a part is broken, or of another model.
+    """
+    found = find_source(path, "transformer")
+    if found is None:
+        return None
+    source = detect.canonical(found)
+    if detect.kind(source) not in detect.LOADABLE:
+        return None
+    config = sizes.transformer_config(source)
+    blocks = [0] * config.num_layers
+    converted = converted_blocks = unpacked = rest = 0
+    for name, entry in source.entries.items():
+        size, changed = _loaded(entry, dtype)
+        if entry.dtype not in PLAIN:
+            unpacked = max(unpacked, entry.size * dtype.itemsize)
+        number = name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else ""
+        if number.isdecimal() and int(number) < len(blocks):
+            blocks[int(number)] += size
+            converted_blocks += size * changed
+        else:
+            rest += size
+            converted += size * changed
+    text, text_converted = _part(path, source, "text_encoder", dtype, RELEASED_TEXT_ENCODER)
+    image, image_converted = _part(path, source, "image_encoder", dtype, RELEASED_IMAGE_ENCODER)
+    vae_bytes, vae_converted = _part(path, source, "vae", torch.float32, RELEASED_VAE)
+    weights = Weights(
+        blocks=tuple(blocks),
+        rest=rest,
+        text_encoder=text,
+        image_encoder=image if config.has_image_branch else 0,
+        vae=vae_bytes,
+        itemsize=dtype.itemsize,
+        unpacked=unpacked,
+        converted_blocks=converted_blocks,
+        converted=converted + text_converted + image_converted + vae_converted,
+    )
+    return config, weights, _vae_config(path, source)
+
+
+def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weights]:
+    """The released 14B model with the weights of its blocks in ``itemsize`` bytes, calculating in ``dtype``."""
+    from ..model import WanTransformer
+
+    config = WAN_FLF2V_14B
+    with torch.device("meta"):
+        model = WanTransformer(config)
+    values = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
+    rest = sum(p.numel() for p in model.parameters()) - sum(values)
+    return config, Weights(
+        blocks=tuple(count * itemsize for count in values),
+        rest=rest * dtype.itemsize,
+        text_encoder=RELEASED_TEXT_ENCODER * dtype.itemsize,
+        image_encoder=RELEASED_IMAGE_ENCODER * dtype.itemsize,
+        vae=RELEASED_VAE * 4,
+        itemsize=dtype.itemsize,
+        unpacked=config.dim * config.ffn_dim * dtype.itemsize if itemsize < dtype.itemsize else 0,
+    )
+
+
+def _part(
+    path: str | PathLike[str], transformer: TensorSource, part: str, dtype: torch.dtype, otherwise: int
+) -> tuple[int, int]:
+    """Bytes of one part once loaded, and how many of them are converted."""
+    source = find_source(path, part)
+    if source is None or source.path == transformer.path:
+        return otherwise * dtype.itemsize, 0
+    rows = [_loaded(entry, dtype) for entry in source.entries.values()]
+    return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
+
+
+def _vae_config(path: str | PathLike[str], transformer: TensorSource) -> VAEConfig:
+    source = find_source(path, "vae")
+    if source is None or source.path == transformer.path:
+        return WAN_VAE
+    return sizes.vae_config(detect.canonical(source))
+
+
+def _loaded(entry: Entry, dtype: torch.dtype) -> tuple[int, bool]:
+    """Bytes of a tensor once it is loaded, and whether that is not what is stored."""
+    if entry.dtype in PLAIN:
+        return entry.size * dtype.itemsize, PLAIN[entry.dtype] != dtype
+    stored = DTYPES.get(entry.dtype)
+    size = getattr(entry, "bytes", None)  # a packed one knows
+    return entry.size * (stored.itemsize if stored else 1) if size is None else int(size), False
