@@ -7,7 +7,7 @@ vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,7 @@ from .conditioning import first_last
 from .encoders.cache import text_encoder
 from .errors import InputError, NumericError, WrongModel
 from .images import AnyImage, to_tensor, view
+from .lora import Applied, Use, apply
 from .memory import AUTO, Memory, for_model
 from .progress import OnProgress, Progress, ignore
 from .sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
@@ -42,6 +43,16 @@ class Sampled:
     settings: Settings
     grid: Grid
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """Files or folders of parts that lie elsewhere than the transformer; None for those that lie with it."""
+
+    vae: str | PathLike[str] | None = None
+    text_encoder: str | PathLike[str] | None = None
+    image_encoder: str | PathLike[str] | None = None
+    tokenizer: str | PathLike[str] | None = None
 
 
 class Pipeline:
@@ -74,6 +85,7 @@ class Pipeline:
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.device = torch.device(device)
         self.memory = memory or Memory(device)
+        self.loras = Applied(transformer, ())
         self.memory.check(transformer)
         noise, condition = transformer.config.out_dim, TEMPORAL_STRIDE + vae.config.z_dim
         if transformer.config.in_dim != noise + condition:
@@ -90,19 +102,25 @@ class Pipeline:
         device: torch.device | str | None = None,
         offload: str | int = AUTO,
         cache: str | PathLike[str] | None = None,
+        *,
+        parts: Parts | None = None,
+        unpack: bool = False,
+        float8_matmul: bool = False,
     ) -> Pipeline:
-        """Load every part of a model folder (diffusers or official layout).
+        """Load every part of a model folder (diffusers or official layout), or parts from files of their own.
 
         Args:
             folder: holds ``transformer/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``image_encoder/``, or the
-                files of the official release.
-            dtype: of the transformer and the encoders; None is bfloat16 on a GPU and float32 on a CPU, where half
-                precision is slow. The VAE is always float32.
+                files of the official release. Or one file with a transformer, if ``parts`` name the rest.
+            dtype: of the transformer and the encoders, which packed weights are calculated with in; None is bfloat16 on
+                a GPU and float32 on a CPU, where half precision is slow. The VAE is always float32.
             device: None is the GPU if there is one.
             offload: "none" keeps every part on the device. A number lets the parts take turns there, with so many
                 transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
             cache: folder of prompts encoded before; the text encoder is loaded at the first that isn't there. None
                 loads it now.
+            parts: where parts are that are not in the folder.
+            unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
 
         Raises:
             InputError: a device that isn't there, or an ``offload`` that can't be.
@@ -113,18 +131,26 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        memory = for_model(folder, dtype, device, offload)
+        memory, parts = for_model(folder, dtype, device, offload), parts or Parts()
         home = memory.home
-        transformer = weights.load_transformer(folder, dtype=dtype, device=home).eval()
+        transformer = weights.load_transformer(
+            folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
+        )
         has_images = transformer.config.has_image_branch
+        images = parts.image_encoder or folder
         return cls(
             transformer,
-            weights.load_vae(folder, dtype=torch.float32, device=home).eval(),
-            text_encoder(folder, dtype, memory, cache),
-            weights.load_image_encoder(folder, dtype=dtype, device=home) if has_images else None,
+            weights.load_vae(parts.vae or folder, dtype=torch.float32, device=home),
+            text_encoder(parts.text_encoder or folder, dtype, memory, cache, parts.tokenizer),
+            weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
             device=device,
             memory=memory,
         )
+
+    def use_loras(self, uses: Sequence[Use]) -> Applied:
+        """Put LoRAs on the transformer, see :func:`wan_local.lora.apply`; call it once, before the first video."""
+        self.loras = apply(self.transformer, uses)
+        return self.loras
 
     def __call__(
         self, first: AnyImage, last: AnyImage, prompt: str, *, on_progress: OnProgress = ignore, **settings: Any
@@ -175,7 +201,7 @@ class Pipeline:
         velocity = guided_velocity(towards, away, settings.guidance)
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
         with self.memory.sampling(self.transformer, grid):
-            latents = denoise(velocity, noise, sampler, on_progress)
+            latents = denoise(velocity, noise, sampler, on_progress, self.loras.before_step)
         return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:

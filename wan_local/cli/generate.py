@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..progress import Progress
+from . import lora_option
 from .cache_folder import default_folder
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..generate import Pipeline, Sampled
+    from ..generate import Parts, Pipeline, Sampled
     from ..settings import Settings
 
 DESCRIPTION = """\
@@ -45,13 +45,16 @@ def add_to(commands: Any) -> None:
         allow_abbrev=False,
     )
     needed = parser.add_argument_group("needed")
-    needed.add_argument("--model", required=True, metavar="FOLDER", help="model folder, diffusers or official layout")
+    needed.add_argument("--model", required=True, metavar="FOLDER",
+                        help="model folder, diffusers or official layout; or one file with a transformer (safetensors, "
+                             "fp8 or not, or GGUF), with the parts below beside it")  # fmt: skip
     needed.add_argument("--first", required=True, metavar="IMAGE", help="picture that the video starts at")
     needed.add_argument("--last", required=True, metavar="IMAGE", help="picture that the video ends at")
     needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens between the two")
     needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
     _add_clip(parser.add_argument_group("the clip"))
     _add_sampling(parser.add_argument_group("how it is made"))
+    _add_parts(parser.add_argument_group("parts that are not in the model folder"))
     _add_memory(parser.add_argument_group("memory"))
     more = parser.add_argument_group("more results")
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
@@ -77,11 +80,31 @@ def _add_sampling(group: Any) -> None:
                        help="steps spent at high noise: 16 for 720p, 3 to 5 for 480p (default: 16)")  # fmt: skip
     group.add_argument("--sampler", default="unipc", metavar="NAME", help="unipc (default), dpm++, euler")
     group.add_argument("--seed", type=int, default=-1, metavar="N", help="-1 draws one and says which (default)")
-    group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]",
-                       help="a LoRA, merged into the weights; several add up (default strength: 1)")  # fmt: skip
+    group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH][@FIRST-LAST]",
+                       help=lora_option.HELP)  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
                        help="of the networks; auto: bfloat16 on a GPU, float32 on a CPU")  # fmt: skip
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
+
+
+def _add_parts(group: Any) -> None:
+    group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE")
+    group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not")
+    group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
+    group.add_argument("--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where the text encoder brings none")
+
+
+def _parts(args: argparse.Namespace) -> Parts:
+    """Parts named on their own; a file with a transformer holds no others, so they are asked for here."""
+    from ..generate import Parts
+
+    given = {"--vae": args.vae, "--text-encoder": args.text_encoder, "--image-encoder": args.image_encoder}
+    missing = [name for name, path in given.items() if not path]
+    if Path(args.model).is_file() and missing:
+        args.parser.error(f"--model {args.model} is one file; give {', '.join(missing)} too, or a model folder")
+    return Parts(
+        vae=args.vae, text_encoder=args.text_encoder, image_encoder=args.image_encoder, tokenizer=args.tokenizer
+    )
 
 
 def _add_memory(group: Any) -> None:
@@ -89,6 +112,10 @@ def _add_memory(group: Any) -> None:
                        help="none: everything stays on the GPU; N: the parts take turns there and N transformer blocks "
                             "stay in host memory, coming one by one; auto (default): what fits")  # fmt: skip
     folder = str(default_folder()).replace("%", "%%")
+    group.add_argument("--unpack", action="store_true",
+                       help="make plain weights of fp8 or GGUF ones: faster steps, more memory")  # fmt: skip
+    group.add_argument("--fp8-matmul", action="store_true",
+                       help="multiply fp8 weights in fp8, on GPUs that can: faster, less exact")  # fmt: skip
     group.add_argument("--cache", metavar="FOLDER",
                        help=f"where encoded prompts are kept for the next run (default: {folder})")  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="keep none, and use none that are kept")
@@ -96,6 +123,7 @@ def _add_memory(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload = _checked(args)
+    parts = _parts(args)
     import torch
 
     from .. import images
@@ -113,8 +141,11 @@ def run(args: argparse.Namespace) -> None:
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
         cache = None if args.no_cache else args.cache or default_folder()
-        pipeline = Pipeline.from_pretrained(args.model, dtype=dtype, device=device, offload=offload, cache=cache)
-        loras = _merge(args.lora, pipeline.transformer)
+        pipeline = Pipeline.from_pretrained(
+            args.model, dtype=dtype, device=device, offload=offload, cache=cache, parts=parts,
+            unpack=args.unpack, float8_matmul=args.fp8_matmul,
+        )  # fmt: skip
+        loras = lora_option.put_on(pipeline, args.lora)
         bar(Progress(stage="load", done=1, total=1))
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
         print("\n".join([*loras, f"seed {sampled.settings.seed}"]))
@@ -129,27 +160,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"video {args.output} ({grid.frames} frames, {grid.width}x{grid.height}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
     print(line)
-
-
-def _merge(given: list[str], transformer: Any) -> list[str]:
-    """Merge LoRAs given as ``FILE`` or ``FILE:STRENGTH``; a line about each."""
-    from .. import lora
-
-    shapes = {name: tuple(value.shape) for name, value in transformer.named_parameters()}
-    found = [(lora.read(path, shapes), strength) for path, strength in map(_file_and_strength, given)]
-    lora.merge(transformer, found)
-    return [f"LoRA {read.report()}, strength {strength:g}" for read, strength in found]
-
-
-def _file_and_strength(text: str) -> tuple[str, float]:
-    path, colon, number = text.rpartition(":")
-    try:
-        strength = float(number) if colon else 1.0
-    except ValueError:  # a path with a colon in it
-        return text, 1.0
-    if not math.isfinite(strength):
-        raise InputError(f"--lora {text} has strength {number}; give a number such as 0.8")
-    return (path, strength) if colon else (text, 1.0)
 
 
 def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int]:

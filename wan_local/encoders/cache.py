@@ -143,15 +143,20 @@ class CachedTextEncoder:
 
 
 def text_encoder(
-    folder: str | os.PathLike[str], dtype: torch.dtype, memory: Memory, cache: str | os.PathLike[str] | None
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype,
+    memory: Memory,
+    cache: str | os.PathLike[str] | None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Any:
     """The text encoder of a model folder, loaded at the first prompt that is not in the cache; now if there is none.
 
     Args:
-        folder: model folder, any layout.
+        folder: model folder, any layout, or a file of the encoder.
         dtype: of its weights.
         memory: where it is loaded to, and how it comes to the device.
         cache: folder of the cache, or None.
+        tokenizer: its folder, or None for the one with the encoder.
 
     Raises:
         WeightsError: there is none, or it is broken as far as headers tell; the rest when it is loaded.
@@ -160,12 +165,13 @@ def text_encoder(
     from ..weights.load import open_source
 
     def load() -> Any:
-        return weights.load_text_encoder(folder, dtype=dtype, device=memory.home)
+        return weights.load_text_encoder(folder, dtype=dtype, device=memory.home, tokenizer=tokenizer)
 
     if cache is None:
         return load()
     place = Path(open_source(folder, "text_encoder").path)
-    tokenizers = [place.parent / name for name in ("tokenizer", "google") if (place.parent / name).is_dir()]
+    near = [place.parent / name for name in ("tokenizer", "google")] if tokenizer is None else [Path(tokenizer)]
+    tokenizers = [path for path in near if path.is_dir()]
     try:
         name = identity([place, *tokenizers], dtype, *_where(memory.device))
     except OSError:  # the loader has words for it

@@ -95,11 +95,15 @@ class Beside:
                 if self._strengths[index]:
                     change = delta.value().to(total.device).reshape(total.shape)
                     total = total + self._strengths[index] * change
-            active = any(self._strengths[index] for index, _ in changes)
-            layer = self._model.get_submodule(name.rpartition(".")[0])
-            if type(layer) in SAME_DTYPE:
-                total = total.to(original.dtype)
-            _put(self._model, name, nn.Parameter(total, requires_grad=False) if active else original)
+            path, _, leaf = name.rpartition(".")
+            layer: Any = self._model.get_submodule(path)
+            device = getattr(layer, leaf).device  # it may have come to another one since
+            if not any(self._strengths[index] for index, _ in changes):
+                same = original if original.device == device else nn.Parameter(original.to(device), requires_grad=False)
+                _put(self._model, name, same)
+                continue
+            total = total.to(original.dtype) if type(layer) in SAME_DTYPE else total
+            _put(self._model, name, nn.Parameter(total.to(device), requires_grad=False))
 
 
 def _bias(x: Tensor, bias: Tensor) -> Tensor:

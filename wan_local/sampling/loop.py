@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,13 @@ from .guidance import Velocity
 from .samplers.base import Sampler
 
 
-def denoise(velocity: Velocity, noise: Tensor, sampler: Sampler, on_progress: OnProgress = ignore) -> Tensor:
+def denoise(
+    velocity: Velocity,
+    noise: Tensor,
+    sampler: Sampler,
+    on_progress: OnProgress = ignore,
+    before_step: Callable[[int], None] | None = None,
+) -> Tensor:
     """Walk from noise to clean latents.
 
     Args:
@@ -19,6 +27,7 @@ def denoise(velocity: Velocity, noise: Tensor, sampler: Sampler, on_progress: On
         noise: ``[B, C, T, h, w]`` float32.
         sampler: a fresh one, or one whose run has ended.
         on_progress: called after every step with the clean estimate at that step; may raise to stop the run.
+        before_step: called with the number of every step, from 0, before the model is asked.
 
     Returns:
         latents in model space, ``[B, C, T, h, w]`` float32.
@@ -28,6 +37,8 @@ def denoise(velocity: Velocity, noise: Tensor, sampler: Sampler, on_progress: On
     """
     latents = noise.float()
     for i, timestep in enumerate(sampler.timesteps):
+        if before_step is not None:
+            before_step(i)
         v = velocity(latents, timestep).float()
         if not torch.isfinite(v).all():
             raise NumericError(
