@@ -31,6 +31,8 @@ class Context:
         rope: ``[L, 1, K / 2]`` complex64.
         dtype: what linears and attention run in.
         attend: the attention kernel.
+        attend_tokens: the same for the tokens among themselves, where they are shared out over several cards; None
+            for ``attend``.
     """
 
     time: Tensor
@@ -39,6 +41,7 @@ class Context:
     rope: Tensor
     dtype: torch.dtype
     attend: Attend
+    attend_tokens: Attend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class SelfAttention(nn.Module):
         q = apply_rope(self.heads(rms_norm(self.norm_q, self.q(x))), context.rope).to(context.dtype)
         k = apply_rope(self.heads(rms_norm(self.norm_k, self.k(x))), context.rope).to(context.dtype)
         v = self.heads(self.v(x))
-        return self.o(context.attend(q, k, v).flatten(2))
+        return self.o((context.attend_tokens or context.attend)(q, k, v).flatten(2))
 
 
 class CrossAttention(SelfAttention):

@@ -22,6 +22,7 @@ from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
 from .inputs import check_latents, check_text, check_timestep, paired_image
 from .norms import compute_dtype
 from .rope import rope_table
+from .sequence import Sequence, Whole
 
 
 class WanTransformer(nn.Module):
@@ -49,6 +50,7 @@ class WanTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.attend = choose("auto") if attend is None else attend
+        self.sequence: Sequence = Whole()  # replaced where several cards share the tokens
         self.compute_dtype = compute_dtype
         dim, linear = config.dim, operations.Linear
         self.patch_embedding = operations.Conv3d(
@@ -88,16 +90,17 @@ class WanTransformer(nn.Module):
         image = paired_image(image, batch, self.config)
 
         tokens, grid = self.patchify(latents)
-        rope = rope_table(grid, self.config.head_dim, tokens.device)
+        length = tokens.shape[1]
+        tokens = self.sequence.cut(tokens, dim=1)
+        rope = self.sequence.cut(rope_table(grid, self.config.head_dim, tokens.device), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
-        context = self.make_context(block_time, text, image, rope)
-        # Splitting tokens over GPUs needs: tokens and rope cut here, attend exchanging, tokens joined below.
+        context = self.make_context(block_time, text, image, rope, length)
         for block in self.blocks:
             tokens = block(tokens, context)
-        return self.unpatchify(self.head(tokens, time), grid)
+        return self.unpatchify(self.sequence.join(self.head(tokens, time), length, dim=1), grid)
 
-    def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor) -> Context:
+    def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, length: int) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
@@ -112,6 +115,7 @@ class WanTransformer(nn.Module):
             rope=rope,
             dtype=dtype,
             attend=self.attend,
+            attend_tokens=self.sequence.among(self.attend, length),
         )
 
     def dtype_of(self, layer: Any, device: torch.device) -> torch.dtype:

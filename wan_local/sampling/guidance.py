@@ -30,7 +30,11 @@ def guided_velocity(positive: Velocity, negative: Velocity, guidance: float) -> 
         return positive
 
     def velocity(latents: Tensor, timestep: float) -> Tensor:
-        towards, away = positive(latents, timestep), negative(latents, timestep)
-        return away + guidance * (towards - away)
+        return combine(positive(latents, timestep), negative(latents, timestep), guidance)
 
     return velocity
+
+
+def combine(positive: Tensor, negative: Tensor, guidance: float) -> Tensor:
+    """``negative + guidance * (positive - negative)``."""
+    return negative + guidance * (positive - negative)

@@ -1,0 +1,70 @@
+"""The model, the inputs and the cases that the split is tried on; imported by the tests and by every rank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wan_local.config import TransformerConfig
+from wan_local.model import WanTransformer
+from wan_local.sampling import denoise, guided_velocity, make_sampler
+from wan_local.sampling.prompted import prompted_velocity
+
+CONFIG = TransformerConfig(
+    dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
+)  # fmt: skip
+GRIDS = {"48 tokens": (3, 8, 8), "45 tokens": (3, 6, 10), "3 tokens": (1, 2, 6)}  # two do not divide by 2 or 4
+GUIDANCE, STEPS = 4.0, 4
+SPLITS: dict[int, list[dict[str, Any]]] = {
+    2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
+    4: [{"cfg": 2, "ulysses": 2}, {"ulysses": 4}, {"ring": 4}, {"ulysses": 2, "ring": 2}, {"cfg": 2, "ring": 2}],
+}
+YUNCHANG: dict[int, list[dict[str, Any]]] = {2: [{"ulysses": 2}, {"ring": 2}], 4: [{"ulysses": 2, "ring": 2}]}
+MUTATIONS = ("rope of another rank", "padding attended to", "head shards swapped", "exchange left out")
+
+
+def name(split: dict[str, Any], grid: str, fsdp: bool, backend: str = "own") -> str:
+    parts = [f"{key} {value}" for key, value in split.items()]
+    return f"{' x '.join(parts)}, {grid}{', fsdp' if fsdp else ''}{', ' + backend if backend != 'own' else ''}"
+
+
+def write_model(path: Path) -> None:
+    """Weights with sharp attention: with plain small ones a wrong rotation changes nothing that a test would see."""
+    torch.manual_seed(0)
+    state = WanTransformer(CONFIG).state_dict()
+    for key, value in state.items():
+        if "norm" in key and key.endswith("weight"):
+            value.normal_(1, 0.05)
+        else:
+            value.normal_(0, 0.3 if key.endswith((".q.weight", ".k.weight", ".o.weight")) else 0.1)
+    save_file(state, path, {"config": json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})})
+
+
+def inputs(grid: tuple[int, int, int]) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "noise": noise(1, 16, *grid), "condition": noise(1, 20, *grid),
+        "texts": [noise(1, CONFIG.text_len, CONFIG.text_dim) for _ in range(2)],
+        "image": noise(1, CONFIG.image_tokens, CONFIG.image_dim),
+    }  # fmt: skip
+
+
+def trajectory(velocity: Any, noise: Tensor) -> Tensor:
+    """Four guided steps of the official sampler."""
+    with torch.no_grad():
+        return denoise(velocity, noise, make_sampler("unipc", STEPS, 5.0))
+
+
+def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
+    """On one card."""
+    views = [prompted_velocity(model, given["condition"], text, given["image"]) for text in given["texts"]]
+    return trajectory(guided_velocity(views[0], views[1], GUIDANCE), given["noise"])

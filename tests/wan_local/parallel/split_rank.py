@@ -1,0 +1,113 @@
+"""One rank of a world in which all splits are tried; rank 0 writes the errors.
+
+``split_rank.py ROOT WORLD RANK FOLDER``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from unittest import mock
+
+ROOT, WORLD, RANK, FOLDER = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+sys.path += [ROOT]
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from tests.wan_local.parallel import split_cases as cases  # noqa: E402
+from wan_local.parallel import fsdp  # noqa: E402
+from wan_local.parallel.rank_model import Rank  # noqa: E402
+from wan_local.parallel.sequence import Shared  # noqa: E402
+
+MODEL = str(FOLDER / "model.safetensors")
+TRUTH = load_file(FOLDER / "truth.safetensors")
+
+
+def shared_velocity(rank: Rank):
+    """Every rank goes the same way: the first one's velocity is sent to all."""
+
+    def velocity(latents: Tensor, timestep: float) -> Tensor:
+        found = rank.velocity(latents, timestep)
+        found = torch.empty_like(latents) if found is None else found
+        dist.broadcast(found, 0)
+        return found
+
+    return velocity
+
+
+def error(rank: Rank, grid: str) -> float:
+    given = cases.inputs(cases.GRIDS[grid])
+    rank.begin(given["condition"], given["texts"], given["image"], cases.GUIDANCE)
+    found = cases.trajectory(shared_velocity(rank), given["noise"])
+    return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
+
+
+def padded(self: Shared, attend, length: int):
+    parts = self._groups.sequence.size
+    return among(self, attend, -(-length // parts) * parts)
+
+
+def first_rows(self: Shared, rows: Tensor, dim: int) -> Tensor:
+    if dim:
+        return cut(self, rows, dim)
+    return rows[: -(-len(rows) // self._groups.sequence.size)]
+
+
+def swapped(self: Shared, out: Tensor) -> Tensor:
+    return to_tokens(self, out).roll(out.shape[2], dims=2)
+
+
+def left_out(self: Shared, attend, length: int):
+    return lambda q, k, v: attend(q, k, v)
+
+
+among, cut, to_tokens = Shared.among, Shared.cut, Shared._to_tokens
+PATCHES = {
+    "rope of another rank": ("cut", first_rows), "padding attended to": ("among", padded),
+    "head shards swapped": ("_to_tokens", swapped), "exchange left out": ("among", left_out),
+}  # fmt: skip
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    store = dist.FileStore(str(FOLDER / f"store{WORLD}"), WORLD)
+    dist.init_process_group("gloo", store=store, rank=RANK, world_size=WORLD, timeout=timedelta(seconds=120))
+    told: dict[str, float] = {}
+    for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
+        for split in table[WORLD]:
+            for dealt in (False, True) if backend == "own" else (False,):
+                rank = Rank(backend=backend, **split)
+                size = rank.load(MODEL, dtype="float32", fsdp=dealt)
+                for grid in cases.GRIDS:
+                    told[cases.name(split, grid, dealt, backend)] = error(rank, grid)
+                if dealt:
+                    blocks = fsdp.block_bytes(rank._model)
+                    told[f"share {cases.name(split, '', True)}"] = size["bytes"] / size["full"]
+                    told[f"block {cases.name(split, '', True)}"] = sum(blocks) / told_full_blocks()
+                else:
+                    told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
+    rank = Rank(ulysses=WORLD)
+    rank.load(MODEL, dtype="float32")
+    for mutation, (method, wrong) in PATCHES.items():
+        with mock.patch.object(Shared, method, wrong):
+            told[mutation] = error(rank, "45 tokens")
+    told["after the mutations"] = error(rank, "45 tokens")
+    if RANK == 0:
+        (FOLDER / f"told{WORLD}.json").write_text(json.dumps(told))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def told_full_blocks() -> int:
+    state = load_file(MODEL)
+    return sum(value.nbytes for key, value in state.items() if key.startswith("blocks."))
+
+
+if __name__ == "__main__":
+    main()

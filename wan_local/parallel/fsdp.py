@@ -1,0 +1,106 @@
+"""Weights dealt out over the cards (FSDP2): each keeps its rows of every block and gathers a block for its turn.
+
+Zhao et al. 2023, arXiv 2304.11277. Weights are read from the mapped file row by row, so no card and no process ever
+holds more than its share of a block, plus the block in use.
+"""
+
+from __future__ import annotations
+
+import time
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import Attend
+from ..errors import InputError
+from ..model import WanTransformer
+from ..weights import detect, sizes
+from ..weights.load import build, check_dtypes, check_parameters, needed, open_source
+from ..weights.place import copied
+from ..weights.source import Entry
+
+
+def load_sharded(
+    path: str | PathLike[str], dtype: torch.dtype, device: torch.device, attend: Attend | None = None
+) -> tuple[WanTransformer, dict[str, float]]:
+    """A transformer whose blocks are dealt out over all ranks of the world.
+
+    Args:
+        path: as for :func:`wan_local.weights.load_transformer`.
+        dtype: of the weights.
+        device: of this rank.
+        attend: attention kernel.
+
+    Returns:
+        the model, and what was measured: ``bytes`` this rank keeps, ``full`` bytes of all weights, ``seconds``.
+
+    Raises:
+        InputError: packed weights, which can't be dealt out.
+        WeightsError: as for :func:`wan_local.weights.load_transformer`.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    began = time.perf_counter()
+    source = detect.canonical(open_source(path, "transformer"))
+    found = detect.kind(source)
+    if found not in detect.LOADABLE:
+        raise detect.wrong(source, found, needed("transformer", found))
+    check_dtypes(source)
+    if source.packed:
+        raise InputError(f"{path} holds packed weights (fp8 or GGUF), which fsdp can't deal out; run it without fsdp")
+    config = sizes.transformer_config(source)
+    model = build(source, "Wan transformer", lambda: WanTransformer(config, attend=attend))
+    check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+    # Frozen before it is dealt out: FSDP asks for one dtype in a block only where there are gradients to reduce.
+    model.to(dtype).requires_grad_(False).eval()
+    mesh = _mesh(device)
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    model.to_empty(device=device)
+    for name, parameter in model.named_parameters():
+        _read(source.entries[name], parameter)
+    kept = sum(_local(value).untyped_storage().nbytes() for value in model.parameters())
+    full = sum(value.numel() * value.element_size() for value in model.parameters())
+    return model, {"bytes": kept, "full": full, "seconds": time.perf_counter() - began}
+
+
+def _mesh(device: torch.device) -> Any:
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device.type, (dist.get_world_size(),))
+
+
+@torch.no_grad()
+def _read(entry: Entry, parameter: Tensor) -> None:
+    """This rank's rows of a parameter, from the file to where they stay."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    stored, target = entry.read(), _local(parameter)
+    if isinstance(parameter, DTensor):
+        shape, offset = compute_local_shape_and_global_offset(
+            parameter.shape, parameter.device_mesh, parameter.placements
+        )
+        if not shape or not shape[0]:
+            return
+        rows = slice(offset[0], offset[0] + shape[0])
+        target[: shape[0]].copy_(stored[rows])
+        row = stored.nbytes // max(1, len(stored))
+        entry.release(rows.start * row, rows.stop * row)
+    else:
+        target.copy_(copied(entry, stored, target.dtype, target.device))
+
+
+def _local(parameter: Tensor) -> Tensor:
+    local = getattr(parameter, "to_local", None)
+    return parameter if local is None else local()
+
+
+def block_bytes(model: nn.Module) -> list[int]:
+    """Bytes of each block that this rank keeps."""
+    blocks: Any = model.blocks
+    return [sum(_local(value).untyped_storage().nbytes() for value in block.parameters()) for block in blocks]

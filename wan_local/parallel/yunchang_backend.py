@@ -1,0 +1,102 @@
+"""The exchange by yunchang, the library behind xDiT's USP, as an alternative to our own; optional (extra ``xdit``).
+
+Only with a kernel of ours: of yunchang's own kernels two return a log-sum-exp of zeros and two round it to the dtype of
+the input, and a ring of those gives wrong frames without an error.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor
+
+from ..attention import Attend
+from ..errors import InputError
+from .collectives import Groups
+from .ring import attend_with_lse
+from .sequence import Shared
+
+AT_LEAST = (0, 6, 4)  # the first with a kernel of one's own that imports without CUDA
+XFUSER_BROKEN = (0, 5, 0)  # from here on xfuser's ring package wants names that no yunchang has
+INSTALL = 'pip install "yunchang>=0.6.4,<0.7"'
+
+
+def why_not() -> str | None:
+    """Why yunchang can't be used here, with what to install; None if it can."""
+    try:
+        found = version("yunchang")
+    except PackageNotFoundError:
+        return f"yunchang is not installed; run `{INSTALL}`"
+    if _numbers(found) < AT_LEAST:
+        return f"yunchang {found} takes no kernel of ours; run `{INSTALL}`"
+    return None
+
+
+def why_not_xfuser() -> str | None:
+    """Why xfuser's own attention class can't be used with the yunchang here; None if it can or isn't installed."""
+    try:
+        found = version("xfuser")
+    except PackageNotFoundError:
+        return None
+    if _numbers(found) >= XFUSER_BROKEN and _numbers(version("yunchang")) <= AT_LEAST:
+        return (
+            f"xfuser {found} imports names that yunchang {version('yunchang')} does not have; "
+            'run `pip install "xfuser==0.4.5"`, or use backend own or yunchang'
+        )
+    return None
+
+
+def check_kernel(name: str) -> None:
+    """Raise :class:`InputError` for one of yunchang's own kernels: each is wrong, or less exact, in a ring."""
+    wrong = {
+        "TORCH_MATH": "returns a log-sum-exp of zeros",
+        "TORCH_CUDNN": "returns a log-sum-exp of zeros",
+        "TORCH": "returns a log-sum-exp of zeros",
+        "TORCH_FLASH": "rounds the log-sum-exp to the dtype of the input",
+        "TORCH_EFFICIENT": "rounds the log-sum-exp to the dtype of the input",
+    }
+    if name in wrong:
+        raise InputError(f"attention={name!r} {wrong[name]}, which a ring makes wrong frames of; use auto")
+
+
+class SharedByYunchang(Shared):
+    """As :class:`wan_local.parallel.sequence.Shared`, with the exchange by yunchang where it can be exact.
+
+    Its ring knows no pieces of different length, so tokens that don't divide go our own way there.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        super().__init__(groups)
+        if reason := why_not():
+            raise InputError(f"backend='yunchang' can't be used here: {reason}")
+        import torch.distributed as dist
+        from yunchang import LongContextAttention, set_seq_parallel_pg
+
+        degrees = groups.degrees
+        set_seq_parallel_pg(degrees.ulysses, degrees.ring, dist.get_rank(), dist.get_world_size())
+        self._ring_size, self._shards = degrees.ring, degrees.shards
+        self._layer: Any = LongContextAttention(attn_type="ours", attn_processor=self._kernel)
+        self._length = 0
+
+    def among(self, attend: Attend, length: int) -> Attend:
+        if self._ring_size > 1 and length % self._shards:
+            return super().among(attend, length)
+        return partial(self._by_yunchang, length)
+
+    def _by_yunchang(self, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self._length = length
+        return self._layer(q, k, v)
+
+    def _kernel(self, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """``[B, L, N, K]`` and the log-sum-exp ``[B, N, L]`` float32; padding is cut off where all keys are here."""
+        if self._ring_size == 1:
+            k, v = k[:, : self._length], v[:, : self._length]
+        out, lse = attend_with_lse(q, k, v)
+        return out, lse[..., 0].transpose(1, 2).contiguous()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
