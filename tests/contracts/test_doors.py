@@ -175,6 +175,9 @@ def test_nothing_names_a_machine():
             assert not any(word in text for word in words), name
 
 
+OPTIONAL = ("flash_attn", "flash_attn_interface", "sageattention", "msvcrt", "gguf", "yunchang", "ray")
+
+
 def test_requirements_are_what_is_imported():
     """Every third-party module the pack imports is in requirements.txt."""
     listed = {line.split(">")[0].split("=")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()}
@@ -185,7 +188,7 @@ def test_requirements_are_what_is_imported():
             if (
                 not level
                 and top not in sys.stdlib_module_names
-                and top not in ("flash_attn", "flash_attn_interface", "sageattention", "msvcrt", "gguf")
+                and top not in OPTIONAL
             ):
                 assert modules.get(top, top) in listed, f"{path}: {module}"
 

@@ -27,15 +27,23 @@ class Rank:
     """One of the cards.
 
     Args:
-        device: of this rank, such as "cuda:1" or "cpu".
+        place: :class:`wan_local.parallel.ranks.Place`, of which the device is used.
         cfg, ulysses, ring: the split, see :class:`wan_local.parallel.degrees.Degrees`.
         backend: "own" or "yunchang", what carries attention over the cards.
+        weights: arguments of :meth:`load`; None loads nothing yet.
     """
 
     def __init__(
-        self, device: str = "cpu", cfg: int = 1, ulysses: int = 1, ring: int = 1, backend: str = "own"
+        self,
+        place: Any,
+        *,
+        cfg: int = 1,
+        ulysses: int = 1,
+        ring: int = 1,
+        backend: str = "own",
+        weights: dict[str, Any] | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch.device(place.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self.groups = Groups(self.degrees)
         self._backend = backend
@@ -44,11 +52,19 @@ class Rank:
         self._guidance = 1.0
         self._seconds = 0.0
         self._loads = 0
+        self._told: dict[str, float] = {}
+        if weights is not None:
+            self.load(**weights)
 
     def load(
-        self, path: str, dtype: str = "bfloat16", attention: str = "auto", fsdp: bool = False,
+        self,
+        path: str,
+        dtype: str = "bfloat16",
+        attention: str = "auto",
+        fsdp: bool = False,
         loras: list[dict[str, Any]] | None = None,
-    ) -> dict[str, float]:  # fmt: skip
+        unpack: bool = False,
+    ) -> dict[str, float]:
         """Read the weights; what they take on this card, and how long it took.
 
         Args:
@@ -57,6 +73,7 @@ class Rank:
             attention: kernel, see :func:`wan_local.attention.choose`.
             fsdp: deal the weights out over all cards.
             loras: ``path`` and ``strength`` each.
+            unpack: make plain weights of packed ones.
 
         Raises:
             InputError: heads that the split does not divide, LoRAs together with fsdp.
@@ -73,7 +90,7 @@ class Rank:
                 raise InputError("LoRAs can't be put on weights that fsdp deals out; merge them, or run without fsdp")
             model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
-            model = load_transformer(path, DTYPES[dtype], self.device, attend=attend)
+            model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, unpack=unpack)
             shapes = parameter_shapes(model)
             uses = [
                 lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()
@@ -84,12 +101,10 @@ class Rank:
         check(self.degrees, model.config.num_heads, self.degrees.cards)
         if self.degrees.shards > 1:
             model.sequence = self._sequence()
-        self._model, self._loads = model, self._loads + 1
+        self._model, self._loads, self._told = model, self._loads + 1, told
         return told
 
-    def begin(
-        self, condition: Tensor, texts: list[Tensor], image: Tensor | None, guidance: float
-    ) -> None:
+    def begin(self, condition: Tensor, texts: list[Tensor], image: Tensor | None, guidance: float) -> None:
         """Remember everything that stays the same over a run.
 
         Args:
@@ -123,9 +138,11 @@ class Rank:
         return told
 
     def statistics(self) -> dict[str, float]:
-        """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read."""
+        """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they
+        take here and in all, and how long reading took."""
         traffic = self.groups.traffic
-        return {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
+        told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
+        return told | {f"weights {key}": value for key, value in self._told.items()}
 
     def _sequence(self) -> Any:
         if self._backend == "yunchang":

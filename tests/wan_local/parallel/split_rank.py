@@ -9,6 +9,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 ROOT, WORLD, RANK, FOLDER = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
@@ -25,6 +26,7 @@ from wan_local.parallel.rank_model import Rank  # noqa: E402
 from wan_local.parallel.sequence import Shared  # noqa: E402
 
 MODEL = str(FOLDER / "model.safetensors")
+PLACE = SimpleNamespace(device="cpu")
 TRUTH = load_file(FOLDER / "truth.safetensors")
 
 
@@ -82,7 +84,7 @@ def main() -> None:
     for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
         for split in table[WORLD]:
             for dealt in (False, True) if backend == "own" else (False,):
-                rank = Rank(backend=backend, **split)
+                rank = Rank(PLACE, backend=backend, **split)
                 size = rank.load(MODEL, dtype="float32", fsdp=dealt)
                 for grid in cases.GRIDS:
                     told[cases.name(split, grid, dealt, backend)] = error(rank, grid)
@@ -92,7 +94,7 @@ def main() -> None:
                     told[f"block {cases.name(split, '', True)}"] = sum(blocks) / told_full_blocks()
                 else:
                     told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
-    rank = Rank(ulysses=WORLD)
+    rank = Rank(PLACE, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():
         with mock.patch.object(Shared, method, wrong):

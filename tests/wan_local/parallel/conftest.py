@@ -1,0 +1,50 @@
+"""The worlds of ranks that the tests of this folder look at; each is run once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.wan_local.parallel import split_cases as cases
+from wan_local.weights import load_transformer
+
+ROOT = Path(__file__).resolve().parents[3]
+RANK = Path(__file__).with_name("split_rank.py")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model and what one card makes of every grid."""
+    place = tmp_path_factory.mktemp("split")
+    cases.write_model(place / "model.safetensors")
+    model = load_transformer(place / "model.safetensors")
+    truth = {grid: cases.alone(model, cases.inputs(size)) for grid, size in cases.GRIDS.items()}
+    save_file(truth, place / "truth.safetensors")
+    return place
+
+
+def run(world: int, folder: Path) -> dict[str, float]:
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(RANK), str(ROOT), str(world), str(rank), str(folder)],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    try:
+        errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert not any(rank.returncode for rank in ranks), "\n".join(errors)[-4000:]
+    return json.loads((folder / f"told{world}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def told(folder: Path) -> dict[int, dict[str, float]]:
+    return {world: run(world, folder) for world in cases.SPLITS}

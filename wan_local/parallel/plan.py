@@ -1,0 +1,114 @@
+"""On paper: what a split moves, what a card holds, how long a step takes. Bytes are exact; times rest on stated rates.
+
+Bytes are those that leave one card in one step. The tests hold them to what the exchanges count while they run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import TransformerConfig
+from ..memory.activations import transformer_work
+from ..memory.plan import Weights
+from ..shapes import Grid
+from .degrees import Degrees
+
+FLOAT = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """Bytes that leave one card in one step, by what they are for."""
+
+    guidance: int = 0
+    ulysses: int = 0
+    ring: int = 0
+    join: int = 0
+    weights: int = 0
+
+    @property
+    def all(self) -> int:
+        return self.guidance + self.ulysses + self.ring + self.join + self.weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """Rates to reckon with; every one is an assumption that whoever prints a table names.
+
+    Attributes:
+        name: of the card.
+        flops: floating point operations a second that the whole forward reaches.
+        link: bytes a second that one card sends to the others of its machine.
+        network: bytes a second that one card sends to another machine.
+    """
+
+    name: str
+    flops: float
+    link: float
+    network: float = 12.5e9
+
+
+def moved(
+    config: TransformerConfig, grid: Grid, degrees: Degrees, *, itemsize: int = 2, guided: bool = True, weights: int = 0
+) -> Moved:
+    """Bytes that leave one card in one step.
+
+    Args:
+        config: sizes of the model.
+        grid: of the clip.
+        degrees: the split.
+        itemsize: bytes of the dtype of attention.
+        guided: whether a step asks for two sides; they are on one card each if the split says so.
+        weights: bytes of all weights if fsdp deals them out, else 0.
+    """
+    forwards = 2 if guided and degrees.cfg == 1 else 1
+    part = -(-grid.tokens // degrees.shards)  # tokens of a card, padding among them
+    rows = part * config.dim * itemsize
+    u, r = degrees.ulysses, degrees.ring
+    exchange = 4 * rows * (u - 1) // u  # q, k, v, and the result
+    around = 2 * rows * (r - 1)  # keys and values, of the heads this card has: rows of u cards, 1 / u of the heads
+    head = part * config.out_dim * config.patch_size[0] * config.patch_size[1] * config.patch_size[2] * FLOAT
+    velocity = config.out_dim * grid.tokens * config.patch_size[1] * config.patch_size[2] * FLOAT
+    kept = weights // degrees.cards
+    return Moved(
+        guidance=velocity if guided and degrees.cfg == 2 else 0,
+        ulysses=forwards * config.num_layers * exchange,
+        ring=forwards * config.num_layers * around,
+        join=forwards * head * (degrees.shards - 1),
+        weights=forwards * kept * (degrees.cards - 1),
+    )
+
+
+def card_bytes(
+    config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False
+) -> int:
+    """Peak bytes on one card while it samples: its weights, and its share of the work.
+
+    With fsdp a card keeps its share and has two whole blocks at a time, the one in use and the one that comes.
+    """
+    held = weights.transformer
+    if fsdp:
+        held = weights.transformer // degrees.cards + weights.rest + 2 * max(weights.blocks, default=0)
+    work = transformer_work(config, grid, weights.itemsize, weights.unpacked) // degrees.shards
+    return held + work
+
+
+def step_seconds(
+    flops: float, bytes_moved: Moved, degrees: Degrees, card: Card, *, guided: bool = True, machines: int = 1
+) -> float:
+    """Seconds of one step, with no overlap of calculating and moving: an upper bound for a good network stack.
+
+    Args:
+        flops: operations of one forward of the whole clip.
+        bytes_moved: of :func:`moved`.
+        degrees: the split.
+        card: its rates.
+        guided: two forwards a step.
+        machines: over how many machines the cards are spread; guidance then goes over the network, the rest stays
+            within a machine, unless the split has no guidance side, when everything that is exchanged does.
+    """
+    calculating = 2 * flops / (card.flops * degrees.cards) if guided else flops / (card.flops * degrees.shards)
+    inner = bytes_moved.all - bytes_moved.guidance
+    across = card.network if machines > 1 else card.link
+    inside = card.network if machines > 1 and degrees.cfg < machines else card.link
+    return calculating + bytes_moved.guidance / across + inner / inside
