@@ -216,19 +216,18 @@ class Ring:
         self._fill()
 
     def take(self, block: int) -> Tensor:
-        """The buffer with this block, calculations held until it is whole; the next ones begin to come.
+        """The buffer with this block, calculations held until it is whole.
 
-        A block out of turn (the first one, after a forward that was stopped) is fetched now.
+        A block out of turn (the first one, after a forward that was stopped) is fetched now, and the next after it.
         """
         self.give()  # one that a stop left behind
         if not self._coming or self._coming[0].block != block:
             self._free += self._coming
             self._coming.clear()
             self._next = self._turn.index(block)
-            self._fetch()
+            self._fill()
         self._used = self._coming.popleft()
         self._queue.wait(self._used.ready)
-        self._fill()
         return self._used.flat
 
     def give(self) -> None:

@@ -68,6 +68,7 @@ def test_a_hit_needs_no_encoder_and_is_the_same(tmp_path: Path, encoder: TextEnc
     first = cached(tmp_path, lambda: loads.append(1) or encoder)
     assert torch.equal(first.encode([PROMPT, OTHER]), plain)
     assert torch.equal(first.encode([PROMPT, OTHER]), plain)
+    first.encode(["and another one"])
     assert loads == [1]
     again = cached(tmp_path, never)
     assert torch.equal(again.encode([PROMPT, OTHER]), plain)

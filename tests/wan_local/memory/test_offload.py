@@ -257,6 +257,18 @@ def test_wrong_uses() -> None:
         attach(make().to("meta"), "meta", 2)
 
 
+def test_every_tensor_begins_where_its_own_memory_might() -> None:
+    """Kernels choose by alignment, and a view of wider items needs it."""
+    given = [torch.zeros(3, dtype=torch.uint8), torch.zeros((), dtype=torch.float64), torch.zeros(0), torch.zeros(5, 7)]
+    planned = layout(given)
+    assert [place.start for place in planned.places] == [0, 256, 512, 512]
+    assert planned.size == 768
+    flat = torch.zeros(planned.size, dtype=torch.uint8)
+    for tensor, place in zip(given, planned.places, strict=True):
+        assert place.view(flat).shape == tensor.shape
+        assert place.view(flat).dtype == tensor.dtype
+
+
 def test_packing_frees_what_held_the_weights_before() -> None:
     block = make("strided").blocks[0]
     old = block.ffn[0].weight.data_ptr()

@@ -133,7 +133,7 @@ def test_stages_by_hand() -> None:
     assert turns.stages[4].device == 70 + vae_decode_work(VAEConfig(dim=16), grid)
     assert none.stages[3].host == turns.stages[3].host == 0
     assert four.stages[3].host == 40
-    assert four.stages[4].host == 40 + clip_bytes(grid)
+    assert four.stages[2].host == four.stages[4].host == 40 + clip_bytes(grid)
     assert four.device == max(stage.device for stage in four.stages)
     (changed,) = plan(MID, replace(sizes, converted_blocks=80, converted=7), grids=[grid], settings=["none", 4])
     assert [setting.stages[3].host for setting in changed.settings] == [0, 87]

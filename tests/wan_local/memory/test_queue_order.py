@@ -142,6 +142,23 @@ def test_the_next_block_comes_while_this_one_calculates(behind: Behind) -> None:
         assert asked >= block + 2, f"block {block + 1} was not asked for when block {block} began"
 
 
+@pytest.mark.parametrize("buffers", [1, 2, 3])
+@torch.no_grad()
+def test_copies_run_ahead_again_after_a_stop(buffers: int) -> None:
+    behind = Behind(late=True)
+    model = watched(behind, list(range(LAYERS)))
+    with attach(model, "cpu", LAYERS, buffers=buffers, queue=behind) as offload:
+        assert offload.ring is not None
+        offload.ring.take(3)  # and a stop so sudden that it is never given back
+        before = sum(what == "copy" for what, _ in behind.log)
+        behind.log.clear()
+        model(*inputs())
+        first_read = [what for what, _ in behind.log].index("read")
+        assert first_read == 1 + buffers  # the one taken back; then all of them, beginning with block 0
+        assert len({buffer for what, buffer in behind.log if what == "read"}) == buffers
+        assert before == buffers + buffers
+
+
 @torch.no_grad()
 def test_closing_waits_for_copies_under_way() -> None:
     behind = Behind(late=True)
