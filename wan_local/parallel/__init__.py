@@ -1,0 +1,1 @@
+"""Several GPUs, then several machines: the mathematics of the split, and the processes that run it (``ranks/``)."""
