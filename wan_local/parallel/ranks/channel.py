@@ -50,8 +50,8 @@ class Channel:
         except OSError:
             pass  # it is gone already, which is what we wanted
 
-    def close(self) -> None:
-        self.close_writer()
+    def close_reader(self) -> None:
+        """Nothing more will be read."""
         self._reader.close()
 
     def _write(self, view: memoryview) -> None:
