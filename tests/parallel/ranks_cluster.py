@@ -1,0 +1,40 @@
+"""A Ray cluster of several nodes on this machine, in a process of its own.
+
+Reads commands from standard input, one a line: ``add MARK`` adds a node with the resource MARK, ``remove MARK`` takes
+it away as a lost machine. Answers each with one line: the address, or "ok". Ends with standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported: no token file is written
+os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
+
+
+def main(cpus: int) -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # Ray prints
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": cpus, "object_store_memory": 128 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    extra = {}
+    try:
+        print(cluster.address, file=answers)
+        for line in sys.stdin:
+            command, mark = line.split()
+            if command == "add":
+                node = {"num_cpus": cpus, "object_store_memory": 128 << 20, "resources": {mark: 1}}
+                extra[mark] = cluster.add_node(**node)
+                cluster.wait_for_nodes()
+            else:
+                cluster.remove_node(extra.pop(mark), allow_graceful=False)
+            print("ok", file=answers)
+    finally:
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

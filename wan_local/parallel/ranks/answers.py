@@ -1,0 +1,155 @@
+"""Waiting for the ranks' answers: until all are in, one has failed, a limit has passed, or the user stops.
+
+The driver never waits for "all or nothing": under nccl the survivors of a dead rank sit in a kernel for minutes, so the
+first failure is what counts. Of several failures that arrive together the cause is preferred to its echo: a rank
+whose partner has died fails too, and its "connection closed by peer" may come first.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import InputError
+from .launcher import Event, Launcher
+from .messages import decode
+
+ECHO_SECONDS = 1.0  # how long the cause may come after its echo
+BLAME_SECONDS = 1.0  # how long a healthy rank may take to say that it is there
+TICK = 0.1  # between two questions whether the user has stopped
+CHECK_SECONDS = 0.5  # between two looks at the processes themselves
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """The first thing that went wrong. ``echo``: another rank's failure as seen from this one."""
+
+    rank: int | None
+    cause: str
+    echo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a call: values of the ranks that answered, and a failure, or the ranks still owing an answer."""
+
+    values: dict[int, Any]
+    left: frozenset[int]
+    failure: Failure | None = None
+
+
+class Answers:
+    """Collects the answers to one message.
+
+    Args:
+        launcher: whose ``inbox`` to read.
+        number: of the message; answers to earlier ones are dropped.
+        silence: seconds without a sign of life after which a rank is frozen.
+    """
+
+    def __init__(self, launcher: Launcher, number: int, ranks: Iterable[int], silence: float) -> None:
+        now = time.monotonic()
+        self._launcher, self._number, self._silence = launcher, number, silence
+        self._left = set(ranks)
+        self._seen = dict.fromkeys(self._left, now)
+        self._values: dict[int, Any] = {}
+        self._next_ping, self._next_check = now + silence / 3, now + CHECK_SECONDS
+        self.failure: Failure | None = None
+
+    @property
+    def left(self) -> frozenset[int]:
+        """Ranks still owing an answer."""
+        return frozenset(self._left)
+
+    def wait(self, limit: float, stop: Callable[[], object] | None = None) -> Outcome:
+        """Return when all have answered, one has failed, or ``limit`` seconds have passed.
+
+        ``stop`` is called several times a second; what it raises passes through, and waiting can be taken up again.
+        """
+        end = time.monotonic() + limit
+        while self._left and self.failure is None:
+            now = time.monotonic()
+            if now >= end:
+                break
+            if stop is not None:
+                stop()
+            self._look_after(now)
+            self._take(min(end - now, TICK if stop is not None else CHECK_SECONDS))
+        if self.failure is not None and self.failure.echo:
+            self._find_the_cause()
+        return Outcome(values=dict(self._values), left=self.left, failure=self.failure)
+
+    def overdue(self, limit: float) -> Failure:
+        """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one."""
+        asked = time.monotonic()
+        self._launcher.ping(self._left)
+        while time.monotonic() < asked + BLAME_SECONDS and any(self._seen[rank] < asked for rank in self._left):
+            self._take(0.05)
+        mute = [rank for rank in sorted(self._left) if self._seen[rank] < asked]
+        if mute:
+            quiet = time.monotonic() - self._seen[mute[0]]
+            return Failure(rank=mute[0], cause=f"silent for {quiet:.0f} s, frozen: no answer within {limit:g} s")
+        if len(self._left) == 1:
+            return Failure(rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there")
+        names = ", ".join(map(str, sorted(self._left)))
+        return Failure(rank=None, cause=f"no answer of ranks {names} within {limit:g} s, though all are there")
+
+    def _look_after(self, now: float) -> None:
+        if now >= self._next_ping:
+            self._launcher.ping(self._left)
+            self._next_ping = now + self._silence / 3
+        for rank in sorted(self._left):
+            if now - self._seen[rank] > self._silence:
+                self.failure = Failure(rank=rank, cause=f"silent for {now - self._seen[rank]:.0f} s")
+        if now >= self._next_check:
+            self._next_check = now + CHECK_SECONDS
+            for event in self._launcher.gone():
+                self._fail(event)
+
+    def _take(self, seconds: float) -> None:
+        try:
+            event = self._launcher.inbox.get(timeout=seconds)
+        except queue.Empty:
+            return
+        if event.rank in self._seen:
+            self._seen[event.rank] = time.monotonic()
+        if event.kind == "gone":
+            self._fail(event)
+        elif event.kind == "answer" and event.rank is not None:
+            self._answer(event, event.rank)
+
+    def _answer(self, event: Event, rank: int) -> None:
+        try:
+            message = decode(event.header, event.buffers)
+        except InputError as error:
+            self.failure = Failure(rank=rank, cause=str(error))
+            return
+        if message["id"] != self._number and message["id"] != -1:
+            return  # of a call that was stopped
+        if "error" not in message:
+            self._values[rank] = message["value"]
+            self._left.discard(rank)
+            return
+        error = message["error"]
+        text = f"out of memory: {error['text']}" if error["kind"] == "memory" else error["text"]
+        self._prefer(Failure(rank=rank, cause=text, echo=error["kind"] == "peer"))
+
+    def _fail(self, event: Event) -> None:
+        self._prefer(Failure(rank=event.rank, cause=event.cause))
+
+    def _prefer(self, failure: Failure) -> None:
+        """Keep the first failure, unless it is an echo and this one is not."""
+        if self.failure is None or (self.failure.echo and not failure.echo):
+            self.failure = failure
+
+    def _find_the_cause(self) -> None:
+        end = time.monotonic() + ECHO_SECONDS
+        while self.failure is not None and self.failure.echo and time.monotonic() < end:
+            self._take(0.05)
+            if time.monotonic() >= self._next_check:
+                self._next_check = time.monotonic() + CHECK_SECONDS / 5
+                for event in self._launcher.gone():
+                    self._fail(event)

@@ -1,0 +1,36 @@
+"""What goes wrong with ranks, told as rank, stage and cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import WanError
+
+
+class RankError(WanError):
+    """A rank, or what starts the ranks, failed; the whole group has been ended.
+
+    Attributes:
+        rank: the rank to blame; None where no single one is (the cluster could not be joined, versions differ).
+        stage: what was being done: ``"starting"``, ``"joining"``, ``"loading"``, what the caller named, ``"closing"``.
+        cause: exception text, signal, out of memory, or for how long nothing was heard.
+    """
+
+    def __init__(self, cause: str, *, stage: str, rank: int | None = None, place: str = "") -> None:
+        who = "the ranks" if rank is None else f"rank {rank}"
+        super().__init__(f"{who}{f' ({place})' if place else ''} failed at {stage}: {cause}")
+        self.rank = rank
+        self.stage = stage
+        self.cause = cause
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """``text`` without line breaks, cut to ``limit`` characters: errors are one line."""
+    joined = " ".join(str(text).split())
+    return joined if len(joined) <= limit else joined[: limit - 3] + "..."
+
+
+def last_line(lines: Sequence[str], limit: int = 300) -> str:
+    """The last line that says something; of a traceback that is the exception."""
+    told = [line.strip() for line in lines if line.strip()]
+    return one_line(told[-1], limit) if told else ""

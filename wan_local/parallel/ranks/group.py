@@ -1,0 +1,257 @@
+"""A group of ranks as its driver sees it: start, call, close. All or nothing: the first failing rank ends the group."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from ...errors import Cancelled
+from . import identity
+from .answers import Answers, Failure, Outcome
+from .errors import RankError
+from .launcher import Launcher, Seat
+from .local import LocalLauncher
+from .messages import encode
+from .ray_launcher import RayLauncher
+from .spec import GroupSpec
+
+LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
+
+
+class RankGroup:
+    """Processes that hold one object each and are asked together.
+
+    ``start`` once, then ``call`` as often as wanted, then ``close``; a group that has ended is not started again, a
+    new one is made. The driver is no member of the group: it may die, and the ranks go with it, or stop, and they
+    stay. Calls from several threads are done one after the other.
+
+    Args:
+        spec: what to start.
+    """
+
+    def __init__(self, spec: GroupSpec) -> None:
+        self.spec = spec
+        self._launcher: Launcher = LAUNCHER_TYPES[spec.launcher](spec)
+        self._seats: list[Seat] = []
+        self._busy, self._ending = threading.RLock(), threading.Lock()
+        self._state = "new"
+        self._failure = ""
+        self._number = 0
+        self._owed: Answers | None = None
+        self._timer: threading.Timer | None = None
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return self.spec.world
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers, rank by rank; empty before the start."""
+        return [seat.process.pid for seat in self._seats]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the group can be called: started, not ended, and every process there."""
+        return self._state == "up" and not self._launcher.gone()
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the processes, let them meet, build the object in each.
+
+        Raises:
+            InputError: more ranks than there are devices, Ray not installed, and the like; nothing is left behind.
+            RankError: a rank failed; nothing is left behind.
+        """
+        if self._state != "new":
+            raise RankError("a group is started once; make a new one", stage="starting")
+        with self._busy:
+            self._state = "starting"
+            try:
+                self._seats = self._launcher.start()
+                self._meet()
+                self._ask("loading", self.spec.limits.load, "build", target=self.spec.target, kwargs=self.spec.kwargs)
+            except BaseException:
+                self._end("it could not be started")
+                raise
+            self._state = "up"
+
+    def _meet(self) -> None:
+        spec, limits = self.spec, self.spec.limits
+        there = self._ask("starting", limits.start, "hello", threads=spec.threads, paths=list(spec.paths))
+        here = identity.versions()
+        for rank, versions in enumerate(there):
+            if differs := identity.difference(here, versions):
+                raise RankError(
+                    f"another software version: {differs}; install the same on both",
+                    stage="starting",
+                    rank=rank,
+                    place=self._seats[rank].place,
+                )
+        host = self._seats[0].host
+        meeting = {"host": host, "limit": limits.join}
+        self._launcher.send_one(0, *self._message("store", world=spec.world, **meeting))
+        port = self._finish("joining", limits.join, Answers(self._launcher, self._number, [0], limits.silence))[0]
+        # Each rank gets a message of its own: this is the only one that tells them apart.
+        self._number += 1
+        for rank in range(spec.world):
+            device = "cuda:0" if spec.devices[rank] == "cuda" else spec.devices[rank]
+            place = {"rank": rank, "world": spec.world, "device": device, "backend": spec.chosen_backend}
+            patience = max(limits.call, limits.load)
+            join = {"id": self._number, "op": "join", "place": place, "port": port, "patience": patience, **meeting}
+            self._launcher.send_one(rank, *encode(join))
+        answers = Answers(self._launcher, self._number, range(spec.world), limits.silence)
+        self._finish("joining", limits.join, answers)
+
+    def close(self) -> None:
+        """End every process; safe at any time and more than once.
+
+        Raises:
+            RankError: a process is still there after the limit; names it.
+        """
+        left = self._end("it was closed")
+        if left:
+            raise RankError(f"still there after {self.spec.limits.close:g} s: process {left}", stage="closing")
+
+    def __enter__(self) -> RankGroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        *args: Any,
+        timeout: float | None = None,
+        stage: str = "",
+        stop: Callable[[], object] | None = None,
+        first: bool = False,
+    ) -> list[Any]:
+        """Call ``method`` of every rank's object with the same arguments; the results, rank by rank.
+
+        Args:
+            timeout: seconds; the spec's ``limits.call`` if None.
+            stage: what an error calls it, such as ``"step 7"``; the method's name if empty.
+            stop: asked several times a second; to stop it returns True or raises (as ``on_progress`` may).
+            first: only rank 0 sends its result back; the others give None.
+
+        Raises:
+            RankError: a rank failed or the limit passed; the group has ended.
+            Cancelled: ``stop`` returned True. What ``stop`` raises passes through. The group lives on: it finishes the
+                stopped call in the background, and the next call waits for that.
+            InputError: an argument that can't be sent; the group lives on.
+        """
+        stage = stage or method
+        with self._busy:
+            self._must_be_up(stage)
+            self.settle()
+            self._must_be_up(stage)
+            message = self._message("call", method=method, args=list(args), first=first)
+            self._launcher.send(*message)
+            answers = Answers(self._launcher, self._number, range(self.world), self.spec.limits.silence)
+            try:
+                return self._finish(stage, timeout or self.spec.limits.call, answers, _stopper(stop))
+            except RankError:
+                raise
+            except BaseException:  # the user's stop, or Ctrl-C
+                self._abandon(answers)
+                raise
+
+    def call_first(self, method: str, *args: Any, **options: Any) -> Any:
+        """:meth:`call` where only rank 0 answers; its result."""
+        return self.call(method, *args, first=True, **options)[0]
+
+    def settle(self) -> bool:
+        """Wait until a stopped call is over, if there is one; whether the group can be called then."""
+        with self._busy:
+            if self._owed is not None:
+                owed, self._owed = self._owed, None
+                outcome = owed.wait(self.spec.limits.abandon)
+                self._cancel_timer()
+                if outcome.failure is not None or outcome.left:
+                    self._end("it did not get over a stopped call")
+            return self.alive
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _message(self, op: str, **fields: Any) -> Any:
+        self._number += 1
+        return encode({"id": self._number, "op": op, **fields})
+
+    def _ask(self, stage: str, limit: float, op: str, **fields: Any) -> list[Any]:
+        self._launcher.send(*self._message(op, **fields))
+        answers = Answers(self._launcher, self._number, range(self.world), self.spec.limits.silence)
+        return self._finish(stage, limit, answers)
+
+    def _finish(
+        self, stage: str, limit: float, answers: Answers, stop: Callable[[], object] | None = None
+    ) -> list[Any]:
+        """All values in order of rank; else end the group and say why."""
+        outcome = answers.wait(limit, stop)
+        failure = outcome.failure
+        if failure is None and outcome.left:
+            failure = answers.overdue(limit)
+        if failure is not None:
+            raise self._fail(failure, stage)
+        return _in_order(outcome)
+
+    def _fail(self, failure: Failure, stage: str) -> RankError:
+        place = "" if failure.rank is None or not self._seats else self._seats[failure.rank].place
+        error = RankError(failure.cause, stage=stage, rank=failure.rank, place=place)
+        self._end(str(error))
+        return error
+
+    def _must_be_up(self, stage: str) -> None:
+        if self._state == "up":
+            return
+        why = f"the group has ended: {self._failure}" if self._state == "ended" else "the group was not started"
+        raise RankError(f"{why}; start a new one", stage=stage)
+
+    def _abandon(self, answers: Answers) -> None:
+        outcome = answers.wait(self.spec.limits.stop)
+        if outcome.failure is not None:
+            self._end(outcome.failure.cause)
+        elif outcome.left:
+            self._owed = answers
+            self._timer = threading.Timer(self.spec.limits.abandon, self._end, ["it did not get over a stopped call"])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end(self, why: str) -> list[int]:
+        with self._ending:
+            self._cancel_timer()
+            if self._state == "ended":
+                return []
+            self._state, self._failure = "ended", why
+            return self._launcher.end()
+
+
+def _in_order(outcome: Outcome) -> list[Any]:
+    return [outcome.values[rank] for rank in sorted(outcome.values)]
+
+
+def _stopper(stop: Callable[[], object] | None) -> Callable[[], object] | None:
+    """``stop`` as something that raises."""
+    if stop is None:
+        return None
+
+    def check() -> None:
+        if stop():
+            raise Cancelled("stopped by the user")
+
+    return check

@@ -1,0 +1,156 @@
+"""Ranks as processes of this machine: fresh interpreters, one pair of pipes each.
+
+Never ``multiprocessing``: spawn runs the main module again in the child, which for ComfyUI is its start-up, and fork
+after CUDA is broken. ``subprocess`` starts nothing but ``boot.py``.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ...errors import InputError
+from . import identity
+from .channel import Channel
+from .errors import last_line
+from .launcher import Event, Seat
+from .messages import Buffer, Header
+from .spec import GroupSpec, check_devices
+from .worker import PING, PONG
+
+BOOT = Path(__file__).resolve().with_name("boot.py")
+
+
+class Child:
+    """One process we have started, its pipes and what it wrote to standard error."""
+
+    def __init__(self, program: str, prefix: Sequence[str] = ()) -> None:
+        if not sys.executable:
+            raise InputError("this Python does not know its own executable, so no rank can be started with it")
+        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        command = [*prefix, sys.executable, str(BOOT), program]
+        self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+        )
+        pipes: Any = self.popen
+        self.channel = Channel(pipes.stdout, pipes.stdin)
+        self._outbox: queue.SimpleQueue[tuple[Header, Sequence[Buffer]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def send(self, header: Header, buffers: Sequence[Buffer] = ()) -> None:
+        """Hand a message to the writing thread: a frozen process would block whoever writes to its full pipe."""
+        self._outbox.put((header, buffers))
+
+    def _write(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            try:
+                self.channel.send(*message)
+            except (OSError, ValueError):
+                return  # gone; the reading side tells why
+
+    def cause_of_death(self, limit: float = 2.0) -> str:
+        """How it ended, with the last line it wrote where the exit status says little."""
+        try:
+            status = self.popen.wait(limit)
+        except subprocess.TimeoutExpired:
+            return "it closed its pipe and lives on"
+        return exit_cause(status, last_line(self.stderr().splitlines()))
+
+    def stderr(self) -> str:
+        """The end of what it wrote to standard error."""
+        try:
+            size = self._errors.seek(0, 2)
+            self._errors.seek(max(0, size - 8192))
+            return self._errors.read().decode(errors="replace")
+        except (OSError, ValueError):
+            return ""
+
+    def kill(self) -> None:
+        self._outbox.put(None)
+        if self.popen.poll() is None:
+            self.popen.kill()
+
+    def reap(self, deadline: float) -> bool:
+        """Wait for the end of a killed process; whether it has ended."""
+        try:
+            self.popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def exit_cause(status: int, told: str) -> str:
+    """An exit status in words: the signal by name; else the status and what was written last."""
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = " (by hand, or by the system for want of memory)" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}"
+    return f"its process ended with exit status {status}{f': {told}' if told else ''}"
+
+
+class LocalLauncher:
+    """The ``local`` launcher; see :class:`wan_local.parallel.ranks.launcher.Launcher`."""
+
+    def __init__(self, spec: GroupSpec) -> None:
+        self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._spec = spec
+        self._children: list[Child] = []
+
+    def start(self) -> list[Seat]:
+        check_devices(self._spec.devices)
+        seats = []
+        for rank, device in enumerate(self._spec.devices):
+            child = Child("worker")
+            self._children.append(child)
+            threading.Thread(target=self._read, args=(rank, child), daemon=True).start()
+            pid = child.popen.pid
+            process = identity.Process(pid=pid, machine=identity.machine(), started=identity.started(pid))
+            seats.append(Seat(host="127.0.0.1", place=device, process=process))
+        return seats
+
+    def send(self, header: Header, buffers: Sequence[Buffer]) -> None:
+        for child in self._children:
+            child.send(header, buffers)
+
+    def send_one(self, rank: int, header: Header, buffers: Sequence[Buffer]) -> None:
+        self._children[rank].send(header, buffers)
+
+    def ping(self, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            self._children[rank].send(PING)
+
+    def gone(self) -> list[Event]:
+        dead = [(rank, child) for rank, child in enumerate(self._children) if child.popen.poll() is not None]
+        return [Event(rank=rank, kind="gone", cause=child.cause_of_death()) for rank, child in dead]
+
+    def end(self) -> list[int]:
+        for child in self._children:
+            child.kill()
+        deadline = time.monotonic() + self._spec.limits.close
+        left = [child.popen.pid for child in self._children if not child.reap(deadline)]
+        for child in self._children:
+            child.channel.close_writer()
+        return left
+
+    def _read(self, rank: int, child: Child) -> None:
+        """Runs in a thread for each rank until the rank's end of the pipe closes."""
+        try:
+            while True:
+                header, buffers = child.channel.receive()
+                kind = "pong" if header == PONG else "answer"
+                self.inbox.put(Event(rank=rank, kind=kind, header=header, buffers=buffers))
+        except (EOFError, OSError, ValueError):
+            self.inbox.put(Event(rank=rank, kind="gone", cause=child.cause_of_death()))
+        finally:
+            child.channel.close_reader()

@@ -1,0 +1,139 @@
+"""Ranks on the machines of a Ray cluster.
+
+Ray is not used in the driver's process but in a helper of ours, the bridge. So joining a cluster that does not answer
+ends at our limit (the call itself can't be interrupted), Ray of somebody else in the driver's process is never
+touched, and the driver's death is seen by the bridge as by any rank. The bridge passes messages on unread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import queue
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ...errors import InputError
+from . import identity
+from .errors import RankError, last_line
+from .identity import Process
+from .launcher import Event, Seat
+from .local import Child
+from .messages import Buffer, Header
+from .spec import GroupSpec
+
+HOW_TO = "Ray is not installed in this Python; install it with: python -m pip install 'ray>=2.52,<3'"
+
+
+class RayLauncher:
+    """The ``ray`` launcher; see :class:`wan_local.parallel.ranks.launcher.Launcher`."""
+
+    def __init__(self, spec: GroupSpec) -> None:
+        self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._spec = spec
+        self._control: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._bridge: Child | None = None
+        self._seats: list[Seat] = []
+
+    def start(self) -> list[Seat]:
+        self._bridge = start_bridge(self._spec)
+        threading.Thread(target=self._read, args=(self._bridge,), daemon=True).start()
+        opening = {**asdict(self._spec.ray), "gpus": self._spec.gpus_each, "world": self._spec.world}
+        self._tell({"open": {**opening, "limit": self._spec.limits.start}})
+        reply = self._wait_for("seats", self._spec.limits.start)
+        self._seats = [
+            Seat(host=seat["host"], place=f"Ray node {seat['node']}", process=Process(**seat["process"]))
+            for seat in reply["seats"]
+        ]
+        return self._seats
+
+    def send(self, header: Header, buffers: Sequence[Buffer]) -> None:
+        self._tell({"to": list(range(self._spec.world))}, header, *buffers)
+
+    def send_one(self, rank: int, header: Header, buffers: Sequence[Buffer]) -> None:
+        self._tell({"to": [rank]}, header, *buffers)
+
+    def ping(self, ranks: Iterable[int]) -> None:
+        self._tell({"ping": sorted(ranks)})
+
+    def gone(self) -> list[Event]:
+        if self._bridge is None or self._bridge.popen.poll() is None:
+            return []
+        return [self._bridge_gone(self._bridge)]
+
+    def end(self) -> list[int]:
+        """Ranks of this machine by their number, at once and frozen or not; the others by a task on their machine."""
+        if self._bridge is None:
+            return []
+        for seat in self._seats:
+            identity.kill(seat.process)
+        left: list[int] = []
+        if self._seats and self._bridge.popen.poll() is None:
+            self._tell({"end": self._spec.limits.close})
+            try:
+                left = self._wait_for("ended", self._spec.limits.close + 1)["ended"]
+            except RankError:
+                left = [seat.process.pid for seat in self._seats if seat.process.machine != identity.machine()]
+            self._bridge.reap(time.monotonic() + self._spec.limits.close)  # it takes the Ray it has started with it
+        self._bridge.kill()
+        self._bridge.reap(time.monotonic() + self._spec.limits.close)
+        self._bridge.channel.close_writer()
+        return left
+
+    def _tell(self, header: dict[str, Any], *buffers: Buffer) -> None:
+        assert self._bridge is not None
+        self._bridge.send(json.dumps(header).encode(), buffers)
+
+    def _wait_for(self, what: str, limit: float) -> dict[str, Any]:
+        """The bridge's own answer. Raises what the bridge reports, RankError when it dies or the limit passes."""
+        try:
+            reply = self._control.get(timeout=limit)
+        except queue.Empty:
+            told = last_line(self._bridge.stderr().splitlines()) if self._bridge is not None else ""
+            where = f"Ray at {self._spec.ray.address}" if self._spec.ray.address else "Ray on this machine"
+            more = f"; last heard: {told}" if told else ""
+            raise RankError(f"{where} did not answer within {limit:g} s{more}", stage="starting") from None
+        if "refused" in reply:
+            raise InputError(reply["refused"])
+        if what not in reply:
+            raise RankError(reply["failed"], stage="starting")
+        return reply
+
+    def _bridge_gone(self, bridge: Child) -> Event:
+        return Event(rank=None, kind="gone", cause=f"the process that speaks to Ray is gone: {bridge.cause_of_death()}")
+
+    def _read(self, bridge: Child) -> None:
+        try:
+            while True:
+                raw, buffers = bridge.channel.receive()
+                header = json.loads(raw)
+                if "answer" in header:
+                    head, *rest = buffers
+                    self.inbox.put(Event(rank=header["answer"], kind="answer", header=bytes(head), buffers=rest))
+                elif "pong" in header:
+                    self.inbox.put(Event(rank=header["pong"], kind="pong"))
+                elif "gone" in header:
+                    self.inbox.put(Event(rank=header["gone"], kind="gone", cause=header["cause"]))
+                else:
+                    self._control.put(header)
+        except (EOFError, OSError, ValueError):
+            event = self._bridge_gone(bridge)
+            self._control.put({"failed": event.cause})
+            self.inbox.put(event)
+        finally:
+            bridge.channel.close_reader()
+
+
+def start_bridge(spec: GroupSpec) -> Child:
+    """Start the helper. Raises InputError where Ray can't be used, with what to do."""
+    if platform.system() == "Windows":
+        raise InputError("launcher=ray is not for Windows; launcher=local works there, with gloo")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(HOW_TO)
+    # Ray reads this once, while it is imported. The environment is set by env(1): the library itself reads none.
+    auth = ("env", f"RAY_AUTH_MODE={spec.ray.auth}") if spec.ray.auth else ()
+    return Child("bridge", auth)
