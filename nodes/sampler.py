@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
-from ..wan_local.sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
+from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 from . import conds, host, widgets
 from .host import io
 from .report import Reporter
 from .sockets import Model, WanModel
-from .wired import WiredTransformer
+from .wired import wired
 
 
 class WanFLF2VSampler(io.ComfyNode):
@@ -56,14 +56,11 @@ class WanFLF2VSampler(io.ComfyNode):
         sides = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
         prompted = [conds.read(side, name, config, grid.latent_shape) for name, side in sides.items()]
 
-        transformer = WiredTransformer(model, grid, batch)
-        views = [
-            prompted_velocity(transformer, side.condition, side.text, side.image)
-            for side in (side.to(model.device) for side in prompted)
-        ]
+        placed = (side.to(model.device) for side in prompted)
+        sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
-            guided_velocity(views[0], views[-1], guidance),
+            model_velocity(wired(model, grid, batch), sides, guidance),
             noise,
             make_sampler(sampler, steps, shift),
             Reporter({"sample": 1.0}, model.device),

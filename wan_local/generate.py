@@ -23,7 +23,7 @@ from .images import AnyImage, to_tensor, view
 from .lora import Applied, Use, apply
 from .memory import AUTO, Memory, for_model
 from .progress import OnProgress, Progress, ignore
-from .sampling import denoise, guided_velocity, initial_noise, make_sampler, prompted_velocity
+from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
 from .shapes import TEMPORAL_STRIDE, Grid, video_frames
 
@@ -104,6 +104,7 @@ class Pipeline:
         cache: str | PathLike[str] | None = None,
         *,
         parts: Parts | None = None,
+        transformer: Any | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
     ) -> Pipeline:
@@ -120,6 +121,7 @@ class Pipeline:
             cache: folder of prompts encoded before; the text encoder is loaded at the first that isn't there. None
                 loads it now.
             parts: where parts are that are not in the folder.
+            transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
 
         Raises:
@@ -133,9 +135,10 @@ class Pipeline:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         memory, parts = for_model(folder, dtype, device, offload), parts or Parts()
         home = memory.home
-        transformer = weights.load_transformer(
-            folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
-        )
+        if transformer is None:
+            transformer = weights.load_transformer(
+                folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
+            )
         has_images = transformer.config.has_image_branch
         images = parts.image_encoder or folder
         return cls(
@@ -195,10 +198,8 @@ class Pipeline:
             condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
-        towards, away = (
-            prompted_velocity(self.transformer, condition, text, image) for text in (positive, negative)
-        )
-        velocity = guided_velocity(towards, away, settings.guidance)
+        sides = [Side(condition=condition, text=text, image=image) for text in (positive, negative)]
+        velocity = model_velocity(self.transformer, sides, settings.guidance)
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
         with self.memory.sampling(self.transformer, grid):
             latents = denoise(velocity, noise, sampler, on_progress, self.loras.before_step)

@@ -11,8 +11,19 @@ import uuid
 
 import pytest
 import torch
-from tests.parallel.ranks_world import HERE, LAUNCHERS, Cluster, end_marked, gone, group, marked, strike, there, wait_until
 
+from tests.parallel.ranks_world import (
+    HERE,
+    LAUNCHERS,
+    Cluster,
+    end_marked,
+    gone,
+    group,
+    marked,
+    strike,
+    there,
+    wait_until,
+)
 from wan_local.errors import Cancelled, InputError
 from wan_local.parallel.ranks import Pool, RankError, identity
 

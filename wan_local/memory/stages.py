@@ -78,7 +78,8 @@ class Memory:
     @contextlib.contextmanager
     def sampling(self, transformer: Any, grid: Grid) -> Iterator[None]:
         """Have the transformer on the device, but for the blocks that are away."""
-        if self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu"):
+        elsewhere = not isinstance(transformer, nn.Module)  # its own keeper looks after its memory
+        if elsewhere or self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu"):
             yield
             return
         if self._transformer is None or self._transformer[0] is not transformer:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..attention import choose as choose_attention
 from ..errors import InputError
+from ..sampling import Side, prompted_velocity
 from ..sampling.guidance import combine
-from ..sampling.prompted import prompted_velocity
 from .collectives import Groups
 from .degrees import Degrees, check
 from .sequence import Shared
@@ -104,21 +104,18 @@ class Rank:
         self._model, self._loads, self._told = model, self._loads + 1, told
         return told
 
-    def begin(self, condition: Tensor, texts: list[Tensor], image: Tensor | None, guidance: float) -> None:
+    def begin(self, sides: list[dict[str, Any]], guidance: float) -> None:
         """Remember everything that stays the same over a run.
 
         Args:
-            condition: ``[1, 4 + z_dim, T, h, w]``.
-            texts: ``[1, S, text_dim]`` of the prompt, and of the negative prompt unless guidance is 1.
-            image: ``[1, rows, image_dim]`` or None.
+            sides: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
+                unless guidance is 1.
             guidance: guidance scale.
         """
-        condition = condition.to(self.device)
-        image = None if image is None else image.to(self.device)
-        sides = texts[:1] if guidance == 1 else texts
+        sides = sides[:1] if guidance == 1 else sides
         if self.degrees.cfg == 2 and len(sides) == 2:
             sides = [sides[self.groups.cfg.index]]
-        self._views = [prompted_velocity(self._model, condition, text.to(self.device), image) for text in sides]
+        self._views = [prompted_velocity(self._model, self._here(side)) for side in sides]
         self._guidance = guidance
 
     @torch.no_grad()
@@ -143,6 +140,9 @@ class Rank:
         traffic = self.groups.traffic
         told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return told | {f"weights {key}": value for key, value in self._told.items()}
+
+    def _here(self, side: dict[str, Any]) -> Side:
+        return Side(**{name: None if value is None else value.to(self.device) for name, value in side.items()})
 
     def _sequence(self) -> Any:
         if self._backend == "yunchang":

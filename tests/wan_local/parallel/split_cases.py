@@ -12,8 +12,7 @@ from torch import Tensor
 
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
-from wan_local.sampling import denoise, guided_velocity, make_sampler
-from wan_local.sampling.prompted import prompted_velocity
+from wan_local.sampling import Side, denoise, make_sampler, model_velocity
 
 CONFIG = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
@@ -66,5 +65,8 @@ def trajectory(velocity: Any, noise: Tensor) -> Tensor:
 
 def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
     """On one card."""
-    views = [prompted_velocity(model, given["condition"], text, given["image"]) for text in given["texts"]]
-    return trajectory(guided_velocity(views[0], views[1], GUIDANCE), given["noise"])
+    return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
+
+
+def sides(given: dict[str, Any]) -> list[Side]:
+    return [Side(condition=given["condition"], text=text, image=given["image"]) for text in given["texts"]]

@@ -44,7 +44,8 @@ def shared_velocity(rank: Rank):
 
 def error(rank: Rank, grid: str) -> float:
     given = cases.inputs(cases.GRIDS[grid])
-    rank.begin(given["condition"], given["texts"], given["image"], cases.GUIDANCE)
+    sides = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)]
+    rank.begin(sides, cases.GUIDANCE)
     found = cases.trajectory(shared_velocity(rank), given["noise"])
     return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
 
