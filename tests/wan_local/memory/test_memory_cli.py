@@ -57,9 +57,7 @@ def test_folder_of_kept_prompts(
 
 
 @pytest.mark.parametrize("wrong", ["some", "-1", "2.5"])
-def test_wrong_way_is_wrong_use(
-    picture: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_way_is_wrong_use(picture: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         generate(picture, tmp_path / "a.mp4", f"--offload={wrong}")
     assert caught.value.code == 2

@@ -203,5 +203,3 @@ def test_a_transformer_alone_is_planned_with_the_released_parts(tmp_path: Path) 
     assert found[1].text_encoder == 2 * stored.RELEASED_TEXT_ENCODER
     assert found[1].vae == 4 * stored.RELEASED_VAE
     assert found[2] == WAN_VAE
-
-
