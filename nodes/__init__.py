@@ -17,6 +17,7 @@ from .load_pipeline import WanFLF2VLoadPipeline
 from .load_vae import WanFLF2VLoadVAE
 from .local import WanFLF2VLocal
 from .lora import WanFLF2VLoRA
+from .multi_gpu import WanFLF2VMultiGPU
 from .sampler import WanFLF2VSampler
 from .wavespeed import WanFLF2VWaveSpeed
 
@@ -25,6 +26,7 @@ NODES = (
     WanFLF2VLoadModel,
     WanFLF2VLoadVAE,
     WanFLF2VLoRA,
+    WanFLF2VMultiGPU,
     WanFLF2VConditioning,
     WanFLF2VSampler,
     WanFLF2VDecode,

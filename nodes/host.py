@@ -265,6 +265,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return told(error) if told else isinstance(error, management.OOM_EXCEPTION)
 
 
+def free_everything() -> None:
+    """Take every model off the device, for processes of ours that are about to use it."""
+    management.unload_all_models()
+    management.soft_empty_cache()
+
+
 def release_cache() -> None:
     """Give memory that torch keeps for itself back, after a calculation that did not fit."""
     management.soft_empty_cache()

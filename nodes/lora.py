@@ -6,7 +6,6 @@ from typing import Any
 
 from ..wan_local import lora
 from ..wan_local.errors import InputError
-from ..wan_local.quantised import parameter_shapes
 from . import host, widgets
 from .host import io
 from .sockets import Model, WanModel
@@ -54,7 +53,7 @@ class WanFLF2VLoRA(io.ComfyNode):
             raise InputError(f"lora_name={lora_name!r} is not in models/{KIND}; put it there, or pick one that is")
         if strength == 0:
             return io.NodeOutput(model)
-        found = lora.read(path, parameter_shapes(model.transformer))
+        found = lora.read(path, model.shapes)
         host.log.info("%s", found.report())
         if found.unmatched:
             host.show_text(found.report())

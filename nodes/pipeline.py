@@ -12,7 +12,7 @@ from ..wan_local.quantised import is_packed
 from . import files, host
 from .clip import PipelineCLIP
 from .clip_vision import PipelineCLIPVision
-from .sockets import WanModel
+from .sockets import Origin, WanModel
 from .vae import PipelineVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -47,7 +47,7 @@ def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
         raise files.with_node(error) from None
     stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
-    return WanModel(transformer)
+    return WanModel(transformer, Origin(path=path, attention=attention_name, unpack=dtype is not None))
 
 
 def load_vae(path: Path, dtype: str) -> PipelineVAE:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..wan_local.errors import InputError
 from ..wan_local.lora import Delta, Lora, LowRank
 from ..wan_local.model import WanTransformer
+from ..wan_local.quantised import parameter_shapes
 from ..wan_local.shapes import Grid
 from . import host
 from .beside import Chain, split
 
 Model = host.io.Custom("WAN_FLF2V_MODEL")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a model was made from, so that another process can make it again.
+
+    Attributes:
+        path: of the weights.
+        attention: name of the kernel.
+        unpack: whether packed weights were made plain ones.
+        loras: file and strength of each on it.
+    """
+
+    path: Path
+    attention: str
+    unpack: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 class WanModel:
@@ -22,10 +43,11 @@ class WanModel:
     moved here; the host does that.
     """
 
-    def __init__(self, transformer: WanTransformer) -> None:
+    def __init__(self, transformer: WanTransformer, origin: Origin | None = None) -> None:
         host.stop_between_layers(transformer)
         self.patcher = host.hold(transformer, host.compute_device(), host.offload_device())
         self._beside = Chain(transformer)
+        self._origin = origin
 
     def get_models(self) -> list[Any]:
         return [self.patcher]
@@ -33,6 +55,18 @@ class WanModel:
     @property
     def transformer(self) -> WanTransformer:
         return self.patcher.model
+
+    @property
+    def origin(self) -> Origin:
+        """What it was made from."""
+        if self._origin is None:
+            raise InputError("this model is from no file; take it from Load Wan FLF2V Model or Pipeline")
+        return self._origin
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Official parameter name to shape."""
+        return parameter_shapes(self.transformer)
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +82,9 @@ class WanModel:
         """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
         what is about packed weights acts beside them."""
         copy = object.__new__(WanModel)
-        copy._beside = self._beside
+        copy._beside, copy._origin = self._beside, self._origin
+        if self._origin is not None:
+            copy._origin = replace(self._origin, loras=(*self._origin.loras, (lora.path, strength)))
         beside, lora = split(self.transformer, lora)
         if beside.deltas:
             copy._beside = self._beside.with_lora(beside, strength)

@@ -22,11 +22,16 @@ from .sockets import WanModel
 from .vae import DEFAULT_TILE, PipelineVAE
 
 
-def pipeline(model: WanModel, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> Pipeline:
+def pipeline(model: Any, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> Pipeline:
     """A library pipeline for one run of a clip of ``grid``, over the values of four sockets."""
-    transformer = WiredTransformer(model, grid)
+    transformer = wired(model, grid)
     vision = WiredImageEncoder(clip_vision) if transformer.config.has_image_branch else None
     return Pipeline(transformer, WiredVAE(vae), WiredTextEncoder(clip), vision, device=model.device)
+
+
+def wired(model: Any, grid: Grid, batch: int = 1) -> Any:
+    """What samplers ask for a velocity: a transformer in the host's care, or one on several cards."""
+    return WiredTransformer(model, grid, batch) if isinstance(model, WanModel) else model.load(grid, batch)
 
 
 class WiredTransformer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from . import lora_option
+from . import lora_option, several_gpus
 from .cache_folder import default_folder
 from .progress_bar import ProgressBar
 
@@ -56,6 +56,7 @@ def add_to(commands: Any) -> None:
     _add_sampling(parser.add_argument_group("how it is made"))
     _add_parts(parser.add_argument_group("parts that are not in the model folder"))
     _add_memory(parser.add_argument_group("memory"))
+    several_gpus.add_to(parser.add_argument_group("several GPUs"))
     more = parser.add_argument_group("more results")
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
@@ -124,6 +125,7 @@ def _add_memory(group: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload = _checked(args)
     parts = _parts(args)
+    several_gpus.check(args)
     import torch
 
     from .. import images
@@ -141,14 +143,15 @@ def run(args: argparse.Namespace) -> None:
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
         cache = None if args.no_cache else args.cache or default_folder()
+        cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
         pipeline = Pipeline.from_pretrained(
-            args.model, dtype=dtype, device=device, offload=offload, cache=cache, parts=parts,
-            unpack=args.unpack, float8_matmul=args.fp8_matmul,
+            args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
+            transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
         )  # fmt: skip
-        loras = lora_option.put_on(pipeline, args.lora)
+        lines = lora_option.put_on(pipeline, args.lora) if cards is None else [several_gpus.line(cards)]
         bar(Progress(stage="load", done=1, total=1))
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
-        print("\n".join([*loras, f"seed {sampled.settings.seed}"]))
+        print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
             line = _write(args, pipeline, sampled, (first, last), rate, bar)
         except BaseException:

@@ -142,7 +142,8 @@ class Rank:
         return told | {f"weights {key}": value for key, value in self._told.items()}
 
     def _here(self, side: dict[str, Any]) -> Side:
-        return Side(**{name: None if value is None else value.to(self.device) for name, value in side.items()})
+        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}
+        return Side(**moved)
 
     def _sequence(self) -> Any:
         if self._backend == "yunchang":

@@ -1,0 +1,90 @@
+"""A loaded model spread over several cards, on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..wan_local.parallel.group_model import Setup
+from . import host, widgets
+from .host import io
+from .multi import MultiModel
+from .sockets import Model, WanModel
+
+CFG = {"auto": 0, "on": 2, "off": 1}
+MOST = 64
+
+
+class WanFLF2VMultiGPU(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="WanFLF2VMultiGPU",
+            display_name="Wan FLF2V Multi GPU",
+            category=widgets.ROOT,
+            description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the first "
+            "run, keep the weights between runs, and end after 15 minutes without one.",
+            search_aliases=["wan", "flf2v", "multi gpu", "xdit", "ulysses", "ring", "fsdp", "ray", "sequence parallel"],
+            inputs=[
+                Model.Input("model", tooltip="From a loader, or from a LoRA behind one."),
+                io.Int.Input("gpus", default=2, min=1, max=MOST, tooltip="How many GPUs, the first ones there are."),
+                io.Int.Input(
+                    "ulysses",
+                    default=0,
+                    min=0,
+                    max=MOST,
+                    tooltip="GPUs that share the attention heads; it must divide the 40 heads: 2, 4, 5, 8. 0 chooses.",
+                ),
+                io.Int.Input(
+                    "ring",
+                    default=0,
+                    min=0,
+                    max=MOST,
+                    tooltip="GPUs around which keys and values go, for numbers that do not divide heads. 0 chooses.",
+                ),
+                io.Combo.Input(
+                    "cfg_parallel",
+                    options=list(CFG),
+                    default="auto",
+                    tooltip="Prompt and negative prompt at once, on half of the GPUs each. It moves next to nothing.",
+                ),
+                io.Boolean.Input(
+                    "fsdp",
+                    default=False,
+                    tooltip="Deal the weights out over the GPUs, where they do not fit on one. Not for fp8 and GGUF.",
+                ),
+                io.String.Input(
+                    "ray_address",
+                    default="",
+                    tooltip="Empty: GPUs of this machine. host:port of a Ray head node for several machines; the model "
+                    "files must be there under the same path. Needs pip install ray.",
+                ),
+            ],
+            outputs=[Model.Output("model", display_name="model")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, gpus: int, ulysses: int, ring: int, cfg_parallel: str, fsdp: bool, ray_address: str
+    ) -> io.NodeOutput:
+        fields = {"gpus": gpus, "ulysses": ulysses, "ring": ring, "cfg": CFG[cfg_parallel], "fsdp": fsdp}
+        multi = MultiModel(setup_of(model, ray_address=ray_address.strip(), **fields))
+        host.show_text(multi.transformer.why)
+        host.log.info("%d cards: %s", gpus, multi.transformer.why)
+        return io.NodeOutput(multi)
+
+
+def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
+    """What a model on a wire is made of, for ranks to make it again."""
+    if isinstance(model, MultiModel):  # two such nodes in a row: the last one counts
+        return replace(model.transformer.setup, **fields)
+    origin = model.origin
+    return Setup(
+        path=str(origin.path),
+        dtype=str(model.transformer.compute_dtype).removeprefix("torch."),
+        attention=origin.attention,
+        unpack=origin.unpack,
+        loras=origin.loras,
+        device=host.compute_device().type,
+        **fields,
+    )

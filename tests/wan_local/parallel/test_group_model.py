@@ -1,0 +1,170 @@
+"""A group of cards in the place of a transformer: same frames, weights read once, failures told, the next run works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.wan_local.parallel import split_cases as cases
+from wan_local import lora
+from wan_local.cli import main
+from wan_local.errors import Cancelled, InputError, WrongModel
+from wan_local.parallel.group_model import GroupTransformer, Setup
+from wan_local.parallel.ranks import Pool, RankError
+from wan_local.quantised import parameter_shapes
+from wan_local.sampling import model_velocity
+from wan_local.weights import load_transformer
+
+GRID = "45 tokens"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    keeps = Pool()
+    yield keeps
+    keeps.close()
+
+
+@pytest.fixture
+def setup(folder: Path) -> Setup:
+    return Setup(path=str(folder / "model.safetensors"), gpus=2, device="cpu", dtype="float32")
+
+
+def clip(transformer: GroupTransformer, grid: str = GRID, guidance: float = cases.GUIDANCE) -> torch.Tensor:
+    given = cases.inputs(cases.GRIDS[grid])
+    return cases.trajectory(model_velocity(transformer, cases.sides(given), guidance), given["noise"])
+
+
+def truth(folder: Path, grid: str = GRID) -> torch.Tensor:
+    return load_file(folder / "truth.safetensors")[grid]
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def test_two_cards_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool)
+    began = time.perf_counter()
+    assert error(clip(model), truth(folder)) <= 1e-5
+    first = time.perf_counter() - began
+    pids = model.start().pids
+    began = time.perf_counter()
+    assert error(clip(GroupTransformer(setup, pool), "48 tokens"), truth(folder, "48 tokens")) <= 1e-5
+    print(f"first run with the start of the ranks {first:.1f} s, second {time.perf_counter() - began:.2f} s")
+    assert model.start().pids == pids
+    assert [told["loads"] for told in model.statistics()] == [1, 1]
+
+
+@pytest.mark.parametrize("change", [{"cfg": 1}, {"cfg": 1, "ulysses": 1, "ring": 2}, {"fsdp": True}, {"gpus": 4}])
+def test_other_splits_start_other_ranks(folder: Path, setup: Setup, pool: Pool, change: dict[str, int]) -> None:
+    before = GroupTransformer(setup, pool).start().pids
+    model = GroupTransformer(replace(setup, **change), pool)
+    assert error(clip(model), truth(folder)) <= 1e-5
+    assert not set(model.start().pids) & set(before)
+    for pid in before:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    if "fsdp" in change:
+        shares = [told["weights bytes"] / told["weights full"] for told in model.statistics()]
+        assert all(abs(share - 0.5) < 0.02 for share in shares), shares
+
+
+def test_guidance_one_asks_one_side(folder: Path, setup: Setup, pool: Pool) -> None:
+    given = cases.inputs(cases.GRIDS[GRID])
+    alone = load_transformer(folder / "model.safetensors")
+    expected = cases.trajectory(model_velocity(alone, cases.sides(given), 1.0), given["noise"])
+    assert error(clip(GroupTransformer(setup, pool), guidance=1.0), expected) <= 1e-5
+
+
+def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, tmp_path: Path) -> None:
+    alone = load_transformer(folder / "model.safetensors")
+    torch.manual_seed(2)
+    tensors = {}
+    for block in range(2):
+        name = f"diffusion_model.blocks.{block}.ffn.0"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(2, 96) * 0.2
+        tensors[f"{name}.lora_B.weight"] = torch.randn(128, 2) * 0.2
+    save_file(tensors, tmp_path / "lora.safetensors")
+    lora.merge(alone, [(lora.read(tmp_path / "lora.safetensors", parameter_shapes(alone)), 0.7)])
+    expected = cases.alone(alone, cases.inputs(cases.GRIDS[GRID]))
+    assert error(expected, truth(folder)) > 1e-3
+    model = GroupTransformer(setup, pool).with_lora(str(tmp_path / "lora.safetensors"), 0.7)
+    assert error(clip(model), expected) <= 1e-5
+    with pytest.raises(RankError, match="rank [01] .*failed at loading: InputError: LoRAs can't be put on"):
+        GroupTransformer(replace(model.setup, fsdp=True), pool).start()
+
+
+def test_a_rank_that_dies_is_named_and_the_next_run_works(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool)
+    given = cases.inputs(cases.GRIDS[GRID])
+    velocity = model_velocity(model, cases.sides(given), cases.GUIDANCE)
+    velocity(given["noise"], 900.0)
+    pids = model.start().pids
+    os.kill(pids[1], signal.SIGKILL)
+    with pytest.raises(RankError, match="rank 1 .*failed at step 2: .*SIGKILL"):
+        velocity(given["noise"], 800.0)
+    assert error(clip(model), truth(folder)) <= 1e-5
+    assert not set(model.start().pids) & set(pids)
+
+
+def test_stop_between_and_within_steps(folder: Path, setup: Setup, pool: Pool) -> None:
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    model = GroupTransformer(setup, pool, stop=stop)
+    pids = GroupTransformer(setup, pool).start().pids
+    with pytest.raises(Cancelled):
+        [clip(model) for _ in range(20)]
+    assert error(clip(GroupTransformer(setup, pool)), truth(folder)) <= 1e-5
+    assert GroupTransformer(setup, pool).start().pids == pids  # a stop costs no weights
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads of this model; use one of 1, 2, 4, or ring"),
+        ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 cards, and gpus=4"),
+        ({"gpus": 4, "device": "cuda"}, r"4 ranks want cards up to cuda:3, but torch sees \d+ CUDA card"),
+    ],
+)
+def test_what_can_not_be_is_refused_before_anything_starts(setup: Setup, pool: Pool, change: dict, match: str) -> None:
+    if change.get("device") == "cuda" and torch.cuda.device_count() >= 4:
+        pytest.skip("this machine has four cards")
+    with pytest.raises(InputError, match=match):
+        GroupTransformer(replace(setup, **change), pool)
+
+
+def test_other_models_are_refused_before_anything_starts(tmp_path: Path, setup: Setup, pool: Pool) -> None:
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(2, 2)}, tmp_path / "flux.safetensors")
+    with pytest.raises(WrongModel, match="is a Flux"):
+        GroupTransformer(replace(setup, path=str(tmp_path / "flux.safetensors")), pool)
+
+
+def test_the_command_line_on_two_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).resolve().parents[3]
+    common = [
+        "generate", "--model", str(root / "weights/nano"), "--first", str(root / "examples/nano_first.png"),
+        "--last", str(root / "examples/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
+        "--seed", "3", "--device", "cpu", "--no-cache",
+    ]  # fmt: skip
+    assert main([*common, "--output", str(tmp_path / "one.mp4")]) == 0
+    assert main([*common, "--output", str(tmp_path / "two.mp4"), "--gpus", "2"]) == 0
+    assert "2 cards: cfg 2 x ulysses 1 x ring 1" in capsys.readouterr().out
+    assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main([*common, "--output", str(tmp_path / "a.mp4"), "--ulysses", "2"])
+    assert ended.value.code == 2
+    assert main([*common, "--output", str(tmp_path / "a.mp4"), "--gpus", "3", "--ulysses", "3"]) == 1
+    assert "does not divide the 4 heads" in capsys.readouterr().err

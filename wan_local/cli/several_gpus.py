@@ -1,0 +1,75 @@
+"""``--gpus`` and what belongs to it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .lora_option import parse
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..parallel.group_model import GroupTransformer
+
+CFG = {"auto": 0, "on": 2, "off": 1}
+
+
+def add_to(group: Any) -> None:
+    """The options."""
+    group.add_argument("--gpus", type=int, default=1, metavar="N", help="sample on so many GPUs at once (default: 1)")
+    group.add_argument("--ulysses", type=int, default=0, metavar="N",
+                       help="GPUs that share the heads; must divide them (default: chosen)")  # fmt: skip
+    group.add_argument("--ring", type=int, default=0, metavar="N",
+                       help="GPUs around which keys and values go (default: chosen)")  # fmt: skip
+    group.add_argument("--cfg-parallel", choices=tuple(CFG), default="auto",
+                       help="prompt and negative prompt at once, on half of the GPUs each")  # fmt: skip
+    group.add_argument("--fsdp", action="store_true", help="deal the weights out over the GPUs; not for fp8 and GGUF")
+    group.add_argument("--ray-address", default="", metavar="HOST:PORT",
+                       help="head node of a Ray cluster, for GPUs of several machines")  # fmt: skip
+    group.add_argument("--sequence-backend", choices=("own", "yunchang"), default="own",
+                       help="what carries attention over the GPUs; yunchang is xDiT's, to be installed")  # fmt: skip
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    return args.gpus > 1 or bool(args.ray_address)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Wrong use: exit status 2."""
+    if args.gpus < 1:
+        args.parser.error(f"--gpus {args.gpus} can't be used; use 1 or more")
+    given = args.ulysses or args.ring or args.fsdp or args.cfg_parallel != "auto"
+    if given and not wanted(args):
+        args.parser.error("--ulysses, --ring, --cfg-parallel and --fsdp need --gpus 2 or more")
+
+
+def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None) -> GroupTransformer:
+    """The transformer of these options, on its cards; LoRAs on it.
+
+    Raises:
+        InputError: a split that can't be, LoRAs that count in some steps only.
+        WeightsError: no transformer of this kind.
+    """
+    from ..parallel.group_model import GroupTransformer, Setup
+    from ..parallel.ranks import Pool
+
+    loras = []
+    for text in args.lora:
+        path, strength, first, last = parse(text)
+        if first > 1 or last is not None:
+            raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave out the steps")
+        loras.append((path, strength))
+    kind = "float32" if device.type == "cpu" else "bfloat16"
+    setup = Setup(
+        path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
+        fsdp=args.fsdp, dtype=kind if dtype is None else str(dtype).removeprefix("torch."), unpack=args.unpack,
+        loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
+    )  # fmt: skip
+    return GroupTransformer(setup, Pool())
+
+
+def line(cards: GroupTransformer) -> str:
+    """What is said about it."""
+    return f"{cards.setup.gpus} cards: {cards.why}"
