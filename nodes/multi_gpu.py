@@ -22,8 +22,8 @@ class WanFLF2VMultiGPU(io.ComfyNode):
             node_id="WanFLF2VMultiGPU",
             display_name="Wan FLF2V Multi GPU",
             category=widgets.ROOT,
-            description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the first "
-            "run, keep the weights between runs, and end after 15 minutes without one.",
+            description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the "
+            "first run, keep the weights between runs, and end after 15 minutes without one.",
             search_aliases=["wan", "flf2v", "multi gpu", "xdit", "ulysses", "ring", "fsdp", "ray", "sequence parallel"],
             inputs=[
                 Model.Input("model", tooltip="From a loader, or from a LoRA behind one."),

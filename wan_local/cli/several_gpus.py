@@ -59,7 +59,7 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
     for text in args.lora:
         path, strength, first, last = parse(text)
         if first > 1 or last is not None:
-            raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave out the steps")
+            raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
         loras.append((path, strength))
     kind = "float32" if device.type == "cpu" else "bfloat16"
     setup = Setup(

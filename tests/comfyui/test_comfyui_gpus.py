@@ -1,0 +1,198 @@
+"""Several cards in a running ComfyUI, tried on CPU ranks: same frames, kept ranks, stop, a lost rank, no orphans."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import PACK, ComfyServer, Run, why_not
+from nano_graph import COND, MODEL, SAMPLER, Graph, node, single_nodes, write_single_files
+from test_comfyui_nodes import LEVEL, apart, made
+
+MULTI = "60"
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="child processes are looked for in /proc")
+
+
+def on_cards(**fields: Any) -> Graph:
+    graph = single_nodes()
+    settings = {"gpus": 2, "ulysses": 0, "ring": 0, "cfg_parallel": "auto", "fsdp": False, "ray_address": ""}
+    graph[MULTI] = node("WanFLF2VMultiGPU", model=[MODEL, 0], **{**settings, **fields})
+    graph[SAMPLER]["inputs"]["model"] = [MULTI, 0]
+    return graph
+
+
+def ranks(server: ComfyServer) -> set[int]:
+    """Processes of ours below the server."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # gone since
+            continue
+        if b"boot.py" in command and parent == server.pid:
+            found.add(int(folder.name))
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+@pytest.fixture(scope="module")
+def reference(server: ComfyServer) -> np.ndarray:
+    return made(server, single_nodes())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"cfg_parallel": "off"}, {"cfg_parallel": "off", "ring": 2}, {"gpus": 4}, {"fsdp": True}, {"gpus": 1}],
+    ids=["cfg 2", "ulysses 2", "ring 2", "cfg 2 x ulysses 2", "fsdp", "one card"],
+)  # fmt: skip
+def test_cards_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray, fields: dict[str, Any]) -> None:
+    assert apart(f"{fields} / one card", made(server, on_cards(**fields)), reference) <= LEVEL
+
+
+def test_a_lora_before_and_after_the_node(server: ComfyServer) -> None:
+    lora = {"lora_name": "nano_lora.safetensors", "strength": 0.6}
+    plain = single_nodes()
+    plain["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], **lora)
+    plain[SAMPLER]["inputs"]["model"] = ["50", 0]
+    expected = made(server, plain)
+    before, after = on_cards(), on_cards()
+    before["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], **lora)
+    before[MULTI]["inputs"]["model"] = ["50", 0]
+    after["50"] = node("WanFLF2VLoRA", model=[MULTI, 0], **lora)
+    after[SAMPLER]["inputs"]["model"] = ["50", 0]
+    for graph in (before, after):
+        assert apart("LoRA on two cards / on one", made(server, graph), expected) <= 3 * LEVEL
+
+
+@LINUX
+def test_ranks_stay_between_runs(server: ComfyServer) -> None:
+    made(server, on_cards())
+    pids = ranks(server)
+    assert len(pids) == 2
+    graph = on_cards()
+    graph[SAMPLER]["inputs"]["seed"] = 5
+    began = time.monotonic()
+    made(server, graph)
+    print(f"a run on ranks that are there: {time.monotonic() - began:.1f} s")
+    assert ranks(server) == pids
+
+
+@LINUX
+def test_stop_in_the_midst_of_a_step(server: ComfyServer) -> None:
+    graph = on_cards()
+    graph[COND]["inputs"].update(width=256, height=256, length=33)
+    graph[SAMPLER]["inputs"].update(steps=200)
+    pressed: list[float] = []
+
+    def press(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == SAMPLER and data["value"] > 1 and not pressed:
+            pressed.append(run.events[-1][0] + 0.3)
+            threading.Timer(0.3, server.interrupt).start()
+
+    run = server.run(graph, press)
+    waited = run.events[-1][0] - pressed[0]
+    print(f"stop in the midst of a step on two ranks: interrupted after {waited:.2f} s")
+    assert run.status == "interrupted"
+    assert waited <= 2.5  # the limit is a second; the machine may be busy
+    pids = ranks(server)
+    made(server, on_cards(gpus=2))
+    assert ranks(server) == pids  # and the ranks are still those
+
+
+@LINUX
+def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, reference: np.ndarray) -> None:
+    graph = on_cards()
+    graph[COND]["inputs"].update(width=256, height=256, length=33)
+    graph[SAMPLER]["inputs"].update(steps=200, seed=9)
+    killed: list[int] = []
+
+    def kill(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == SAMPLER and data["value"] > 1 and not killed:
+            killed.append(max(ranks(server)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    run = server.run(graph, kill)
+    assert run.status == "error"
+    print(run.error)
+    assert "SIGKILL" in run.error
+    assert "rank 1" in run.error
+    assert "step" in run.error
+    assert "\n" not in run.error.strip()
+    assert apart("after a lost rank / one card", made(server, on_cards(gpus=2)), reference) <= LEVEL
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads"),
+        ({"gpus": 4, "ulysses": 2, "ring": 4}, "does not go with gpus=4"),
+        ({"gpus": 3, "cfg_parallel": "on"}, "cfg=2 does not go with gpus=3"),
+        ({"ray_address": "nonsense"}, "ray"),
+    ],
+)
+def test_what_can_not_be_is_one_line(server: ComfyServer, fields: dict[str, Any], words: str) -> None:
+    run = server.run(on_cards(**fields))
+    assert run.status == "error"
+    print(run.error)
+    assert words in run.error
+    assert "\n" not in run.error.strip()
+
+
+def test_packed_weights_are_not_dealt_out(server: ComfyServer) -> None:
+    graph = on_cards(fsdp=True)
+    graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
+    run = server.run(graph)
+    assert run.status == "error"
+    assert "holds packed weights (fp8 or GGUF), which fsdp can't deal out" in run.error
+    graph = on_cards()
+    graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
+    alone = single_nodes()
+    alone[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
+    assert apart("fp8 on two cards / on one", made(server, graph), made(server, alone)) <= LEVEL
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ComfyServer]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    (tmp_path / "input").mkdir()
+    for name in ("nano_first.png", "nano_last.png"):
+        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+    write_single_files(tmp_path / "models")
+    with ComfyServer(tmp_path) as running:
+        yield running
+
+
+@LINUX
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_comfyui(own_server: ComfyServer, how: int) -> None:
+    """Killed in the midst of a step, or told to end."""
+    graph = on_cards()
+    graph[COND]["inputs"].update(width=256, height=256, length=33)
+    graph[SAMPLER]["inputs"].update(steps=500)
+    own_server.queue(graph)
+    deadline = time.monotonic() + 120
+    while len(ranks(own_server)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(6)  # well into the sampling
+    pids = ranks(own_server)
+    assert len(pids) == 2, own_server.log()[-2000:]
+    own_server.kill(how)
+    began = time.monotonic()
+    while alive(pids) and time.monotonic() - began < 20:
+        time.sleep(0.05)
+    print(f"ranks gone {time.monotonic() - began:.2f} s after signal {how}")
+    assert not alive(pids)
