@@ -39,12 +39,14 @@ class Card:
         name: of the card.
         flops: floating point operations a second that the whole forward reaches.
         link: bytes a second that one card sends to the others of its machine.
+        memory: bytes of the card.
         network: bytes a second that one card sends to another machine.
     """
 
     name: str
     flops: float
     link: float
+    memory: float = 80e9
     network: float = 12.5e9
 
 
@@ -104,11 +106,11 @@ def step_seconds(
         degrees: the split.
         card: its rates.
         guided: two forwards a step.
-        machines: over how many machines the cards are spread; guidance then goes over the network, the rest stays
-            within a machine, unless the split has no guidance side, when everything that is exchanged does.
+        machines: over how many machines the cards are spread; guidance and the weights of fsdp then go over the
+            network, the rest stays within a machine, unless the split has no guidance side for every machine.
     """
     calculating = 2 * flops / (card.flops * degrees.cards) if guided else flops / (card.flops * degrees.shards)
-    inner = bytes_moved.all - bytes_moved.guidance
+    outer = bytes_moved.guidance + bytes_moved.weights
     across = card.network if machines > 1 else card.link
     inside = card.network if machines > 1 and degrees.cfg < machines else card.link
-    return calculating + bytes_moved.guidance / across + inner / inside
+    return calculating + outer / across + (bytes_moved.all - outer) / inside
