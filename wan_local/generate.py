@@ -103,6 +103,7 @@ class Pipeline:
         offload: str | int = AUTO,
         cache: str | PathLike[str] | None = None,
         *,
+        tiling: str | int = "auto",
         parts: Parts | None = None,
         transformer: Any | None = None,
         unpack: bool = False,
@@ -120,6 +121,7 @@ class Pipeline:
                 transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
             cache: folder of prompts encoded before; the text encoder is loaded at the first that isn't there. None
                 loads it now.
+            tiling: side of the VAE's tiles in pixels, "off", or "auto": only where whole frames don't fit.
             parts: where parts are that are not in the folder.
             transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
@@ -133,7 +135,7 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        memory, parts = for_model(folder, dtype, device, offload), parts or Parts()
+        memory, parts = for_model(folder, dtype, device, offload, tiling), parts or Parts()
         home = memory.home
         if transformer is None:
             transformer = weights.load_transformer(
@@ -195,7 +197,8 @@ class Pipeline:
         image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in (first, last)])
         clock.tell(1)
         with self.memory.visit(self.vae):
-            condition = first_last(self.vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
+            vae = self.memory.vae_for(self.vae, grid, encode=True)
+            condition = first_last(vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
         sides = [Side(condition=condition, text=text, image=image) for text in (positive, negative)]
@@ -217,7 +220,8 @@ class Pipeline:
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more."""
         with self.memory.visit(self.vae):
-            yield from decode_stream(self.vae, sampled.latents.to(self.device), on_progress)
+            vae = self.memory.vae_for(self.vae, sampled.grid, encode=False)
+            yield from decode_stream(vae, sampled.latents.to(self.device), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt

@@ -113,6 +113,9 @@ def _add_memory(group: Any) -> None:
                        help="none: everything stays on the GPU; N: the parts take turns there and N transformer blocks "
                             "stay in host memory, coming one by one; auto (default): what fits")  # fmt: skip
     folder = str(default_folder()).replace("%", "%%")
+    group.add_argument("--tiling", default="auto", metavar="HOW",
+                       help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where whole "
+                            "frames don't fit, since tiles change the picture a little")  # fmt: skip
     group.add_argument("--unpack", action="store_true",
                        help="make plain weights of fp8 or GGUF ones: faster steps, more memory")  # fmt: skip
     group.add_argument("--fp8-matmul", action="store_true",
@@ -123,7 +126,7 @@ def _add_memory(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings, rate, offload = _checked(args)
+    settings, rate, offload, tiling = _checked(args)
     parts = _parts(args)
     several_gpus.check(args)
     import torch
@@ -146,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
         cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
-            transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
+            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else [several_gpus.line(cards)]
         bar(Progress(stage="load", done=1, total=1))
@@ -165,14 +168,14 @@ def run(args: argparse.Namespace) -> None:
     print(line)
 
 
-def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int]:
-    """Settings, frame rate and way of offloading; wrong ones are wrong use: exit status 2."""
-    from ..memory import check_offload
+def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int, str | int]:
+    """Settings, frame rate, ways of offloading and of tiling; wrong ones are wrong use: exit status 2."""
+    from ..memory import check_offload, check_tiling
     from ..settings import Settings
     from ..video import check_fps
 
     try:
-        rate, offload = check_fps(args.fps), check_offload(args.offload)
+        rate, offload, tiling = check_fps(args.fps), check_offload(args.offload), check_tiling(args.tiling)
         settings = Settings(
             negative_prompt=args.negative,
             width=args.width,
@@ -187,7 +190,7 @@ def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int]:
         )
     except InputError as error:
         args.parser.error(str(error))
-    return settings.with_seed(), rate, offload
+    return settings.with_seed(), rate, offload, tiling
 
 
 def _check_outputs(args: argparse.Namespace, pixels: int) -> None:

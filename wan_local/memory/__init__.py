@@ -7,8 +7,9 @@ takes. Inside ComfyUI none of this is used: the host moves its models itself.
 from .offload import Offload, attach
 from .plan import AUTO, NONE, Plan, Setting, Stage, Weights, plan
 from .stages import Memory, check_offload, for_model
+from .tiles import check_tiling
 
 __all__ = [
-    "AUTO", "NONE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach", "check_offload", "for_model",
-    "plan",
+    "AUTO", "NONE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach", "check_offload",
+    "check_tiling", "for_model", "plan",
 ]  # fmt: skip

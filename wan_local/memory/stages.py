@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..shapes import Grid
+from ..shapes import SPATIAL_STRIDE, Grid
 from .offload import Offload, away_blocks
 from .plan import AUTO, LARGEST, NONE, RESERVE, Offloading, Weights, choose_away, everything_fits
 from .room import free_device_bytes
 from .storage import Guest, held_by, size_of, tensors_of
+from .tiles import AUTO as TILES_AUTO
+from .tiles import OFF, TiledVAE, Tiles, check_tiling, of_side, tiling_for
 
 
 class Memory:
@@ -30,14 +32,17 @@ class Memory:
         device: where the work is done.
         offload: ``"none"``: all parts were loaded there and stay. A number: parts come for their stage, and so many
             transformer blocks stay in host memory even then. ``"auto"``: as few as fit into what is free.
+        tiling: side of the VAE's tiles in pixels, ``"off"``, or ``"auto"``: only where whole frames don't fit.
 
     Raises:
         InputError: another value.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", offload: Offloading = NONE) -> None:
+    def __init__(
+        self, device: torch.device | str = "cpu", offload: Offloading = NONE, tiling: Tiles = TILES_AUTO
+    ) -> None:
         self.device = torch.device(device)
-        self.offload = check_offload(offload)
+        self.offload, self.tiling = check_offload(offload), check_tiling(tiling)
         self._guests: dict[int, Guest] = {}
         self._depth: Counter[int] = Counter()
         self._transformer: tuple[Any, Offload] | None = None
@@ -75,6 +80,15 @@ class Memory:
                 if key in self._guests:
                     self._guests.pop(key).leave()
 
+    def vae_for(self, vae: Any, grid: Grid, *, encode: bool) -> Any:
+        """The VAE for one clip, or what looks like it and works in tiles; ask within its visit."""
+        if self.tiling == OFF or not isinstance(vae, nn.Module):
+            return vae
+        if isinstance(self.tiling, int):
+            return TiledVAE(vae, of_side(self.tiling // SPATIAL_STRIDE))
+        tiling = tiling_for(vae.config, grid, free_device_bytes(self.device), encode=encode)  # type: ignore[arg-type]
+        return vae if tiling is None else TiledVAE(vae, tiling)
+
     @contextlib.contextmanager
     def sampling(self, transformer: Any, grid: Grid) -> Iterator[None]:
         """Have the transformer on the device, but for the blocks that are away."""
@@ -106,7 +120,11 @@ class Memory:
 
 
 def for_model(
-    path: str | PathLike[str], dtype: torch.dtype, device: torch.device, offload: Offloading = AUTO
+    path: str | PathLike[str],
+    dtype: torch.dtype,
+    device: torch.device,
+    offload: Offloading = AUTO,
+    tiling: Tiles = TILES_AUTO,
 ) -> Memory:
     """The memory of a pipeline that is about to be loaded.
 
@@ -119,13 +137,13 @@ def for_model(
     """
     from . import stored
 
-    memory = Memory(device, offload)
+    memory = Memory(device, offload, tiling)
     if memory.offload != AUTO:
         return memory
     free = free_device_bytes(device)
     found = stored.read(path, dtype) if free is not None else None
     if free is None or (found is not None and everything_fits(*found, LARGEST, free)):
-        return Memory(device, NONE)
+        return Memory(device, NONE, tiling)
     return memory
 
 
