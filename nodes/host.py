@@ -29,6 +29,8 @@ from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io, ui
 from comfy_execution.utils import get_executing_context
 
+from ..wan_local import quantised
+
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
 CLIP = comfy.sd.CLIP
@@ -156,6 +158,7 @@ class Operations(comfy.ops.manual_cast):
         """Its weight may be packed, as in ``wan_local.quantised.Linear``; the host then fetches the packed bytes."""
 
         packing: Any = None
+        float8_matmul = False
 
         def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
             super()._load_from_state_dict(*args, **options)
@@ -172,7 +175,10 @@ class Operations(comfy.ops.manual_cast):
                 self, x, dtype=self.weight.dtype, bias_dtype=x.dtype, offloadable=True
             )
             scale = None if self.scale is None else self.scale.to(x.device)
-            result = torch.nn.functional.linear(x, self.packing.unpack(packed, scale, x.dtype), bias)
+            if self.float8_matmul and quantised.multiplies_in_float8(self.packing, x.device):
+                result = quantised.float8_linear(x, packed, scale, bias)
+            else:
+                result = torch.nn.functional.linear(x, self.packing.unpack(packed, scale, x.dtype), bias)
             comfy.ops.uncast_bias_weight(self, packed, bias, stream)
             return result
 

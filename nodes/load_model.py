@@ -6,7 +6,7 @@ from typing import Any
 
 from . import files, host, widgets
 from .host import io
-from .pipeline import DTYPES, load_model
+from .pipeline import DTYPES, FAST, load_model
 from .sockets import Model
 
 KIND = "diffusion_models"
@@ -30,9 +30,10 @@ class WanFLF2VLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=list(DTYPES),
+                    options=[*DTYPES, FAST],
                     default="default",
-                    tooltip="What the weights are kept in; default keeps what the file holds, fp8 and GGUF included.",
+                    tooltip="What the weights are kept in; default keeps what the file holds, fp8 and GGUF included. "
+                    "fp8_fast also multiplies fp8 weights in fp8, on GPUs that can: faster, less exact.",
                 ),
                 widgets.attention(),
             ],

@@ -84,6 +84,7 @@ def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
         dtype=str(model.transformer.compute_dtype).removeprefix("torch."),
         attention=origin.attention,
         unpack=origin.unpack,
+        float8_matmul=origin.fast,
         loras=origin.loras,
         device=host.compute_device().type,
         **fields,

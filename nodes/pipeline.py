@@ -17,6 +17,8 @@ from .vae import PipelineVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others unpack it."""
+FAST = "fp8_fast"
+"""One more of a single file: keeps what it holds, and multiplies fp8 in fp8 on GPUs that can."""
 
 
 def load_parts(
@@ -39,15 +41,21 @@ def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
     """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
     attend = attention.choose(attention_name)  # before the long part
     try:
-        dtype = DTYPES[weight_dtype]
+        dtype = DTYPES.get(weight_dtype)
         transformer = weights.load_transformer(
-            path, dtype=dtype, operations=host.operations(), attend=attend, unpack=dtype is not None
+            path,
+            dtype=dtype,
+            operations=host.operations(),
+            attend=attend,
+            unpack=dtype is not None,
+            float8_matmul=weight_dtype == FAST,
         )
     except WrongModel as error:
         raise files.with_node(error) from None
     stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
-    return WanModel(transformer, Origin(path=path, attention=attention_name, unpack=dtype is not None))
+    fast = weight_dtype == FAST
+    return WanModel(transformer, Origin(path=path, attention=attention_name, unpack=dtype is not None, fast=fast))
 
 
 def load_vae(path: Path, dtype: str) -> PipelineVAE:

@@ -27,12 +27,14 @@ class Origin:
         path: of the weights.
         attention: name of the kernel.
         unpack: whether packed weights were made plain ones.
+        fast: whether fp8 weights are multiplied in fp8 where that is possible.
         loras: file and strength of each on it.
     """
 
     path: Path
     attention: str
     unpack: bool = False
+    fast: bool = False
     loras: tuple[tuple[str, float], ...] = ()
 
 

@@ -65,6 +65,7 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
     setup = Setup(
         path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
         fsdp=args.fsdp, dtype=kind if dtype is None else str(dtype).removeprefix("torch."), unpack=args.unpack,
+        float8_matmul=args.fp8_matmul,
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
     return GroupTransformer(setup, Pool())

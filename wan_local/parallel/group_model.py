@@ -35,7 +35,7 @@ class Setup:
         gpus: number of cards.
         ulysses, ring, cfg: the split; 0 chooses, see :func:`wan_local.parallel.degrees.choose`.
         fsdp: deal the weights out over the cards.
-        dtype, attention, unpack: see :meth:`wan_local.parallel.rank_model.Rank.load`.
+        dtype, attention, unpack, float8_matmul: see :meth:`wan_local.parallel.rank_model.Rank.load`.
         loras: path and strength each, merged or put beside in every rank.
         device: "cuda", or "cpu" to try things out.
         ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
@@ -52,6 +52,7 @@ class Setup:
     dtype: str = "bfloat16"
     attention: str = "auto"
     unpack: bool = False
+    float8_matmul: bool = False
     loras: tuple[tuple[str, float], ...] = ()
     device: str = "cuda"
     ray_address: str = ""
@@ -137,7 +138,7 @@ class GroupTransformer:
         setup = self.setup
         weights = {
             "path": setup.path, "dtype": setup.dtype, "attention": setup.attention, "fsdp": setup.fsdp,
-            "unpack": setup.unpack,
+            "unpack": setup.unpack, "float8_matmul": setup.float8_matmul,
             "loras": [{"path": path, "strength": strength} for path, strength in setup.loras],
         }  # fmt: skip
         ray = {"local": "", "": ""}.get(setup.ray_address, setup.ray_address)

@@ -64,6 +64,7 @@ class Rank:
         fsdp: bool = False,
         loras: list[dict[str, Any]] | None = None,
         unpack: bool = False,
+        float8_matmul: bool = False,
     ) -> dict[str, float]:
         """Read the weights; what they take on this card, and how long it took.
 
@@ -73,7 +74,7 @@ class Rank:
             attention: kernel, see :func:`wan_local.attention.choose`.
             fsdp: deal the weights out over all cards.
             loras: ``path`` and ``strength`` each.
-            unpack: make plain weights of packed ones.
+            unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
 
         Raises:
             InputError: heads that the split does not divide, LoRAs together with fsdp.
@@ -90,7 +91,8 @@ class Rank:
                 raise InputError("LoRAs can't be put on weights that fsdp deals out; merge them, or run without fsdp")
             model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
-            model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, unpack=unpack)
+            packed = {"unpack": unpack, "float8_matmul": float8_matmul}
+            model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
             shapes = parameter_shapes(model)
             uses = [
                 lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()

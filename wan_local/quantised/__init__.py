@@ -6,7 +6,11 @@ that keep them. Which file holds which kind is told in ``weights/``, not here.
 
 from .float8 import Float8
 from .ggml import GGML
-from .layers import CastingLayers, Linear
+from .layers import CastingLayers, Linear, multiplies_in_float8
+from .matmul import float8_linear
 from .packing import Packing, is_packed, parameter_shapes
 
-__all__ = ["GGML", "CastingLayers", "Float8", "Linear", "Packing", "is_packed", "parameter_shapes"]
+__all__ = [
+    "GGML", "CastingLayers", "Float8", "Linear", "Packing", "float8_linear", "is_packed", "multiplies_in_float8",
+    "parameter_shapes",
+]  # fmt: skip

@@ -43,7 +43,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        if self.float8_matmul and _is_e4m3(self.packing) and has_float8_units(x.device):
+        if self.float8_matmul and multiplies_in_float8(self.packing, x.device):
             return float8_linear(x, self.weight, self.scale, bias)
         return functional.linear(x, self.matrix(x.dtype), bias)
 
@@ -86,5 +86,6 @@ class CastingLayers:
     Conv3d = Conv3d
 
 
-def _is_e4m3(packing: Packing | None) -> bool:
-    return isinstance(packing, Float8) and packing.dtype == torch.float8_e4m3fn
+def multiplies_in_float8(packing: Packing | None, device: torch.device) -> bool:
+    """Whether a weight packed so can be multiplied as it is: e4m3, on a device with units for it."""
+    return isinstance(packing, Float8) and packing.dtype == torch.float8_e4m3fn and has_float8_units(device)

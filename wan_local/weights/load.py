@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import ParameterMismatch, UnreadableWeights
 from ..model import WanTransformer
-from ..quantised import CastingLayers, Linear
+from ..quantised import CastingLayers
 from ..vae import WanVAE
 from . import detect, packed, sizes
 from .formats import FORMATS
@@ -71,8 +71,9 @@ def load_transformer(
         model.compute_dtype = dtype or torch.bfloat16
         dtype = None
     fill(model, source, dtype, device, keep_packed=keep)
+    module: Any
     for module in model.modules():
-        if isinstance(module, Linear):
+        if hasattr(module, "pack"):  # ours, or a host's
             module.float8_matmul = float8_matmul
     return model
 
