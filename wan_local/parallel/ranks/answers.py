@@ -124,8 +124,8 @@ class Answers:
     def _answer(self, event: Event, rank: int) -> None:
         try:
             message = decode(event.header, event.buffers)
-        except InputError as error:
-            self.failure = Failure(rank=rank, cause=str(error))
+        except InputError as nonsense:
+            self.failure = Failure(rank=rank, cause=str(nonsense))
             return
         if message["id"] != self._number and message["id"] != -1:
             return  # of a call that was stopped

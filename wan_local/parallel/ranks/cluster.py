@@ -27,6 +27,7 @@ class Cluster:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
+        self._deadline = time.monotonic() + settings["limit"]  # importing Ray takes its part of it
         self._ray: Any = importlib.import_module("ray")
         self._actors: list[Any] = []
         self._seats: list[dict[str, Any]] = []
@@ -36,12 +37,11 @@ class Cluster:
 
         Ranks of one machine get neighbouring numbers, those of this machine the first ones.
         """
-        deadline = time.monotonic() + self._settings["limit"]
         self._join()
         self._check_room()
-        group = self._place(deadline)
+        group = self._place(self._deadline)
         actors = [self._actor(group, index) for index in range(self._settings["world"])]
-        seats = self._ray.get([actor.where.remote(BOOT) for actor in actors], timeout=_left(deadline))
+        seats = self._ray.get([actor.where.remote(BOOT) for actor in actors], timeout=_left(self._deadline))
         here = self._ray.get_runtime_context().get_node_id()
         nodes = [here, *dict.fromkeys(seat["id"] for seat in seats)]
         order = sorted(range(len(seats)), key=lambda index: nodes.index(seats[index]["id"]))
@@ -210,6 +210,9 @@ def actor_class(ray: Any) -> Any:
             sys.modules["_wan_boot"] = module
             spec.loader.exec_module(module)
             module.load_library()
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)  # it may be the standard input of whatever has started Ray
+            os.close(nothing)
             self.rank = importlib.import_module("wan_local.parallel.ranks.rank").Rank()
             process = importlib.import_module("wan_local.parallel.ranks.identity").this_process()
             node = ray.get_runtime_context().get_node_id()

@@ -30,15 +30,26 @@ BOOT = Path(__file__).resolve().with_name("boot.py")
 
 
 class Child:
-    """One process we have started, its pipes and what it wrote to standard error."""
+    """One process we have started, its pipes and what it wrote to standard error.
 
-    def __init__(self, program: str, prefix: Sequence[str] = ()) -> None:
+    Args:
+        program: of ``boot.py``.
+        prefix: words before the command.
+        session: give it a session of its own, so that what it starts can be ended with it.
+    """
+
+    def __init__(self, program: str, prefix: Sequence[str] = (), session: bool = False) -> None:
         if not sys.executable:
             raise InputError("this Python does not know its own executable, so no rank can be started with it")
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         command = [*prefix, sys.executable, str(BOOT), program]
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=session,
         )
         pipes: Any = self.popen
         self.channel = Channel(pipes.stdout, pipes.stdin)

@@ -7,10 +7,13 @@ touched, and the driver's death is seen by the bridge as by any rank. The bridge
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import platform
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -43,7 +46,8 @@ class RayLauncher:
         self._bridge = start_bridge(self._spec)
         threading.Thread(target=self._read, args=(self._bridge,), daemon=True).start()
         opening = {**asdict(self._spec.ray), "gpus": self._spec.gpus_each, "world": self._spec.world}
-        self._tell({"open": {**opening, "limit": self._spec.limits.start}})
+        # The bridge gives up a little earlier than we do: it knows better what was waited for.
+        self._tell({"open": {**opening, "limit": 0.9 * self._spec.limits.start}})
         reply = self._wait_for("seats", self._spec.limits.start)
         self._seats = [
             Seat(host=seat["host"], place=f"Ray node {seat['node']}", process=Process(**seat["process"]))
@@ -80,6 +84,10 @@ class RayLauncher:
                 left = [seat.process.pid for seat in self._seats if seat.process.machine != identity.machine()]
             self._bridge.reap(time.monotonic() + self._spec.limits.close)  # it takes the Ray it has started with it
         self._bridge.kill()
+        if not self._spec.ray.address:
+            # Some helpers of a Ray that was started for us outlive its main process; they are in the bridge's group.
+            with contextlib.suppress(OSError):
+                os.killpg(self._bridge.popen.pid, signal.SIGKILL)
         self._bridge.reap(time.monotonic() + self._spec.limits.close)
         self._bridge.channel.close_writer()
         return left
@@ -136,4 +144,4 @@ def start_bridge(spec: GroupSpec) -> Child:
         raise InputError(HOW_TO)
     # Ray reads this once, while it is imported. The environment is set by env(1): the library itself reads none.
     auth = ("env", f"RAY_AUTH_MODE={spec.ray.auth}") if spec.ray.auth else ()
-    return Child("bridge", auth)
+    return Child("bridge", auth, session=True)
