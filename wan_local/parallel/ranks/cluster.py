@@ -80,8 +80,8 @@ class Cluster:
         group = util.placement_group(bundles, strategy=self._settings["placement"])
         if not group.wait(_left(deadline)):
             free = {name: count for name, count in self._ray.available_resources().items() if name in bundle}
-            told = ", ".join(f"{count:g} {name}" for name, count in free.items()) or "nothing"
-            raise InputError(f"no room for {len(bundles)} ranks of {bundles[0]} in the Ray cluster; free now: {told}")
+            wanted = f"{len(bundles)} x {_amount(bundles[0])}"
+            raise InputError(f"no room in the Ray cluster for {wanted}; free now: {_amount(free)}; end what runs there")
         return group
 
     def _actor(self, group: Any, index: int) -> Any:
@@ -122,7 +122,9 @@ class Cluster:
         for label in ("The actor is dead because its node has died", "node (IP: ", "node was terminated"):
             if label in text:
                 return f"its machine was lost ({name}: {_sentence(text, label)})"
-        if name in ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError"):
+        if name == "ActorUnavailableError":  # before the cluster has found out more
+            return f"its process was killed or its machine was lost ({name}: {_reason(text)})"
+        if name in ("ActorDiedError", "WorkerCrashedError"):
             return f"its process was killed or died, perhaps for want of memory ({name}: {_reason(text)})"
         return f"{name}: {one_line(text)}"
 
@@ -173,6 +175,10 @@ class Cluster:
 
 def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
+
+
+def _amount(resources: dict[str, float]) -> str:
+    return " and ".join(f"{count:g} {name}" for name, count in resources.items()) or "nothing"
 
 
 def _sentence(text: str, label: str) -> str:
