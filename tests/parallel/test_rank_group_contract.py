@@ -187,6 +187,17 @@ def test_the_users_stop_keeps_the_ranks(ranks):
     assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
 
 
+def test_the_users_stop_while_the_ranks_start(launcher, address):
+    """Weights take minutes to load: that can be stopped too, and nothing is left."""
+    ranks = group(launcher, address, nap=60)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        ranks.start(stop=lambda: len(ranks.pids) == 2 and time.monotonic() > began + 1)
+    assert time.monotonic() - began < 30
+    assert len(ranks.pids) == 2
+    assert gone(ranks.pids)
+
+
 def test_ranks_that_fail_to_load(launcher, address):
     broken = group(launcher, address, fail="this file is no model")
     with pytest.raises(RankError, match="this file is no model") as caught:

@@ -124,6 +124,8 @@ class Cluster:
                 return f"its machine was lost ({name}: {_sentence(text, label)})"
         if name == "ActorUnavailableError":  # before the cluster has found out more
             return f"its process was killed or its machine was lost ({name}: {_reason(text)})"
+        if name == "OutOfMemoryError":
+            return f"out of memory: Ray ended its process to save the machine ({_reason(text)})"
         if name in ("ActorDiedError", "WorkerCrashedError"):
             return f"its process was killed or died, perhaps for want of memory ({name}: {_reason(text)})"
         return f"{name}: {one_line(text)}"

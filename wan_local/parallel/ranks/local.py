@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -118,10 +118,11 @@ class LocalLauncher:
         self._spec = spec
         self._children: list[Child] = []
 
-    def start(self) -> list[Seat]:
+    def start(self, stop: Callable[[], object]) -> list[Seat]:
         check_devices(self._spec.devices)
         seats = []
         for rank, device in enumerate(self._spec.devices):
+            stop()
             child = Child("worker")
             self._children.append(child)
             threading.Thread(target=self._read, args=(rank, child), daemon=True).start()
