@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own.
 
-Reads commands from standard input, one a line: ``add MARK`` adds a node with the resource MARK, ``remove MARK`` takes
-it away as a lost machine. Answers each with one line: the address, or "ok". Ends with standard input.
+Reads commands from standard input, one a line: ``add MARK`` adds a node with the resource MARK, ``lose MARK`` takes it
+away as a lost machine, ``retire MARK`` in good order. Answers each with one line: the address, or "ok". Ends with standard input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ def main(cpus: int) -> None:
     os.dup2(2, 1)  # Ray prints
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": cpus, "object_store_memory": 128 << 20, "include_dashboard": False}
+    # Ray finds a lost node after half a minute; here after some seconds, so that the tests need not wait for it.
+    health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    node = {"num_cpus": cpus, "object_store_memory": 128 << 20, "include_dashboard": False, "_system_config": health}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     extra = {}
     try:
@@ -30,7 +32,7 @@ def main(cpus: int) -> None:
                 extra[mark] = cluster.add_node(**node)
                 cluster.wait_for_nodes()
             else:
-                cluster.remove_node(extra.pop(mark), allow_graceful=False)
+                cluster.remove_node(extra.pop(mark), allow_graceful=command == "retire")
             print("ok", file=answers)
     finally:
         cluster.shutdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -31,11 +30,13 @@ class Cluster:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors, "text": True}
         self._process = subprocess.Popen(command, bufsize=1, **pipes)
         self.address = self._process.stdout.readline().strip()
+        self.nodes = 1
         assert self.address, "the Ray cluster of the tests did not start"
 
     def tell(self, command):
         self._process.stdin.write(command + "\n")
         assert self._process.stdout.readline().strip() == "ok", command
+        self.nodes += 1 if command.startswith("add") else -1
 
     def close(self):
         self._process.stdin.close()
@@ -54,7 +55,9 @@ def spec(launcher, address="", world=2, *, placement="PACK", limits=None, cpus=0
         launcher=launcher,
         paths=(str(HERE),),
         kwargs={"weights": "1 2 3", **kwargs},
-        limits=Limits(**{"start": 90, "join": 60, "load": 60, "call": 60, "stop": 0.3, "abandon": 30, **(limits or {})}),
+        limits=Limits(
+            **{"start": 90, "join": 60, "load": 60, "call": 60, "stop": 0.3, "abandon": 30, **(limits or {})}
+        ),
         ray=RaySettings(address=address, auth="disabled", cpus=cpus, placement=placement),
     )
 
@@ -84,14 +87,18 @@ def gone(pids, seconds=0.0):
     return wait_until(lambda: not any(map(there, pids)), seconds)
 
 
-def marked(mark):
-    """Processes whose environment holds ``mark``: everything that was started by a process with it, however deep."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes() and there(entry.name):
-                found.append(int(entry.name))
-    return found
+def session(pid):
+    """The session of a process; 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
+
+
+def in_sessions(sessions):
+    """Running processes of these sessions: everything a process has started, unless it has left on purpose."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if session(pid) in sessions and there(pid)]
 
 
 @contextlib.contextmanager
@@ -111,9 +118,3 @@ def strike(pid, number, when):
         yield sent
     finally:
         thread.join()
-
-
-def end_marked(mark):
-    for pid in marked(mark):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)

@@ -22,7 +22,23 @@ def travelled(value):
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, 0, -3, 1 << 70, 0.1, 1e300, "", "Zürich \n\x00", b"", b"\x00\xff", [], (), {}, [[1], (2, {"a": [None]})]],
+    [
+        None,
+        True,
+        0,
+        -3,
+        1 << 70,
+        0.1,
+        1e300,
+        "",
+        "Zürich \n\x00",
+        b"",
+        b"\x00\xff",
+        [],
+        (),
+        {},
+        [[1], (2, {"a": [None]})],
+    ],
     ids=repr,
 )
 def test_plain_values_come_back_equal_and_of_the_same_type(value):
@@ -78,7 +94,15 @@ def test_anything_else_is_refused_by_name(value):
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"{}", b"[1]", b"[]", b'["tensor",9,"float32",[1]]', b'["tensor",0,"load",[4]]', b'["tensor",0,"float32",[9]]'],
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b"[]",
+        b'["tensor",9,"float32",[1]]',
+        b'["tensor",0,"load",[4]]',
+        b'["tensor",0,"float32",[9]]',
+    ],
 )
 def test_nonsense_is_refused(header):
     with pytest.raises(InputError, match="not a message"):
@@ -103,7 +127,8 @@ def test_messages_keep_their_borders_whoever_sends_at_once():
     """Several threads send blocks larger than a pipe holds; each arrives whole."""
     near, far = pipes()
     senders = [
-        threading.Thread(target=near.send, args=(bytes([i]), [bytes([i]) * 300_000, b"", bytes([i]) * 7])) for i in range(6)
+        threading.Thread(target=near.send, args=(bytes([i]), [bytes([i]) * 300_000, b"", bytes([i]) * 7]))
+        for i in range(6)
     ]
     for sender in senders:
         sender.start()

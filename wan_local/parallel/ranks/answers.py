@@ -17,7 +17,8 @@ from ...errors import InputError
 from .launcher import Event, Launcher
 from .messages import decode
 
-ECHO_SECONDS = 1.0  # how long the cause may come after its echo
+ECHO_SECONDS = 1.0  # how long the cause may come after its echo, where every other rank is there
+NEWS_SECONDS = 5.0  # and where one is not: a cluster takes a while to know that a machine is lost
 BLAME_SECONDS = 1.0  # how long a healthy rank may take to say that it is there
 TICK = 0.1  # between two questions whether the user has stopped
 CHECK_SECONDS = 0.5  # between two looks at the processes themselves
@@ -124,8 +125,8 @@ class Answers:
     def _answer(self, event: Event, rank: int) -> None:
         try:
             message = decode(event.header, event.buffers)
-        except InputError as error:
-            self.failure = Failure(rank=rank, cause=str(error))
+        except InputError as nonsense:
+            self.failure = Failure(rank=rank, cause=str(nonsense))
             return
         if message["id"] != self._number and message["id"] != -1:
             return  # of a call that was stopped
@@ -146,10 +147,21 @@ class Answers:
             self.failure = failure
 
     def _find_the_cause(self) -> None:
-        end = time.monotonic() + ECHO_SECONDS
-        while self.failure is not None and self.failure.echo and time.monotonic() < end:
+        """After an echo: who has really failed. A rank that is mute is to blame; wait for the news of its death."""
+        assert self.failure is not None
+        echo, asked = self.failure, time.monotonic()
+        suspects = sorted(self._left - {echo.rank})
+        self._launcher.ping(suspects)
+        while self.failure.echo:
+            now = time.monotonic()
+            mute = [rank for rank in suspects if self._seen[rank] < asked]
+            if now > asked + (NEWS_SECONDS if mute else ECHO_SECONDS):
+                if mute:
+                    cause = f"lost, no sign of life; rank {echo.rank} says: {echo.cause}"
+                    self.failure = Failure(rank=mute[0], cause=cause)
+                return
             self._take(0.05)
-            if time.monotonic() >= self._next_check:
-                self._next_check = time.monotonic() + CHECK_SECONDS / 5
+            if now >= self._next_check:
+                self._next_check = now + CHECK_SECONDS / 5
                 for event in self._launcher.gone():
                     self._fail(event)

@@ -29,6 +29,9 @@ REACH_SECONDS = 5.0
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(
+        os.sep
+    )  # Ray puts this folder first on the path of every worker; in ComfyUI's own, utils/ would hide others
     Bridge(to_the_driver()).run()
 
 
@@ -39,6 +42,7 @@ class Bridge:
         self._channel = channel
         self._inbox: queue.SimpleQueue[tuple[dict[str, Any], list[bytearray]]] = queue.SimpleQueue()
         self._cluster: Cluster | None = None
+        self._alone = False  # whether Ray was started for this group, and ends with it
         self._lanes: list[queue.SimpleQueue[tuple[bytes, Sequence[Any]]]] = []
 
     def run(self) -> None:
@@ -61,11 +65,14 @@ class Bridge:
         finally:
             if self._cluster is not None:
                 self._cluster.kill_here()
+            if self._alone:
+                os.killpg(0, signal.SIGKILL)  # this process too; the bridge leads a session of its own
             os._exit(0)
 
     def _open(self, settings: dict[str, Any]) -> None:
         if settings["address"] not in ("", "auto"):
             asyncio.run(reach(settings["address"]))
+        self._alone = not settings["address"]
         self._cluster = Cluster(settings)
         seats = self._cluster.open()
         for rank in range(len(seats)):
@@ -123,6 +130,7 @@ async def reach(address: str) -> None:
         _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), REACH_SECONDS)
     except (OSError, asyncio.TimeoutError) as error:
         why = one_line(error) or f"no answer within {REACH_SECONDS:g} s"
-        raise InputError(f"no Ray head node at {address} ({why}); start one with: ray start --head --port=6379") from None
+        raise InputError(
+            f"no Ray head node at {address} ({why}); start one with: ray start --head --port=6379"
+        ) from None
     writer.close()
-

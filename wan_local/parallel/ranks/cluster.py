@@ -27,6 +27,7 @@ class Cluster:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
+        self._deadline = time.monotonic() + settings["limit"]  # importing Ray takes its part of it
         self._ray: Any = importlib.import_module("ray")
         self._actors: list[Any] = []
         self._seats: list[dict[str, Any]] = []
@@ -36,12 +37,11 @@ class Cluster:
 
         Ranks of one machine get neighbouring numbers, those of this machine the first ones.
         """
-        deadline = time.monotonic() + self._settings["limit"]
         self._join()
         self._check_room()
-        group = self._place(deadline)
+        group = self._place(self._deadline)
         actors = [self._actor(group, index) for index in range(self._settings["world"])]
-        seats = self._ray.get([actor.where.remote(BOOT) for actor in actors], timeout=_left(deadline))
+        seats = self._ray.get([actor.where.remote(BOOT) for actor in actors], timeout=_left(self._deadline))
         here = self._ray.get_runtime_context().get_node_id()
         nodes = [here, *dict.fromkeys(seat["id"] for seat in seats)]
         order = sorted(range(len(seats)), key=lambda index: nodes.index(seats[index]["id"]))
@@ -80,8 +80,8 @@ class Cluster:
         group = util.placement_group(bundles, strategy=self._settings["placement"])
         if not group.wait(_left(deadline)):
             free = {name: count for name, count in self._ray.available_resources().items() if name in bundle}
-            told = ", ".join(f"{count:g} {name}" for name, count in free.items()) or "nothing"
-            raise InputError(f"no room for {len(bundles)} ranks of {bundles[0]} in the Ray cluster; free now: {told}")
+            wanted = f"{len(bundles)} x {_amount(bundles[0])}"
+            raise InputError(f"no room in the Ray cluster for {wanted}; free now: {_amount(free)}; end what runs there")
         return group
 
     def _actor(self, group: Any, index: int) -> Any:
@@ -122,7 +122,11 @@ class Cluster:
         for label in ("The actor is dead because its node has died", "node (IP: ", "node was terminated"):
             if label in text:
                 return f"its machine was lost ({name}: {_sentence(text, label)})"
-        if name in ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError"):
+        if name == "ActorUnavailableError":  # before the cluster has found out more
+            return f"its process was killed or its machine was lost ({name}: {_reason(text)})"
+        if name == "OutOfMemoryError":
+            return f"out of memory: Ray ended its process to save the machine ({_reason(text)})"
+        if name in ("ActorDiedError", "WorkerCrashedError"):
             return f"its process was killed or died, perhaps for want of memory ({name}: {_reason(text)})"
         return f"{name}: {one_line(text)}"
 
@@ -175,6 +179,10 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
+def _amount(resources: dict[str, float]) -> str:
+    return " and ".join(f"{count:g} {name}" for name, count in resources.items()) or "nothing"
+
+
 def _sentence(text: str, label: str) -> str:
     return one_line(text[text.index(label) :].split(".")[0], 160)
 
@@ -210,6 +218,9 @@ def actor_class(ray: Any) -> Any:
             sys.modules["_wan_boot"] = module
             spec.loader.exec_module(module)
             module.load_library()
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)  # it may be the standard input of whatever has started Ray
+            os.close(nothing)
             self.rank = importlib.import_module("wan_local.parallel.ranks.rank").Rank()
             process = importlib.import_module("wan_local.parallel.ranks.identity").this_process()
             node = ray.get_runtime_context().get_node_id()

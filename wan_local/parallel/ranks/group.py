@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -61,8 +61,11 @@ class RankGroup:
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], object] | None = None) -> None:
         """Start the processes, let them meet, build the object in each.
+
+        Args:
+            stop: the user's stop, as in :meth:`call`; nothing is left behind then.
 
         Raises:
             InputError: more ranks than there are devices, Ray not installed, and the like; nothing is left behind.
@@ -73,40 +76,44 @@ class RankGroup:
         with self._busy:
             self._state = "starting"
             try:
-                self._seats = self._launcher.start()
-                self._meet()
-                self._ask("loading", self.spec.limits.load, "build", target=self.spec.target, kwargs=self.spec.kwargs)
+                ask = _stopper(stop)
+                self._seats = self._launcher.start(ask)
+                self._meet(ask)
+                build = self._message("build", target=self.spec.target, kwargs=self.spec.kwargs)
+                self._launcher.send(*build)
+                self._finish("loading", self.spec.limits.load, self._answers(), ask)
             except BaseException:
                 self._end("it could not be started")
                 raise
             self._state = "up"
 
-    def _meet(self) -> None:
+    def _meet(self, stop: Callable[[], object]) -> None:
+        """Check that all run the same software, and bring torch.distributed up."""
         spec, limits = self.spec, self.spec.limits
-        there = self._ask("starting", limits.start, "hello", threads=spec.threads, paths=list(spec.paths))
-        here = identity.versions()
-        for rank, versions in enumerate(there):
-            if differs := identity.difference(here, versions):
-                raise RankError(
-                    f"another software version: {differs}; install the same on both",
-                    stage="starting",
-                    rank=rank,
-                    place=self._seats[rank].place,
-                )
+        hello = self._message("hello", threads=spec.threads, paths=list(spec.paths))
+        self._launcher.send(*hello)
+        # Importing torch from a slow disk may keep a healthy rank silent: here the limit of the stage is all.
+        there = self._finish("starting", limits.start, self._answers(silence=limits.start), stop)
+        self._compare(there)
         host = self._seats[0].host
         meeting = {"host": host, "limit": limits.join}
         self._launcher.send_one(0, *self._message("store", world=spec.world, **meeting))
-        port = self._finish("joining", limits.join, Answers(self._launcher, self._number, [0], limits.silence))[0]
-        # Each rank gets a message of its own: this is the only one that tells them apart.
-        self._number += 1
-        for rank in range(spec.world):
-            device = "cuda:0" if spec.devices[rank] == "cuda" else spec.devices[rank]
+        port = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        self._number += 1  # one number, but to each rank a message of its own: the only one that tells them apart
+        for rank, name in enumerate(spec.devices):
+            device = "cuda:0" if name == "cuda" else name
             place = {"rank": rank, "world": spec.world, "device": device, "backend": spec.chosen_backend}
             patience = max(limits.call, limits.load)
             join = {"id": self._number, "op": "join", "place": place, "port": port, "patience": patience, **meeting}
             self._launcher.send_one(rank, *encode(join))
-        answers = Answers(self._launcher, self._number, range(spec.world), limits.silence)
-        self._finish("joining", limits.join, answers)
+        self._finish("joining", limits.join, self._answers(), stop)
+
+    def _compare(self, there: list[dict[str, str]]) -> None:
+        here = identity.versions()
+        for rank, versions in enumerate(there):
+            if differs := identity.difference(here, versions):
+                cause = f"another software version: {differs}; install the same on both"
+                raise RankError(cause, stage="starting", rank=rank, place=self._seats[rank].place)
 
     def close(self) -> None:
         """End every process; safe at any time and more than once.
@@ -154,11 +161,11 @@ class RankGroup:
         stage = stage or method
         with self._busy:
             self._must_be_up(stage)
-            self.settle()
+            self.settle(stop)
             self._must_be_up(stage)
             message = self._message("call", method=method, args=list(args), first=first)
             self._launcher.send(*message)
-            answers = Answers(self._launcher, self._number, range(self.world), self.spec.limits.silence)
+            answers = self._answers()
             try:
                 return self._finish(stage, timeout or self.spec.limits.call, answers, _stopper(stop))
             except RankError:
@@ -171,12 +178,12 @@ class RankGroup:
         """:meth:`call` where only rank 0 answers; its result."""
         return self.call(method, *args, first=True, **options)[0]
 
-    def settle(self) -> bool:
+    def settle(self, stop: Callable[[], object] | None = None) -> bool:
         """Wait until a stopped call is over, if there is one; whether the group can be called then."""
         with self._busy:
             if self._owed is not None:
-                owed, self._owed = self._owed, None
-                outcome = owed.wait(self.spec.limits.abandon)
+                outcome = self._owed.wait(self.spec.limits.abandon, _stopper(stop))
+                self._owed = None
                 self._cancel_timer()
                 if outcome.failure is not None or outcome.left:
                     self._end("it did not get over a stopped call")
@@ -188,14 +195,12 @@ class RankGroup:
         self._number += 1
         return encode({"id": self._number, "op": op, **fields})
 
-    def _ask(self, stage: str, limit: float, op: str, **fields: Any) -> list[Any]:
-        self._launcher.send(*self._message(op, **fields))
-        answers = Answers(self._launcher, self._number, range(self.world), self.spec.limits.silence)
-        return self._finish(stage, limit, answers)
+    def _answers(self, ranks: Iterable[int] | None = None, silence: float | None = None) -> Answers:
+        """To the message of the last number."""
+        every = range(self.world) if ranks is None else ranks
+        return Answers(self._launcher, self._number, every, silence or self.spec.limits.silence)
 
-    def _finish(
-        self, stage: str, limit: float, answers: Answers, stop: Callable[[], object] | None = None
-    ) -> list[Any]:
+    def _finish(self, stage: str, limit: float, answers: Answers, stop: Callable[[], object]) -> list[Any]:
         """All values in order of rank; else end the group and say why."""
         outcome = answers.wait(limit, stop)
         failure = outcome.failure
@@ -245,13 +250,11 @@ def _in_order(outcome: Outcome) -> list[Any]:
     return [outcome.values[rank] for rank in sorted(outcome.values)]
 
 
-def _stopper(stop: Callable[[], object] | None) -> Callable[[], object] | None:
+def _stopper(stop: Callable[[], object] | None) -> Callable[[], object]:
     """``stop`` as something that raises."""
-    if stop is None:
-        return None
 
     def check() -> None:
-        if stop():
+        if stop is not None and stop():
             raise Cancelled("stopped by the user")
 
     return check

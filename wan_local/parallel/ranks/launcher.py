@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,8 +49,10 @@ class Launcher(Protocol):
 
     inbox: queue.SimpleQueue[Event]
 
-    def start(self) -> list[Seat]:
-        """Start all ranks, in order. Raises RankError or InputError; the caller then calls :meth:`end`."""
+    def start(self, stop: Callable[[], object]) -> list[Seat]:
+        """Start all ranks, in order. Raises RankError, InputError, or what ``stop`` raises (asked several times a
+        second); the caller then calls :meth:`end`.
+        """
 
     def send(self, header: Header, buffers: Sequence[Buffer]) -> None:
         """One message to every rank. Never blocks, however frozen a rank is."""

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,15 +30,26 @@ BOOT = Path(__file__).resolve().with_name("boot.py")
 
 
 class Child:
-    """One process we have started, its pipes and what it wrote to standard error."""
+    """One process we have started, its pipes and what it wrote to standard error.
 
-    def __init__(self, program: str, prefix: Sequence[str] = ()) -> None:
+    Args:
+        program: of ``boot.py``.
+        prefix: words before the command.
+        session: give it a session of its own, so that what it starts can be ended with it.
+    """
+
+    def __init__(self, program: str, prefix: Sequence[str] = (), session: bool = False) -> None:
         if not sys.executable:
             raise InputError("this Python does not know its own executable, so no rank can be started with it")
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         command = [*prefix, sys.executable, str(BOOT), program]
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=session,
         )
         pipes: Any = self.popen
         self.channel = Channel(pipes.stdout, pipes.stdin)
@@ -107,10 +118,11 @@ class LocalLauncher:
         self._spec = spec
         self._children: list[Child] = []
 
-    def start(self) -> list[Seat]:
+    def start(self, stop: Callable[[], object]) -> list[Seat]:
         check_devices(self._spec.devices)
         seats = []
         for rank, device in enumerate(self._spec.devices):
+            stop()
             child = Child("worker")
             self._children.append(child)
             threading.Thread(target=self._read, args=(rank, child), daemon=True).start()

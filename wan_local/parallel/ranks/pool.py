@@ -21,7 +21,9 @@ class Pool:
         self._group: RankGroup | None = None
         atexit.register(self.close)
 
-    def lease(self, key: Hashable, factory: Callable[[], RankGroup]) -> RankGroup:
+    def lease(
+        self, key: Hashable, factory: Callable[[], RankGroup], stop: Callable[[], object] | None = None
+    ) -> RankGroup:
         """The group for ``key``, started: the one there is, or a fresh one after that has been closed.
 
         A group that has ended (a rank failed in the last run) is replaced by a fresh one, once: if that does not
@@ -30,13 +32,14 @@ class Pool:
         Args:
             key: everything the ranks' state depends on: weights, dtype, LoRAs, degrees, devices.
             factory: makes the group; called only when a fresh one is needed.
+            stop: the user's stop, as in :meth:`RankGroup.call`: starting and loading can be stopped too.
         """
         with self._lock:
-            if self._group is not None and self._key == key and self._group.settle():
+            if self._group is not None and self._key == key and self._group.settle(stop):
                 return self._group
             self._drop()
             group = factory()
-            group.start()
+            group.start(stop)
             self._key, self._group = key, group
             return group
 

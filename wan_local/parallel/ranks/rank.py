@@ -77,7 +77,7 @@ class Rank:
         self._place = Place(**place)
         if self._store is None:
             self._store = dist.TCPStore(host, port, self._place.world, False, timeout=timedelta(seconds=limit))
-        bound = {}
+        bound: dict[str, Any] = {}
         if self._place.device.startswith("cuda"):
             torch.cuda.set_device(torch.device(self._place.device))
             if self._place.backend == "nccl":  # the communicator is made now, not inside the first step
@@ -113,7 +113,7 @@ class Rank:
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """An exception as text. ``kind``: ``"memory"``, ``"peer"`` (another rank's failure seen from here) or ``"error"``."""
+    """An exception as text. ``kind``: ``"memory"``, ``"peer"`` (another rank's failure as seen here) or ``"error"``."""
     name = type(error).__name__
     text = one_line(error) or "no further text"
     return {"kind": _kind(error, name, text), "text": f"{name}: {text}{_where(error)}"}

@@ -7,13 +7,16 @@ touched, and the driver's death is seen by the bridge as by any rank. The bridge
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import platform
 import queue
+import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +29,7 @@ from .local import Child
 from .messages import Buffer, Header
 from .spec import GroupSpec
 
+TICK = 0.1  # seconds between two questions whether the user has stopped
 HOW_TO = "Ray is not installed in this Python; install it with: python -m pip install 'ray>=2.52,<3'"
 
 
@@ -39,12 +43,13 @@ class RayLauncher:
         self._bridge: Child | None = None
         self._seats: list[Seat] = []
 
-    def start(self) -> list[Seat]:
+    def start(self, stop: Callable[[], object]) -> list[Seat]:
         self._bridge = start_bridge(self._spec)
         threading.Thread(target=self._read, args=(self._bridge,), daemon=True).start()
         opening = {**asdict(self._spec.ray), "gpus": self._spec.gpus_each, "world": self._spec.world}
-        self._tell({"open": {**opening, "limit": self._spec.limits.start}})
-        reply = self._wait_for("seats", self._spec.limits.start)
+        # The bridge gives up a little earlier than we do: it knows better what was waited for.
+        self._tell({"open": {**opening, "limit": 0.9 * self._spec.limits.start}})
+        reply = self._wait_for("seats", self._spec.limits.start, stop)
         self._seats = [
             Seat(host=seat["host"], place=f"Ray node {seat['node']}", process=Process(**seat["process"]))
             for seat in reply["seats"]
@@ -80,6 +85,10 @@ class RayLauncher:
                 left = [seat.process.pid for seat in self._seats if seat.process.machine != identity.machine()]
             self._bridge.reap(time.monotonic() + self._spec.limits.close)  # it takes the Ray it has started with it
         self._bridge.kill()
+        if not self._spec.ray.address:
+            # Some helpers of a Ray that was started for us outlive its main process; they are in the bridge's group.
+            with contextlib.suppress(OSError):
+                os.killpg(self._bridge.popen.pid, signal.SIGKILL)
         self._bridge.reap(time.monotonic() + self._spec.limits.close)
         self._bridge.channel.close_writer()
         return left
@@ -88,15 +97,18 @@ class RayLauncher:
         assert self._bridge is not None
         self._bridge.send(json.dumps(header).encode(), buffers)
 
-    def _wait_for(self, what: str, limit: float) -> dict[str, Any]:
+    def _wait_for(self, what: str, limit: float, stop: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """The bridge's own answer. Raises what the bridge reports, RankError when it dies or the limit passes."""
-        try:
-            reply = self._control.get(timeout=limit)
-        except queue.Empty:
+        end, reply = time.monotonic() + limit, None
+        while reply is None and time.monotonic() < end:
+            stop()
+            with contextlib.suppress(queue.Empty):
+                reply = self._control.get(timeout=TICK)
+        if reply is None:
             told = last_line(self._bridge.stderr().splitlines()) if self._bridge is not None else ""
             where = f"Ray at {self._spec.ray.address}" if self._spec.ray.address else "Ray on this machine"
             more = f"; last heard: {told}" if told else ""
-            raise RankError(f"{where} did not answer within {limit:g} s{more}", stage="starting") from None
+            raise RankError(f"{where} did not answer within {limit:g} s{more}", stage="starting")
         if "refused" in reply:
             raise InputError(reply["refused"])
         if what not in reply:
@@ -136,4 +148,4 @@ def start_bridge(spec: GroupSpec) -> Child:
         raise InputError(HOW_TO)
     # Ray reads this once, while it is imported. The environment is set by env(1): the library itself reads none.
     auth = ("env", f"RAY_AUTH_MODE={spec.ray.auth}") if spec.ray.auth else ()
-    return Child("bridge", auth)
+    return Child("bridge", auth, session=True)

@@ -130,7 +130,9 @@ class GroupSpec:
         if platform.system() == "Windows":
             raise InputError("backend=nccl does not exist on Windows; use gloo")
         if any(not device.startswith("cuda") for device in self.devices):
-            raise InputError(f"backend=nccl with devices {', '.join(self.devices)}; nccl needs a CUDA card for each rank")
+            raise InputError(
+                f"backend=nccl with devices {', '.join(self.devices)}; nccl needs a CUDA card for each rank"
+            )
         if self.shares_a_card:
             raise InputError(f"backend=nccl with devices {', '.join(self.devices)}; two ranks on a card need gloo")
 
