@@ -112,6 +112,23 @@ def test_stop_in_the_midst_of_a_step(server: ComfyServer) -> None:
 
 
 @LINUX
+def test_stop_while_ranks_start(server: ComfyServer) -> None:
+    graph = on_cards(gpus=4, cfg_parallel="off")  # other ranks than those that are there
+    pressed: list[float] = []
+
+    def press(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "executing" and data.get("node") == SAMPLER and not pressed:
+            pressed.append(run.events[-1][0] + 1.0)
+            threading.Timer(1.0, server.interrupt).start()
+
+    run = server.run(graph, press)
+    waited = run.events[-1][0] - pressed[0]
+    print(f"stop while ranks start: {run.status} after {waited:.2f} s")
+    assert run.status == "interrupted"
+    assert waited <= 2.5
+
+
+@LINUX
 def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, reference: np.ndarray) -> None:
     graph = on_cards()
     graph[COND]["inputs"].update(width=256, height=256, length=33)

@@ -96,7 +96,7 @@ class GroupTransformer:
 
     def start(self) -> RankGroup:
         """The ranks, with the weights loaded: those of the run before where nothing changed."""
-        return self._pool.lease(self.setup.key(), self._make)
+        return self._pool.lease(self.setup.key(), self._make, self._stop)
 
     def guided_velocity(self, sides: Sequence[Side], guidance: float) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them the sides.
