@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import PACK, ComfyServer, Run, why_not
+from comfy_server import PACK, ComfyServer, Run, checkout, interpreter, why_not
 from nano_graph import COND, MODEL, SAMPLER, Graph, node, single_nodes, write_single_files
 from test_comfyui_nodes import LEVEL, apart, made
 
@@ -213,3 +215,62 @@ def test_no_rank_outlives_comfyui(own_server: ComfyServer, how: int) -> None:
         time.sleep(0.05)
     print(f"ranks gone {time.monotonic() - began:.2f} s after signal {how}")
     assert not alive(pids)
+
+
+# -- through Ray -------------------------------------------------------------------------------------------
+
+
+def why_no_ray() -> str | None:
+    """Ray has to be where ComfyUI runs and where these tests run, which start the cluster."""
+    reason = why_not()
+    if reason:
+        return reason
+    for python in (interpreter(checkout()), sys.executable):
+        if subprocess.run([python, "-c", "import ray"], capture_output=True, check=False).returncode:  # noqa: S603
+            return f"Ray is not installed for {python}; pip install ray"
+    return None
+
+
+@pytest.fixture
+def cluster_server(tmp_path: Path) -> Iterator[tuple[ComfyServer, Any]]:
+    """A ComfyUI, and a Ray cluster of two nodes with room for one rank each: they stand for two machines."""
+    if reason := why_no_ray():
+        pytest.skip(reason)
+    from tests.parallel.ranks_world import Cluster
+
+    (tmp_path / "input").mkdir()
+    for name in ("nano_first.png", "nano_last.png"):
+        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+    write_single_files(tmp_path / "models")
+    machines = Cluster(cpus=1)
+    try:
+        machines.tell("add two")
+        with ComfyServer(tmp_path, environment={"RAY_AUTH_MODE": "disabled"}) as running:
+            yield running, machines
+    finally:
+        machines.close()
+
+
+def test_two_machines_one_of_them_lost_in_the_midst_of_a_run(cluster_server: tuple[ComfyServer, Any]) -> None:
+    server, machines = cluster_server
+    expected = made(server, single_nodes())
+    graph = on_cards(ray_address=machines.address)
+    assert apart("two Ray nodes / one card", made(server, graph), expected) <= LEVEL
+    graph[COND]["inputs"].update(width=256, height=256, length=33)
+    graph[SAMPLER]["inputs"].update(steps=300)
+    lost: list[float] = []
+
+    def lose(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == SAMPLER and data["value"] > 1 and not lost:
+            machines.tell("lose two")
+            lost.append(run.events[-1][0])
+
+    run = server.run(graph, lose)
+    print(f"told {run.events[-1][0] - lost[0]:.1f} s after a machine was lost: {run.error.strip()}")
+    assert run.status == "error"
+    assert "rank" in run.error
+    assert "step" in run.error
+    assert "\n" not in run.error.strip()
+    machines.tell("add three")
+    again = made(server, on_cards(ray_address=machines.address))
+    assert apart("after a lost machine / one card", again, expected) <= LEVEL
