@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own.
 
 Reads commands from standard input, one a line: ``add MARK`` adds a node with the resource MARK, ``lose MARK`` takes it
-away as a lost machine, ``retire MARK`` in good order. Answers each with one line: the address, or "ok". Ends with standard input.
+away as a lost machine, ``retire MARK`` in good order. Answers each with one line: the address, or "ok". Ends with
+standard input.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported: no token file is written
-os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
+os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 makes ranks wait for everything else that this machine does
 
 
 def main(cpus: int) -> None:

@@ -259,6 +259,17 @@ def test_inside_a_program_that_imports_the_pack_under_the_name_of_a_folder(tmp_p
     assert done.stdout.split("\n") == ["main ran once", ""]
 
 
+def test_a_rank_ends_with_its_pipe_while_it_sits_in_a_collective():
+    """Whatever closes the driver's end, be it not even its death."""
+    with group("local", limits={"abandon": 60}) as ranks:
+        ranks.start()
+        with pytest.raises(Cancelled):
+            ranks.call("wait_for_the_last", stop=lambda: True)
+        for child in ranks._launcher._children:
+            child.channel.close_writer()
+        assert gone(ranks.pids, 2.0)
+
+
 @posix
 def test_a_forked_copy_of_the_driver_does_not_keep_the_ranks_alive(tmp_path):
     """A forked child holds the pipes open after the driver's death; the ranks see that their parent has changed."""

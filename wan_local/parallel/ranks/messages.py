@@ -74,7 +74,7 @@ def _pack_tensor(value: Any, buffers: list[Buffer]) -> list[Any]:
         raise InputError(f"{type(value).__name__} can't be sent to a rank; send tensors, numbers, text, lists, dicts")
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise InputError(f"a tensor of layout {value.layout} on {value.device} can't be sent to a rank; make it dense")
-    plain = value.detach().cpu().contiguous().reshape(-1)
+    plain = value.detach().cpu().reshape(-1)
     raw: Any = plain.view(torch.uint8).numpy() if plain.numel() else b""
     buffers.append(memoryview(raw))
     return ["tensor", len(buffers) - 1, str(value.dtype).removeprefix("torch."), list(value.shape)]

@@ -146,6 +146,8 @@ def start_bridge(spec: GroupSpec) -> Child:
         raise InputError("launcher=ray is not for Windows; launcher=local works there, with gloo")
     if importlib.util.find_spec("ray") is None:
         raise InputError(HOW_TO)
-    # Ray reads this once, while it is imported. The environment is set by env(1): the library itself reads none.
-    auth = ("env", f"RAY_AUTH_MODE={spec.ray.auth}") if spec.ray.auth else ()
-    return Child("bridge", auth, session=True)
+    # Ray reads these once, while it is imported. The environment is set by env(1): the library itself reads none.
+    settings = [f"RAY_AUTH_MODE={spec.ray.auth}"] if spec.ray.auth else []
+    if not spec.ray.address:
+        settings.append("RAY_worker_niceness=0")  # by default a rank gets what the rest of the machine leaves over
+    return Child("bridge", ("env", *settings), session=True)
