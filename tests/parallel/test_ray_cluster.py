@@ -115,13 +115,18 @@ def test_the_bridge_is_lost(machines):
     assert gone(ranks.pids, 5)
 
 
-def test_a_ray_of_our_own_leaves_nothing():
+@pytest.mark.parametrize("how", ["closed", "its bridge killed"])
+def test_a_ray_of_our_own_leaves_nothing(how):
     ranks = group("ray")
     ranks.start()
     bridge = ranks._launcher._bridge.popen.pid
     started = in_sessions({session(pid) for pid in [bridge, *ranks.pids]})
     assert len(started) > 5
     assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
+    if how != "closed":
+        os.kill(bridge, signal.SIGKILL)
+        with pytest.raises(RankError, match="speaks to Ray is gone"):
+            ranks.call("total")
     ranks.close()
     assert gone(started, 3), [pid for pid in started if there(pid)]
 
