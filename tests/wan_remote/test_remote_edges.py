@@ -575,7 +575,7 @@ class FakeProvider:
 
 def reply(status: int = OK, body: bytes = b"{}", http: int = 200, **headers: str) -> Reply:
     answer = Answer(status=http, headers={k.replace("_", "-"): v for k, v in headers.items()}, body=body)
-    return Reply(status=status, data=None, message="", answer=answer)
+    return Reply(status=status, data=None, text="", answer=answer)
 
 
 @pytest.fixture
