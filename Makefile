@@ -34,7 +34,7 @@ demo: $(VENV)/run
 	  --output output/demo.mp4 --sheet output/demo.png
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -rA -q --ignore=tests/comfyui --ignore=tests/browser tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
 	@COMFYUI_PATH="$(COMFYUI_PATH)" sh tests/host_tests.sh $(BIN)/python
 
 bench: $(VENV)/test
