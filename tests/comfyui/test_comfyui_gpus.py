@@ -236,7 +236,7 @@ def cluster_server(tmp_path: Path) -> Iterator[tuple[ComfyServer, Any]]:
     """A ComfyUI, and a Ray cluster of two nodes with room for one rank each: they stand for two machines."""
     if reason := why_no_ray():
         pytest.skip(reason)
-    from tests.parallel.ranks_world import Cluster
+    from tests.wan_local.parallel.ranks.ranks_world import Cluster
 
     (tmp_path / "input").mkdir()
     for name in ("nano_first.png", "nano_last.png"):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.parallel.ranks_world import HERE, gone, group, spec, wait_until
+from tests.wan_local.parallel.ranks.ranks_world import HERE, gone, group, spec, wait_until
 from wan_local.errors import Cancelled, InputError
 from wan_local.parallel.ranks import (
     GroupSpec,
@@ -27,7 +27,7 @@ from wan_local.parallel.ranks import (
 )
 from wan_local.parallel.ranks import spec as spec_module
 
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[3]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the test sends signals")
 
 
@@ -275,7 +275,7 @@ def test_a_forked_copy_of_the_driver_does_not_keep_the_ranks_alive(tmp_path):
     """A forked child holds the pipes open after the driver's death; the ranks see that their parent has changed."""
     code = (
         "import os, sys, time; sys.path.append(sys.argv[1])\n"
-        "from tests.parallel.ranks_world import group\n"
+        "from tests.wan_local.parallel.ranks.ranks_world import group\n"
         "g = group('local'); g.start()\n"
         "child = os.fork()\n"
         "if child == 0: time.sleep(60); os._exit(0)\n"

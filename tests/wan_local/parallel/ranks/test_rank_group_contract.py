@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from tests.parallel.ranks_world import (
+from tests.wan_local.parallel.ranks.ranks_world import (
     HERE,
     LAUNCHERS,
     Cluster,
@@ -87,8 +87,8 @@ def test_ranks_see_no_foreign_module_and_prints_do_no_harm(ranks):
     for names in ranks.call("modules"):
         assert not {"nodes", "comfy", "tests"} & set(names)
     for path in ranks.call("path"):
-        assert str(HERE.parents[1] / "wan_local" / "parallel" / "ranks") not in path  # a script's own folder
-        assert str(HERE.parents[1]) not in path  # the pack's folder nodes/ can't hide another nodes
+        assert str(HERE.parents[3] / "wan_local" / "parallel" / "ranks") not in path  # a script's own folder
+        assert str(HERE.parents[3]) not in path  # the pack's folder nodes/ can't hide another nodes
     assert ranks.alive
 
 

@@ -12,7 +12,16 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.parallel.ranks_world import NO_RAY, Cluster, gone, group, in_sessions, session, there, wait_until
+from tests.wan_local.parallel.ranks.ranks_world import (
+    NO_RAY,
+    Cluster,
+    gone,
+    group,
+    in_sessions,
+    session,
+    there,
+    wait_until,
+)
 from wan_local.errors import InputError
 from wan_local.parallel.ranks import GroupSpec, RankError, RankGroup, cluster, identity
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1]))
+sys.path.append(str(HERE.parents[3]))
 
 from wan_local.parallel.ranks import GroupSpec, RankGroup, RaySettings  # noqa: E402
 
