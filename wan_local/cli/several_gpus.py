@@ -28,7 +28,7 @@ def add_to(group: Any) -> None:
     group.add_argument("--fsdp", action="store_true", help="deal the weights out over the GPUs; not for fp8 and GGUF")
     group.add_argument("--ray-address", default="", metavar="HOST:PORT",
                        help="head node of a Ray cluster, for GPUs of several machines")  # fmt: skip
-    group.add_argument("--sequence-backend", choices=("own", "yunchang"), default="own",
+    group.add_argument("--sequence-backend", choices=("own", "yunchang", "xfuser"), default="own",
                        help="what carries attention over the GPUs; yunchang is xDiT's, to be installed")  # fmt: skip
 
 

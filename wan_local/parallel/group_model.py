@@ -21,6 +21,7 @@ from ..weights import detect, sizes
 from ..weights.load import needed, open_source
 from .degrees import AUTO, Degrees, choose
 from .ranks import GroupSpec, Limits, Pool, RankGroup, RaySettings, cuda_devices
+from .yunchang_backend import instead_of_xfuser, why_not
 
 TARGET = ".parallel.rank_model:Rank"
 FIRST_STEP = 1800.0  # seconds; kernels are compiled and weights come from the disk
@@ -89,6 +90,7 @@ class GroupTransformer:
         stop: Callable[[], object] | None = None,
         before_start: Callable[[], None] | None = None,
     ) -> None:
+        check_backend(setup.backend)
         self.config = read_config(setup.path)
         self.degrees, self.why = setup.split(self.config)
         self.setup, self._pool, self._stop, self._before_start = setup, pool, stop, before_start
@@ -153,6 +155,15 @@ class GroupTransformer:
                 ray=RaySettings(address=ray, placement="PACK"),
             )
         )
+
+
+def check_backend(name: str) -> None:
+    """Raise :class:`InputError` unless attention can be carried over the cards by that."""
+    if name == "own":
+        return
+    reason = why_not() if name == "yunchang" else instead_of_xfuser() if name == "xfuser" else "it is not known"
+    if reason is not None:
+        raise InputError(f"backend={name!r} can't be used here: {reason}")
 
 
 def read_config(path: str | PathLike[str]) -> TransformerConfig:

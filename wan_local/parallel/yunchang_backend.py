@@ -35,18 +35,22 @@ def why_not() -> str | None:
     return None
 
 
-def why_not_xfuser() -> str | None:
-    """Why xfuser's own attention class can't be used with the yunchang here; None if it can or isn't installed."""
+def instead_of_xfuser() -> str:
+    """What to say to somebody who asks for xfuser: whether its version works at all, and what to use."""
     try:
         found = version("xfuser")
     except PackageNotFoundError:
-        return None
-    if _numbers(found) >= XFUSER_BROKEN and _numbers(version("yunchang")) <= AT_LEAST:
+        return f"xfuser is not used here; what carries its sequence parallel is yunchang: run `{INSTALL}`, use yunchang"
+    try:
+        carrier = version("yunchang")
+    except PackageNotFoundError:
+        carrier = "none"
+    if _numbers(found) >= XFUSER_BROKEN:
         return (
-            f"xfuser {found} imports names that yunchang {version('yunchang')} does not have; "
-            'run `pip install "xfuser==0.4.5"`, or use backend own or yunchang'
+            f"xfuser {found} can't run its sequence parallel with yunchang {carrier}: it imports names that no "
+            "released yunchang has (0.4.5 is the last that works); use yunchang, which carries it, or own"
         )
-    return None
+    return f"xfuser {found} is yunchang {carrier} underneath; use yunchang"
 
 
 def check_kernel(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wan_local.errors import InputError
+from wan_local.parallel import group_model, yunchang_backend
 from wan_local.parallel.degrees import Degrees, check, choose, divisors
 from wan_local.parallel.yunchang_backend import check_kernel
 
@@ -70,3 +71,31 @@ def test_kernels_that_are_silently_wrong_in_a_ring_are_refused(kernel: str) -> N
     with pytest.raises(InputError, match="a ring makes wrong frames of"):
         check_kernel(kernel)
     check_kernel("sdpa")
+
+
+@pytest.mark.parametrize(
+    ("installed", "backend", "words"),
+    [
+        ({}, "yunchang", 'yunchang is not installed; run `pip install "yunchang>=0.6.4,<0.7"`'),
+        ({"yunchang": "0.6.3.post1"}, "yunchang", "yunchang 0.6.3.post1 takes no kernel of ours"),
+        ({"yunchang": "0.6.4"}, "yunchang", None),
+        ({}, "xfuser", "xfuser is not used here"),
+        ({"xfuser": "0.7.0", "yunchang": "0.6.4"}, "xfuser", "xfuser 0.7.0 can't run .* with yunchang 0.6.4"),
+        ({"xfuser": "0.5.0"}, "xfuser", "xfuser 0.5.0 can't run .* with yunchang none"),
+        ({"xfuser": "0.4.5", "yunchang": "0.6.4"}, "xfuser", "xfuser 0.4.5 is yunchang 0.6.4 underneath; use yunchang"),
+        ({}, "nccl", "it is not known"),
+        ({}, "own", None),
+    ],
+)
+def test_what_carries_attention_is_looked_at_first(monkeypatch, installed, backend: str, words: str | None) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise yunchang_backend.PackageNotFoundError
+        return installed[name]
+
+    monkeypatch.setattr(yunchang_backend, "version", version)
+    if words is None:
+        group_model.check_backend(backend)
+        return
+    with pytest.raises(InputError, match=words):
+        group_model.check_backend(backend)
