@@ -45,8 +45,9 @@ class Applied:
     """
 
     def __init__(self, model: nn.Module, uses: Sequence[Use]) -> None:
-        merged = [use for use in uses if use.always and _is_plain(model, use.lora)]
-        self._scheduled = [use for use in uses if use not in merged]
+        plain = [use.always and _is_plain(model, use.lora) for use in uses]
+        merged = [use for use, into in zip(uses, plain, strict=True) if into]
+        self._scheduled = [use for use, into in zip(uses, plain, strict=True) if not into]
         if merged:
             merge(model, [(use.lora, use.strength) for use in merged])
         self._beside = Beside(model, [(use.lora, use.at(1)) for use in self._scheduled]) if self._scheduled else None

@@ -120,6 +120,8 @@ def test_whatever_allows_it_is_merged_and_the_rest_put_beside(
     applied = lora.apply(plain, [lora.Use(lora=found), lora.Use(lora=found, first_step=2)])
     assert (applied.merged, applied.beside) == (1, 1)
     assert not any(layer._forward_hooks for layer in plain.blocks[0].self_attn.children() if not layer.weight.ndim)
+    twice = [lora.Use(lora=lora.read(path, shapes), strength=0.5) for _ in range(2)]
+    assert (lora.apply(plain, twice).merged, lora.apply(plain, twice).beside) == (2, 0)
     applied = lora.apply(packed, [lora.Use(lora=found), lora.Use(lora=found, strength=0.5)])
     assert (applied.merged, applied.beside) == (0, 2)
 

@@ -57,7 +57,7 @@ def with_scale(value: Tensor) -> Callable[[dict[str, Tensor]], None]:
     [
         (without(f"{LAYER}.scale_weight"), r"marked as scaled fp8, and 1 fp8 tensors have no scale \(blocks.0"),
         (without(f"{LAYER}.weight"), r"has blocks.0.ffn.0.scale_weight and no blocks.0.ffn.0.weight"),
-        (with_scale(torch.ones(7)), r"scale for blocks.0.ffn.0.weight of shape \[7\], neither one .* row \(512"),
+        (with_scale(torch.ones(7)), r"scale for blocks.0.ffn.0.weight of shape \[7\], which is neither .* row \(512"),
         (with_scale(torch.ones(512, 2)), r"of shape \[512, 2\], which is neither"),
         (with_scale(torch.ones(512, 1, 1)), r"of shape \[512, 1, 1\], which is neither"),
         (with_scale(torch.tensor(float("nan"))), r"has a scale for blocks.0.ffn.0.weight that is nan; download"),
