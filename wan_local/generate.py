@@ -135,8 +135,8 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        memory, parts = for_model(folder, dtype, device, offload, tiling), parts or Parts()
-        home = memory.home
+        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack)
+        home, parts = memory.home, parts or Parts()
         if transformer is None:
             transformer = weights.load_transformer(
                 folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul

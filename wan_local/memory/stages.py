@@ -125,6 +125,8 @@ def for_model(
     device: torch.device,
     offload: Offloading = AUTO,
     tiling: Tiles = TILES_AUTO,
+    *,
+    unpack: bool = False,
 ) -> Memory:
     """The memory of a pipeline that is about to be loaded.
 
@@ -141,7 +143,7 @@ def for_model(
     if memory.offload != AUTO:
         return memory
     free = free_device_bytes(device)
-    found = stored.read(path, dtype) if free is not None else None
+    found = stored.read(path, dtype, unpack=unpack) if free is not None else None
     if free is None or (found is not None and everything_fits(*found, LARGEST, free)):
         return Memory(device, NONE, tiling)
     return memory

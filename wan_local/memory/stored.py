@@ -9,7 +9,7 @@ import torch
 from ..config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from ..weights import detect, sizes
 from ..weights.load import find_source
-from ..weights.source import DTYPES, Entry, TensorSource
+from ..weights.source import Entry, TensorSource
 from .plan import Weights
 
 BLOCKS = "blocks."
@@ -18,14 +18,17 @@ PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16
 RELEASED_TEXT_ENCODER, RELEASED_IMAGE_ENCODER, RELEASED_VAE = 5_680_910_336, 630_766_080, 126_892_531
 
 
-def read(path: str | PathLike[str], dtype: torch.dtype) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
+def read(
+    path: str | PathLike[str], dtype: torch.dtype, *, unpack: bool = False
+) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
     """Sizes and bytes of a model as it will be loaded; None where there is no transformer.
 
     Parts that a transformer's file does not hold are taken as the released ones.
 
     Args:
         path: a pipeline folder, a transformer folder or a file.
-        dtype: of the transformer and the encoders; quantised weights stay as they are stored.
+        dtype: of the transformer and the encoders; packed weights, and what else is in their file, stay as stored.
+        unpack: whether plain weights are made of packed ones.
 
     Raises:
         WeightsError: a part is broken, or of another model.
@@ -39,9 +42,10 @@ def read(path: str | PathLike[str], dtype: torch.dtype) -> tuple[TransformerConf
     config = sizes.transformer_config(source)
     blocks = [0] * config.num_layers
     converted = converted_blocks = unpacked = rest = 0
+    kept = source.packed and not unpack
     for name, entry in source.entries.items():
-        size, changed = _loaded(entry, dtype)
-        if entry.dtype not in PLAIN:
+        size, changed = (entry.bytes, False) if kept else _loaded(entry, dtype)
+        if kept and entry.packing is not None:
             unpacked = max(unpacked, entry.size * dtype.itemsize)
         number = name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else ""
         if number.isdecimal() and int(number) < len(blocks):
@@ -94,7 +98,8 @@ def _part(
     source = find_source(path, part)
     if source is None or source.path == transformer.path:
         return otherwise * dtype.itemsize, 0
-    rows = [_loaded(entry, dtype) for entry in source.entries.values()]
+    keep = source.packed
+    rows = [(entry.bytes, False) if keep else _loaded(entry, dtype) for entry in source.entries.values()]
     return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
 
 
@@ -106,9 +111,7 @@ def _vae_config(path: str | PathLike[str], transformer: TensorSource) -> VAEConf
 
 
 def _loaded(entry: Entry, dtype: torch.dtype) -> tuple[int, bool]:
-    """Bytes of a tensor once it is loaded, and whether that is not what is stored."""
-    if entry.dtype in PLAIN:
-        return entry.size * dtype.itemsize, PLAIN[entry.dtype] != dtype
-    stored = DTYPES.get(entry.dtype)
-    size = getattr(entry, "bytes", None)  # a packed one knows
-    return entry.size * (stored.itemsize if stored else 1) if size is None else int(size), False
+    """Bytes of a tensor as plain numbers, and whether that is not what is stored; one that is no number is kept."""
+    if entry.packing is None and entry.dtype not in PLAIN:
+        return entry.bytes, False
+    return entry.size * dtype.itemsize, PLAIN.get(entry.dtype) != dtype
