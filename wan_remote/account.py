@@ -50,7 +50,7 @@ async def account(
         newest = cloud.listing()
         assert newest is not None
         reply = await ask(session, newest)
-        return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) if safe_id(_id(row))]
+        return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) or () if safe_id(_id(row))]
     if isinstance(cloud, GMI):
         if what == "models":
             return a_dict((await ask(session, cloud.models())).data).get("model_ids", [])

@@ -17,8 +17,9 @@ from .errors import (
     StillRunning,
 )
 from .job import Job, Status
-from .journal import CANCELLED, DONE, FAILED, GONE, Entry
+from .journal import CANCELLED, DONE, FAILED, GONE, MISSING, SUBMITTED, Entry
 from .providers.base import OK, Reply, is_moderation, refusal
+from .reconcile import read_list, window
 from .redact import redact
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause
 from .session import Session
@@ -27,7 +28,9 @@ from .watch import check, sleep
 
 PAUSES = (3.0, 5.0, 5.0, 8.0, 10.0, 10.0, 15.0)  # seconds; the last one for ever
 JITTER = 0.2
-NEW = 30.0  # seconds of nothing but 404 after which a cloud does not know a job
+NEW = 30.0  # seconds of nothing but 404 after which its list is asked
+LISTED_STILL = 300.0  # seconds for which a job is waited for that is listed and can't be asked for
+RETENTION = 7 * 86400.0  # seconds that WaveSpeedAI keeps records; GMI Cloud does not say
 EMPTY_READS, EMPTY_PAUSE = 4, 3.0  # looks at a finished job without a video
 
 log = logging.getLogger("wan_remote")
@@ -80,7 +83,10 @@ class _Waiting:
             check(session.watch, said)
             begun = session.clock.monotonic()  # before the look: a limit counts only if a look came after it
             found = await once(session, session.provider.status(self.entry.id), said)
-            seconds, job = self._look(found)
+            if isinstance(found, Reply) and found.status == 404:
+                seconds, job = await self._not_known()
+            else:
+                seconds, job = self._look(found)
             if job is not None:
                 return self.settle(job)
             if begun - self.began >= self.limit:
@@ -129,12 +135,11 @@ class _Waiting:
             return self._troubled(found.why), None
         if found.status == OK and isinstance(found.data, dict):
             return self._read(found)
-        if found.status == 404:
-            return self._not_known(found), None
         if found.status == 429:
             self.slower = 2.0
-            wait = found.answer.retry_after
-            return (self._pause() if wait is None else min(wait, LONGEST_ASKED)), None
+            asked = found.answer.retry_after
+            least = session.provider.least_pause
+            return (self._pause() if asked is None else max(least, min(asked, LONGEST_ASKED))), None
         if found.status in PASSING or found.status == OK:
             return self._troubled(f"it answers {found.status}"), None
         error = refusal(session.provider, found, session.secret)
@@ -152,6 +157,8 @@ class _Waiting:
                 "inputs again"
             )
         self.failures, self.unknown_since = 0, None
+        if entry.state == MISSING:
+            self.entry = entry = session.journal.update(entry, state=SUBMITTED)
         self.polls += 1
         if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
             self.empty += 1
@@ -172,21 +179,41 @@ class _Waiting:
         )
         return self._pause(), None
 
-    def _not_known(self, found: Reply) -> float:
-        """One 404 ends no job that was paid for: it may be taken too lately, or the answer may be a balancer's.
+    async def _not_known(self) -> tuple[float, Job | None]:
+        """A 404 ends no job that was paid for: it may be taken too lately, the answer may be a balancer's, or this is
+        not the account that it was paid from. What ends it is a list without it, or that it is too old to be kept.
 
-        An id from outside that was never seen is not there.
+        Returns:
+            seconds until the next look, and the job if its list shows how it ended.
         """
         session, entry, now = self.session, self.entry, self.session.clock.monotonic()
+        label = session.provider.label
         if self.unknown_since is None:
             self.unknown_since = now
-        paid = entry.submitted_at > 0.0 or self.polls > 0
-        if paid and now - self.unknown_since < NEW:
-            return NEW / 6
+        if not (entry.submitted_at > 0.0 or self.polls > 0):
+            raise JobGone(f"{label} does not know {entry.id}; check the id, and that it is of this cloud and account")
+        if now - self.unknown_since < NEW:
+            return NEW / 6, None
+        listing = await read_list(session, window(session, entry)[0])
+        if listing is not None:
+            for job in listing.jobs:
+                if job.id == entry.id and job.status.ended and (job.url or job.status is not Status.SUCCEEDED):
+                    return 0.0, job
+                if job.id == entry.id and now - self.unknown_since < LISTED_STILL:
+                    return self._troubled("it says it knows no such job, and lists it"), None
+        gone = listing is not None and listing.whole and all(job.id != entry.id for job in listing.jobs)
+        over = gone or session.clock.time() - entry.submitted_at > RETENTION
         error = JobGone(
-            f"{session.provider.label} does not know {entry.id} (any more); queue the same inputs again for a new job"
+            f"{label} does not know {entry.id} any more; queue the same inputs again for a new job"
+            if over
+            else f"{label} says it does not know {entry.id}, and its list does not settle it. It is kept: see that "
+            "key, organisation and address are those it was paid with and queue the same inputs again, or change the "
+            "seed to have and pay for another"
         )
-        session.journal.update(entry, state=GONE, ended_at=session.clock.time(), message=str(error))
+        if over:
+            session.journal.update(entry, state=GONE, ended_at=session.clock.time(), message=str(error))
+        elif entry.state != DONE:
+            session.journal.update(entry, state=MISSING, message=str(error))
         raise error
 
     def _troubled(self, why: str) -> float:

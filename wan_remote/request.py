@@ -115,7 +115,7 @@ class WaveSpeedRequest:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return _parameters(self)
+        return {**_parameters(self), "guidance_scale": float(self.guidance_scale)}  # 5 and 5.0 are the same wish
 
 
 Request = GMIRequest | WaveSpeedRequest

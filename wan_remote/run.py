@@ -18,14 +18,16 @@ from pathlib import Path
 from .clock import Clock
 from .errors import BadResponse, InvalidRequest, ResultExpired, StorageError
 from .images import Frame, encode, fingerprint, fitted
+from .inherit import paid_elsewhere
 from .job import Job, safe_id
-from .journal import DONE, FETCHED, INTENT, OVER, SUBMITTED, Entry
+from .journal import FETCHED, INTENT, OVER, SUBMITTED, Entry, probe_folder
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
 from .polling import still_going, wait
+from .reconcile import NotThere, reconcile
 from .request import MAX_SEED, RANDOM_SEED, Request, frame_size
 from .session import Folders, Session, open_session
-from .submission import NotThere, reconcile, redrawn, submit
+from .submission import redrawn, submit
 from .transport import download, refuse_address
 from .transport.download import File
 from .watch import Watch, check, in_thread
@@ -87,15 +89,18 @@ async def run(
     pictures = await in_thread(lambda stop: _pictures(session, request), session.watch)  # before anything is paid
     prepare(session)
     name = fingerprint_of(
-        request.provider, request.model, session.secret.scope, request.parameters, pictures.first, pictures.last
+        request.provider, request.model, session.scope, request.parameters, pictures.first, pictures.last
     )
     async with session.journal.alone(name, session.watch):
         entry = session.journal.read(name)
-        if entry is None:
+        if new and (entry is None or entry.state != SUBMITTED):
+            if entry is not None:
+                session.journal.archive(entry)
             entry = _new_entry(session, request, name, pictures)
-        elif new and entry.state not in (SUBMITTED, DONE):
-            session.journal.archive(entry)
-            entry = _new_entry(session, request, name, pictures)
+        elif entry is None:
+            entry = await paid_elsewhere(session, wanted := _new_entry(session, request, name, pictures)) or wanted
+            if session.journal.was_damaged(name) and not entry.id:
+                entry = session.journal.update(entry, recovered=True)  # now, so that it grows old
         elif entry.state in OVER:  # the same inputs are a new job, and a random seed is drawn anew
             entry = replace(redrawn(entry), seed=_drawn(request.seed))
         resumed = bool(entry.id)
@@ -130,8 +135,12 @@ async def fetch(
     if known and all(entry.provider != provider for entry in known):
         raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
     entry = next((entry for entry in known if entry.provider == provider), None) or _foreign(session, wanted)
+    current = session.journal.read(entry.fingerprint)
+    if current is not None and current.id != wanted:  # another job of the same inputs has taken its place
+        entry = replace(entry, fingerprint=_foreign(session, wanted).fingerprint)
     async with session.journal.alone(entry.fingerprint, session.watch):
-        entry = session.journal.read(entry.fingerprint) or entry
+        current = session.journal.read(entry.fingerprint)
+        entry = current if current is not None and current.id == wanted else entry
         if entry.state == FETCHED and (kept := _kept(session, entry)) is not None:
             return _result(entry, kept, resumed=True)
         return await _collect(session, replace(entry, id=wanted), None, wait_seconds, resumed=True)
@@ -145,17 +154,15 @@ def prepare(session: Session) -> None:
     """
     session.journal.prepare()
     folder = session.folders.output / session.provider.name
-    probe = folder / ".probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe_folder(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         failed = f"can't be written ({error.strerror})"
     else:
         if free >= ROOM:
-            session.journal.prune()
+            session.journal.prune(session.folders.output)
             return
         failed = f"has {free / 2**20:.0f} MiB left and a clip may need {ROOM / 2**20:.0f}"
     raise StorageError(f"{folder} {failed}; nothing was sent, make room or choose another folder")
@@ -203,14 +210,15 @@ async def _collect(session: Session, entry: Entry, job: Job | None, wait_seconds
 async def _download(session: Session, entry: Entry, job: Job) -> File:
     """To a file named after the job."""
     address, allow = job.url, session.allow_loopback
-    if why := refuse_address(address, allow_loopback=allow):
-        raise BadResponse(
-            f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
-        )
     path = session.folders.output / session.provider.name / f"{entry.id}.mp4"
     session.watch.stage("downloading the video", 0.0)
 
     def work(stop: threading.Event) -> File:
+        if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
+            raise BadResponse(
+                f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
+            )
+
         def tell(done: int, total: int | None) -> None:
             session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
 
@@ -240,13 +248,12 @@ def _new_entry(session: Session, request: Request, name: str, pictures: _Picture
         fingerprint=name,
         provider=request.provider,
         model=request.model,
-        scope=session.secret.scope,
+        scope=session.scope,
         parameters=request.parameters,
         first=pictures.first,
         last=pictures.last,
         seed=_drawn(request.seed),
         intent_at=session.clock.time(),
-        recovered=session.journal.was_damaged(name),
     )
 
 
@@ -259,10 +266,10 @@ def _foreign(session: Session, request_id: str) -> Entry:
     """An entry for a job that was submitted somewhere else."""
     provider = session.provider
     return Entry(
-        fingerprint=sha256(f"{provider.name} {session.secret.scope} {request_id}".encode()).hexdigest()[:40],
+        fingerprint=sha256(f"{provider.name} {session.scope} {request_id}".encode()).hexdigest()[:40],
         provider=provider.name,
         model=provider.model,
-        scope=session.secret.scope,
+        scope=session.scope,
         parameters={},
         first="",
         last="",

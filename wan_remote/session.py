@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from .clock import Clock
-from .endpoints import base_url, is_loopback
+from .endpoints import BASES, base_url, is_loopback
 from .journal import Journal
 from .keys import Keys, Secret
 from .providers import PROVIDERS, Provider
@@ -37,10 +38,19 @@ class Session:
     journal: Journal
     watch: Watch = field(default_factory=Watch)
     clock: Clock = field(default_factory=Clock)
+    organisation: str | None = None
 
     @property
     def secret(self) -> Secret:
         return self.api.secret
+
+    @property
+    def scope(self) -> str:
+        """Tells accounts apart: by key, and by organisation and address where those are set. 8 hexadecimal digits."""
+        base = "" if self.api.base == BASES[self.provider.name][1] else self.api.base
+        if not base and not self.organisation:
+            return self.secret.scope
+        return sha256(f"{self.secret.scope} {self.organisation or ''} {base}".encode()).hexdigest()[:8]
 
     @property
     def allow_loopback(self) -> bool:
@@ -59,9 +69,8 @@ def open_session(
     """
     keys, clock = keys or Keys(), clock or Clock()
     secret = keys.resolve(provider)
-    headers = {}
-    if provider == "gmi" and keys.organisation:
-        headers["X-Organization-ID"] = keys.organisation
+    organisation = keys.organisation if provider == "gmi" else None
+    headers = {"X-Organization-ID": organisation} if organisation else {}
     return Session(
         provider=PROVIDERS[provider],
         api=Api(base_url(provider, keys.environ), secret, headers),
@@ -69,4 +78,5 @@ def open_session(
         journal=Journal(folder=folders.state / "jobs", clock=clock),
         watch=watch or Watch(),
         clock=clock,
+        organisation=organisation,
     )

@@ -1,22 +1,21 @@
 """The one request that costs money: sent at most once for a job that may exist.
 
 Its end is one of three. The cloud took it: its id is on disk before anything else happens. The cloud refused it:
-nothing was made. Or nobody knows: then the job is looked for in the cloud's list, adopted if exactly one fits, and
-otherwise left alone until the list has had time to show it.
+nothing was made. Or nobody knows: then the job is looked for in the cloud's list; see :mod:`wan_remote.reconcile`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .errors import BadResponse, RateLimited, RemoteError, SubmissionUnknown, TooLarge
+from .errors import BadResponse, RateLimited, RemoteError, TooLarge
 from .images import Frame
 from .job import Job
-from .journal import INTENT, REJECTED, SUBMITTED, Entry
-from .providers.base import LISTED, OK, Call, Reply, refusal, wraps_refusal
-from .retry import LONGEST_ASKED, no_answer, once, pause, too_long
+from .journal import INTENT, REJECTED, Entry
+from .providers.base import OK, Call, Reply, refusal, wraps_refusal
+from .reconcile import accepted, cloud_ahead, reconcile
+from .retry import LONGEST_ASKED, no_answer, pause, too_long
 from .session import Session
 from .transport import Failure, Lost
 from .uploads import forget, upload
@@ -25,12 +24,8 @@ from .watch import check, sleep, to_the_end
 READ = 60.0  # seconds of silence; twice that in all
 CONNECTS = 3
 RATE_LIMITS = 6
-SEEN_AFTER = 120.0  # seconds after which the cloud's list shows every job
-BEFORE, AFTER = 60.0, 180.0  # seconds around the intent in which its job was made, by the cloud's clock
-WITHIN_DAMAGED = 7 * 86400.0  # the same for an entry whose time is lost
-LOOKS, BETWEEN_LOOKS = 3, 3.0
-MOST_PAGES = 50
 IMAGE_WORDS = ("image", "frame")
+NOT_HEARD = (408, 425, 499)  # what a gateway says when it gave up waiting; what is behind it may have gone on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +82,13 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
                 form = "url"
             if form is None:
                 raise found.error
-            first, last = await _in_form(session, form, frames)
-            continue
+            try:
+                first, last = await _in_form(session, form, frames)
+            except RemoteError:  # the way out does not exist; what was wrong in the first place is the news
+                failed = found.error
+            else:
+                continue
+            raise failed
         if isinstance(found, Lost):
             connects += 1
             if connects >= CONNECTS or found.failure is Failure.INSECURE:
@@ -107,7 +107,12 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Job 
 
     def work() -> tuple[Entry, Job | Lost | _Later | _OtherForm | _Nobody | RemoteError]:
         intent = session.journal.update(
-            entry, state=INTENT, intent_at=session.clock.time(), submissions=entry.submissions + 1, message=""
+            entry,
+            state=INTENT,
+            intent_at=session.clock.time(),
+            ahead=cloud_ahead(session),
+            submissions=entry.submissions + 1,
+            message="",
         )
         answer = session.api.call(call.method, call.path, body=call.body, read=READ)
         if isinstance(answer, Lost):
@@ -120,7 +125,7 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Job 
         except BadResponse as error:  # taken, under a name that can't be used
             return intent, error
         if isinstance(outcome, Job):
-            return _accepted(session, intent, outcome), outcome
+            return accepted(session, intent, outcome), outcome
         if isinstance(outcome, _Nobody):
             return intent, outcome
         said = outcome if isinstance(outcome, RemoteError) else outcome.error
@@ -129,16 +134,10 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Job 
         )
         return refused, outcome
 
-    entry, found = await to_the_end(work)
+    entry, found = await to_the_end(work, session.watch)
     if isinstance(found, RemoteError):
         raise found
     return entry, found
-
-
-def _accepted(session: Session, entry: Entry, job: Job) -> Entry:
-    return session.journal.update(
-        entry, state=SUBMITTED, id=job.id, submitted_at=session.clock.time(), word=job.word, recovered=False
-    )
 
 
 def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobody | RemoteError:
@@ -154,6 +153,8 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
         if told is None or told == "":
             return _Nobody()
         return provider.job(record)
+    if status in NOT_HEARD:
+        return _Nobody()
     error = refusal(provider, reply, session.secret)
     wait = reply.answer.retry_after
     if status == 429 or (status == 503 and wait is not None):
@@ -172,134 +173,6 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
     return _Nobody()
 
 
-# -- looking for a job whose id was lost -----------------------------------------------------------------------------
-
-
-async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) -> tuple[Entry, Job]:
-    """Find the job of an ``intent`` in the cloud's list and adopt it.
-
-    Args:
-        session: cloud, key, journal.
-        entry: in state ``intent``.
-        just_sent: whether this very run sent it: it is not sent again then, however long that took.
-
-    Raises:
-        SubmissionUnknown: none or several fit, or the list can't be had.
-        NotThere: none fits and the list has had time to show it: the same inputs may be sent.
-    """
-    label = session.provider.label
-    session.watch.stage(f"it is not known whether {label} took the submission; looking for it in its list")
-    problem = "its list does not show it yet"
-    for look in range(LOOKS):
-        if look:
-            await sleep(BETWEEN_LOOKS, session.watch, session.clock)
-        listing = await _listing(session, entry)
-        if listing is None:
-            problem = "its list can't be had"
-            continue
-        outcome = await to_the_end(_claim(session, entry, listing))
-        if isinstance(outcome, tuple):
-            return outcome
-        problem = outcome
-        if "several" in problem:
-            break
-        age = session.clock.time() - entry.intent_at
-        if age > SEEN_AFTER and not just_sent and listing.whole:
-            raise NotThere("the cloud has no such job")
-    raise SubmissionUnknown(
-        f"it is not known whether {label} took the submission: {problem}. Nothing was sent a second time; queue the "
-        f"same inputs again in {SEEN_AFTER / 60:.0f} minutes, and the job is picked up or sent anew"
-    )
-
-
-class NotThere(Exception):  # noqa: N818
-    """No job was made of an intent: it may be sent again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Listing:
-    """A cloud's list back to before a submission.
-
-    Attributes:
-        jobs: newest first.
-        ahead: seconds of the cloud's clock before ours.
-        whole: whether the list was read as far back as the submission.
-    """
-
-    jobs: tuple[Job, ...]
-    ahead: float
-    whole: bool
-
-
-async def _listing(session: Session, entry: Entry) -> _Listing | None:
-    """The list, page by page, as far back as needed; None if it can't be had."""
-    jobs: list[Job] = []
-    ahead = 0.0
-    for page in range(1, MOST_PAGES + 1):
-        call = session.provider.listing(page)
-        if call is None:
-            return _Listing(jobs=tuple(jobs), ahead=ahead, whole=True)
-        found = await once(session, call)
-        if isinstance(found, Lost) or found.status != OK or found.answer.json() is None:
-            return None
-        if found.answer.date is not None:
-            ahead = found.answer.date - session.clock.time()
-        rows = session.provider.listed(found.data)
-        jobs += _jobs(session, rows)
-        oldest = min((job.created for job in jobs if job.created is not None), default=None)
-        if len(rows) < LISTED or (oldest is not None and oldest < _window(entry, ahead)[0]):
-            return _Listing(jobs=tuple(jobs), ahead=ahead, whole=True)
-    return _Listing(jobs=tuple(jobs), ahead=ahead, whole=False)
-
-
-def _claim(session: Session, entry: Entry, listing: _Listing) -> Callable[[], tuple[Entry, Job] | str]:
-    """Take the one job that fits, or say why not; nobody else takes one meanwhile."""
-
-    def work() -> tuple[Entry, Job] | str:
-        with session.journal.claiming():
-            others = [
-                other
-                for other in session.journal.entries()
-                if other.provider == entry.provider and other.fingerprint != entry.fingerprint
-            ]
-            claimed = {other.id for other in others if other.id}
-            jobs = {job.id: job for job in listing.jobs if job.id not in claimed and _fits(entry, job, listing)}
-            if not jobs:
-                return "its list does not show it" + ("" if listing.whole else ", as far back as it was read")
-            found = next(iter(jobs.values()))
-            if len(jobs) > 1 or any(other.state == INTENT and _fits(other, found, listing) for other in others):
-                return f"its list shows several that it could be ({', '.join(list(jobs)[:3])})"
-            return _accepted(session, entry, found), found
-
-    return work
-
-
-def _jobs(session: Session, rows: Sequence[object]) -> Iterator[Job]:
-    for row in rows:
-        try:
-            yield session.provider.job(row)
-        except BadResponse:
-            continue
-
-
-def _window(entry: Entry, ahead: float) -> tuple[float, float]:
-    """Between which moments of the cloud's clock the job of an intent was made."""
-    sent = entry.intent_at + ahead
-    return sent - (WITHIN_DAMAGED if entry.recovered else BEFORE) - 1.0, sent + AFTER
-
-
-def _fits(entry: Entry, job: Job, listing: _Listing) -> bool:
-    """Same model, made about when it was sent, and, where the cloud repeats them, the same prompt and seed."""
-    if job.model not in (None, entry.model) or job.created is None:
-        return False
-    if job.prompt is not None and job.prompt != entry.parameters.get("prompt"):
-        return False
-    if job.seed is not None and job.seed != entry.seed:
-        return False
-    first, last = _window(entry, listing.ahead)
-    return first <= job.created <= last
-
-
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -315,8 +188,9 @@ async def _in_form(session: Session, form: str, frames: tuple[Frame, Frame]) -> 
 
 
 def redrawn(entry: Entry) -> Entry:
-    """An entry ready to be sent anew after all: nothing known of the cloud."""
-    return replace(entry, id="", word="", message="", submitted_at=0.0, ended_at=0.0)
+    """An entry ready to be sent anew after all: nothing known of the cloud, but which jobs it is not."""
+    earlier = (*entry.earlier, entry.id) if entry.id else entry.earlier
+    return replace(entry, id="", earlier=earlier, word="", message="", submitted_at=0.0, ended_at=0.0)
 
 
-__all__ = ["NotThere", "reconcile", "redrawn", "submit"]
+__all__ = ["redrawn", "submit"]

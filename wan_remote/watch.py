@@ -100,22 +100,30 @@ async def in_thread(work: Callable[[threading.Event], T], watch: Watch, said: st
         stop.set()
 
 
-async def to_the_end(work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread and wait for it whatever happens: what it does must not be cut off from its record.
+async def to_the_end(work: Callable[[], T], watch: Watch) -> T:
+    """Run ``work`` in a thread and, once begun, wait for it whatever happens: what it does must not be cut off from its
+    record. A stop or a cancellation that comes before it has begun keeps it from beginning; a later cancellation is
+    passed on afterwards. ``work`` has to bound its own time.
 
-    A cancellation is passed on afterwards. ``work`` has to bound its own time.
+    Raises:
+        Interrupted: stopped before it began.
     """
-    future = asyncio.wrap_future(_workers.submit(work))
+    pending = _workers.submit(work)
+    future = asyncio.wrap_future(pending)
     future.add_done_callback(_read)
     cancelled = False
     while not future.done():
         try:
-            await asyncio.wait({future})
+            await asyncio.wait({future}, timeout=SLICE)
         except asyncio.CancelledError:
             cancelled = True
+        if (cancelled or watch.interrupted()) and pending.cancel():
+            break
     if cancelled:
         raise asyncio.CancelledError
-    return future.result()
+    if pending.cancelled():
+        raise Interrupted("stopped")
+    return await future
 
 
 def _read(future: asyncio.Future[Any]) -> None:

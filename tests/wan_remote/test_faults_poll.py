@@ -19,6 +19,10 @@ from tests.wan_remote.fault_case import (
     retry_after,
 )
 
+EMPTY_LIST = {
+    GMI: {"kind": "answer", "json": {"requests": []}, "times": 0},
+    WAVESPEED: {"kind": "answer", "json": {"code": 200, "message": "success", "data": {"items": []}}, "times": 0},
+}
 LONG = "the worker ran out of patience " * 4000
 
 
@@ -134,11 +138,43 @@ REFUSALS = [
     ),
     *each(
         lambda p: Case(
-            name="404 for good",
+            name="404 for good, and its list lacks it too",
+            provider=p,
+            faults=poll(p, answer(p, 404, "not found", times=0)) | {f"{p}.list": [EMPTY_LIST[p]]},
+            end="JobGone",
+            journal="gone",
+            slept=(25, 600),
+        )
+    ),
+    *each(
+        lambda p: Case(
+            name="404 for good, and its list can't be had",
+            provider=p,
+            faults=poll(p, answer(p, 404, "not found", times=0)) | {f"{p}.list": [answer(p, 404, "none", times=0)]},
+            end="JobGone",
+            journal="missing",
+            slept=(25, 600),
+            says=("kept", "organisation"),
+            again=Again(posts=1),
+        )
+    ),
+    *each(
+        lambda p: Case(
+            name="404 for good, and its list shows it at work",
             provider=p,
             faults=poll(p, answer(p, 404, "not found", times=0)),
             end="JobGone",
-            journal="gone",
+            journal="missing",
+            slept=(250, 900),
+            again=Again(posts=1),
+        )
+    ),
+    *each(
+        lambda p: Case(
+            name="404 for good, and its list shows it done",
+            provider=p,
+            plan=[DONE[p]],
+            faults=poll(p, answer(p, 404, "not found", times=0)),
             slept=(25, 600),
         )
     ),

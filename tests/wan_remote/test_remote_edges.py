@@ -530,7 +530,7 @@ def nested(levels: int) -> requests.ConnectionError:
 @pytest.mark.parametrize(
     ("error", "failure", "why"),
     [
-        (requests.exceptions.ProxyError("x"), Failure.UNREACHED, "the proxy can't be reached"),
+        (requests.exceptions.ProxyError("x"), Failure.LOST, "the connection through the proxy broke"),
         (requests.exceptions.SSLError("CERTIFICATE failed"), Failure.INSECURE, "its certificate can't be trusted"),
         (requests.exceptions.SSLError("hostname mismatch"), Failure.INSECURE, "its certificate can't be trusted"),
         (requests.exceptions.SSLError("EOF"), Failure.LOST, "the connection broke"),
@@ -749,7 +749,7 @@ def test_an_archived_entry_is_named_after_its_job(book: Journal) -> None:
 @pytest.mark.parametrize(
     ("state", "ended", "touched", "kept"),
     [
-        (DONE, NOW - KEPT - 1, NOW - KEPT - 1, False),
+        (DONE, NOW - KEPT - 1, NOW - KEPT - 1, True),
         (FAILED, NOW - KEPT - 1, NOW - KEPT - 1, False),
         (FETCHED, 1.0, NOW - KEPT - 1, False),
         (FETCHED, NOW - KEPT, NOW - KEPT - 1, True),
@@ -768,16 +768,14 @@ def test_what_is_forgotten(book: Journal, state: str, ended: float, touched: flo
     for path in book.folder.glob("*.json"):
         os.utime(path, (touched, touched) if path.stem == "n" else (1.0, 1.0))
     (book.folder / "n.lock").touch()
-    book.prune()
-    if state == DONE:
-        kept = kept or (book.folder / "n.json").exists()
+    book.prune(book.folder)
     assert (book.folder / "n.json").exists() is kept
     assert (book.folder / "n.lock").exists() is kept
     assert not (book.folder / "zz.json").exists()
     book.write(named("n", state=FETCHED, ended_at=1.0))
     os.utime(book.folder / "n.json", (1.0, 1.0))
     (book.folder / "n.lock").unlink(missing_ok=True)
-    book.prune()  # no lock file there: no error
+    book.prune(book.folder)  # no lock file there: no error
     assert not (book.folder / "n.json").exists()
 
 
@@ -791,8 +789,8 @@ def test_a_claim_keeps_others_waiting(book: Journal) -> None:
     other.join(5)
     assert order == ["first", "second"]
     with (book.folder / "claims.lock").open("a+b") as one, (book.folder / "claims.lock").open("a+b") as two:
-        assert journals._try_lock(one)
-        assert not journals._try_lock(two)
+        assert journals.try_lock(one, book.folder)
+        assert not journals.try_lock(two, book.folder)
 
 
 def claim(book: Journal, order: list[str]) -> None:

@@ -93,8 +93,8 @@ def test_a_full_disk_is_told_and_leaves_no_scrap(journal, monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b'{"v": 2}', b'{"v": 1, "state": 7}', b"\xff\xfe", b"[" * 100000],
-    ids=["empty", "cut", "list", "another version", "wrong types", "no text", "deep"],
+    [b"", b"{", b"[]", b'{"v": 0}', b'{"v": 1, "state": 7}', b"\xff\xfe", b"[" * 100000],
+    ids=["empty", "cut", "list", "a version that never was", "wrong types", "no text", "deep"],
 )
 def test_a_damaged_entry_is_set_aside_once(journal, caplog, text):
     path = journal.folder / f"{NAME}.json"
@@ -127,7 +127,7 @@ def test_old_jobs_are_forgotten_unless_they_are_open(journal):
         journal.write(entry(fingerprint=name, state=state, ended_at=ended))
         os.utime(journal.folder / f"{name}.json", (ended or 1.0, ended or 1.0))
         names[name] = index
-    journal.prune()
+    journal.prune(journal.folder)
     assert sorted(names[e.fingerprint] for e in journal.entries()) == [1, 2, 3]
 
 
@@ -302,7 +302,7 @@ def test_a_stop_is_seen_while_work_hangs_and_work_that_must_end_ends():
     async def cancelled():
         import time
 
-        task = asyncio.create_task(watches.to_the_end(lambda: (time.sleep(0.3), done.append("ended"))))
+        task = asyncio.create_task(watches.to_the_end(lambda: (time.sleep(0.3), done.append("ended")), watches.Watch()))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -91,11 +91,12 @@ class GMI:
             seed=an_int(payload.get("seed")),
         )
 
-    def listed(self, data: Any) -> Sequence[Any]:
+    def listed(self, data: Any) -> Sequence[Any] | None:
         """The rows of a list, whose shape is not documented."""
         if isinstance(data, dict):
-            data = next((data[name] for name in ("requests", "data", "items") if isinstance(data.get(name), list)), [])
-        return a_list(data)
+            lists = (data[name] for name in ("requests", "data", "items") if isinstance(data.get(name), list))
+            data = next(lists, None)
+        return data if isinstance(data, list) else None
 
     def failure_note(self) -> str:
         return ""

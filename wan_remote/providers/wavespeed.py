@@ -107,8 +107,9 @@ class WaveSpeed:
             model=a_text(row.get("model")) or None,
         )
 
-    def listed(self, data: Any) -> Sequence[Any]:
-        return a_list(data) or a_list(a_dict(data).get("items"))
+    def listed(self, data: Any) -> Sequence[Any] | None:
+        rows = data.get("items") if isinstance(data, dict) else data
+        return rows if isinstance(rows, list) else None
 
     def failure_note(self) -> str:
         return "; WaveSpeedAI refunds failed jobs within three hours"

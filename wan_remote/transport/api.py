@@ -120,6 +120,7 @@ class Api:
     def __init__(self, base: str, secret: Secret, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
         self.secret = secret
+        self._told: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # the body is read as it comes
@@ -147,10 +148,19 @@ class Api:
             file: name, bytes and type of a file, sent as the form field ``file``.
             read: seconds of silence after which an answer is given up.
         """
-        return exchange(
+        found = exchange(
             method, self.base + path, auth=_Bearer(self.secret), headers=self._headers, read=read,
             params=query, json=body, files=None if file is None else {"file": file},
         )  # fmt: skip
+        if isinstance(found, Answer) and found.date is not None:
+            self._told = (found.date, time.monotonic())
+        return found
+
+    @property
+    def time(self) -> float | None:
+        """The cloud's own time now, seconds since 1970, if any of its answers has told it."""
+        told = self._told
+        return None if told is None else told[0] + time.monotonic() - told[1]
 
 
 def put(address: str, data: bytes, headers: Mapping[str, str], read: float = READ * 3) -> Answer | Lost:
@@ -222,7 +232,11 @@ def pieces(response: requests.Response, most: int = 2**16) -> Iterator[bytes]:
 
 def _classify(error: BaseException) -> Lost:
     if isinstance(error, requests.exceptions.ProxyError):
-        return Lost(failure=Failure.UNREACHED, why="the proxy can't be reached")
+        if _never_connected(error) or "tunnel connection failed" in str(error).lower():
+            return Lost(failure=Failure.UNREACHED, why="the proxy can't be reached or refuses")
+        # The library says "unable to connect to proxy" of whatever breaks on a way that leads through one, also of an
+        # answer that was lost after everything had been sent.
+        return Lost(failure=Failure.LOST, why="the connection through the proxy broke")
     if isinstance(error, requests.exceptions.SSLError):
         if any(word in str(error).lower() for word in ("certificate", "hostname", "handshake", "wrong_version")):
             return Lost(failure=Failure.INSECURE, why="its certificate can't be trusted")
@@ -245,7 +259,8 @@ def _never_connected(error: BaseException) -> bool:
         if type(seen).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "gaierror"):
             return True
         arguments = getattr(seen, "args", ())
-        seen = getattr(seen, "reason", None) or (arguments[0] if arguments else None)
+        wrapped = getattr(seen, "reason", None) or getattr(seen, "original_error", None)
+        seen = wrapped or (arguments[0] if arguments else None)
     return False
 
 
