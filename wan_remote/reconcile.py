@@ -20,8 +20,9 @@ from .transport import Lost
 from .watch import sleep, to_the_end
 
 SEEN_AFTER = 120.0  # seconds after which the cloud's list shows every job
-BEFORE, AFTER = 10.0, 180.0  # seconds around the intent in which its job was made, by the cloud's clock
-UNSURE = 86400.0  # the same where it is not known how far that clock was from ours
+BEFORE, AFTER = 60.0, 180.0  # seconds around the intent in which its job may be, by the cloud's clock
+SKEW = 10.0  # seconds that a cloud's machines may differ: a job before that was not made by a later submission
+UNSURE = 86400.0  # what BEFORE and AFTER are where it is not known how far the cloud's clock was from ours
 DAMAGED = 7 * 86400.0  # the same for an entry whose time is lost
 LOOKS, BETWEEN_LOOKS = 3, 3.0
 MOST_PAGES = 50
@@ -80,7 +81,7 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
             session.watch.stage(f"found in the list of {label}: {found[1].id}")
             return found
         if found:
-            problem = f"its list shows several that it could be ({', '.join(found[:3])})"
+            problem = f"its list shows {_several(found)} that it could be ({', '.join(found[:3])})"
             advice = "collect the right one by its id (Fetch Result), or change the seed to have and pay for another"
             break
         late = _age(session, entry) > SEEN_AFTER
@@ -151,9 +152,9 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], tup
                 if other.state == INTENT and not other.recovered and not same_inputs(other, entry)
             ]
             shared = any(_fits(session, other, job) for job in fit.values() for other in others)
-            if len(fit) == 1 and not shared:
-                job = next(iter(fit.values()))
-                return accepted(session, entry, job), job
+            for job in fit.values():
+                if len(fit) == 1 and not shared and _surely(session, entry, job):
+                    return accepted(session, entry, job), job
             return list(fit)
 
     return work
@@ -191,6 +192,20 @@ def _fits(session: Session, entry: Entry, job: Job) -> bool:
         return False
     first, last = window(session, entry)
     return first <= job.created <= last
+
+
+def _surely(session: Session, entry: Entry, job: Job) -> bool:
+    """Whether the only job that fits is ours, and not one that another machine of the account made just before."""
+    if job.prompt is not None and job.seed is not None:
+        return True
+    known = entry.ahead is not None
+    before = DAMAGED if entry.recovered else SKEW if known else BEFORE
+    sent = _sent(session, entry)
+    return job.created is not None and sent - before <= job.created <= sent + AFTER
+
+
+def _several(found: Sequence[str]) -> str:
+    return "one" if len(found) == 1 else "several"
 
 
 def _later(session: Session) -> str:

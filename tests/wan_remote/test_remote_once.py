@@ -246,6 +246,10 @@ def test_another_machines_job_is_not_taken(world):
     world.cloud.faults("wavespeed.submit", NOT_MADE)
     mine = world.run(world.wavespeed(prompt="mine"))
     assert (other.end, mine.end) == ("result", "SubmissionUnknown")
+    assert "change the seed" in str(mine.error)
+    world.advance(300)
+    assert world.run(world.wavespeed(prompt="mine")).end == "SubmissionUnknown"  # it may be ours after all
+    assert world.cloud.accepted() == 1
 
 
 def test_two_lost_at_once_say_how_to_go_on(world):
