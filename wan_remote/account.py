@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from .errors import InvalidRequest
 from .job import Job, safe_id
-from .keys import Keys
+from .keys import Keys, Secret
 from .providers.base import Call, a_dict, a_list
 from .providers.gmi import GMI
 from .providers.wavespeed import WaveSpeed
@@ -45,17 +46,17 @@ async def account(
         RemoteError: the cloud refuses, or can't be reached.
     """
     session = _session(provider, keys, watch)
-    cloud = session.provider
+    cloud, clean = session.provider, partial(_clean, secret=session.secret)
     if what == "requests":
         newest = cloud.listing()
         assert newest is not None
         reply = await ask(session, newest)
-        return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) if safe_id(_id(row))]
+        return [_shown(cloud.job(row), session.secret) for row in cloud.listed(reply.data) if safe_id(_id(row))]
     if isinstance(cloud, GMI):
         if what == "models":
-            return a_dict((await ask(session, cloud.models())).data).get("model_ids", [])
+            return clean(a_dict((await ask(session, cloud.models())).data).get("model_ids", []))
         if what == "model":
-            return _clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
+            return clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
         raise InvalidRequest(f"GMI Cloud can't be asked for {what}; use requests, models or model")
     assert isinstance(cloud, WaveSpeed)
     call = {
@@ -68,10 +69,10 @@ async def account(
         raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")
     data = (await ask(session, call)).data
     if what == "models":
-        return [str(a_dict(row).get("model_id")) for row in a_list(data)]
+        return clean([str(a_dict(row).get("model_id")) for row in a_list(data)])
     if what == "model":
-        return _clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
-    return _clean(data)
+        return clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
+    return clean(data)
 
 
 async def status(
@@ -83,7 +84,7 @@ async def status(
         raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
     session = _session(provider, keys, watch)
     call: Call = session.provider.status(wanted)
-    return _shown(session.provider.job((await ask(session, call)).data))
+    return _shown(session.provider.job((await ask(session, call)).data), session.secret)
 
 
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:
@@ -95,21 +96,22 @@ def _id(row: Any) -> Any:
     return a_dict(row).get("request_id", a_dict(row).get("id"))
 
 
-def _shown(job: Job) -> dict[str, Any]:
+def _shown(job: Job, secret: Secret) -> dict[str, Any]:
     """A job without its address, which may be signed."""
     row = {
         name: value for name, value in asdict(job).items() if name not in ("url", "known") and value not in (None, "")
     }
     row["status"] = job.status.value
-    row["message"] = redact(job.message)
+    row["message"] = job.message
     row["has_video"] = bool(job.url)
-    return row
+    shown: dict[str, Any] = _clean(row, secret)
+    return shown
 
 
-def _clean(data: Any) -> Any:
+def _clean(data: Any, secret: Secret) -> Any:
     """The same data with every text in it fit to show."""
     if isinstance(data, dict):
-        return {str(name): _clean(value) for name, value in data.items()}
+        return {redact(name, (secret.reveal(),)): _clean(value, secret) for name, value in data.items()}
     if isinstance(data, list):
-        return [_clean(value) for value in data]
-    return redact(data) if isinstance(data, str) else data
+        return [_clean(value, secret) for value in data]
+    return redact(data, (secret.reveal(),)) if isinstance(data, str) else data

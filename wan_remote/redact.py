@@ -15,10 +15,11 @@ DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is t
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
     """``text`` in one printable line of at most 500 characters, without keys, address queries and base64."""
-    shown = str(text)[: 40 * LONGEST]
-    for secret in secrets:
+    shown = str(text)
+    for secret in secrets:  # before anything is cut: a part of a key is not recognised any more
         if secret:
             shown = shown.replace(secret, HIDDEN)
+    shown = shown[: 40 * LONGEST]
     shown = QUERY.sub(r"\1", USER.sub(r"\1", shown))
     shown = DATA.sub("...", BEARER.sub(rf"\1 {HIDDEN}", shown))
     shown = "".join(character if character.isprintable() else " " for character in shown)

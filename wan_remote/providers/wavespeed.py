@@ -11,11 +11,10 @@ from typing import Any
 
 from ..errors import BadResponse
 from ..job import Job, Status, safe_id
-from ..redact import redact
 from ..request import WaveSpeedRequest
 from ..transport import Answer
 from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text
-from .gmi import _raw, _reason
+from .texts import reason, status_word, whole_text
 
 STATUSES = {
     "created": Status.QUEUED,
@@ -76,7 +75,7 @@ class WaveSpeed:
         status = answer.status
         if status == OK and isinstance(code, int) and not isinstance(code, bool) and code != OK:
             status = code  # HTTP and envelope may disagree: both have to say 200
-        text = "" if status == OK else _reason(envelope) or _raw(answer)
+        text = "" if status == OK else reason(envelope) or whole_text(answer)
         return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
 
     def job(self, record: Any) -> Job:
@@ -97,7 +96,7 @@ class WaveSpeed:
         return Job(
             id=request_id,
             status=STATUSES.get(word, Status.PROCESSING),
-            word=redact(word)[:40],
+            word=status_word(word),
             known=word in STATUSES,
             url=next((url for url in urls if url), ""),
             message=error,
