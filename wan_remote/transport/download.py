@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import glob
 import hashlib
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +30,7 @@ HOPS = 3
 READ = 15.0  # seconds without a byte
 SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, looked at after so many seconds
 PIECE = 2**16
+LEFT_BEHIND = 3600.0  # seconds after which nobody writes to a part any more
 PAUSE = 0.5  # seconds before the second attempt, doubled for each later one
 GONE = (401, 403, 404, 410)
 MOVED = (301, 302, 303, 307, 308)
@@ -62,27 +66,30 @@ def download(
         Interrupted: ``stop`` was set.
     """
     hide_queries()
-    part = path.with_name(path.name + ".part")
+    # Of this call alone: after a stop its thread may go on for a while, when the same inputs are long queued again.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     failed: RemoteError | None = None
     state = _State()
     try:
+        _clear_away(path)
         for attempt in range(ATTEMPTS):
             if attempt and stop.wait(PAUSE * 2 ** (attempt - 1)):
                 raise Interrupted("stopped")
             failed = _attempt(address, part, state, allow_loopback, stop, on_bytes)
             if failed is None:
+                _go_on(stop)
                 failed = _verify(part, state)
             if failed is None:
-                return _finish(part, path)
+                return _finish(part, path, stop)
             if not isinstance(failed, _TryAgain):
                 raise failed
     except OSError as error:
         trouble = f"{path.parent} can't take the video ({error.strerror or 'input/output error'})"
     else:
-        part.unlink(missing_ok=True)
         assert isinstance(failed, _TryAgain)
         raise failed.final
-    _forget(part)
+    finally:
+        _forget(part)
     raise StorageError(f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud")
 
 
@@ -190,8 +197,7 @@ def _copy(
     response.raw.enforce_content_length = False  # it would throw away what came before the cut; counted below
     with part.open("ab" if at else "wb") as file:
         for piece in pieces(response, PIECE):
-            if stop.is_set():
-                raise Interrupted("stopped")
+            _go_on(stop)
             file.write(piece)
             got += len(piece)
             if at + got > MOST_BYTES:
@@ -220,21 +226,33 @@ def _verify(part: Path, state: _State) -> RemoteError | None:
     return _TryAgain(BadDownload(f"what was downloaded is no complete video: {why}; queue the same inputs again later"))
 
 
-def _finish(part: Path, path: Path) -> File:
+def _finish(part: Path, path: Path, stop: threading.Event) -> File:
     digest = hashlib.sha256()
     with part.open("rb") as file:
         while piece := file.read(2**20):
             digest.update(piece)
     size = part.stat().st_size
+    _go_on(stop)
     os.replace(part, path)
     return File(path=path, sha256=digest.hexdigest(), size=size)
 
 
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("stopped")
+
+
+def _clear_away(path: Path) -> None:
+    """Drop what downloads of this file left that were killed; a young one may be somebody's who is at it."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFT_BEHIND:
+                part.unlink()
+
+
 def _forget(part: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _wraps(error: BaseException, kind: type[BaseException]) -> bool:
