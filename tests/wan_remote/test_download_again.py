@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.wan_remote.stand_in import clips
 from tests.wan_remote.world import DOWNLOAD
-from wan_remote.errors import Interrupted
-from wan_remote.transport import download
 
 DRIP = {"kind": "drip", "step": 3000, "seconds": 0.25}
 
