@@ -206,18 +206,17 @@ def test_keys_come_from_the_environment_then_from_the_file(tmp_path):
     stored = Keys(folder=tmp_path, environ={})
     with pytest.raises(KeyMissing, match=r"GMI_API_KEY, or .*keys\.json"):
         stored.resolve("gmi")
-    assert stored.configured("gmi") is None
     path = stored.save("gmi", "  from-the-file\n")
     stored.save("wavespeed", "another")
     assert path.stat().st_mode & 0o777 == 0o600
     assert stored.resolve("gmi").reveal() == "from-the-file"
-    assert stored.configured("gmi") == str(path)
+    assert stored.resolve("gmi").source == str(path)
     both = Keys(folder=tmp_path, environ={"GMI_API_KEY": "from-the-environment"})
     assert both.resolve("gmi").reveal() == "from-the-environment"
     assert both.resolve("wavespeed").reveal() == "another"
     for text in ("{", "[1]", '{"gmi": 5}'):
         path.write_text(text)
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyInvalid):
             stored.resolve("gmi")
 
 
