@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 LONGEST = 500  # characters
 HIDDEN = "***"
-BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+[A-Za-z0-9+/=._~-]{6,}")
+# A digit and some length tell a key from an ordinary word behind one of these.
+BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
 DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long

@@ -1,4 +1,4 @@
-"""The file of keys, also as people write it by hand: read where it can be, else told what is wrong, without its text."""
+"""The file of keys, also as people write it by hand: read where it can be, else told what is wrong without its text."""
 
 from __future__ import annotations
 
