@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, JobGone, ModelUnavailable
 from .job import Job, safe_id
+from .journal import Entry, Journal
 from .keys import Keys, Secret
 from .providers.base import Call, a_dict, a_list
 from .providers.gmi import GMI
@@ -76,15 +77,47 @@ async def account(
 
 
 async def status(
-    provider: str, request_id: str, *, keys: Keys | None = None, watch: Watch | None = None
+    provider: str,
+    request_id: str,
+    *,
+    keys: Keys | None = None,
+    watch: Watch | None = None,
+    state: Path | None = None,
 ) -> dict[str, Any]:
-    """How one request stands; raises as :func:`account`."""
+    """How one request stands.
+
+    Args:
+        provider: "gmi" or "wavespeed".
+        request_id: the cloud's name for it.
+        keys: where API keys are.
+        watch: says whether to stop.
+        state: folder of the journal, which knows whose a request is; None to ask the cloud whatever it is.
+
+    Raises:
+        InvalidRequest: an id that can't be one, or is the other cloud's.
+        JobGone: the cloud does not know it.
+        RemoteError: the cloud refuses, or can't be reached.
+    """
     wanted = safe_id(request_id.strip())
     if wanted is None:
         raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
+    owners = {entry.provider for entry in _journal(state) if entry.id == wanted}
+    if owners and provider not in owners:
+        raise InvalidRequest(f"request_id={wanted} belongs to {min(owners)}; choose that provider")
     session = _session(provider, keys, watch)
     call: Call = session.provider.status(wanted)
-    return _shown(session.provider.job((await ask(session, call)).data), session.secret)
+    try:
+        reply = await ask(session, call)
+    except ModelUnavailable:  # 404: of a request it says nothing about the model
+        raise JobGone(
+            f"{session.provider.label} does not know the request {wanted} with this key; `python -m wan_remote "
+            f"{provider} list` shows those it knows"
+        ) from None
+    return _shown(session.provider.job(reply.data), session.secret)
+
+
+def _journal(state: Path | None) -> list[Entry]:
+    return [] if state is None else Journal(folder=state / "jobs").entries()
 
 
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:

@@ -238,7 +238,8 @@ def test_an_organisation_is_checked():
 def test_text_from_outside_is_cleaned():
     key = "sk-abcdef-123456"
     text = redact(
-        f"no {key}\n at https://u:p@h.com/a/b.mp4?X-Sig=1#f Bearer abcdefgh12345678 {'QUJD' * 60} \x1b[31mred\x00", (key, "")
+        f"no {key}\n at https://u:p@h.com/a/b.mp4?X-Sig=1#f Bearer abcdefgh12345678 {'QUJD' * 60} \x1b[31mred\x00",
+        (key, ""),
     )
     assert text == "no *** at https://h.com/a/b.mp4 Bearer *** ... [31mred"
     assert len(redact("word " * 1000)) == 500

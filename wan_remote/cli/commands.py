@@ -47,7 +47,7 @@ async def collect(given: argparse.Namespace, watch: Watch) -> str:
 
 
 async def show_status(given: argparse.Namespace, watch: Watch) -> str:
-    return _json(await status(given.provider, given.id, keys=_keys(given), watch=watch))
+    return _json(await status(given.provider, given.id, keys=_keys(given), watch=watch, state=given.state))
 
 
 async def ask_account(given: argparse.Namespace, watch: Watch) -> str:
