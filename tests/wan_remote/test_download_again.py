@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.wan_remote.stand_in import clips
 from tests.wan_remote.world import DOWNLOAD
+from wan_remote.errors import Unreachable
+from wan_remote.transport import download
 
 DRIP = {"kind": "drip", "step": 3000, "seconds": 0.25}
 
@@ -72,3 +78,67 @@ def test_what_a_killed_run_left_is_cleared_away(world):
     assert not old.exists()
     assert fresh.exists()  # perhaps another process is at it
     assert other.exists()  # of another job
+
+
+# -- a file that changes between two parts ------------------------------------------------------------------------------
+
+
+class Host:
+    """Gives the first bytes of one clip, and the rest of another under the same address."""
+
+    def __init__(self, first: bytes, second: bytes, headers: dict[str, str]) -> None:
+        self.asked: list[str | None] = []
+        host, cut = self, next(at for at in range(len(first)) if first[at] != second[at]) + 2
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                host.asked.append(self.headers["Range"])
+                data = first if len(host.asked) == 1 else second
+                at = int(self.headers["Range"][6:-1]) if self.headers["Range"] else 0
+                self.send_response(206 if at else 200)
+                told = {"ETag": '"one"' if data is first else '"two"', "Content-Length": str(len(data) - at)}
+                if at:
+                    told = {**told, "Content-Range": f"bytes {at}-{len(data) - 1}/{len(data)}", **headers}
+                for name, value in told.items():
+                    if value:
+                        self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data[at:cut] if data is first else data[at:])
+
+            def log_message(self, *arguments: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}/x.mp4"
+
+
+CLIP = clips.clip(81)
+OLD = clips.tagged(CLIP, "A" * 8)
+
+
+@pytest.mark.parametrize(
+    ("new", "headers"),
+    [
+        (clips.tagged(CLIP, "B" * 8), {}),
+        (clips.tagged(CLIP, "B" * 8), {"ETag": ""}),
+        (clips.tagged(CLIP, "B" * 9), {"ETag": '"one"'}),
+    ],
+    ids=["another tag", "no tag", "another length in all"],
+)
+def test_two_halves_of_different_files_are_not_put_together(tmp_path, monkeypatch, new, headers):
+    monkeypatch.setattr(DOWNLOAD, "PAUSE", 0.01)
+    host = Host(OLD, new, headers)
+    file = download(host.address, tmp_path / "x.mp4", allow_loopback=True, stop=threading.Event())
+    host.server.shutdown()
+    assert file.path.read_bytes() == new
+    assert [part is None for part in host.asked] == [True, False, True]
+
+
+def test_a_proxy_of_a_kind_that_needs_a_package_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setattr(DOWNLOAD, "PAUSE", 0.01)
+    monkeypatch.setitem(sys.modules, "socks", None)
+    address = "https://storage.example.com/x.mp4?sig=1"
+    with pytest.raises(Unreachable) as told:
+        download(address, tmp_path / "x.mp4", allow_loopback=False, stop=threading.Event())
+    assert "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks)" in str(told.value)

@@ -1,6 +1,7 @@
 """Networks that answer every name with an address of their own making (198.18.0.0/15), as some VPN programs do.
 
-The names behind them are public hosts; literal addresses of that range, and names that resolve to private ones, are not.
+The names behind them are public hosts. Literal addresses of that range, and names that resolve to private ones, are no
+such hosts.
 """
 
 from __future__ import annotations

@@ -132,6 +132,11 @@ def _attempt(
             return BadDownload("the video lies at an address that is not public; nothing was fetched")
         if isinstance(error, requests.exceptions.SSLError):
             return BadDownload(f"the certificate of {host_of(address)} can't be trusted; nothing was fetched")
+        if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself has passed the guard
+            return Unreachable(
+                "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks); then "
+                "queue the same inputs again, the clip is kept in the cloud"
+            )
     return _TryAgain(
         Unreachable(f"{host_of(address)} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
     )
@@ -168,7 +173,7 @@ def _store(
         return _TryAgain(BadDownload(f"{host} does not give the video (416)"))
     if status not in (200, 206):
         return _TryAgain(BadDownload(f"{host} does not give the video ({status}); queue the same inputs again later"))
-    resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    resumed = status == 206 and _goes_on(response, have, state)
     if status == 206 and not resumed:
         state.tag = None
         return _TryAgain(BadDownload(f"{host} gives another part of the video than was asked for"))
@@ -177,6 +182,13 @@ def _store(
     if state.size is not None and state.size > MOST_BYTES:
         return BadDownload(f"{host} announces {state.size:,} bytes, more than a clip has; nothing was fetched")
     return _copy(response, part, at, state, stop, on_bytes)
+
+
+def _goes_on(response: requests.Response, have: int, state: _State) -> bool:
+    """Whether a part is the missing one of the very file that was begun. Some hosts ignore If-Range."""
+    start, _, whole = response.headers.get("Content-Range", "").partition("/")
+    same = response.headers.get("ETag") == state.tag and (state.size is None or whole in ("", "*", str(state.size)))
+    return have > 0 and same and start.startswith(f"bytes {have}-")
 
 
 def _learn(response: requests.Response, state: _State, at: int) -> None:
