@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..wan_local import video
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
+from ..wan_remote.errors import InvalidRequest
 from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
@@ -57,8 +58,25 @@ def key_problem(provider: str) -> str | None:
 
 
 def pixels(image: Tensor, name: str) -> np.ndarray:
-    """``[H, W, 3]`` uint8 of an IMAGE; of a batch, its first picture, as everywhere in this pack."""
+    """``[H, W, 3]`` uint8 of an IMAGE.
+
+    Raises:
+        InvalidRequest: a batch. Elsewhere in this pack its first picture is used; here that would be paid for.
+    """
+    if image.ndim == 4 and image.shape[0] > 1:
+        count = image.shape[0]
+        raise InvalidRequest(
+            f"{name} is a batch of {count} pictures, which would be {count} clips to pay for; give one picture, such "
+            "as by core's ImageFromBatch"
+        )
     return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
+
+
+def pictures() -> list[io.Image.Input]:
+    return [
+        io.Image.Input("first_image", tooltip="The video starts here. Any size; one picture, no batch."),
+        io.Image.Input("last_image", tooltip="The video ends here. Any size; one picture, no batch."),
+    ]
 
 
 def minutes() -> io.Int.Input:

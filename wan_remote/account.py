@@ -1,4 +1,4 @@
-"""What an account can be asked for without paying: requests, models, balance, price. Plain data that JSON can hold."""
+"""What an account can be asked for without paying, from requests to billings. Plain data that JSON can hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .retry import ask
 from .session import Folders, Session, open_session
 from .watch import Watch
 
-WHAT = ("requests", "models", "model", "balance", "price")
+WHAT = ("requests", "models", "model", "balance", "price", "billings")
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 
 
@@ -64,6 +64,7 @@ async def account(
         "models": cloud.models(),
         "model": cloud.models(),
         "balance": cloud.balance(),
+        "billings": cloud.billings(),
         "price": cloud.price({name: value for name, value in (inputs or {}).items() if name in PRICED}),
     }.get(what)
     if call is None:
@@ -73,7 +74,7 @@ async def account(
         return clean([str(a_dict(row).get("model_id")) for row in a_list(data)])
     if what == "model":
         return clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
-    return clean(data)
+    return clean(cloud.billed(data) if what == "billings" else data)
 
 
 async def status(

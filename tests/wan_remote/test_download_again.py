@@ -80,7 +80,7 @@ def test_what_a_killed_run_left_is_cleared_away(world):
     assert other.exists()  # of another job
 
 
-# -- a file that changes between two parts ------------------------------------------------------------------------------
+# -- a file that changes between two parts -----------------------------------------------------------------------
 
 
 class Host:

@@ -12,7 +12,7 @@ from tests.wan_remote.stand_in import clips
 
 
 @pytest.fixture
-def node(tmp_path, monkeypatch):
+def node(tmp_path):
     with room(tmp_path) as made:
         yield made
 

@@ -86,6 +86,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
     "model": ask_account,
     "balance": ask_account,
     "price": ask_account,
+    "billings": ask_account,
     "jobs": jobs,
     "keys": keys,
 }

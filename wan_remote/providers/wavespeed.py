@@ -5,8 +5,9 @@ Source: the model's page at wavespeed.ai/docs; the calls around it from the page
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..errors import BadResponse
@@ -28,6 +29,10 @@ STATUSES = {
     "deleted": Status.FAILED,
 }
 MODERATED_CODE = "1200"
+MOMENT = re.compile(
+    r"(?P<whole>[0-9-]{10}[T ][0-9:]{8})(\.(?P<fraction>[0-9]+))?"
+    r"([Zz]|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)?"
+)
 
 
 class WaveSpeed:
@@ -57,6 +62,15 @@ class WaveSpeed:
 
     def balance(self) -> Call:
         return Call(method="GET", path="/balance")
+
+    def billings(self) -> Call:
+        """What was really paid, newest first."""
+        body = {"page": 1, "page_size": LISTED, "sort": "created_at DESC"}
+        return Call(method="POST", path="/billings/search", body=body)
+
+    def billed(self, data: Any) -> list[dict[str, Any]]:
+        """Rows of :meth:`billings`: which request, of which model, and the price in dollars."""
+        return [_billed(a_dict(row)) for row in a_list(a_dict(data).get("items"))]
 
     def price(self, inputs: Mapping[str, Any]) -> Call:
         return Call(method="POST", path="/model/price", body={"model_id": self.model, "inputs": dict(inputs)})
@@ -116,12 +130,27 @@ class WaveSpeed:
         return "its safety checker (enable_safety_checker) can be switched off, or use other pictures or another prompt"
 
 
+def _billed(row: Mapping[str, Any]) -> dict[str, Any]:
+    made = a_dict(row.get("prediction"))
+    found = {
+        "request_id": a_text(made.get("uuid")),
+        "model": a_text(made.get("model_uuid")),
+        "type": a_text(row.get("billing_type")),
+        "price": a_number(row.get("price")),
+        "created": a_text(row.get("created_at")),
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
 def _moment(value: Any) -> float | None:
-    """Seconds since 1970 of an ISO time, which may have nine digits behind the point."""
-    text = a_text(value).rstrip("Zz")
-    whole, _, fraction = text.partition(".")
+    """Seconds since 1970 of an ISO time, which may have nine digits behind the point and any zone."""
+    found = MOMENT.fullmatch(a_text(value).strip())
+    if found is None:
+        return None
+    sign, hours, minutes = found["sign"] or "+", int(found["hours"] or 0), int(found["minutes"] or 0)
+    ahead = (1 if sign == "+" else -1) * timedelta(hours=hours, minutes=minutes)
     try:
-        moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
+        moment = datetime.fromisoformat(found["whole"]).replace(tzinfo=timezone(ahead)).timestamp()
     except ValueError:
         return None
-    return moment + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)
+    return moment + float(f"0.{found['fraction'] or 0}")
