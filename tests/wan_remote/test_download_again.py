@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from tests.wan_remote.stand_in import clips
 from tests.wan_remote.world import DOWNLOAD
 from wan_remote.errors import Unreachable
-from wan_remote.transport import download
+from wan_remote.transport import download, parts
 
 DRIP = {"kind": "drip", "step": 3000, "seconds": 0.25}
 
@@ -69,15 +70,19 @@ def test_what_a_killed_run_left_is_cleared_away(world):
     assert world.run(world.gmi()).end == "result"
     [path] = folder.glob("*.mp4")
     path.unlink()
-    old, fresh, other = (folder / f"{name}.part" for name in (f"{path.name}.1-a", f"{path.name}.2-b", "x.mp4.1-a"))
-    for part in (old, fresh, other):
-        part.write_bytes(b"half")
-    os.utime(old, (1.0, 1.0))
-    os.utime(other, (1.0, 1.0))
+    dead, elsewhere = subprocess.Popen([sys.executable, "-c", ""]), "0a0a0a"
+    dead.wait()
+    mine = parts.new_part(path).name.split(".")[-2].split("-")[0]
+    left = [f"{path.name}.{mine}-{dead.pid}-00000000.part", f"{path.name}.part"]
+    old = [f"{path.name}.{mine}-{os.getpid()}-00000001.part", f"{path.name}.{elsewhere}-{dead.pid}-00000002.part"]
+    kept = [f"{path.name}.{mine}-{os.getpid()}-00000003.part", f"{path.name}.{elsewhere}-{dead.pid}-00000004.part"]
+    other = [f"x.mp4.{mine}-{dead.pid}-00000000.part"]
+    for name in left + old + kept + other:
+        (folder / name).write_bytes(b"half")
+    for name in [left[1], *old]:
+        os.utime(folder / name, (1.0, 1.0))
     assert world.run(world.gmi()).end == "result"
-    assert not old.exists()
-    assert fresh.exists()  # perhaps another process is at it
-    assert other.exists()  # of another job
+    assert sorted(found.name for found in folder.glob("*.part")) == sorted(kept + other)
 
 
 # -- a file that changes between two parts -----------------------------------------------------------------------

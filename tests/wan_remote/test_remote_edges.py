@@ -322,7 +322,7 @@ def test_a_disk_that_fails_is_told(script: Script, fetch: Fetch, monkeypatch, tm
         fetch()
     assert not os.listdir(tmp_path)
     (tmp_path / "dir.part").mkdir()
-    download._forget(tmp_path / "dir.part")  # can't be unlinked: no error
+    download.forget(tmp_path / "dir.part")  # can't be unlinked: no error
 
 
 @pytest.mark.parametrize("depth", range(8))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import glob
 import hashlib
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from ..container import why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
 from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of, pieces
 from .guard import NotPublic, guarded_session, refuse_address
+from .parts import clear_away, forget, new_part
 
 MOST_BYTES = 2**30
 ATTEMPTS = 5
@@ -30,7 +28,6 @@ HOPS = 3
 READ = 15.0  # seconds without a byte
 SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, looked at after so many seconds
 PIECE = 2**16
-LEFT_BEHIND = 3600.0  # seconds after which nobody writes to a part any more
 PAUSE = 0.5  # seconds before the second attempt, doubled for each later one
 GONE = (401, 403, 404, 410)
 MOVED = (301, 302, 303, 307, 308)
@@ -66,12 +63,11 @@ def download(
         Interrupted: ``stop`` was set.
     """
     hide_queries()
-    # Of this call alone: after a stop its thread may go on for a while, when the same inputs are long queued again.
-    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = new_part(path)
     failed: RemoteError | None = None
     state = _State()
     try:
-        _clear_away(path)
+        clear_away(path)
         for attempt in range(ATTEMPTS):
             if attempt and stop.wait(PAUSE * 2 ** (attempt - 1)):
                 raise Interrupted("stopped")
@@ -89,7 +85,7 @@ def download(
         assert isinstance(failed, _TryAgain)
         raise failed.final
     finally:
-        _forget(part)
+        forget(part)
     raise StorageError(f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud")
 
 
@@ -252,19 +248,6 @@ def _finish(part: Path, path: Path, stop: threading.Event) -> File:
 def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
         raise Interrupted("stopped")
-
-
-def _clear_away(path: Path) -> None:
-    """Drop what downloads of this file left that were killed; a young one may be somebody's who is at it."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > LEFT_BEHIND:
-                part.unlink()
-
-
-def _forget(part: Path) -> None:
-    with contextlib.suppress(OSError):
-        part.unlink(missing_ok=True)
 
 
 def _wraps(error: BaseException, kind: type[BaseException]) -> bool:
