@@ -18,7 +18,7 @@ class WanFLF2VAccount(io.ComfyNode):
             node_id="WanFLF2VAccount",
             display_name="Wan FLF2V Account",
             category=remote.CATEGORY,
-            description="Asks a cloud for requests, models, balance or price, as JSON. Costs nothing.",
+            description="Asks a cloud for requests, models, balance, price or billings, as JSON. Costs nothing.",
             search_aliases=["wan", "flf2v", "gmi", "wavespeed", "balance", "price"],
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud to ask."),
@@ -26,8 +26,8 @@ class WanFLF2VAccount(io.ComfyNode):
                     "what",
                     options=list(WHAT),
                     default=WHAT[0],
-                    tooltip="requests: made with this key; models, model: what is offered; balance and price: "
-                    "WaveSpeedAI only.",
+                    tooltip="requests: made with this key; models, model: what is offered; balance, price and "
+                    "billings (what clips did cost): WaveSpeedAI only.",
                 ),
             ],
             outputs=[io.String.Output("info", display_name="info")],

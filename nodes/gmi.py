@@ -20,7 +20,7 @@ class WanFLF2VGMI(io.ComfyNode):
             "there, once for the same inputs. The key comes from GMI_API_KEY, never from a graph.",
             search_aliases=["wan", "flf2v", "first last frame", "gmi", "cloud", "api"],
             inputs=[
-                *widgets.pictures(),
+                *remote.pictures(),
                 io.String.Input(
                     "prompt",
                     multiline=True,

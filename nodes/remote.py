@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..wan_local import video
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
+from ..wan_remote.errors import InvalidRequest
+from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
 from .host import io
@@ -18,6 +21,7 @@ from .host import io
 T = TypeVar("T")
 WAIT = 30  # minutes
 BAR = 1000
+STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
 
 class NodeWatch(Watch):
@@ -54,8 +58,25 @@ def key_problem(provider: str) -> str | None:
 
 
 def pixels(image: Tensor, name: str) -> np.ndarray:
-    """``[H, W, 3]`` uint8 of an IMAGE; of a batch, its first picture, as everywhere in this pack."""
+    """``[H, W, 3]`` uint8 of an IMAGE.
+
+    Raises:
+        InvalidRequest: a batch. Elsewhere in this pack its first picture is used; here that would be paid for.
+    """
+    if image.ndim == 4 and image.shape[0] > 1:
+        count = image.shape[0]
+        raise InvalidRequest(
+            f"{name} is a batch of {count} pictures, which would be {count} clips to pay for; give one picture, such "
+            "as by core's ImageFromBatch"
+        )
     return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
+
+
+def pictures() -> list[io.Image.Input]:
+    return [
+        io.Image.Input("first_image", tooltip="The video starts here. Any size; one picture, no batch."),
+        io.Image.Input("last_image", tooltip="The video ends here. Any size; one picture, no batch."),
+    ]
 
 
 def minutes() -> io.Int.Input:
@@ -114,11 +135,23 @@ async def shown(result: Result, *more: Any) -> io.NodeOutput:
 
     Frames are always decoded: the host knows what is wired to them, but keeps what a node gave when that changes.
     """
-    frames, _ = await asyncio.to_thread(video.read, result.path)
+    watch = NodeWatch()
+    watch.stage("reading the frames of the video")
+    frames = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
     again = ", not paid for again" if result.resumed else ""
     host.show_text(f"{result.request_id}, seed {result.seed}{again}" if result.seed >= 0 else result.request_id)
     images = frames.to(host.result_device())
     return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
+
+
+def _frames(path: Path, stop: threading.Event) -> Tensor:
+    """All frames of a file; ``stop`` is looked at before each of them. Nobody waits for it once it is set."""
+
+    def before_frame() -> None:
+        if stop.is_set():
+            raise Interrupted(STOPPED)
+
+    return video.read(path, before_frame)[0]
 
 
 CATEGORY = f"{widgets.ROOT}/cloud"

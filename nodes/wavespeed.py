@@ -20,7 +20,7 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
             "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
             search_aliases=["wan", "flf2v", "first last frame", "wavespeed", "cloud", "api"],
             inputs=[
-                *widgets.pictures(),
+                *remote.pictures(),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between; may be empty."
                 ),

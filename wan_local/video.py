@@ -8,7 +8,7 @@ colour in every player.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -91,8 +91,12 @@ def write(
             raise OutputError(f"{path} came out incomplete; is the disk full?")
 
 
-def read(path: str | PathLike[str]) -> tuple[Tensor, float]:
+def read(path: str | PathLike[str], before_frame: Callable[[], None] = lambda: None) -> tuple[Tensor, float]:
     """Read a whole video.
+
+    Args:
+        path: of the file.
+        before_frame: called before each frame; what it raises ends the reading.
 
     Returns:
         frames ``[F, H, W, 3]`` float32 0..1, and frames a second.
@@ -107,13 +111,13 @@ def read(path: str | PathLike[str]) -> tuple[Tensor, float]:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream; name a video file")
             stream = container.streams.video[0]
-            frames = [torch.from_numpy(_to_rgb(frame)) for frame in container.decode(stream)]
+            frames = _read_frames(container.decode(stream), _count_packets(Path(path)), before_frame)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
     except av.error.FFmpegError as error:
         raise InputError(f"{path} can't be read as a video ({error.strerror}); use mp4") from error
-    if not frames:
+    if not len(frames):
         raise InputError(f"{path} has no frames; name a complete video file")
-    return torch.stack(frames).float() / 255.0, fps
+    return frames, fps
 
 
 def write_frames(frames: Chunks, folder: str | PathLike[str]) -> int:
@@ -218,6 +222,23 @@ def _count_packets(path: Path) -> int:
 
 
 # -- in ---------------------------------------------------------------------------------------------------------
+
+
+def _read_frames(decoded: Iterable[av.VideoFrame], expected: int, before_frame: Callable[[], None]) -> Tensor:
+    """``[F, H, W, 3]`` 0..1, each frame put where it stays: a second copy of them all would be gigabytes."""
+    frames, count = torch.empty(0), 0
+    for frame in decoded:
+        before_frame()
+        picture = torch.from_numpy(_to_rgb(frame))
+        if count == 0:
+            frames = torch.empty(max(expected, 1), *picture.shape)
+        elif picture.shape != frames.shape[1:]:
+            raise InputError(f"frames change to {list(picture.shape[:2])} in mid-film; use a video of one size")
+        elif count == len(frames):  # the file said less
+            frames = torch.cat([frames, torch.empty_like(frames)])
+        frames[count].copy_(picture).div_(255.0)
+        count += 1
+    return frames[:count]
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:

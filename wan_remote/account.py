@@ -1,16 +1,18 @@
-"""What an account can be asked for without paying: requests, models, balance, price. Plain data that JSON can hold."""
+"""What an account can be asked for without paying, from requests to billings. Plain data that JSON can hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .errors import InvalidRequest
+from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
 from .job import Job, safe_id
-from .keys import Keys
+from .journal import Entry, Journal
+from .keys import Keys, Secret
 from .providers.base import Call, a_dict, a_list
 from .providers.gmi import GMI
 from .providers.wavespeed import WaveSpeed
@@ -19,7 +21,7 @@ from .retry import ask
 from .session import Folders, Session, open_session
 from .watch import Watch
 
-WHAT = ("requests", "models", "model", "balance", "price")
+WHAT = ("requests", "models", "model", "balance", "price", "billings")
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 
 
@@ -45,45 +47,81 @@ async def account(
         RemoteError: the cloud refuses, or can't be reached.
     """
     session = _session(provider, keys, watch)
-    cloud = session.provider
+    cloud, clean = session.provider, partial(_clean, secret=session.secret)
     if what == "requests":
         newest = cloud.listing()
         assert newest is not None
         reply = await ask(session, newest)
-        return [_shown(cloud.job(row)) for row in cloud.listed(reply.data) or () if safe_id(_id(row))]
+        rows = cloud.listed(reply.data)
+        if rows is None:
+            raise BadResponse(f"{cloud.label} gave a list of a form that is not known here; try again later")
+        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(_id(row))]
     if isinstance(cloud, GMI):
         if what == "models":
-            return a_dict((await ask(session, cloud.models())).data).get("model_ids", [])
+            return clean(a_dict((await ask(session, cloud.models())).data).get("model_ids", []))
         if what == "model":
-            return _clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
+            return clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
         raise InvalidRequest(f"GMI Cloud can't be asked for {what}; use requests, models or model")
     assert isinstance(cloud, WaveSpeed)
     call = {
         "models": cloud.models(),
         "model": cloud.models(),
         "balance": cloud.balance(),
+        "billings": cloud.billings(),
         "price": cloud.price({name: value for name, value in (inputs or {}).items() if name in PRICED}),
     }.get(what)
     if call is None:
         raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")
     data = (await ask(session, call)).data
     if what == "models":
-        return [str(a_dict(row).get("model_id")) for row in a_list(data)]
+        return clean([str(a_dict(row).get("model_id")) for row in a_list(data)])
     if what == "model":
-        return _clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
-    return _clean(data)
+        return clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
+    return clean(cloud.billed(data) if what == "billings" else data)
 
 
 async def status(
-    provider: str, request_id: str, *, keys: Keys | None = None, watch: Watch | None = None
+    provider: str,
+    request_id: str,
+    *,
+    keys: Keys | None = None,
+    watch: Watch | None = None,
+    state: Path | None = None,
 ) -> dict[str, Any]:
-    """How one request stands; raises as :func:`account`."""
+    """How one request stands.
+
+    Args:
+        provider: "gmi" or "wavespeed".
+        request_id: the cloud's name for it.
+        keys: where API keys are.
+        watch: says whether to stop.
+        state: folder of the journal, which knows whose a request is; None to ask the cloud whatever it is.
+
+    Raises:
+        InvalidRequest: an id that can't be one, or is the other cloud's.
+        JobGone: the cloud does not know it.
+        RemoteError: the cloud refuses, or can't be reached.
+    """
     wanted = safe_id(request_id.strip())
     if wanted is None:
         raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
+    owners = {entry.provider for entry in _journal(state) if entry.id == wanted}
+    if owners and provider not in owners:
+        raise InvalidRequest(f"request_id={wanted} belongs to {min(owners)}; choose that provider")
     session = _session(provider, keys, watch)
     call: Call = session.provider.status(wanted)
-    return _shown(session.provider.job((await ask(session, call)).data))
+    try:
+        reply = await ask(session, call)
+    except ModelUnavailable:  # 404: of a request it says nothing about the model
+        raise JobGone(
+            f"{session.provider.label} does not know the request {wanted} with this key; `python -m wan_remote "
+            f"{provider} list` shows those it knows"
+        ) from None
+    return _shown(session.provider.job(reply.data), session.secret)
+
+
+def _journal(state: Path | None) -> list[Entry]:
+    return [] if state is None else Journal(folder=state / "jobs").entries()
 
 
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:
@@ -95,21 +133,22 @@ def _id(row: Any) -> Any:
     return a_dict(row).get("request_id", a_dict(row).get("id"))
 
 
-def _shown(job: Job) -> dict[str, Any]:
+def _shown(job: Job, secret: Secret) -> dict[str, Any]:
     """A job without its address, which may be signed."""
     row = {
         name: value for name, value in asdict(job).items() if name not in ("url", "known") and value not in (None, "")
     }
     row["status"] = job.status.value
-    row["message"] = redact(job.message)
+    row["message"] = job.message
     row["has_video"] = bool(job.url)
-    return row
+    shown: dict[str, Any] = _clean(row, secret)
+    return shown
 
 
-def _clean(data: Any) -> Any:
+def _clean(data: Any, secret: Secret) -> Any:
     """The same data with every text in it fit to show."""
     if isinstance(data, dict):
-        return {str(name): _clean(value) for name, value in data.items()}
+        return {redact(name, (secret.reveal(),)): _clean(value, secret) for name, value in data.items()}
     if isinstance(data, list):
-        return [_clean(value) for value in data]
-    return redact(data) if isinstance(data, str) else data
+        return [_clean(value, secret) for value in data]
+    return redact(data, (secret.reveal(),)) if isinstance(data, str) else data

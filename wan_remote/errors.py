@@ -58,6 +58,10 @@ class TooLarge(RemoteError):
     """The pictures are too large for the cloud."""
 
 
+class NoUploads(Rejected):
+    """The cloud takes no picture by upload."""
+
+
 class RateLimited(RemoteError):
     """Too many requests in too short a time."""
 

@@ -28,10 +28,10 @@ class Job:
     Attributes:
         id: the cloud's name for it.
         status: ours; a word that is not known counts as processing.
-        word: the cloud's own.
+        word: the cloud's own, as far as it may be shown.
         known: whether that word is one this package knows.
         url: of the video, once there is one. Never stored: it may be signed.
-        message: why it failed, cleaned.
+        message: why it failed, as the cloud says it; not cleaned.
         flagged: whether the content filter withheld the result.
         seconds: what making it took, if the cloud says.
         created: when the cloud made it, seconds since 1970, if it says.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from .errors import KeyInvalid, KeyMissing, StorageError
+from .key_file import KeyFile, Unreadable
 
 FILE = "keys.json"
+FORM = '{"gmi": "...", "wavespeed": "..."}'
 WHERE: Mapping[str, tuple[str, str]] = {
     "gmi": ("GMI_API_KEY", "https://console.gmicloud.ai"),
     "wavespeed": ("WAVESPEED_API_KEY", "https://wavespeed.ai/accesskey"),
@@ -71,25 +72,21 @@ class Keys:
 
         Raises:
             KeyMissing: none is set; says where to get one and where to put it.
-            KeyInvalid: it has characters that no key has.
+            KeyInvalid: it has characters that no key has, or the file that should hold it can't be read.
         """
         variable, site = WHERE[provider]
         value, source = (self.environ.get(variable) or "").strip(), f"the variable {variable}"
         if not value and self.folder is not None:
-            value, source = self._stored(provider), str(self.folder / FILE)
+            value, source = self._stored(provider), str(self._file.path)
         if not value:
-            places = f"the variable {variable}" + (f", or {self.folder / FILE}" if self.folder else "")
+            places = f"the variable {variable}"
+            if self.folder is not None:
+                form = f'{{"{provider}": "..."}}'
+                places += f", or {self._file.path} as {form} ({self._command(provider)} writes it)"
             raise KeyMissing(f"no API key for {provider} is set; make one at {site} and put it into {places}")
         if not all("!" <= character <= "~" for character in value):
             raise KeyInvalid(f"the key from {source} has characters that no key has; copy it again from {site}")
         return Secret(value, source)
-
-    def configured(self, provider: str) -> str | None:
-        """Where a key for this cloud is set, or None. Says nothing about the key itself."""
-        try:
-            return self.resolve(provider).source
-        except (KeyMissing, KeyInvalid):
-            return None
 
     @property
     def organisation(self) -> str | None:
@@ -100,37 +97,42 @@ class Keys:
         return value or None
 
     def save(self, provider: str, value: str) -> Path:
-        """Write a key into the file, readable by its owner only.
+        """Write a key into the file, readable by its owner only. What else is in it stays.
 
         Raises:
             KeyInvalid: not something a key can be.
-            StorageError: the folder can't be written.
+            StorageError: the folder can't be written, or what is in the file can't be kept.
         """
         value = value.strip()
         if self.folder is None or provider not in WHERE or not value:
             raise KeyInvalid(f"no key for {provider} to store; give one of {', '.join(WHERE)} and its key")
-        stored = {name: self._stored(name) for name in WHERE} | {provider: value}
-        text = json.dumps({name: key for name, key in stored.items() if key})
-        path = self.folder / FILE
+        file = self._file
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = path.with_suffix(".tmp")
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(text)
-            os.replace(temporary, path)
+            file.put({**file.table(), provider: value})
+        except Unreadable as error:
+            failed = f"can't be read ({error}), so nothing was stored"
         except OSError as error:
-            failed = error.strerror
+            failed = f"can't be written ({error.strerror})"
         else:
-            return path
-        raise StorageError(f"{path} can't be written ({failed}); free it or use the variable {WHERE[provider][0]}")
+            return file.path
+        raise StorageError(f"{file.path} {failed}; correct or remove it, or use the variable {WHERE[provider][0]}")
 
     def _stored(self, provider: str) -> str:
-        if self.folder is None:
-            return ""
+        assert self.folder is not None
         try:
-            table = json.loads((self.folder / FILE).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return ""
-        value = table.get(provider) if isinstance(table, dict) else None
-        return value.strip() if isinstance(value, str) else ""
+            return self._file.get(provider)
+        except Unreadable as error:
+            why = str(error)
+        raise KeyInvalid(
+            f"{self._file.path} can't be read ({why}); it has to be {FORM}: correct it, or remove it and run "
+            f"{self._command(provider)}"
+        )
+
+    @property
+    def _file(self) -> KeyFile:
+        return KeyFile((self.folder or Path()) / FILE)
+
+    def _command(self, provider: str) -> str:
+        """What stores a key without showing it."""
+        folder = f'"{self.folder}"' if " " in str(self.folder) else f"{self.folder}"
+        return f"python -m wan_remote keys {provider} --state {folder}"

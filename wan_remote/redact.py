@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 LONGEST = 500  # characters
 HIDDEN = "***"
-BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+[A-Za-z0-9+/=._~-]{6,}")
+# A digit and some length tell a key from an ordinary word behind one of these.
+BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
 DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long
@@ -15,10 +16,11 @@ DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is t
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
     """``text`` in one printable line of at most 500 characters, without keys, address queries and base64."""
-    shown = str(text)[: 40 * LONGEST]
-    for secret in secrets:
+    shown = str(text)
+    for secret in secrets:  # before anything is cut: a part of a key is not recognised any more
         if secret:
             shown = shown.replace(secret, HIDDEN)
+    shown = shown[: 40 * LONGEST]
     shown = QUERY.sub(r"\1", USER.sub(r"\1", shown))
     shown = DATA.sub("...", BEARER.sub(rf"\1 {HIDDEN}", shown))
     shown = "".join(character if character.isprintable() else " " for character in shown)

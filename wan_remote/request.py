@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -13,7 +14,10 @@ from .errors import InvalidRequest
 MAX_SEED = 2**31 - 1
 RANDOM_SEED = -1
 FITS = ("crop", "pad", "stretch")
+PRICED_DURATIONS = (5, 10)  # seconds, in WaveSpeedAI's price list
 LONGEST_SIDE = 16384  # pixels; beyond it a picture is a mistake
+
+log = logging.getLogger("wan_remote")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +103,12 @@ class WaveSpeedRequest:
         _check_common(self)
         _check_text("negative_prompt", self.negative_prompt)
         _check_whole("duration", self.duration, 5, 10)
+        if self.duration not in PRICED_DURATIONS:
+            log.warning(
+                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; `price` "
+                "tells what it would cost",
+                self.duration,
+            )
         if self.size not in self.SIZES:
             raise InvalidRequest(f"size={self.size!r} is not offered by WaveSpeedAI; use {', '.join(self.SIZES)}")
         _check_whole("num_inference_steps", self.num_inference_steps, 1, 40)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, replace
 
-from .errors import BadResponse, RateLimited, RemoteError, TooLarge
+from .errors import BadResponse, NoUploads, RateLimited, RemoteError, TooLarge
 from .images import Frame
 from .job import Job
 from .journal import INTENT, REJECTED, Entry
-from .providers.base import OK, Call, Reply, refusal, wraps_refusal
+from .providers.base import OK, Call, Reply, is_moderation, refusal, wraps_refusal
 from .reconcile import accepted, cloud_ahead, reconcile
 from .retry import LONGEST_ASKED, no_answer, pause, too_long
 from .session import Session
@@ -84,7 +84,7 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
                 raise found.error
             try:
                 first, last = await _in_form(session, form, frames)
-            except RemoteError:  # the way out does not exist; what was wrong in the first place is the news
+            except NoUploads:  # the way out does not exist; what was wrong in the first place is the news
                 failed = found.error
             else:
                 continue
@@ -164,6 +164,8 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
             error = RateLimited(f"{provider.label} is overloaded; try again later")
         return _Later(seconds=wait or 0.0, error=error)
     about_pictures = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
+    if about_pictures and is_moderation(reply.text):  # in another form they would show the same
+        return error
     if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
         return _OtherForm(error=error)
     if status in (301, 302, 303):  # may mean: done, look there

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BadResponse, RemoteError
+from .errors import BadResponse, ModelUnavailable, NoUploads, RemoteError
 from .images import Frame
 from .providers.base import OK, Reply, a_dict, a_text, refusal
 from .providers.gmi import GMI
@@ -19,7 +20,7 @@ from .retry import ATTEMPTS, PASSING, ask, no_answer, pause
 from .session import Session
 from .transport import Answer, Lost, refuse_address
 from .transport.api import put
-from .watch import in_thread, sleep
+from .watch import SLICE, check, in_thread, sleep
 
 FRESH = 24 * 3600.0  # seconds that an upload is taken to last; the clouds promise seven days
 
@@ -28,25 +29,55 @@ async def upload(session: Session, frame: Frame, name: str) -> str:
     """The public address of a picture.
 
     Raises:
+        NoUploads: the cloud takes no pictures this way.
         RemoteError: the cloud refuses it, can't be reached, or answers with an address nothing should be sent to.
+        Interrupted: stopped.
     """
-    cache = _Cache(session)
-    if known := cache.get(frame.sha256):
-        return known
-    session.watch.stage(f"uploading the {name} picture to {session.provider.label}")
-    provider = session.provider
-    if isinstance(provider, GMI):
-        address = await _signed(session, frame, provider.upload_ticket(frame.kind), "upload_url", "public_url")
-    else:
-        assert isinstance(provider, WaveSpeed)
-        address = await _to_wavespeed(session, provider, frame, name)
-    cache.put(frame.sha256, address)
-    return address
+    async with _alone(session, frame):
+        cache = _Cache(session)
+        if known := cache.get(frame.sha256):
+            return known
+        session.watch.stage(f"uploading the {name} picture to {session.provider.label}")
+        provider = session.provider
+        if isinstance(provider, GMI):
+            address = await _signed(session, frame, provider.upload_ticket(frame.kind), "upload_url", "public_url")
+        else:
+            assert isinstance(provider, WaveSpeed)
+            address = await _to_wavespeed(session, provider, frame, name)
+        cache.put(frame.sha256, address)
+        return address
 
 
 def forget(session: Session, frames: Iterable[Frame], *, before: float) -> bool:
     """Drop what is known of uploads of these pictures from before a moment; whether there was any."""
     return _Cache(session).drop({frame.sha256 for frame in frames}, before)
+
+
+_under_way: set[tuple[object, ...]] = set()
+_looking = threading.Lock()
+
+
+@contextlib.asynccontextmanager
+async def _alone(session: Session, frame: Frame) -> AsyncIterator[None]:
+    """Hold the upload of a picture: others who have the same one wait, and find it uploaded then.
+
+    Not an asyncio lock: prompts of one host may each have an event loop of their own.
+    """
+    name = (session.folders.state, session.provider.name, session.secret.scope, frame.sha256)
+    while not _taken(name):
+        check(session.watch)
+        await asyncio.sleep(SLICE)
+    try:
+        yield
+    finally:
+        _under_way.discard(name)
+
+
+def _taken(name: tuple[object, ...]) -> bool:
+    with _looking:
+        free = name not in _under_way
+        _under_way.add(name)
+        return free
 
 
 async def _to_wavespeed(session: Session, provider: WaveSpeed, frame: Frame, name: str) -> str:
@@ -55,37 +86,29 @@ async def _to_wavespeed(session: Session, provider: WaveSpeed, frame: Frame, nam
     ticket = provider.upload_ticket(file_name, len(frame.data), frame.mime)
     try:
         return await _signed(session, frame, ticket, "upload", "download_url")
-    except _NoTickets:
+    except NoUploads:
         pass
     data = a_dict((await _form(session, provider, frame, file_name)).data)
-    return _public(session, data.get("download_url"))
-
-
-class _NoTickets(RemoteError):
-    """Signed uploads are not offered, or not taken."""
+    return await _public(session, data.get("download_url"))
 
 
 async def _signed(session: Session, frame: Frame, ticket: Any, target: str, result: str) -> str:
     """Ask where to, put it there, and give the address under which it can be fetched. A refused one is renewed."""
+    label = session.provider.label
     for _ in range(2):
         try:
             data = a_dict((await ask(session, ticket)).data)
-        except RemoteError as error:
-            failed = error
-        else:
-            address = _public(session, data.get(result))
-            place = data.get(target)
-            headers = {"Content-Type": frame.mime}
-            if isinstance(place, Mapping):
-                told = {str(k): str(v) for k, v in a_dict(place.get("headers")).items()}
-                place, headers = place.get("url"), told or headers
-            if await _put(session, _public(session, place), frame, headers):
-                return address
-            continue
-        if type(failed).__name__ == "ModelUnavailable":  # 404: this cloud has no such endpoint
-            raise _NoTickets(str(failed))
-        raise failed
-    raise _NoTickets(f"{session.provider.label} does not take a picture where it says it should go; try again later")
+        except ModelUnavailable:  # this cloud has no such endpoint; that says nothing about the model
+            raise NoUploads(f"{label} takes no uploads of pictures (404); use other or smaller pictures") from None
+        address = await _public(session, data.get(result))
+        place = data.get(target)
+        headers = {"Content-Type": frame.mime}
+        if isinstance(place, Mapping):
+            told = {str(k): str(v) for k, v in a_dict(place.get("headers")).items()}
+            place, headers = place.get("url"), told or headers
+        if await _put(session, await _public(session, place), frame, headers):
+            return address
+    raise NoUploads(f"{label} does not take a picture where it says it should go; try again later")
 
 
 async def _put(session: Session, address: str, frame: Frame, headers: Mapping[str, str]) -> bool:
@@ -127,8 +150,10 @@ async def _form(session: Session, provider: WaveSpeed, frame: Frame, file_name: 
     raise failed
 
 
-def _public(session: Session, address: object) -> str:
-    why = refuse_address(address, allow_loopback=session.allow_loopback)
+async def _public(session: Session, address: object) -> str:
+    """The address if a picture may lie there. In a thread: names are looked up, and a resolver may take its time."""
+    allow = session.allow_loopback
+    why = await in_thread(lambda stop: refuse_address(address, allow_loopback=allow), session.watch)
     if why is not None:
         raise BadResponse(f"{session.provider.label} names a place for a picture that can't be used: {why}")
     return str(address)

@@ -263,6 +263,52 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         video.read(tmp_path / "text.mp4")
 
 
+def test_reading_can_be_stopped_between_frames(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    video.write(clip(9), path)
+    looks = []
+
+    def halt() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.read(path, halt)
+    assert len(looks) == 3
+    assert video.read(path, lambda: None)[0].shape[0] == 9
+
+
+@pytest.mark.parametrize("told", [-1, 1, 4, 9, 20])
+def test_a_file_may_be_wrong_about_how_many_frames_it_has(tmp_path: Path, monkeypatch, told: int) -> None:
+    path = tmp_path / "clip.mp4"
+    video.write(clip(9), path)
+    whole = video.read(path)[0]
+    monkeypatch.setattr(video, "_count_packets", lambda path: told)
+    assert torch.equal(video.read(path)[0], whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+def test_a_video_is_read_into_its_own_room_alone(tmp_path: Path) -> None:
+    """Its frames are the largest thing around: there is no room for a second copy of them."""
+    path = tmp_path / "clip.mp4"
+    video.write(clip(33, 480, 832), path)
+    code = """
+        import re, sys
+        from wan_local import video
+        peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+        video.read(sys.argv[2])
+        before = peak()
+        frames = video.read(sys.argv[1])[0]
+        size = frames.numel() * frames.element_size()
+        assert peak() - before < 1.4 * size, (peak() - before, size)
+    """
+    video.write(clip(1), tmp_path / "small.mp4")
+    arguments = [sys.executable, "-c", textwrap.dedent(code), str(path), str(tmp_path / "small.mp4")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 # -- numbered frames --------------------------------------------------------------------------------------------
 
 

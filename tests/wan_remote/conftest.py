@@ -31,7 +31,8 @@ def world(cloud, tmp_path, monkeypatch, caplog, request):
     from tests.wan_remote.world import World
 
     rows = request.config.stash.setdefault(ROWS, [])
-    yield (made := World(cloud=cloud, tmp=tmp_path, monkeypatch=monkeypatch, caplog=caplog, rows=rows))
+    surroundings = {"tmp": tmp_path, "monkeypatch": monkeypatch, "caplog": caplog}
+    yield (made := World(cloud=cloud, rows=rows, test=request.node.nodeid, **surroundings))
     made.close()
 
 

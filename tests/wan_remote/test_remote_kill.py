@@ -41,6 +41,8 @@ def rerun(world, provider: str) -> None:
     assert files[0].read_bytes()
     leftovers = [path.name for path in world.output.rglob("*") if path.is_file() and path.suffix != ".mp4"]
     assert leftovers == []
+    killed = world.test.split("::test_")[1].split("[")[0].replace("_", " ")
+    world.record("control", f"{provider}: {killed}, run again", "result")
 
 
 def test_killed_after_the_intent_before_the_cloud_read_anything(world):

@@ -78,7 +78,21 @@ def test_an_answer_lost_behind_a_proxy_is_lost(reason, failure):
 # -- lists that prove nothing -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", ["unknown name", "ISO times", "no times", "rows of another kind"])
+@pytest.mark.parametrize("form", ["ISO", "milliseconds"])
+def test_times_of_gmi_in_other_forms_are_read(world, form):
+    lose(world, GMI)
+    world.advance(300)
+    rows = gmi_rows(world)
+    for row in rows:
+        moment = row["created_at"]
+        iso = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+        row["created_at"] = iso if form == "ISO" else int(moment * 1000)
+    show(world, GMI, {"requests": rows})
+    outcome = world.run(world.gmi())
+    assert (outcome.end, world.cloud.accepted()) == ("result", 1)
+
+
+@pytest.mark.parametrize("shape", ["unknown name", "times in words", "no times", "rows of another kind"])
 def test_a_list_of_gmi_that_is_not_understood_proves_nothing(world, shape):
     lose(world, GMI)
     world.advance(300)
@@ -88,7 +102,7 @@ def test_a_list_of_gmi_that_is_not_understood_proves_nothing(world, shape):
         GMI,
         {
             "unknown name": {"results": rows},
-            "ISO times": {"requests": [{**row, "created_at": "soon"} for row in rows]},
+            "times in words": {"requests": [{**row, "created_at": "soon"} for row in rows]},
             "no times": {"requests": [{k: v for k, v in row.items() if k != "created_at"} for row in rows]},
             "rows of another kind": {"requests": ["gmi-0001"]},
         }[shape],
@@ -253,12 +267,16 @@ def test_another_machines_job_is_not_taken(world):
 
 
 def test_two_lost_at_once_say_how_to_go_on(world):
+    requests_of_two = [world.wavespeed(prompt="a"), world.wavespeed(prompt="b")]
     world.cloud.faults("wavespeed.submit", LOST, LOST)
-    world.real_time(0.02)
-    outcomes = world.run_all([world.wavespeed(prompt="a"), world.wavespeed(prompt="b")])
+    world.cloud.faults("wavespeed.list", DOWN)
+    for request in requests_of_two:
+        world.run(request)
+    world.cloud.faults("wavespeed.list")
+    outcomes = [world.run(request) for request in requests_of_two]
     assert [outcome.end for outcome in outcomes] == ["SubmissionUnknown"] * 2
     for outcome in outcomes:
-        assert any(job["id"] in str(outcome.error) for job in world.cloud.jobs())
+        assert all(job["id"] in str(outcome.error) for job in world.cloud.jobs())
         assert "Fetch Result" in str(outcome.error)
         assert "change the seed" in str(outcome.error)
 

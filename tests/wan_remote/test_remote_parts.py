@@ -206,18 +206,17 @@ def test_keys_come_from_the_environment_then_from_the_file(tmp_path):
     stored = Keys(folder=tmp_path, environ={})
     with pytest.raises(KeyMissing, match=r"GMI_API_KEY, or .*keys\.json"):
         stored.resolve("gmi")
-    assert stored.configured("gmi") is None
     path = stored.save("gmi", "  from-the-file\n")
     stored.save("wavespeed", "another")
     assert path.stat().st_mode & 0o777 == 0o600
     assert stored.resolve("gmi").reveal() == "from-the-file"
-    assert stored.configured("gmi") == str(path)
+    assert stored.resolve("gmi").source == str(path)
     both = Keys(folder=tmp_path, environ={"GMI_API_KEY": "from-the-environment"})
     assert both.resolve("gmi").reveal() == "from-the-environment"
     assert both.resolve("wavespeed").reveal() == "another"
     for text in ("{", "[1]", '{"gmi": 5}'):
         path.write_text(text)
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyInvalid):
             stored.resolve("gmi")
 
 
@@ -239,7 +238,8 @@ def test_an_organisation_is_checked():
 def test_text_from_outside_is_cleaned():
     key = "sk-abcdef-123456"
     text = redact(
-        f"no {key}\n at https://u:p@h.com/a/b.mp4?X-Sig=1#f Bearer abcdefgh {'QUJD' * 60} \x1b[31mred\x00", (key, "")
+        f"no {key}\n at https://u:p@h.com/a/b.mp4?X-Sig=1#f Bearer abcdefgh12345678 {'QUJD' * 60} \x1b[31mred\x00",
+        (key, ""),
     )
     assert text == "no *** at https://h.com/a/b.mp4 Bearer *** ... [31mred"
     assert len(redact("word " * 1000)) == 500

@@ -28,6 +28,7 @@ from PIL import Image
 import wan_remote
 from tests.wan_remote.clocks import FakeClock, FastClock
 from tests.wan_remote.fault_case import GMI, Case
+from tests.wan_remote.fault_ids import faults_of
 from tests.wan_remote.fault_table import Row
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn
 from wan_remote.cli import main
@@ -117,6 +118,7 @@ class World:
     monkeypatch: pytest.MonkeyPatch
     caplog: pytest.LogCaptureFixture
     rows: list[Row]
+    test: str = ""  # its id
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
@@ -389,9 +391,8 @@ class World:
         within: float = 6.0,
     ) -> None:
         """The five: submissions, end, journal, nothing leaked, not too slow. Adds the row to the table."""
-        seen_posts, seen_accepted, states = self.cloud.posts(), self.cloud.accepted(), self.states()
-        state = states[-1] if states else ""
-        self.rows.append(Row(stage, name, seen_posts, seen_accepted, outcome.end, state))
+        row = self.record(stage, name, outcome.end)
+        seen_posts, seen_accepted, state = row.posts, row.accepted, row.journal
         print(f"{name}: {seen_posts} submissions, {seen_accepted} accepted, {outcome.end}, journal {state or '-'}")
         print(outcome.error)
         assert outcome.end in end.split("|"), outcome.text
@@ -410,6 +411,14 @@ class World:
             self.assert_right_file(outcome)
         self.assert_no_leak(outcome)
         assert outcome.seconds < within
+
+    def record(self, stage: str, name: str, end: str) -> Row:
+        """Add a row to the table: how things stand now."""
+        states = self.states()
+        state = states[-1] if states else ""
+        row = Row(stage, name, self.cloud.posts(), self.cloud.accepted(), end, state, faults_of(self.test))
+        self.rows.append(row)
+        return row
 
     def assert_right_file(self, outcome: Outcome) -> None:
         jobs = {job["id"]: job for job in self.cloud.jobs()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..keys import WHERE
 from ..request import FITS, WaveSpeedRequest
 
-SHARED = ("status", "fetch", "list", "models", "model", "balance", "price")
+SHARED = ("status", "fetch", "list", "models", "model", "balance", "price", "billings")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,6 +84,7 @@ def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name:
         "model": "what the cloud says of this model",
         "balance": "money left in the account (WaveSpeedAI)",
         "price": "what a clip would cost (WaveSpeedAI)",
+        "billings": "what requests did cost (WaveSpeedAI)",
     }
     command = commands.add_parser(name, help=texts[name])
     if name in ("status", "fetch"):
@@ -91,6 +92,16 @@ def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name:
     if name == "price" and provider == "wavespeed":
         _wavespeed(command)
     _folders(command, output=name == "fetch")
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if minutes > 0.0:  # nan is not
+        return minutes
+    raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; give minutes, more than 0")
 
 
 def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
@@ -102,4 +113,4 @@ def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
             "--output", type=Path, default=Path("output"), metavar="DIR|FILE.mp4",
             help="where the video goes (default: %(default)s)",
         )  # fmt: skip
-        command.add_argument("--wait", type=float, default=30.0, metavar="MINUTES", help="patience (default: 30)")
+        command.add_argument("--wait", type=_minutes, default=30.0, metavar="MINUTES", help="patience (default: 30)")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..account import account, status
-from ..errors import InvalidRequest, StorageError
+from ..errors import InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from ..journal import Journal
 from ..keys import WHERE, Keys
 from ..request import GMIRequest, Request, WaveSpeedRequest
@@ -47,7 +47,7 @@ async def collect(given: argparse.Namespace, watch: Watch) -> str:
 
 
 async def show_status(given: argparse.Namespace, watch: Watch) -> str:
-    return _json(await status(given.provider, given.id, keys=_keys(given), watch=watch))
+    return _json(await status(given.provider, given.id, keys=_keys(given), watch=watch, state=given.state))
 
 
 async def ask_account(given: argparse.Namespace, watch: Watch) -> str:
@@ -74,7 +74,7 @@ async def keys(given: argparse.Namespace, watch: Watch) -> str:
     if given.cloud:
         typed = getpass.getpass(f"key for {given.cloud}: ") if sys.stdin.isatty() else sys.stdin.readline()
         return f"stored in {found.save(given.cloud, typed)}"
-    return "\n".join(f"{name}: {found.configured(name) or 'not set'}" for name in WHERE)
+    return "\n".join(f"{name}: {_source(found, name)}" for name in WHERE)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, str]]] = {
@@ -86,6 +86,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
     "model": ask_account,
     "balance": ask_account,
     "price": ask_account,
+    "billings": ask_account,
     "jobs": jobs,
     "keys": keys,
 }
@@ -149,6 +150,16 @@ def _told(result: Result, target: Path | None) -> str:
 
 def _keys(given: argparse.Namespace) -> Keys:
     return Keys(folder=given.state)
+
+
+def _source(found: Keys, cloud: str) -> str:
+    """Where the key of a cloud is set, or why none can be used."""
+    try:
+        return found.resolve(cloud).source
+    except KeyMissing:
+        return "not set"
+    except KeyInvalid as error:
+        return str(error)
 
 
 def _json(data: Any) -> str:

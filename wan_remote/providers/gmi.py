@@ -10,10 +10,11 @@ from typing import Any
 
 from ..errors import BadResponse
 from ..job import Job, Status, safe_id
-from ..redact import redact
 from ..request import GMIRequest
 from ..transport import Answer
-from .base import OK, Call, Reply, a_dict, a_list, a_number, a_text, an_int
+from .base import OK, Call, Reply, a_dict, a_list, a_text, an_int
+from .moments import moment_of
+from .texts import reason, status_word, whole_text
 
 STATUSES = {
     "created": Status.QUEUED,
@@ -64,7 +65,7 @@ class GMI:
 
     def unwrap(self, answer: Answer) -> Reply:
         data = answer.json()
-        text = "" if answer.status == OK else _reason(data) or _raw(answer)
+        text = "" if answer.status == OK else reason(data) or whole_text(answer)
         return Reply(status=answer.status, data=data, text=text, answer=answer)
 
     def job(self, record: Any) -> Job:
@@ -81,11 +82,11 @@ class GMI:
         return Job(
             id=request_id,
             status=STATUSES.get(word, Status.PROCESSING),
-            word=redact(word)[:40],
+            word=status_word(word),
             known=word in STATUSES,
             url=_video(outcome),
-            message=_reason({"error": row.get("error") or outcome.get("error")}),
-            created=a_number(row.get("created_at")),
+            message=reason({"error": row.get("error") or outcome.get("error")}),
+            created=moment_of(row.get("created_at")),
             model=a_text(row.get("model")) or None,
             prompt=a_text(payload.get("prompt")) or None,
             seed=an_int(payload.get("seed")),
@@ -112,21 +113,3 @@ def _video(outcome: Mapping[str, Any]) -> str:
     urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in a_list(outcome.get("media_urls"))]
     urls = [url for url in urls if url]
     return next((url for url in urls if url.split("?")[0].endswith(".mp4")), urls[0] if urls else "")
-
-
-def _reason(data: Any) -> str:
-    row = a_dict(data)
-    error = row.get("error")
-    inner = a_dict(error)
-    details = [
-        f"{'.'.join(map(str, a_list(a_dict(item).get('loc'))))} {a_text(a_dict(item).get('msg'))}".strip()
-        for item in a_list(row.get("detail"))
-    ]
-    for text in (error, inner.get("details"), inner.get("message"), row.get("message"), row.get("detail")):
-        if isinstance(text, str) and text.strip():
-            return text
-    return "; ".join(detail for detail in details if detail)
-
-
-def _raw(answer: Answer) -> str:
-    return "" if answer.body is None else answer.body[:300].decode("utf-8", "replace")

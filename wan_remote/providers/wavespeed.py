@@ -6,16 +6,15 @@ Source: the model's page at wavespeed.ai/docs; the calls around it from the page
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import BadResponse
 from ..job import Job, Status, safe_id
-from ..redact import redact
 from ..request import WaveSpeedRequest
 from ..transport import Answer
 from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text
-from .gmi import _raw, _reason
+from .moments import moment_of
+from .texts import reason, status_word, whole_text
 
 STATUSES = {
     "created": Status.QUEUED,
@@ -59,6 +58,15 @@ class WaveSpeed:
     def balance(self) -> Call:
         return Call(method="GET", path="/balance")
 
+    def billings(self) -> Call:
+        """What was really paid, newest first."""
+        body = {"page": 1, "page_size": LISTED, "sort": "created_at DESC"}
+        return Call(method="POST", path="/billings/search", body=body)
+
+    def billed(self, data: Any) -> list[dict[str, Any]]:
+        """Rows of :meth:`billings`: which request, of which model, and the price in dollars."""
+        return [_billed(a_dict(row)) for row in a_list(a_dict(data).get("items"))]
+
     def price(self, inputs: Mapping[str, Any]) -> Call:
         return Call(method="POST", path="/model/price", body={"model_id": self.model, "inputs": dict(inputs)})
 
@@ -76,7 +84,7 @@ class WaveSpeed:
         status = answer.status
         if status == OK and isinstance(code, int) and not isinstance(code, bool) and code != OK:
             status = code  # HTTP and envelope may disagree: both have to say 200
-        text = "" if status == OK else _reason(envelope) or _raw(answer)
+        text = "" if status == OK else reason(envelope) or whole_text(answer)
         return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
 
     def job(self, record: Any) -> Job:
@@ -97,13 +105,13 @@ class WaveSpeed:
         return Job(
             id=request_id,
             status=STATUSES.get(word, Status.PROCESSING),
-            word=redact(word)[:40],
+            word=status_word(word),
             known=word in STATUSES,
             url=next((url for url in urls if url), ""),
             message=error,
             flagged=(flagged and not any(urls)) or MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error,
             seconds=None if milliseconds is None else milliseconds / 1000.0,
-            created=_moment(row.get("created_at")),
+            created=moment_of(row.get("created_at")),
             model=a_text(row.get("model")) or None,
         )
 
@@ -118,12 +126,13 @@ class WaveSpeed:
         return "its safety checker (enable_safety_checker) can be switched off, or use other pictures or another prompt"
 
 
-def _moment(value: Any) -> float | None:
-    """Seconds since 1970 of an ISO time, which may have nine digits behind the point."""
-    text = a_text(value).rstrip("Zz")
-    whole, _, fraction = text.partition(".")
-    try:
-        moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return None
-    return moment + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)
+def _billed(row: Mapping[str, Any]) -> dict[str, Any]:
+    made = a_dict(row.get("prediction"))
+    found = {
+        "request_id": a_text(made.get("uuid")),
+        "model": a_text(made.get("model_uuid")),
+        "type": a_text(row.get("billing_type")),
+        "price": a_number(row.get("price")),
+        "created": a_text(row.get("created_at")),
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}

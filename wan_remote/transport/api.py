@@ -247,6 +247,8 @@ def _classify(error: BaseException) -> Lost:
         return Lost(failure=Failure.UNREACHED, why="no connection")
     if isinstance(error, requests.exceptions.Timeout):
         return Lost(failure=Failure.LOST, why="no answer in time")
+    if isinstance(error, requests.exceptions.InvalidSchema) and "socks" in str(error).lower():
+        return Lost(failure=Failure.UNREACHED, why="the proxy is a SOCKS one, which needs: pip install pysocks")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
         return Lost(failure=Failure.UNREACHED, why="the address is no web address")
     return Lost(failure=Failure.LOST, why="the connection broke")

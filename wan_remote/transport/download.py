@@ -20,6 +20,7 @@ from ..container import why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
 from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of, pieces
 from .guard import NotPublic, guarded_session, refuse_address
+from .parts import clear_away, forget, new_part
 
 MOST_BYTES = 2**30
 ATTEMPTS = 5
@@ -62,27 +63,29 @@ def download(
         Interrupted: ``stop`` was set.
     """
     hide_queries()
-    part = path.with_name(path.name + ".part")
+    part = new_part(path)
     failed: RemoteError | None = None
     state = _State()
     try:
+        clear_away(path)
         for attempt in range(ATTEMPTS):
             if attempt and stop.wait(PAUSE * 2 ** (attempt - 1)):
                 raise Interrupted("stopped")
             failed = _attempt(address, part, state, allow_loopback, stop, on_bytes)
             if failed is None:
+                _go_on(stop)
                 failed = _verify(part, state)
             if failed is None:
-                return _finish(part, path)
+                return _finish(part, path, stop)
             if not isinstance(failed, _TryAgain):
                 raise failed
     except OSError as error:
         trouble = f"{path.parent} can't take the video ({error.strerror or 'input/output error'})"
     else:
-        part.unlink(missing_ok=True)
         assert isinstance(failed, _TryAgain)
         raise failed.final
-    _forget(part)
+    finally:
+        forget(part)
     raise StorageError(f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud")
 
 
@@ -125,6 +128,11 @@ def _attempt(
             return BadDownload("the video lies at an address that is not public; nothing was fetched")
         if isinstance(error, requests.exceptions.SSLError):
             return BadDownload(f"the certificate of {host_of(address)} can't be trusted; nothing was fetched")
+        if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself has passed the guard
+            return Unreachable(
+                "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks); then "
+                "queue the same inputs again, the clip is kept in the cloud"
+            )
     return _TryAgain(
         Unreachable(f"{host_of(address)} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
     )
@@ -161,7 +169,7 @@ def _store(
         return _TryAgain(BadDownload(f"{host} does not give the video (416)"))
     if status not in (200, 206):
         return _TryAgain(BadDownload(f"{host} does not give the video ({status}); queue the same inputs again later"))
-    resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    resumed = status == 206 and _goes_on(response, have, state)
     if status == 206 and not resumed:
         state.tag = None
         return _TryAgain(BadDownload(f"{host} gives another part of the video than was asked for"))
@@ -170,6 +178,13 @@ def _store(
     if state.size is not None and state.size > MOST_BYTES:
         return BadDownload(f"{host} announces {state.size:,} bytes, more than a clip has; nothing was fetched")
     return _copy(response, part, at, state, stop, on_bytes)
+
+
+def _goes_on(response: requests.Response, have: int, state: _State) -> bool:
+    """Whether a part is the missing one of the very file that was begun. Some hosts ignore If-Range."""
+    start, _, whole = response.headers.get("Content-Range", "").partition("/")
+    same = response.headers.get("ETag") == state.tag and (state.size is None or whole in ("", "*", str(state.size)))
+    return have > 0 and same and start.startswith(f"bytes {have}-")
 
 
 def _learn(response: requests.Response, state: _State, at: int) -> None:
@@ -190,8 +205,7 @@ def _copy(
     response.raw.enforce_content_length = False  # it would throw away what came before the cut; counted below
     with part.open("ab" if at else "wb") as file:
         for piece in pieces(response, PIECE):
-            if stop.is_set():
-                raise Interrupted("stopped")
+            _go_on(stop)
             file.write(piece)
             got += len(piece)
             if at + got > MOST_BYTES:
@@ -220,21 +234,20 @@ def _verify(part: Path, state: _State) -> RemoteError | None:
     return _TryAgain(BadDownload(f"what was downloaded is no complete video: {why}; queue the same inputs again later"))
 
 
-def _finish(part: Path, path: Path) -> File:
+def _finish(part: Path, path: Path, stop: threading.Event) -> File:
     digest = hashlib.sha256()
     with part.open("rb") as file:
         while piece := file.read(2**20):
             digest.update(piece)
     size = part.stat().st_size
+    _go_on(stop)
     os.replace(part, path)
     return File(path=path, sha256=digest.hexdigest(), size=size)
 
 
-def _forget(part: Path) -> None:
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:
-        return
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("stopped")
 
 
 def _wraps(error: BaseException, kind: type[BaseException]) -> bool:

@@ -15,6 +15,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..endpoints import LOOPBACK
 
+# Some VPN programs answer every look-up with an address of their own from these and carry what is sent there to the
+# host of that name (sing-box and Clash call it fake IP; the ranges are their defaults). So it counts as public where a
+# name led there. A name that somebody else pointed there gets no further: no machine there has a certificate for it.
+MADE_UP = (ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fc00::/18"))
+
 
 def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     """Why a file must not be fetched from ``address``, or None.
@@ -44,7 +49,8 @@ def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
         found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return None  # the connection itself will say that the host can't be found
-    return None if all(_public(str(row[4][0])) for row in found) else "it is not a public address"
+    good = all(_behind_name(host, str(row[4][0])) for row in found)
+    return None if good else "it is not a public address"
 
 
 def guarded_session(*, allow_loopback: bool) -> requests.Session:
@@ -65,7 +71,7 @@ class NotPublic(OSError):
 
 def _checked(connection: Any, sock: socket.socket, allow_loopback: bool) -> socket.socket:
     peer = str(sock.getpeername()[0])
-    if _public(peer) or (allow_loopback and connection.host.strip("[]") in LOOPBACK):
+    if _behind_name(connection.host.strip("[]"), peer) or (allow_loopback and connection.host.strip("[]") in LOOPBACK):
         return sock
     sock.close()
     raise NotPublic("not a public address")
@@ -106,6 +112,12 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host.split("%")[0])
     except ValueError:
         return None
+
+
+def _behind_name(host: str, address: str) -> bool:
+    """Whether ``address`` is a good one for ``host``, which resolved to it or is it."""
+    found = _literal(address)
+    return _public(address) or (found is not None and _literal(host) is None and any(found in net for net in MADE_UP))
 
 
 def _public(address: str) -> bool:

@@ -166,9 +166,19 @@ def price(state: State, request: Request) -> Answer:
 
 def billings(state: State, request: Request) -> Answer:
     state.check_key(request, "wavespeed")
-    need_json(request)
+    body = need_json(request)
+    if type(body.get("page")) is not int or not 1 <= body.get("page_size", 0) <= 100:
+        raise Refused(400, "page and page_size (1 to 100) are required")
     jobs = [job for job in state.jobs.values() if job.provider == "wavespeed"]
-    return envelope({"items": [{"prediction_uuid": job.id, "price": 0.3} for job in jobs], "total": len(jobs)})
+    items = [
+        {
+            "uuid": f"bill-{job.id}", "access_key_id": "77730_1", "billing_type": "deduct", "price": 0.3,
+            "created_at": stamp(job.created), "order": {"state": "done", "price": 0.3},
+            "prediction": {"uuid": job.id, "model_uuid": MODEL, "status": "completed"},
+        }
+        for job in sorted(jobs, key=lambda job: -job.created)
+    ]  # fmt: skip
+    return envelope({"page": 1, "items": items, "total": len(jobs)})
 
 
 def _new_upload(state: State, kind: str, data: bytes) -> str:

@@ -1,0 +1,67 @@
+"""The frames that a cloud node reads from its file: they take long, and stop counts all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.wan_remote.node_room import Stopped, room
+from tests.wan_remote.stand_in import clips
+
+
+@pytest.fixture
+def node(tmp_path):
+    with room(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def result(node, tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clips.clip(81))
+    made = node.part("wan_remote").Result
+    return made(path=path, provider="gmi", request_id="gm-1", seed=7, resumed=False, seconds=1.0, sha256="", size=1)
+
+
+def slow(node, monkeypatch, seconds: float) -> list[float]:
+    """Each frame takes so long, as a large one does; when each was read."""
+    video, moments = node.part("wan_local.video"), []
+    real = video._to_rgb
+
+    def read(frame):
+        time.sleep(seconds)
+        moments.append(time.monotonic())
+        return real(frame)
+
+    monkeypatch.setattr(video, "_to_rgb", read)
+    return moments
+
+
+def test_all_frames_come_out(node, result):
+    frames, file, told = asyncio.run(node.part("nodes.remote").shown(result, "gm-1")).values
+    assert tuple(frames.shape) == (81, 72, 128, 3)
+    assert (file, told) == (result.path, "gm-1")
+    assert node.texts[-1] == "gm-1, seed 7"
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+def test_a_stop_while_frames_are_read_ends_the_prompt_at_once(node, result, monkeypatch, how):
+    """The host runs one event loop a prompt: whatever its threads still do holds the end of it up."""
+    moments = slow(node, monkeypatch, 0.1)  # 8 seconds for the clip
+    at = [0.0]
+
+    async def prompt():
+        task = asyncio.ensure_future(node.part("nodes.remote").shown(result))
+        while not moments:
+            await asyncio.sleep(0.01)
+        at[0] = time.monotonic()
+        node.stop.set() if how == "stop" else task.cancel()
+        await task
+
+    with pytest.raises(Stopped if how == "stop" else asyncio.CancelledError):
+        asyncio.run(prompt())
+    assert time.monotonic() - at[0] < 1.0
+    time.sleep(0.3)
+    assert time.monotonic() - moments[-1] > 0.15  # nobody goes on with it
