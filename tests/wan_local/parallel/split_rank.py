@@ -49,6 +49,24 @@ def error(rank: Rank, grid: str) -> float:
     return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
 
 
+def attentions_of_the_chosen_kernel(backend: str) -> int:
+    """How many attentions of tokens to tokens, in one guided step, are done by the kernel that was asked for."""
+    given, counted = cases.inputs(cases.GRIDS["45 tokens"]), []
+    rank = Rank(PLACE, ulysses=WORLD, backend=backend)
+    rank.load(MODEL, dtype="float32")
+    kernel = rank._model.attend
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if k.shape[1] == 45:  # text and images have other lengths
+            counted.append(q.shape)
+        return kernel(q, k, v)
+
+    rank._model.attend = attend
+    rank.begin([{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)], 4.0)
+    rank.velocity(given["noise"], 900.0)
+    return len(counted)
+
+
 def float8_error(rank: Rank, grid: str) -> float:
     """Of one guided look at the clip, with products in fp8."""
     given = cases.spread(cases.inputs(cases.GRIDS[grid]))
@@ -102,6 +120,8 @@ def main() -> None:
                     told[f"block {cases.name(split, '', True, backend)}"] = block_bytes(rank) / told_full_blocks()
                 else:
                     told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
+    for backend in ("own", "yunchang"):
+        told[f"chosen kernel, {backend}"] = attentions_of_the_chosen_kernel(backend)
     for what, hook in (("float8", Rank._largest), ("float8, each card by itself", lambda self, value: value)):
         with cases.float8_products(), mock.patch.object(Rank, "_largest", hook):
             rank = Rank(PLACE, ulysses=WORLD)

@@ -10,7 +10,7 @@ import pytest
 
 from wan_local import generate
 from wan_local.cli import main, several_gpus
-from wan_local.parallel.ranks import Pool, RankGroup
+from wan_local.parallel.ranks import RankGroup
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,7 +67,7 @@ def test_cards_are_free_before_the_ranks_and_before_decoding(
     """And at guidance 1 the line that is printed tells the split that is used."""
     told: list[str] = []
     pids: list[int] = []
-    start, close, decode = RankGroup.start, Pool.close, generate.Pipeline.decode_stream
+    start, close, decode = RankGroup.start, RankGroup.close, generate.Pipeline.decode_stream
 
     def started(group: RankGroup, *args: Any) -> None:
         told.append("ranks")
@@ -80,7 +80,7 @@ def test_cards_are_free_before_the_ranks_and_before_decoding(
 
     monkeypatch.setattr(several_gpus, "release", lambda: told.append("encoders released"))
     monkeypatch.setattr(RankGroup, "start", started)
-    monkeypatch.setattr(Pool, "close", lambda pool: told.append("closed") or close(pool))
+    monkeypatch.setattr(RankGroup, "close", lambda group, *why: told.append("closed") or close(group, *why))
     monkeypatch.setattr(generate.Pipeline, "decode_stream", decoded)
     monkeypatch.chdir(ROOT)
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--guidance", "1", "--model", "weights/nano")) == 0

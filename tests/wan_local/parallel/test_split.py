@@ -32,6 +32,12 @@ def test_frames_do_not_depend_on_the_number_of_cards(told, world, split, grid, d
     assert told[world][name] <= BOUND
 
 
+@pytest.mark.parametrize("backend", ["own", "yunchang"])
+@pytest.mark.parametrize("world", cases.SPLITS)
+def test_the_kernel_that_was_asked_for_does_every_attention(told, world: int, backend: str) -> None:
+    assert told[world][f"chosen kernel, {backend}"] == 2 * cases.CONFIG.num_layers
+
+
 @pytest.mark.parametrize("grid", cases.GRIDS)
 @pytest.mark.parametrize("world", cases.SPLITS)
 def test_fp8_products_are_rounded_as_on_one_card(told, world: int, grid: str) -> None:
