@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, WanError
 from ..sampling import Side, Velocity
 from .degrees import AUTO, Degrees
 from .ranks import GroupSpec, Limits, Pool, RankError, RankGroup
@@ -109,7 +109,8 @@ class GroupTransformer:
         if self._when_up is not None:
             self._when_up()
         run = _Run(group, sides, float(guidance), degrees, self._stop)
-        weakref.finalize(run, _end, group, run.number, run.state, None if self._keep else self._pool.close)
+        after = None if self._keep else self._pool.close
+        weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
         return run
 
@@ -197,7 +198,7 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
             after()
         elif state["well"] and group.alive:  # after a stop or a failure nobody waits for the ranks
             group.call("end", number, stage="end")
-    except RankError as error:  # the run itself is over and well; the next one will say what is wrong
+    except WanError as error:  # the run itself is over and well; the next one will say what is wrong
         log.warning("the cards could not be given back: %s", error)
 
 
