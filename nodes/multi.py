@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,30 +12,80 @@ import torch
 from ..wan_local.lora import Lora
 from ..wan_local.model import WanTransformer
 from ..wan_local.parallel.group_model import GroupTransformer, Setup
-from ..wan_local.parallel.ranks import Pool
+from ..wan_local.parallel.ranks import Pool, RankError
 from ..wan_local.quantised import parameter_shapes
 from ..wan_local.shapes import Grid
 from . import host
 
 IDLE_SECONDS = 900.0  # after which cards that nobody uses are given back
+ON_DETACH = "on_detach_after"  # the host's name for what it calls when it has unloaded a model
 
 
 class Ranks:
-    """The one group of ranks of this ComfyUI, and the clock that ends it when nobody uses it."""
+    """The one group of ranks of this ComfyUI. It ends when nobody uses it for a while, and when the host wants its
+    cards back: "Unload models", or a model of its own that needs the room."""
 
     def __init__(self) -> None:
         self.pool = Pool()
-        self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._last = 0.0
+        self._marker: Any = None
+        self._marked = False
 
     def used(self) -> None:
-        """Start the clock anew."""
+        """Start the clock anew. Asked many times a second, so it only notes the time; one timer looks at it."""
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = threading.Timer(IDLE_SECONDS, self.pool.close)
-            self._timer.daemon = True
-            self._timer.start()
+            self._last = time.monotonic()
+            if self._timer is None:
+                self._watch(IDLE_SECONDS)
+
+    def make_room(self) -> None:
+        """Take the host's own models off the cards; the ranks stay."""
+        self.used()
+        self._marked = False
+        host.free_everything()
+
+    def show_to_host(self) -> None:
+        """Put a model among the host's loaded ones that stands for the ranks, so that unloading it ends them."""
+        if self._marker is None:
+            self._marker = host.hold(Marker(), host.compute_device(), host.offload_device())
+            self._marker.add_callback(ON_DETACH, self._unloaded)
+        host.load(self._marker)
+        self._marked = True
+
+    def _unloaded(self, *_: Any) -> None:
+        if self._marked:
+            self._marked = False
+            self._close()
+
+    def _watch(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._look)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _look(self) -> None:
+        with self._lock:
+            left = self._last + IDLE_SECONDS - time.monotonic()
+            self._timer = None
+            if left > 0:
+                self._watch(left)
+                return
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self.pool.close()
+        except RankError as error:  # raised into the host's own work, it would end more than the ranks
+            host.log.warning("%s", error)
+
+
+class Marker(torch.nn.Module):
+    """Stands for the ranks among the host's models; it has a number to load, so that the host takes it for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
 
 RANKS = Ranks()
@@ -44,7 +95,7 @@ class MultiModel:
     """The value on a ``WAN_FLF2V_MODEL`` wire behind the node for several cards. Nothing runs before it is sampled."""
 
     def __init__(self, setup: Setup) -> None:
-        self.transformer = GroupTransformer(setup, RANKS.pool, stop=_stop_and_stay, before_start=host.free_everything)
+        self.transformer = GroupTransformer(setup, RANKS.pool, _stop_and_stay, RANKS.make_room, RANKS.show_to_host)
 
     @property
     def device(self) -> torch.device:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
-from ..wan_local.parallel.group_model import Setup
+import torch
+
+from ..wan_local.parallel.setup import Setup, TooFewCards
 from . import host, widgets
 from .host import io
 from .multi import MultiModel
@@ -68,10 +71,26 @@ class WanFLF2VMultiGPU(io.ComfyNode):
         cls, model: Any, gpus: int, ulysses: int, ring: int, cfg_parallel: str, fsdp: bool, ray_address: str
     ) -> io.NodeOutput:
         fields = {"gpus": gpus, "ulysses": ulysses, "ring": ring, "cfg": CFG[cfg_parallel], "fsdp": fsdp}
-        multi = MultiModel(setup_of(model, ray_address=ray_address.strip(), **fields))
+        try:
+            multi = MultiModel(setup_of(model, ray_address=ray_address.strip(), **fields))
+        except TooFewCards as error:
+            raise TooFewCards(f"{error}{hidden_cards()}") from error
         host.show_text(multi.transformer.why)
         host.log.info("%d cards: %s", gpus, multi.transformer.why)
         return io.NodeOutput(multi)
+
+
+def hidden_cards() -> str:
+    """Why torch may see fewer cards than there are: what ComfyUI shows it."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return ""
+    return f"; CUDA_VISIBLE_DEVICES={shown} shows it only those: start ComfyUI with --cuda-device 0,1,... to name more"
+
+
+def stored(model: WanModel) -> torch.dtype:
+    """What a model calculates in that says nothing of it: the dtype of its matrices."""
+    return next(value.dtype for value in model.transformer.parameters() if value.ndim > 1)
 
 
 def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
@@ -81,7 +100,7 @@ def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
     origin = model.origin
     return Setup(
         path=str(origin.path),
-        dtype=str(model.transformer.compute_dtype).removeprefix("torch."),
+        dtype=str(model.transformer.compute_dtype or stored(model)).removeprefix("torch."),
         attention=origin.attention,
         unpack=origin.unpack,
         float8_matmul=origin.fast,

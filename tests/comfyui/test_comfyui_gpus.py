@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -20,6 +23,12 @@ from nano_graph import COND, MODEL, SAMPLER, Graph, node, single_nodes, write_si
 from test_comfyui_nodes import LEVEL, apart, made
 
 MULTI = "60"
+INSIDE = Path(__file__).with_name("inside_ranks.py")
+CHECKED = [
+    node.name
+    for node in ast.parse(INSIDE.read_text("utf-8")).body
+    if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "check" for mark in node.decorator_list)
+]
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="child processes are looked for in /proc")
 
 
@@ -158,7 +167,8 @@ def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, referen
         ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads"),
         ({"gpus": 4, "ulysses": 2, "ring": 4}, "does not go with gpus=4"),
         ({"gpus": 3, "cfg_parallel": "on"}, "cfg=2 does not go with gpus=3"),
-        ({"ray_address": "nonsense"}, "ray"),
+        ({"ray_address": "nonsense"}, "ray address 'nonsense'; use host:port"),
+        ({"gpus": 64}, "gpus=64 can't be used: this runs on the CPU"),
     ],
 )
 def test_what_can_not_be_is_one_line(server: ComfyServer, fields: dict[str, Any], words: str) -> None:
@@ -202,19 +212,55 @@ def test_no_rank_outlives_comfyui(own_server: ComfyServer, how: int) -> None:
     graph = on_cards()
     graph[COND]["inputs"].update(width=256, height=256, length=33)
     graph[SAMPLER]["inputs"].update(steps=500)
-    own_server.queue(graph)
-    deadline = time.monotonic() + 120
-    while len(ranks(own_server)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(6)  # well into the sampling
-    pids = ranks(own_server)
+    pids: set[int] = set()
+    began: list[float] = []
+
+    def kill(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == SAMPLER and data["value"] > 1 and not began:
+            pids.update(ranks(own_server))
+            began.append(time.monotonic())
+            own_server.kill(how)
+
+    with contextlib.suppress(OSError):  # the server is gone in the midst of its answer, as is meant
+        own_server.run(graph, kill)
+    assert began, own_server.log()[-2000:]
     assert len(pids) == 2, own_server.log()[-2000:]
-    own_server.kill(how)
-    began = time.monotonic()
-    while alive(pids) and time.monotonic() - began < 20:
+    while alive(pids) and time.monotonic() - began[0] < 20:
         time.sleep(0.05)
-    print(f"ranks gone {time.monotonic() - began:.2f} s after signal {how}")
+    print(f"ranks gone {time.monotonic() - began[0]:.2f} s after signal {how}")
     assert not alive(pids)
+
+
+@LINUX
+def test_unload_models_gives_the_cards_back(own_server: ComfyServer) -> None:
+    made(own_server, on_cards())
+    pids = ranks(own_server)
+    assert len(pids) == 2
+    own_server.post("/free", {"unload_models": True})
+    deadline = time.monotonic() + 30
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pids)
+    assert apart("after /free / one card", made(own_server, on_cards()), made(own_server, single_nodes())) <= LEVEL
+
+
+# -- in ComfyUI's interpreter, without a server ------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def outcomes() -> dict[str, list[str | None]]:
+    if reason := why_not():
+        pytest.skip(reason)
+    command = [interpreter(checkout()), str(INSIDE), str(checkout()), str(PACK)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_inside(outcomes: dict[str, list[str | None]], name: str) -> None:
+    failed, _ = outcomes[name]
+    assert failed is None, failed
 
 
 # -- through Ray -------------------------------------------------------------------------------------------

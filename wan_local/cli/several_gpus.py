@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..parallel.group_model import GroupTransformer
 
 CFG = {"auto": 0, "on": 2, "off": 1}
+ONE_FOR_ALL = ("auto", "cpu", "cuda", "cuda:0")
 
 
 def add_to(group: Any) -> None:
@@ -29,7 +30,9 @@ def add_to(group: Any) -> None:
     group.add_argument("--ray-address", default="", metavar="HOST:PORT",
                        help="head node of a Ray cluster, for GPUs of several machines")  # fmt: skip
     group.add_argument("--sequence-backend", choices=("own", "yunchang", "xfuser"), default="own",
-                       help="what carries attention over the GPUs; yunchang is xDiT's, to be installed")  # fmt: skip
+                       help="what carries attention over the GPUs: own (default), or yunchang, which is what xDiT has "
+                            "underneath, to be installed. xfuser itself is always refused: from 0.5.0 on it runs with "
+                            "no released yunchang, and before that it is yunchang")  # fmt: skip
 
 
 def wanted(args: argparse.Namespace) -> bool:
@@ -40,17 +43,22 @@ def check(args: argparse.Namespace) -> None:
     """Wrong use: exit status 2."""
     if args.gpus < 1:
         args.parser.error(f"--gpus {args.gpus} can't be used; use 1 or more")
-    given = args.ulysses or args.ring or args.fsdp or args.cfg_parallel != "auto"
+    given = args.ulysses or args.ring or args.fsdp or args.cfg_parallel != "auto" or args.sequence_backend != "own"
     if given and not wanted(args):
-        args.parser.error("--ulysses, --ring, --cfg-parallel and --fsdp need --gpus 2 or more")
+        args.parser.error("--ulysses, --ring, --cfg-parallel, --fsdp and --sequence-backend need --gpus 2 or more")
+    if wanted(args) and args.device not in ONE_FOR_ALL:
+        args.parser.error(
+            f"--device {args.device} can't be used with several GPUs, which are the first ones there are; use --device "
+            "cuda, and CUDA_VISIBLE_DEVICES to say which those are"
+        )
 
 
 def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None) -> GroupTransformer:
-    """The transformer of these options, on its cards; LoRAs on it.
+    """The transformer of these options, on its cards; LoRAs on it. The cards are given back after the run.
 
     Raises:
-        InputError: a split that can't be, LoRAs that count in some steps only.
-        WeightsError: no transformer of this kind.
+        InputError: a setup that can't be, LoRAs that count in some steps only.
+        WeightsError: no transformer of this kind, no such LoRA.
     """
     from ..parallel.group_model import GroupTransformer, Setup
     from ..parallel.ranks import Pool
@@ -68,7 +76,17 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
         float8_matmul=args.fp8_matmul,
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
-    return GroupTransformer(setup, Pool())
+    return GroupTransformer(setup, Pool(), before_run=release, guidance=args.guidance, keep=False)
+
+
+def release() -> None:
+    """Give back what torch keeps of the encoders' work: the ranks are other processes, and use the same cards."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def line(cards: GroupTransformer) -> str:

@@ -73,6 +73,15 @@ class Group:
             dist.all_gather(got, sent, group=self._handle)
         return [one.to(part.device) for one in got]
 
+    def largest(self, value: Tensor) -> Tensor:
+        """The largest of every rank's ``value``, one number each."""
+        if self.size == 1:
+            return value
+        shared = self._out(value.detach().float().reshape(1)).clone()  # float32 holds every half-precision number
+        with self._traffic.count(_bytes(shared) * (self.size - 1)):
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._handle)
+        return shared.to(value.device, value.dtype).reshape(value.shape)
+
     def pass_on(self, tensors: list[Tensor]) -> list[Tensor]:
         """Each tensor to the next rank of a ring; what comes from the one before."""
         if self.size == 1:
@@ -95,10 +104,14 @@ class Groups:
     """All groups of this rank under a split. Ulysses lies innermost (neighbours), guidance outermost.
 
     Every rank of the world makes one, in the same order, after ``init_process_group``.
+
+    Args:
+        degrees: the split.
+        traffic: where bytes are counted; a new count if None.
     """
 
-    def __init__(self, degrees: Degrees) -> None:
-        self.degrees, self.traffic = degrees, Traffic()
+    def __init__(self, degrees: Degrees, traffic: Traffic | None = None) -> None:
+        self.degrees, self.traffic = degrees, Traffic() if traffic is None else traffic
         rank = dist.get_rank() if dist.is_initialized() else 0
         world = dist.get_world_size() if dist.is_initialized() else 1
         if degrees.cards != world:

@@ -73,7 +73,8 @@ def choose(
     """
     if cards < 1:
         raise InputError(f"gpus={cards} can't be used; use 1 or more")
-    sides = [cfg] if cfg else ([2, 1] if guided and cards % 2 == 0 else [1])
+    # Without guidance two sides do the same work twice: only where the other wishes leave nothing else.
+    sides = [cfg] if cfg else ([2, 1] if guided else [1, 2])
     for side in sides:
         rest, left = divmod(cards, max(1, side))
         if left:
@@ -103,8 +104,10 @@ def divisors(number: int, most: int) -> list[int]:
 
 def _reason(degrees: Degrees, heads: int, guided: bool) -> str:
     parts = []
-    if degrees.cfg == 2:
+    if degrees.cfg == 2 and guided:
         parts.append("prompt and negative prompt at once")
+    elif degrees.cfg == 2:
+        parts.append("half of the cards repeat the work of the other half, since guidance is 1")
     elif guided and degrees.cards > 1:
         parts.append("prompt and negative prompt in turn")
     if degrees.ulysses > 1:

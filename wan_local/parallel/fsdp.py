@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import Attend
 from ..errors import InputError
@@ -99,8 +99,3 @@ def _local(parameter: Tensor) -> Tensor:
     local = getattr(parameter, "to_local", None)
     return parameter if local is None else local()
 
-
-def block_bytes(model: nn.Module) -> list[int]:
-    """Bytes of each block that this rank keeps."""
-    blocks: Any = model.blocks
-    return [sum(_local(value).untyped_storage().nbytes() for value in block.parameters()) for block in blocks]

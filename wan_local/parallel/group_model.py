@@ -5,68 +5,29 @@ The caller keeps sampler, preview and stop, and no rank. Everything that stays t
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
-from os import PathLike
-from pathlib import Path
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
-from ..config import TransformerConfig
-from ..errors import InputError
+from ..errors import InputError, WanError
 from ..sampling import Side, Velocity
-from ..weights import detect, sizes
-from ..weights.load import needed, open_source
-from .degrees import AUTO, Degrees, choose
-from .ranks import GroupSpec, Limits, Pool, RankGroup, RaySettings, cuda_devices
-from .yunchang_backend import instead_of_xfuser, why_not
+from .degrees import AUTO, Degrees
+from .ranks import GroupSpec, Limits, Pool, RankError, RankGroup
+from .setup import Setup, check, devices
 
 TARGET = ".parallel.rank_model:Rank"
 FIRST_STEP = 1800.0  # seconds; kernels are compiled and weights come from the disk
+TRIES = 3  # at a step whose run the ranks don't know any more
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
-    """What runs where. Two equal setups can share one group of ranks.
-
-    Attributes:
-        path: of the transformer's weights, readable by every rank.
-        gpus: number of cards.
-        ulysses, ring, cfg: the split; 0 chooses, see :func:`wan_local.parallel.degrees.choose`.
-        fsdp: deal the weights out over the cards.
-        dtype, attention, unpack, float8_matmul: see :meth:`wan_local.parallel.rank_model.Rank.load`.
-        loras: path and strength each, merged or put beside in every rank.
-        device: "cuda", or "cpu" to try things out.
-        ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
-            machine without Ray.
-        backend: "own" or "yunchang".
-    """
-
-    path: str
-    gpus: int
-    ulysses: int = AUTO
-    ring: int = AUTO
-    cfg: int = AUTO
-    fsdp: bool = False
-    dtype: str = "bfloat16"
-    attention: str = "auto"
-    unpack: bool = False
-    float8_matmul: bool = False
-    loras: tuple[tuple[str, float], ...] = ()
-    device: str = "cuda"
-    ray_address: str = ""
-    backend: str = "own"
-
-    def split(self, config: TransformerConfig) -> tuple[Degrees, str]:
-        """The degrees, and why they were taken; :class:`InputError` if nothing fits."""
-        return choose(self.gpus, config.num_heads, cfg=self.cfg, ulysses=self.ulysses, ring=self.ring)
-
-    def key(self) -> Hashable:
-        """Everything the state of the ranks depends on, the files' own changes among it."""
-        files = [self.path, *(path for path, _ in self.loras)]
-        return self, tuple(_stamp(Path(path)) for path in files)
+log = logging.getLogger("wan_local.parallel")
+_numbers = itertools.count(1)
+_latest: weakref.WeakKeyDictionary[RankGroup, int] = weakref.WeakKeyDictionary()  # run that began last
 
 
 class GroupTransformer:
@@ -76,11 +37,18 @@ class GroupTransformer:
         setup: what runs where.
         pool: keeps the ranks between runs.
         stop: asked several times a second while a step runs; to stop it returns True, or raises.
-        before_start: called before ranks are started, to make room on the cards.
+        before_run: called at the beginning of every run, to make room on the cards.
+        when_up: called in every run once its ranks are there.
+        guidance: scale of the runs to come, if it is known: only what is said about the split depends on it.
+        keep: whether ranks stay when a run is over; False gives the cards back at once.
+
+    Attributes:
+        degrees: the split of a run, with guidance unless it is known to be 1.
+        why: the split, and why it was taken.
 
     Raises:
-        InputError: a split or a number of cards that can't be.
-        WeightsError: weights that are none of this model's.
+        InputError: a setup that can't be, see :func:`wan_local.parallel.setup.check`.
+        WeightsError: weights or LoRAs that are none of this model's.
     """
 
     def __init__(
@@ -88,20 +56,43 @@ class GroupTransformer:
         setup: Setup,
         pool: Pool,
         stop: Callable[[], object] | None = None,
-        before_start: Callable[[], None] | None = None,
+        before_run: Callable[[], None] | None = None,
+        when_up: Callable[[], None] | None = None,
+        *,
+        guidance: float | None = None,
+        keep: bool = True,
     ) -> None:
-        check_backend(setup.backend)
-        self.config = read_config(setup.path)
-        self.degrees, self.why = setup.split(self.config)
-        self.setup, self._pool, self._stop, self._before_start = setup, pool, stop, before_start
+        self.config = check(setup)
+        self.setup, self._pool, self._stop, self._keep = setup, pool, stop, keep
+        self._before_run, self._when_up, self._guidance = before_run, when_up, guidance
+        self.degrees, self.why = self._explained()
         self.devices = devices(setup)
+        self._spec = self._make_spec()
+        if setup.fsdp and setup.device == "cuda" and self._spec.chosen_backend == "gloo":
+            raise InputError("fsdp on CUDA cards needs NCCL, and these can't use it; run without fsdp")
+
+    def _explained(self) -> tuple[Degrees, str]:
+        """The split of the runs to come, and what is true to say before the first."""
+        degrees, why = self.setup.split(self.config, guided=self._guidance != 1)
+        if self._guidance is None and degrees.cfg == 2:
+            why += f"; at guidance 1 {self._without_guidance(degrees)}"
+        return degrees, f"{why}; this runs on the CPU" if self.setup.device == "cpu" else why
+
+    def _without_guidance(self, degrees: Degrees) -> str:
+        try:
+            other, why = self.setup.split(self.config, guided=False)
+        except InputError as error:
+            return f"it can't be done: {error}"
+        return why if other != degrees else "half of the cards repeat the work of the other half"
 
     def start(self) -> RankGroup:
-        """The ranks, with the weights loaded: those of the run before where nothing changed."""
-        return self._pool.lease(self.setup.key(), self._make, self._stop)
+        """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
+        return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
     def guided_velocity(self, sides: Sequence[Side], guidance: float) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them the sides.
+
+        A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
 
         Raises:
             InputError: guidance that is not a finite number.
@@ -109,21 +100,19 @@ class GroupTransformer:
         """
         if not math.isfinite(guidance):
             raise InputError(f"guidance={guidance!r} can't be used; give a number such as 5.5, or 1 for none")
+        degrees, why = self.setup.split(self.config, guided=guidance != 1)
+        if guidance == 1 and degrees.cfg == 2:
+            log.warning("%s", why)
+        if self._before_run is not None:
+            self._before_run()
         group = self.start()
-        sent = [{name: _host(value) for name, value in _fields(side).items()} for side in sides]
-        group.call("begin", sent, float(guidance), stage="begin", stop=self._stop)
-        step = 0
-
-        def velocity(latents: Tensor, timestep: float) -> Tensor:
-            nonlocal step
-            step += 1
-            found: Tensor = group.call_first(
-                "velocity", _host(latents), float(timestep), stage=f"step {step}", stop=self._stop,
-                timeout=FIRST_STEP if step == 1 else None,
-            )  # fmt: skip
-            return found.to(latents.device)
-
-        return velocity
+        if self._when_up is not None:
+            self._when_up()
+        run = _Run(group, sides, float(guidance), degrees, self._stop)
+        after = None if self._keep else self._pool.close
+        weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
+        run.begin()
+        return run
 
     def statistics(self) -> list[dict[str, float]]:
         """What every rank counted since its start, see :meth:`wan_local.parallel.rank_model.Rank.statistics`."""
@@ -132,58 +121,85 @@ class GroupTransformer:
     def with_lora(self, path: str, strength: float) -> GroupTransformer:
         """The same with one more LoRA; other ranks, since it is merged there."""
         setup = replace(self.setup, loras=(*self.setup.loras, (path, strength)))
-        return GroupTransformer(setup, self._pool, self._stop, self._before_start)
+        hooks = (self._stop, self._before_run, self._when_up)
+        return GroupTransformer(setup, self._pool, *hooks, guidance=self._guidance, keep=self._keep)
 
-    def _make(self) -> RankGroup:
-        if self._before_start is not None:
-            self._before_start()
+    def _make_spec(self) -> GroupSpec:
         setup = self.setup
         weights = {
             "path": setup.path, "dtype": setup.dtype, "attention": setup.attention, "fsdp": setup.fsdp,
             "unpack": setup.unpack, "float8_matmul": setup.float8_matmul,
             "loras": [{"path": path, "strength": strength} for path, strength in setup.loras],
         }  # fmt: skip
-        ray = {"local": "", "": ""}.get(setup.ray_address, setup.ray_address)
-        return RankGroup(
-            GroupSpec(
-                target=TARGET,
-                devices=self.devices,
-                kwargs={**asdict(self.degrees), "backend": setup.backend, "weights": weights},
-                launcher="ray" if setup.ray_address else "local",
-                threads=1 if setup.device == "cpu" else None,
-                limits=Limits(),
-                ray=RaySettings(address=ray, placement="PACK"),
-            )
+        return GroupSpec(
+            target=TARGET,
+            devices=self.devices,
+            kwargs={"backend": setup.backend, "weights": weights},
+            launcher="ray" if setup.ray_address else "local",
+            threads=1 if setup.device == "cpu" else None,
+            limits=Limits(),
+            ray=setup.ray,
         )
 
 
-def check_backend(name: str) -> None:
-    """Raise :class:`InputError` unless attention can be carried over the cards by that."""
-    if name == "own":
-        return
-    reason = why_not() if name == "yunchang" else instead_of_xfuser() if name == "xfuser" else "it is not known"
-    if reason is not None:
-        raise InputError(f"backend={name!r} can't be used here: {reason}")
+class _Run:
+    """A velocity on the cards: one run among those that the ranks may know.
 
-
-def read_config(path: str | PathLike[str]) -> TransformerConfig:
-    """Sizes of a transformer from its headers.
-
-    Raises:
-        WeightsError: nothing readable there, or another model.
+    Args:
+        group: ranks that are up.
+        sides, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
+        stop: as in :class:`GroupTransformer`.
     """
-    source = detect.canonical(open_source(path, "transformer"))
-    found = detect.kind(source)
-    if found not in detect.LOADABLE:
-        raise detect.wrong(source, found, needed("transformer", found))
-    return sizes.transformer_config(source)
+
+    def __init__(
+        self,
+        group: RankGroup,
+        sides: Sequence[Side],
+        guidance: float,
+        degrees: Degrees,
+        stop: Callable[[], object] | None,
+    ) -> None:
+        self.number = next(_numbers)
+        self.state = {"well": True}  # shared with what ends the run, which must not hold the run
+        sent = [{name: _host(value) for name, value in _fields(side).items()} for side in sides]
+        self._beginning = (sent, guidance, self.number, asdict(degrees))
+        self._group, self._stop, self._step = group, stop, 0
+
+    def begin(self) -> None:
+        _latest[self._group] = self.number
+        self._ask(self._group.call, "begin", *self._beginning, stage="begin")
+
+    def __call__(self, latents: Tensor, timestep: float) -> Tensor:
+        self._step += 1
+        stage, limit = f"step {self._step}", FIRST_STEP if self._step == 1 else None
+        for _ in range(TRIES):
+            step = ("velocity", _host(latents), float(timestep), self.number)
+            found = self._ask(self._group.call_first, *step, stage=stage, timeout=limit)
+            if found is not None:
+                velocity: Tensor = found
+                return velocity.to(latents.device)
+            self.begin()  # so many other runs have begun since that the ranks have forgotten this one
+        raise RankError("other runs keep pushing this one out; run fewer at once", stage=stage)
+
+    def _ask(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, stop=self._stop, **options)
+        except BaseException:
+            self.state["well"] = False
+            raise
 
 
-def devices(setup: Setup) -> tuple[str, ...]:
-    """A device for every rank; on this machine they are looked for, in a cluster Ray does that."""
-    if setup.device == "cpu":
-        return ("cpu",) * setup.gpus
-    return ("cuda",) * setup.gpus if setup.ray_address else cuda_devices(setup.gpus)
+def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[[], None] | None) -> None:
+    """What is done when nobody holds a run any more; in the thread that let it go, so never in a later run's way."""
+    if _latest.get(group) != number:
+        return
+    try:
+        if after is not None:
+            after()
+        elif state["well"] and group.alive:  # after a stop or a failure nobody waits for the ranks
+            group.call("end", number, stage="end")
+    except WanError as error:  # the run itself is over and well; the next one will say what is wrong
+        log.warning("the cards could not be given back: %s", error)
 
 
 def _fields(side: Side) -> dict[str, Tensor | None]:
@@ -194,7 +210,4 @@ def _host(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
-def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of a file, or of every weight file of a folder."""
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+__all__ = ["AUTO", "GroupTransformer", "Setup"]

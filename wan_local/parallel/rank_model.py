@@ -1,4 +1,4 @@
-"""What one rank does: holds the transformer, remembers a run, and answers with a velocity once a step.
+"""What one rank does: holds the transformer, remembers a few runs, and answers with a velocity once a step.
 
 Made and called by name in a process of its own (``ranks/``) whose torch.distributed group is up. Arguments and results
 are tensors, numbers, strings, lists and dicts.
@@ -7,6 +7,7 @@ are tensors, numbers, strings, lists and dicts.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +15,34 @@ from torch import Tensor
 
 from ..attention import choose as choose_attention
 from ..errors import InputError
+from ..model.sequence import Whole
 from ..sampling import Side, prompted_velocity
 from ..sampling.guidance import combine
-from .collectives import Groups
+from .collectives import Groups, Traffic
 from .degrees import Degrees, check
+from .ring import check_attention
 from .sequence import Shared
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+RUNS = 4  # that are remembered; the text and images of one are some tens of megabytes
+WHOLE = (".cross_attn.k", ".cross_attn.v", ".cross_attn.k_img", ".cross_attn.v_img")  # text and image rows: never cut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Split:
+    """A split that was used: its groups, and who has which tokens."""
+
+    groups: Groups
+    sequence: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What stays the same over a run: the sides that this card looks at, the guidance scale, the split."""
+
+    views: list[Any]
+    guidance: float
+    split: _Split
 
 
 class Rank:
@@ -28,7 +50,7 @@ class Rank:
 
     Args:
         place: :class:`wan_local.parallel.ranks.Place`, of which the device is used.
-        cfg, ulysses, ring: the split, see :class:`wan_local.parallel.degrees.Degrees`.
+        cfg, ulysses, ring: the split of runs that name none, see :class:`wan_local.parallel.degrees.Degrees`.
         backend: "own" or "yunchang", what carries attention over the cards.
         weights: arguments of :meth:`load`; None loads nothing yet.
     """
@@ -45,11 +67,12 @@ class Rank:
     ) -> None:
         self.device = torch.device(place.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
-        self.groups = Groups(self.degrees)
-        self._backend = backend
+        self._backend, self._attention = backend, "auto"
         self._model: Any = None
-        self._views: list[Any] = []
-        self._guidance = 1.0
+        self._traffic = Traffic()
+        self._splits: dict[Degrees, _Split] = {}
+        self._runs: dict[int, _Run] = {}
+        self._current: _Run | None = None
         self._seconds = 0.0
         self._loads = 0
         self._told: dict[str, float] = {}
@@ -77,11 +100,11 @@ class Rank:
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
 
         Raises:
-            InputError: heads that the split does not divide, LoRAs together with fsdp.
+            InputError: LoRAs together with fsdp, and the like.
             WeightsError: as for :func:`wan_local.weights.load_transformer`.
         """
         from .. import lora
-        from ..quantised import parameter_shapes
+        from ..quantised import Linear, parameter_shapes
         from ..weights import load_transformer
         from .fsdp import load_sharded
 
@@ -100,46 +123,68 @@ class Rank:
             lora.apply(model, uses)
             size = sum(value.nbytes for value in model.parameters())
             told = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
-        check(self.degrees, model.config.num_heads, self.degrees.cards)
-        if self.degrees.shards > 1:
-            model.sequence = self._sequence()
-        self._model, self._loads, self._told = model, self._loads + 1, told
+        for name, layer in model.named_modules():
+            if isinstance(layer, Linear) and not name.endswith(WHOLE):
+                layer.reduce_amax = self._largest  # else a card's share of the tokens would decide how they are rounded
+        self._model, self._loads, self._told, self._attention = model, self._loads + 1, told, attention
         return told
 
-    def begin(self, sides: list[dict[str, Any]], guidance: float) -> None:
-        """Remember everything that stays the same over a run.
+    def begin(
+        self, sides: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
+    ) -> None:
+        """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
         Args:
             sides: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
             guidance: guidance scale.
+            run: its number, which every step names.
+            split: fields of :class:`wan_local.parallel.degrees.Degrees`; None for the one this was made with.
+
+        Raises:
+            InputError: heads that the split does not divide, or a kernel that it can't use.
         """
+        found = self._split(self.degrees if split is None else Degrees(**split))
         sides = sides[:1] if guidance == 1 else sides
-        if self.degrees.cfg == 2 and len(sides) == 2:
-            sides = [sides[self.groups.cfg.index]]
-        self._views = [prompted_velocity(self._model, self._here(side)) for side in sides]
-        self._guidance = guidance
+        if found.groups.degrees.cfg == 2 and len(sides) == 2:
+            sides = [sides[found.groups.cfg.index]]
+        views = [prompted_velocity(self._model, self._here(side)) for side in sides]
+        self._runs.pop(run, None)
+        self._runs[run] = _Run(views=views, guidance=guidance, split=found)
+        while len(self._runs) > RUNS:
+            del self._runs[next(iter(self._runs))]
 
     @torch.no_grad()
-    def velocity(self, latents: Tensor, timestep: float) -> Tensor | None:
-        """The guided velocity of latents ``[B, C, T, h, w]``, float32 on the CPU; None on every rank but the first."""
-        if not self._views:
-            raise InputError("a run has to begin before a step")
+    def velocity(self, latents: Tensor, timestep: float, run: int = 0) -> Tensor | None:
+        """The guided velocity of latents ``[B, C, T, h, w]``, float32 on the CPU; None on every rank but the first, and
+        where the run is not known (any more)."""
+        self._current = self._runs.get(run)
+        if self._current is None:
+            return None
         began = time.perf_counter()
+        groups, guidance = self._current.split.groups, self._current.guidance
+        self._model.sequence = self._current.split.sequence
         latents = latents.to(self.device)
-        found = [view(latents, timestep) for view in self._views]
-        if self.degrees.cfg == 2 and self._guidance != 1:
-            found = self.groups.cfg.gather(found[0])
-        result = found[0] if len(found) == 1 else combine(found[0], found[1], self._guidance)
+        found = [view(latents, timestep) for view in self._current.views]
+        if groups.degrees.cfg == 2 and guidance != 1:
+            found = groups.cfg.gather(found[0])
+        result = found[0] if len(found) == 1 else combine(found[0], found[1], guidance)
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         told = result.float().cpu() if first else None
         self._seconds += time.perf_counter() - began
         return told
 
+    def end(self, run: int = 0) -> None:
+        """Forget a run, and give back the memory that steps needed: what comes next may want it on the same card."""
+        self._current = None
+        self._runs.pop(run, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def statistics(self) -> dict[str, float]:
         """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they
         take here and in all, and how long reading took."""
-        traffic = self.groups.traffic
+        traffic = self._traffic
         told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return told | {f"weights {key}": value for key, value in self._told.items()}
 
@@ -147,9 +192,24 @@ class Rank:
         moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}
         return Side(**moved)
 
-    def _sequence(self) -> Any:
+    def _split(self, degrees: Degrees) -> _Split:
+        """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
+        if degrees not in self._splits:
+            check(degrees, self._model.config.num_heads, degrees.cards)
+            check_attention(self._attention, degrees)
+            groups = Groups(degrees, self._traffic)
+            self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))
+        return self._splits[degrees]
+
+    def _sequence(self, groups: Groups) -> Any:
+        if groups.degrees.shards == 1:
+            return Whole()
         if self._backend == "yunchang":
             from .yunchang_backend import SharedByYunchang
 
-            return SharedByYunchang(self.groups)
-        return Shared(self.groups)
+            return SharedByYunchang(groups)
+        return Shared(groups)
+
+    def _largest(self, value: Tensor) -> Tensor:
+        """The largest among all cards that share the tokens of the step under way."""
+        return value if self._current is None else self._current.split.groups.sequence.largest(value)

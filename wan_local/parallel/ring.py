@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from .collectives import Group
+from .degrees import Degrees
+
+KERNELS = ("auto", "sdpa")  # what a ring takes the place of: torch's own; the others give no log-sum-exp
 
 
 def ring_attention(ring: Group, q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:
@@ -57,14 +60,39 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         InputError: a device without a kernel that gives both.
     """
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-    aten = torch.ops.aten
-    if q.device.type == "cpu":
+    aten, dtype, length = torch.ops.aten, q.dtype, q.shape[2]
+    kernel = kernel_for(q.device, dtype)
+    if kernel == "cpu":
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[:2]
-    elif q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
+    elif kernel == "flash":
         out, lse = aten._scaled_dot_product_flash_attention(q, k, v)[:2]
-    elif q.device.type == "cuda":
-        out, lse = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
-        lse = lse[:, :, : q.shape[2]]  # rows are padded there
     else:
-        raise InputError(f"ring attention can't run on {q.device.type}; use ring=1")
-    return out.transpose(1, 2), lse.float().transpose(1, 2)[..., None]
+        if kernel == "efficient in float32":
+            q, k, v = q.float(), k.float(), v.float()
+        out, lse = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
+        lse = lse[:, :, :length]  # rows are padded there
+    return out.to(dtype).transpose(1, 2), lse.float().transpose(1, 2)[..., None]
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype) -> str:
+    """Which of torch's kernels gives a log-sum-exp there: "cpu", "flash", "efficient", "efficient in float32".
+
+    Cards before compute capability 8.0 have neither the flash kernel nor one for bfloat16.
+    """
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda":
+        raise InputError(f"ring attention can't run on {device.type}; use ring=1")
+    new = torch.cuda.get_device_capability(device) >= (8, 0)
+    if new and dtype in (torch.bfloat16, torch.float16):
+        return "flash"
+    return "efficient in float32" if dtype == torch.bfloat16 and not new else "efficient"
+
+
+def check_attention(name: str, degrees: Degrees) -> None:
+    """Raise :class:`InputError` for a kernel that a ring can't use; it would silently be another one."""
+    if degrees.ring > 1 and name not in KERNELS:
+        raise InputError(
+            f"attention={name!r} can't be used with {degrees}: it gives no log-sum-exp, which a ring needs; use auto, "
+            "or a number of cards that heads divide by"
+        )

@@ -1,7 +1,9 @@
 """Tokens shared out over cards: cut, exchanged for attention, joined. The frames are those of one card.
 
-Tokens are padded to a multiple of the parts. The padding is never attended to: keys and values are cut to the true
-length once they are together. Text and image rows are never cut: every card has all of them.
+Tokens are padded to a multiple of the parts, with twins of the last one. The padding is never attended to: keys and
+values are cut to the true length once they are together. So a twin stays the same as its token in every layer, and
+nothing that looks at the largest number among all tokens sees another one. Text and image rows are never cut: every
+card has all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..attention import Attend
 from ..errors import InputError
@@ -29,13 +30,13 @@ class Shared:
         self._groups = groups
 
     def cut(self, rows: Tensor, dim: int) -> Tensor:
-        """Padded behind with zeros, then this rank's part; parts lie in the order of the ranks."""
+        """Padded behind with copies of the last row, then this rank's part; parts lie in the order of the ranks."""
         group = self._groups.sequence
         part = -(-rows.shape[dim] // group.size)
         padding = part * group.size - rows.shape[dim]
         if padding:
-            sizes = [0] * (2 * (rows.ndim - dim - 1)) + [0, padding]
-            rows = functional.pad(rows, sizes)
+            last = rows.narrow(dim, rows.shape[dim] - 1, 1)
+            rows = torch.cat([rows, last.repeat_interleave(padding, dim=dim)], dim=dim)
         return rows.narrow(dim, group.index * part, part).contiguous()
 
     def join(self, rows: Tensor, length: int, dim: int) -> Tensor:

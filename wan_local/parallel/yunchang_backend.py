@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..attention import Attend
@@ -53,19 +54,6 @@ def instead_of_xfuser() -> str:
     return f"xfuser {found} is yunchang {carrier} underneath; use yunchang"
 
 
-def check_kernel(name: str) -> None:
-    """Raise :class:`InputError` for one of yunchang's own kernels: each is wrong, or less exact, in a ring."""
-    wrong = {
-        "TORCH_MATH": "returns a log-sum-exp of zeros",
-        "TORCH_CUDNN": "returns a log-sum-exp of zeros",
-        "TORCH": "returns a log-sum-exp of zeros",
-        "TORCH_FLASH": "rounds the log-sum-exp to the dtype of the input",
-        "TORCH_EFFICIENT": "rounds the log-sum-exp to the dtype of the input",
-    }
-    if name in wrong:
-        raise InputError(f"attention={name!r} {wrong[name]}, which a ring makes wrong frames of; use auto")
-
-
 class SharedByYunchang(Shared):
     """As :class:`wan_local.parallel.sequence.Shared`, with the exchange by yunchang where it can be exact.
 
@@ -84,20 +72,25 @@ class SharedByYunchang(Shared):
         self._ring_size, self._shards = degrees.ring, degrees.shards
         self._layer: Any = LongContextAttention(attn_type="ours", attn_processor=self._kernel)
         self._length = 0
+        self._whole: Attend | None = None
 
     def among(self, attend: Attend, length: int) -> Attend:
         if self._ring_size > 1 and length % self._shards:
             return super().among(attend, length)
-        return partial(self._by_yunchang, length)
+        return partial(self._by_yunchang, attend, length)
 
-    def _by_yunchang(self, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self._length = length
+    def _by_yunchang(self, attend: Attend, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self._whole, self._length = attend, length
         return self._layer(q, k, v)
 
     def _kernel(self, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        """``[B, L, N, K]`` and the log-sum-exp ``[B, N, L]`` float32; padding is cut off where all keys are here."""
-        if self._ring_size == 1:
-            k, v = k[:, : self._length], v[:, : self._length]
+        """``[B, L, N, K]`` and the log-sum-exp ``[B, N, L]`` float32.
+
+        Where all keys are here, padding is cut off, any kernel will do, and nobody reads the log-sum-exp.
+        """
+        if self._ring_size == 1 and self._whole is not None:
+            out = self._whole(q, k[:, : self._length], v[:, : self._length])
+            return out, out.new_zeros((out.shape[0], out.shape[2], out.shape[1]), dtype=torch.float32)
         out, lse = attend_with_lse(q, k, v)
         return out, lse[..., 0].transpose(1, 2).contiguous()
 

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
+from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,6 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases.write_model(place / "model.safetensors")
     model = load_transformer(place / "model.safetensors")
     truth = {grid: cases.alone(model, cases.inputs(size)) for grid, size in cases.GRIDS.items()}
+    cases.write_float8(place / "float8.safetensors")
+    model = load_transformer(place / "float8.safetensors", torch.bfloat16, float8_matmul=True)
+    with cases.float8_products(), torch.no_grad():
+        for grid, size in cases.GRIDS.items():
+            given = cases.spread(cases.inputs(size))
+            velocity = model_velocity(model, cases.sides(given), cases.GUIDANCE)
+            truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)
     save_file(truth, place / "truth.safetensors")
     return place
 

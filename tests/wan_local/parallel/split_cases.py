@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.wan_local.weights import packed_files
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
+from wan_local.quantised import layers
 from wan_local.sampling import Side, denoise, make_sampler, model_velocity
 
 CONFIG = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
 )  # fmt: skip
 GRIDS = {"48 tokens": (3, 8, 8), "45 tokens": (3, 6, 10), "3 tokens": (1, 2, 6)}  # two do not divide by 2 or 4
+STATED = json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})
 GUIDANCE, STEPS = 4.0, 4
 SPLITS: dict[int, list[dict[str, Any]]] = {
     2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
@@ -34,6 +38,15 @@ def name(split: dict[str, Any], grid: str, fsdp: bool, backend: str = "own") -> 
 
 def write_model(path: Path) -> None:
     """Weights with sharp attention: with plain small ones a wrong rotation changes nothing that a test would see."""
+    save_file(weights(), path, {"config": STATED})
+
+
+def write_float8(path: Path) -> None:
+    """The same in scaled fp8, as ComfyUI marks it."""
+    packed_files.write_comfy_scaled(path, weights(), torch.float8_e4m3fn, STATED)
+
+
+def weights() -> dict[str, Tensor]:
     torch.manual_seed(0)
     state = WanTransformer(CONFIG).state_dict()
     for key, value in state.items():
@@ -41,7 +54,7 @@ def write_model(path: Path) -> None:
             value.normal_(1, 0.05)
         else:
             value.normal_(0, 0.3 if key.endswith((".q.weight", ".k.weight", ".o.weight")) else 0.1)
-    save_file(state, path, {"config": json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})})
+    return state
 
 
 def inputs(grid: tuple[int, int, int]) -> dict[str, Any]:
@@ -66,6 +79,17 @@ def trajectory(velocity: Any, noise: Tensor) -> Tensor:
 def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
     """On one card."""
     return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
+
+
+def float8_products() -> Any:
+    """While it lasts, fp8 products are calculated here too, where there are no units for them."""
+    return mock.patch.object(layers, "has_float8_units", return_value=True)
+
+
+def spread(given: dict[str, Any]) -> dict[str, Any]:
+    """Noise that is larger at one end of the clip, so that a card's share of it says little about the rest."""
+    width = given["noise"].shape[-2]
+    return given | {"noise": given["noise"] * torch.linspace(0.3, 3.0, width)[:, None]}
 
 
 def sides(given: dict[str, Any]) -> list[Side]:

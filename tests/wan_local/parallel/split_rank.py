@@ -21,7 +21,6 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
-from wan_local.parallel import fsdp  # noqa: E402
 from wan_local.parallel.rank_model import Rank  # noqa: E402
 from wan_local.parallel.sequence import Shared  # noqa: E402
 
@@ -48,6 +47,33 @@ def error(rank: Rank, grid: str) -> float:
     rank.begin(sides, cases.GUIDANCE)
     found = cases.trajectory(shared_velocity(rank), given["noise"])
     return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
+
+
+def attentions_of_the_chosen_kernel(backend: str) -> int:
+    """How many attentions of tokens to tokens, in one guided step, are done by the kernel that was asked for."""
+    given, counted = cases.inputs(cases.GRIDS["45 tokens"]), []
+    rank = Rank(PLACE, ulysses=WORLD, backend=backend)
+    rank.load(MODEL, dtype="float32")
+    kernel = rank._model.attend
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if k.shape[1] == 45:  # text and images have other lengths
+            counted.append(q.shape)
+        return kernel(q, k, v)
+
+    rank._model.attend = attend
+    rank.begin([{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)], 4.0)
+    rank.velocity(given["noise"], 900.0)
+    return len(counted)
+
+
+def float8_error(rank: Rank, grid: str) -> float:
+    """Of one guided look at the clip, with products in fp8."""
+    given = cases.spread(cases.inputs(cases.GRIDS[grid]))
+    sides = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)]
+    rank.begin(sides, cases.GUIDANCE)
+    found, truth = shared_velocity(rank)(given["noise"], 700.0), TRUTH[f"float8, {grid}"]
+    return float((found - truth).norm() / truth.norm())
 
 
 def padded(self: Shared, attend, length: int):
@@ -84,17 +110,24 @@ def main() -> None:
     told: dict[str, float] = {}
     for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
         for split in table[WORLD]:
-            for dealt in (False, True) if backend == "own" else (False,):
+            for dealt in (False, True):
                 rank = Rank(PLACE, backend=backend, **split)
                 size = rank.load(MODEL, dtype="float32", fsdp=dealt)
                 for grid in cases.GRIDS:
                     told[cases.name(split, grid, dealt, backend)] = error(rank, grid)
                 if dealt:
-                    blocks = fsdp.block_bytes(rank._model)
-                    told[f"share {cases.name(split, '', True)}"] = size["bytes"] / size["full"]
-                    told[f"block {cases.name(split, '', True)}"] = sum(blocks) / told_full_blocks()
+                    told[f"share {cases.name(split, '', True, backend)}"] = size["bytes"] / size["full"]
+                    told[f"block {cases.name(split, '', True, backend)}"] = block_bytes(rank) / told_full_blocks()
                 else:
                     told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
+    for backend in ("own", "yunchang"):
+        told[f"chosen kernel, {backend}"] = attentions_of_the_chosen_kernel(backend)
+    for what, hook in (("float8", Rank._largest), ("float8, each card by itself", lambda self, value: value)):
+        with cases.float8_products(), mock.patch.object(Rank, "_largest", hook):
+            rank = Rank(PLACE, ulysses=WORLD)
+            rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
+            for grid in cases.GRIDS:
+                told[f"{what}, {grid}"] = float8_error(rank, grid)
     rank = Rank(PLACE, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():
@@ -105,6 +138,12 @@ def main() -> None:
         (FOLDER / f"told{WORLD}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def block_bytes(rank: Rank) -> int:
+    """What this rank keeps of the blocks that fsdp has dealt out."""
+    parameters = (value for block in rank._model.blocks for value in block.parameters())
+    return sum(value.to_local().untyped_storage().nbytes() for value in parameters)
 
 
 def told_full_blocks() -> int:

@@ -1,0 +1,201 @@
+"""Runs that share one group of cards: each is its own, uses every card, and gives back what it took when it is over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.wan_local.parallel import split_cases as cases
+from wan_local.errors import Cancelled
+from wan_local.parallel import rank_model
+from wan_local.parallel.degrees import Degrees
+from wan_local.parallel.group_model import GroupTransformer, Setup
+from wan_local.parallel.plan import moved
+from wan_local.parallel.rank_model import Rank
+from wan_local.parallel.ranks import Pool
+from wan_local.sampling import Side, Velocity, model_velocity
+from wan_local.shapes import Grid
+from wan_local.weights import load_transformer
+
+GIVEN = cases.inputs(cases.GRIDS["45 tokens"])
+NOISE = GIVEN["noise"]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    keeps = Pool()
+    yield keeps
+    keeps.close()
+
+
+@pytest.fixture
+def setup(folder: Path) -> Setup:
+    return Setup(path=str(folder / "model.safetensors"), gpus=2, device="cpu", dtype="float32")
+
+
+def sides(scale: float = 1.0) -> list[Side]:
+    return [replace(side, text=side.text * scale) for side in cases.sides(GIVEN)]
+
+
+def alone(folder: Path, scale: float = 1.0, guidance: float = cases.GUIDANCE) -> torch.Tensor:
+    model = load_transformer(folder / "model.safetensors")
+    with torch.no_grad():
+        return model_velocity(model, sides(scale), guidance)(NOISE, 900.0)
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def look(model: GroupTransformer, guidance: float = cases.GUIDANCE) -> torch.Tensor:
+    return model_velocity(model, sides(), guidance)(NOISE, 900.0)
+
+
+def test_without_guidance_every_card_has_its_share(folder: Path, setup: Setup, pool: Pool) -> None:
+    """The bytes are those of two cards that share the heads; cards that repeat each other's work exchange none."""
+    model = GroupTransformer(setup, pool)
+    assert error(look(model), alone(folder)) <= 1e-5
+    before, pids = model.statistics(), model.start().pids
+    assert error(look(model, 1.0), alone(folder, guidance=1.0)) <= 1e-5
+    sent = [after["sent"] - told["sent"] for after, told in zip(model.statistics(), before, strict=True)]
+    frames, height, width = cases.GRIDS["45 tokens"]
+    grid = Grid(frames=4 * frames - 3, height=8 * height, width=8 * width)
+    planned = moved(cases.CONFIG, grid, Degrees(ulysses=2), itemsize=4, guided=False).all
+    assert sent == [planned, planned]
+    assert model.start().pids == pids
+    assert error(look(model), alone(folder)) <= 1e-5
+
+
+def test_what_is_said_about_the_split_is_true_for_the_guidance(setup: Setup, pool: Pool, caplog) -> None:
+    assert "cfg 2 x ulysses 1 x ring 1: prompt and negative prompt at once; at guidance 1 cfg 1 x ulysses 2" in (
+        GroupTransformer(setup, pool).why
+    )
+    assert GroupTransformer(setup, pool, guidance=1.0).why.startswith("cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a card")
+    assert "guidance" not in GroupTransformer(setup, pool, guidance=5.0).why
+    both = GroupTransformer(replace(setup, cfg=2), pool, guidance=1.0)
+    assert "half of the cards repeat the work of the other half, since guidance is 1" in both.why
+    with caplog.at_level(logging.WARNING, logger="wan_local.parallel"):
+        look(GroupTransformer(setup, pool), 1.0)
+        assert not caplog.messages
+        look(both, 1.0)
+    assert "half of the cards repeat" in caplog.text
+
+
+def test_two_runs_at_once_keep_their_own_prompts(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool)
+    first, second = model_velocity(model, sides(1.0), 4.0), model_velocity(model, sides(-2.0), 4.0)
+    for _ in range(2):
+        assert error(first(NOISE, 900.0), alone(folder, 1.0, 4.0)) <= 1e-5
+        assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
+
+
+def test_runs_of_two_threads_keep_their_own_prompts(folder: Path, setup: Setup, pool: Pool) -> None:
+    found: dict[float, torch.Tensor] = {}
+
+    def run(scale: float) -> None:
+        velocity = model_velocity(GroupTransformer(setup, pool), sides(scale), 4.0)
+        found[scale] = [velocity(NOISE, 900.0) for _ in range(5)][-1]
+
+    GroupTransformer(setup, pool).start()
+    threads = [threading.Thread(target=run, args=(scale,)) for scale in (1.0, -2.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {scale: error(value, alone(folder, scale, 4.0)) <= 1e-5 for scale, value in found.items()} == {
+        1.0: True, -2.0: True,
+    }  # fmt: skip
+
+
+def test_a_run_that_the_ranks_have_forgotten_begins_again(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool)
+    first = model_velocity(model, sides(1.0), 4.0)
+    others = [model_velocity(model, sides(-2.0), 4.0) for _ in range(rank_model.RUNS)]
+    assert error(first(NOISE, 900.0), alone(folder, 1.0, 4.0)) <= 1e-5
+    assert error(others[-1](NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
+
+
+def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool)
+    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    assert velocity is not None
+    velocity(NOISE, 900.0)
+    number, group = velocity.number, model.start()  # type: ignore[attr-defined]
+    assert group.call_first("velocity", NOISE, 900.0, number) is not None
+    velocity = None
+    assert group.call_first("velocity", NOISE, 900.0, number) is None
+    assert group.alive
+
+
+def test_cards_that_are_not_kept_are_given_back_when_the_run_is_over(setup: Setup) -> None:
+    pool = Pool()
+    model = GroupTransformer(setup, pool, keep=False)
+    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    assert velocity is not None
+    velocity(NOISE, 900.0)
+    pids = model.start().pids
+    velocity = None
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool, keep=False)
+    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
+    second = model_velocity(model, sides(-2.0), 4.0)
+    assert first is not None
+    first = None
+    assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
+
+
+def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> None:
+    asked: list[int] = []
+    model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
+    velocity = model_velocity(model, sides(), 4.0)
+    group, called = model.start(), []
+    call = group.call
+    group.call = lambda *args, **options: called.append(args[0]) or call(*args, **options)  # type: ignore[method-assign]
+    asked.append(1)
+    with pytest.raises(Cancelled):
+        velocity(NOISE, 900.0)
+    del velocity
+    del group.call
+    assert "end" not in called
+    assert group.settle()
+
+
+def test_room_is_made_before_every_run_and_ranks_are_told_of_once_up(setup: Setup) -> None:
+    pool, told = Pool(), []
+    model = GroupTransformer(
+        setup, pool, before_run=lambda: told.append(f"room, ranks up: {pool._group is not None}"),
+        when_up=lambda: told.append("up"),
+    )  # fmt: skip
+    look(model)
+    look(model)
+    pool.close()
+    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
+
+
+def test_a_rank_gives_its_memory_back_at_the_end_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    rank = Rank(SimpleNamespace(device="cpu"))
+    rank.load(str(folder / "model.safetensors"), dtype="float32")
+    fields = [{"condition": side.condition, "text": side.text, "image": side.image} for side in sides()]
+    rank.begin(fields, 4.0, 7)
+    assert rank.velocity(NOISE, 900.0, 7) is not None
+    rank.end(7)
+    assert not emptied
+    assert rank.velocity(NOISE, 900.0, 7) is None
+    rank.device = torch.device("cuda")
+    rank.end(7)
+    assert emptied == [1]

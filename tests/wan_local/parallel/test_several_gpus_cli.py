@@ -1,0 +1,90 @@
+"""``--gpus`` on the command line: wrong use is told at once, and every card is given back when its work is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wan_local import generate
+from wan_local.cli import main, several_gpus
+from wan_local.parallel.ranks import RankGroup
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def command(tmp_path: Path, *more: str) -> list[str]:
+    return [
+        "generate", "--model", str(ROOT / "weights/nano"), "--first", str(ROOT / "examples/nano_first.png"),
+        "--last", str(ROOT / "examples/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
+        "--seed", "3", "--no-cache", "--output", str(tmp_path / "a.mp4"), *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--sequence-backend", "yunchang"), "--sequence-backend need --gpus 2 or more"),
+        (("--fsdp",), "need --gpus 2 or more"),
+        (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 can't be used with several GPUs"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], words: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command(tmp_path, *more))
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--lora", "nowhere.safetensors"), "nowhere.safetensors is not there"),
+        (("--ray-address", "10.0.0.1"), "ray address '10.0.0.1'; use host:port"),
+        (("--sequence-backend", "xfuser"), "backend='xfuser' can't be used here"),
+        (("--lora", "a.safetensors@1-2"), "counts in some steps only, which several GPUs can't do"),
+    ],
+)
+def test_what_can_not_be_is_told_before_the_encoders_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: tuple, words: str
+) -> None:
+    monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pytest.fail("read the parts"))
+    assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", *more)) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_help_says_why_xfuser_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    assert "xfuser itself is always refused" in " ".join(capsys.readouterr().out.split())
+
+
+def test_cards_are_free_before_the_ranks_and_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And at guidance 1 the line that is printed tells the split that is used."""
+    told: list[str] = []
+    pids: list[int] = []
+    start, close, decode = RankGroup.start, RankGroup.close, generate.Pipeline.decode_stream
+
+    def started(group: RankGroup, *args: Any) -> None:
+        told.append("ranks")
+        start(group, *args)
+        pids.extend(group.pids)
+
+    def decoded(pipeline: Any, *args: Any) -> Any:
+        told.append(f"decode, ranks left: {[pid for pid in pids if Path(f'/proc/{pid}').exists()]}")
+        return decode(pipeline, *args)
+
+    monkeypatch.setattr(several_gpus, "release", lambda: told.append("encoders released"))
+    monkeypatch.setattr(RankGroup, "start", started)
+    monkeypatch.setattr(RankGroup, "close", lambda group, *why: told.append("closed") or close(group, *why))
+    monkeypatch.setattr(generate.Pipeline, "decode_stream", decoded)
+    monkeypatch.chdir(ROOT)
+    assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--guidance", "1", "--model", "weights/nano")) == 0
+    assert told == ["encoders released", "ranks", "closed", "decode, ranks left: []"]
+    assert len(pids) == 2
+    assert "2 cards: cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a card; this runs on the CPU" in capsys.readouterr().out
+    assert os.path.getsize(tmp_path / "a.mp4")

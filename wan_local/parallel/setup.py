@@ -1,0 +1,199 @@
+"""What runs where: everything a person chooses about several cards, and whether it can be, before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from .. import lora
+from ..attention import BACKENDS
+from ..attention import choose as choose_attention
+from ..config import TransformerConfig
+from ..errors import InputError
+from ..model import WanTransformer
+from ..quantised import parameter_shapes
+from ..weights import detect, sizes
+from ..weights.load import needed, open_source
+from ..weights.source import TensorSource
+from .degrees import AUTO, Degrees, choose
+from .rank_model import DTYPES
+from .ranks import RaySettings, cuda_devices
+from .ranks.ray_launcher import HOW_TO
+from .ring import check_attention
+from .yunchang_backend import instead_of_xfuser, why_not
+
+FEW = 8  # ranks that any machine may try out on its CPU
+STAMPED = ("*.safetensors", "*.json", "*.pth", "*.gguf")
+
+
+class TooFewCards(InputError):
+    """More cards asked for than torch sees on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What runs where. Two equal setups can share one group of ranks; so can two that differ in the split only.
+
+    Attributes:
+        path: of the transformer's weights, readable by every rank; made absolute, since ranks have a folder of their
+            own.
+        gpus: number of cards.
+        ulysses, ring, cfg: the split; 0 chooses, see :func:`wan_local.parallel.degrees.choose`.
+        fsdp: deal the weights out over the cards.
+        dtype, attention, unpack, float8_matmul: see :meth:`wan_local.parallel.rank_model.Rank.load`.
+        loras: path and strength each, merged or put beside in every rank; paths are made absolute.
+        device: "cuda", or "cpu" to try things out.
+        ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
+            machine without Ray.
+        backend: "own" or "yunchang".
+    """
+
+    path: str
+    gpus: int
+    ulysses: int = AUTO
+    ring: int = AUTO
+    cfg: int = AUTO
+    fsdp: bool = False
+    dtype: str = "bfloat16"
+    attention: str = "auto"
+    unpack: bool = False
+    float8_matmul: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
+    device: str = "cuda"
+    ray_address: str = ""
+    backend: str = "own"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", os.path.abspath(self.path))
+        loras = tuple((os.path.abspath(path), strength) for path, strength in self.loras)
+        object.__setattr__(self, "loras", loras)
+
+    def split(self, config: TransformerConfig, guided: bool = True) -> tuple[Degrees, str]:
+        """The degrees of a run with or without guidance, and why they were taken.
+
+        Raises:
+            InputError: nothing fits, or attention can't be carried over the cards that way.
+        """
+        wishes = {"cfg": self.cfg, "ulysses": self.ulysses, "ring": self.ring}
+        degrees, why = choose(self.gpus, config.num_heads, guided=guided, **wishes)
+        check_attention(self.attention, degrees)
+        return degrees, why
+
+    def key(self) -> Hashable:
+        """Everything the state of the ranks depends on, the files' own changes among it. The split is none of it."""
+        files = [self.path, *(path for path, _ in self.loras)]
+        return replace(self, cfg=AUTO, ulysses=AUTO, ring=AUTO), tuple(_stamp(Path(path)) for path in files)
+
+    @property
+    def ray(self) -> RaySettings:
+        """The cluster; :class:`InputError` for an address that is none."""
+        return RaySettings(address="" if self.ray_address == "local" else self.ray_address, placement="PACK")
+
+
+def check(setup: Setup) -> TransformerConfig:
+    """Everything that would only fail once models are unloaded and processes started; the sizes of the model.
+
+    Raises:
+        InputError: a combination that can't be, or that can't be here.
+        WeightsError: weights or LoRAs that are not there, or of another model.
+    """
+    check_backend(setup.backend)
+    if setup.dtype not in DTYPES:
+        raise InputError(f"dtype={setup.dtype!r} can't be used on several cards; use {', '.join(DTYPES)}")
+    _check_kernel(setup)
+    _check_ray(setup)
+    source = detect.canonical(open_source(setup.path, "transformer"))
+    config = read_config(source)
+    if setup.fsdp:
+        _check_fsdp(setup, source)
+    if setup.loras:
+        with torch.device("meta"):
+            shapes = parameter_shapes(WanTransformer(config))
+        for path, _ in setup.loras:
+            lora.read(path, shapes)
+    return config
+
+
+def check_backend(name: str) -> None:
+    """Raise :class:`InputError` unless attention can be carried over the cards by that."""
+    if name == "own":
+        return
+    reason = why_not() if name == "yunchang" else instead_of_xfuser() if name == "xfuser" else "it is not known"
+    if reason is not None:
+        raise InputError(f"backend={name!r} can't be used here: {reason}")
+
+
+def _check_kernel(setup: Setup) -> None:
+    """A kernel that is not known, or not here; what other machines have, only their ranks can say."""
+    if not setup.ray_address or setup.attention not in (*BACKENDS, "auto"):
+        choose_attention(setup.attention)
+
+
+def _check_ray(setup: Setup) -> None:
+    if not setup.ray_address:
+        return
+    _ = setup.ray
+    if platform.system() == "Windows":
+        raise InputError(f"ray_address={setup.ray_address!r} can't be used on Windows; leave it empty")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(HOW_TO)
+
+
+def _check_fsdp(setup: Setup, source: TensorSource) -> None:
+    if setup.loras:
+        raise InputError("LoRAs can't be put on weights that fsdp deals out; merge them, or run without fsdp")
+    if source.packed:
+        raise InputError(
+            f"{setup.path} holds packed weights (fp8 or GGUF), which fsdp can't deal out; run it without fsdp"
+        )
+    if setup.device == "cuda" and platform.system() == "Windows":
+        raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")
+
+
+def read_config(source: TensorSource) -> TransformerConfig:
+    """Sizes of a transformer from its headers; :class:`WeightsError` for another model."""
+    found = detect.kind(source)
+    if found not in detect.LOADABLE:
+        raise detect.wrong(source, found, needed("transformer", found))
+    return sizes.transformer_config(source)
+
+
+def devices(setup: Setup) -> tuple[str, ...]:
+    """A device for every rank; on this machine they are looked for, in a cluster Ray does that.
+
+    Raises:
+        TooFewCards: more than torch sees here.
+        InputError: another kind of device, or more ranks than a CPU can have any use for.
+    """
+    if setup.device == "cpu":
+        most = max(FEW, os.cpu_count() or 1)
+        if not setup.ray_address and setup.gpus > most:
+            raise InputError(
+                f"gpus={setup.gpus} can't be used: this runs on the CPU, since torch sees no CUDA card; use {most} or "
+                "less to try it out"
+            )
+        return ("cpu",) * setup.gpus
+    if setup.device != "cuda":
+        raise InputError(
+            f"device={setup.device!r} can't be used for several cards, only CUDA; take the model without them"
+        )
+    if setup.ray_address:
+        return ("cuda",) * setup.gpus
+    try:
+        return cuda_devices(setup.gpus)
+    except InputError as error:
+        raise TooFewCards(str(error)) from error
+
+
+def _stamp(path: str | PathLike[str]) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of a file, or of everything in a folder that weights are read with."""
+    path = Path(path)
+    files = sorted({file for kind in STAMPED for file in path.rglob(kind)}) if path.is_dir() else [path]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
