@@ -5,6 +5,7 @@ Give :class:`CastingLayers` as ``operations`` of a model whose weights are packe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,11 +25,14 @@ class Linear(nn.Linear):
         scale: float32 ``[1 or out, 1]`` beside a packed weight, or None.
         packing: how to read ``weight``; None for plain numbers.
         float8_matmul: whether to multiply in fp8 where the weight is fp8 e4m3 and the device has units for it.
+        reduce_amax: for a layer that is called with one part of the tokens, see :func:`.matmul.float8_linear`; None
+            where it has them all.
     """
 
     scale: Tensor | None
     packing: Packing | None = None
     float8_matmul: bool = False
+    reduce_amax: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -44,7 +48,7 @@ class Linear(nn.Linear):
         """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.float8_matmul and multiplies_in_float8(self.packing, x.device):
-            return float8_linear(x, self.weight, self.scale, bias)
+            return float8_linear(x, self.weight, self.scale, bias, self.reduce_amax)
         return functional.linear(x, self.matrix(x.dtype), bias)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:

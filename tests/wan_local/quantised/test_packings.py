@@ -92,6 +92,42 @@ def test_fp8_products_against_bfloat16_ones(scale: str, bias: bool) -> None:
     assert errors[1] < 0.05
 
 
+@pytest.mark.parametrize("scale", ["one", "rows"])
+def test_parts_of_the_tokens_are_rounded_as_the_whole(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "has_float8_units", lambda device: True)
+    torch.manual_seed(8)
+    x, weight = torch.randn(1, 32, 64).bfloat16(), torch.randn(48, 64)
+    x[:, 20] *= 37  # the largest is in the second half
+    scales = {"one": weight.abs().max().view(1, 1) / 448, "rows": weight.abs().amax(1, True) / 448}[scale]
+    layer = Linear(64, 48, bias=False)
+    layer.pack((weight / scales).to(E4M3), Float8(shape=(48, 64), dtype=E4M3, scaled=True), scales)
+    layer.float8_matmul = True
+    whole, parts = layer(x), x.chunk(2, dim=1)
+    assert not torch.equal(torch.cat([layer(part) for part in parts], 1), whole)
+    asked = []
+
+    def largest_of_all(amax: torch.Tensor) -> torch.Tensor:
+        asked.append(amax)
+        return x.abs().amax()
+
+    layer.reduce_amax = largest_of_all
+    assert torch.equal(torch.cat([layer(part) for part in parts], 1), whole)
+    assert asked == [part.abs().amax() for part in parts]
+    assert all(amax.shape == () and amax.dtype == x.dtype for amax in asked)
+
+
+def test_products_with_one_scale_a_row_stay_within_float16() -> None:
+    torch.manual_seed(9)
+    x, weight = 8 * torch.randn(32, 2048), torch.randn(64, 2048) / 50
+    scales = weight.abs().amax(1, True) / 448
+    packed = (weight / scales).to(E4M3)
+    exact = torch.nn.functional.linear(x.double(), packed.double() * scales.double())
+    small = matmul.float8_linear(x.half(), packed, scales, None)
+    assert small.dtype == torch.float16
+    assert torch.isfinite(small).all()
+    assert files.relative_error(small.double(), exact) < 0.05
+
+
 def test_sides_the_units_can_not_take_are_multiplied_in_bfloat16() -> None:
     x, weight = torch.randn(5, 24).bfloat16(), torch.randn(10, 24).to(E4M3)
     scale = torch.full((1, 1), 0.5)
