@@ -68,7 +68,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
         raise UnreadableWeights(f"{path} has a broken header ({reason(error)}); download it again") from error
     if LENGTH_BYTES + length + end > size:
         raise _cut_short(path, size, LENGTH_BYTES + length + end, "data")
-    return _entries(MappedFile(path), rows, LENGTH_BYTES + length), metadata
+    return _entries(MappedFile(path, safetensors=True), rows, LENGTH_BYTES + length), metadata
 
 
 Row = tuple[str, tuple[int, ...], int, int]  # dtype, shape, first byte, byte behind the last, both behind the header
