@@ -123,6 +123,8 @@ def lora_file(nodes: Any, model: Any, folder: str, seed: int = 3) -> Any:
             tensors |= {f"{name}.lora_down.weight": torch.randn(4, in_dim) * 0.1}
             tensors |= {f"{name}.lora_up.weight": torch.randn(out_dim, 4) * 0.1, f"{name}.alpha": torch.tensor(2.0)}
     tensors["diffusion_model.blocks.0.ffn.0.diff_b"] = torch.randn(model.blocks[0].ffn[0].bias.shape)
+    kernel = model.patch_embedding.weight.flatten(1)  # as a matrix, as some extractors write it
+    tensors["diffusion_model.patch_embedding.diff"] = torch.randn(kernel.shape) * 0.05
     path = str(Path(folder, f"lora_{seed}.safetensors"))
     save_file(tensors, path)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
