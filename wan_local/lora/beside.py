@@ -1,7 +1,8 @@
 """LoRAs that act beside a model's layers: weights stay as they are, packed ones packed, and strengths can change.
 
-``y = W x`` becomes ``y = W x + strength * scale * up (down x)``, which costs two thin products a layer and call. What
-is no matrix of a block (norms, modulation, the patch kernel) is small, and is put in place changed.
+``y = W x`` becomes ``y = W x + strength * scale * up (down x)``, which costs two thin products a layer and call, and no
+memory but their thin result: the sum is taken in ``y`` itself. What is no matrix of a block (norms, modulation, the
+patch kernel) is small, and is put in place changed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn import functional
 from .delta import Delta, Difference, LowRank
 from .read import Lora
 
-Change = Callable[..., Tensor]
+Change = Callable[..., None]
 SAME_DTYPE = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv3d)  # calculate with parameters of their input's dtype only
 NUMBERS = itertools.count()  # of buffers, in this process: several may be beside one layer and know nothing of another
 
@@ -102,9 +103,11 @@ class Beside:
             strength = self._strengths[index]
             if not strength:
                 return output
-            x = inputs[0]
+            x = inputs[0].to(output.dtype)  # of another one under autocast
             parts = (getattr(layer, name).to(device=x.device, dtype=x.dtype) for name in names)
-            return output.add(change(x, *parts), alpha=strength * scale)
+            output = output.contiguous()
+            change(output.view(-1, output.shape[-1]), x.reshape(-1, x.shape[-1]), strength * scale, *parts)
+            return output
 
         self._handles.append(layer.register_forward_hook(beside))
 
@@ -128,16 +131,19 @@ class Beside:
             _put(self._model, name, nn.Parameter(total.to(device), requires_grad=False))
 
 
-def _bias(x: Tensor, bias: Tensor) -> Tensor:
-    return bias
+# What is added to an output, in place: rows of output, rows of input, factor, matrices.
 
 
-def _whole(x: Tensor, matrix: Tensor) -> Tensor:
-    return functional.linear(x, matrix)
+def _bias(y: Tensor, x: Tensor, factor: float, bias: Tensor) -> None:
+    y.add_(bias, alpha=factor)
 
 
-def _thin(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    return functional.linear(functional.linear(x, down), up)
+def _whole(y: Tensor, x: Tensor, factor: float, matrix: Tensor) -> None:
+    y.addmm_(x, matrix.t(), alpha=factor)
+
+
+def _thin(y: Tensor, x: Tensor, factor: float, down: Tensor, up: Tensor) -> None:
+    y.addmm_(functional.linear(x, down), up.t(), alpha=factor)
 
 
 def _is_hooked(path: str, layer: nn.Module) -> bool:
