@@ -91,5 +91,7 @@ class CastingLayers:
 
 
 def multiplies_in_float8(packing: Packing | None, device: torch.device) -> bool:
-    """Whether a weight packed so can be multiplied as it is: e4m3, on a device with units for it."""
-    return isinstance(packing, Float8) and packing.dtype == torch.float8_e4m3fn and has_float8_units(device)
+    """Whether a weight packed so can be multiplied as it is: e4m3, not forbidden by its file, on a device that can."""
+    if not isinstance(packing, Float8) or packing.wide_products:
+        return False
+    return packing.dtype == torch.float8_e4m3fn and has_float8_units(device)
