@@ -169,17 +169,18 @@ def text_encoder(
     """
     from .. import weights
     from ..weights.load import open_source
+    from ..weights.load_encoders import tokenizer_folder
 
     def load() -> Any:
         return weights.load_text_encoder(folder, dtype=dtype, device=memory.home, tokenizer=tokenizer)
 
     if cache is None:
         return load()
-    place = Path(open_source(folder, "text_encoder").path)
-    near = [place.parent / name for name in ("tokenizer", "google")] if tokenizer is None else [Path(tokenizer)]
-    tokenizers = [path for path in near if path.is_dir()]
+    source = open_source(folder, "text_encoder")
+    words = tokenizer_folder(source, tokenizer)
+    files = [Path(source.path), *([] if words is None else [words])]
     try:
-        name = identity([place, *tokenizers], dtype, *_where(memory.device))
+        name = identity(files, dtype, *_where(memory.device))
     except OSError:  # the loader has words for it
         return load()
     return CachedTextEncoder(load, TextCache(Path(cache) / FOLDER), name, using=memory.visit)

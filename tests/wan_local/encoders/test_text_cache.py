@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -178,6 +179,35 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     began = time.perf_counter()
     identity([file])
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("where", ["a diffusers folder", "../tokenizer", "tokenizer", "google/umt5-xxl", "one named"])
+def test_another_tokenizer_is_another_encoder(tmp_path: Path, where: str) -> None:
+    model = tmp_path / "model"
+    tiny.write_pipeline(model)
+    given, options = model, {}
+    words = model / "tokenizer"
+    if where != "a diffusers folder":
+        given = next((model / "text_encoder").glob("*.safetensors"))
+    if where in ("tokenizer", "google/umt5-xxl", "one named"):
+        moved = (tmp_path if where == "one named" else given.parent) / where
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        words = words.rename(moved)
+    if where == "one named":
+        options["tokenizer"] = words
+
+    def encoded() -> torch.Tensor:
+        made = text_encoder(given, torch.float32, Memory("cpu"), tmp_path / "kept", **options)
+        return made.encode(["hello"])[0]
+
+    before = encoded()
+    table = json.loads((words / "tokenizer.json").read_text())
+    vocabulary = table["model"]["vocab"]
+    vocabulary["<0x68>"], vocabulary["<0x65>"] = vocabulary["<0x65>"], vocabulary["<0x68>"]
+    (words / "tokenizer.json").write_text(json.dumps(table))
+    after = encoded()
+    assert not torch.equal(after, before)
+    assert torch.equal(after, weights.load_text_encoder(given, torch.float32, **options).encode(["hello"])[0])
 
 
 # -- files that are damaged, lost, too many ------------------------------------------------------------------------
