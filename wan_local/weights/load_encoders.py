@@ -18,7 +18,7 @@ from ..quantised import Linear
 from . import detect, encoder_sizes, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import Entry, TensorSource, reason
+from .source import Entry, TensorSource, not_importable, reason
 
 TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
 SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
@@ -221,6 +221,8 @@ def _tokenizer(folder: Path) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if int(tokenizer.model_max_length) < 1:
             raise ValueError(f"model_max_length={tokenizer.model_max_length}")
+    except ImportError as error:
+        raise not_importable(str(folder), "transformers", error) from error
     except Exception as error:  # several libraries, each with its own
         raise UnreadableWeights(f"{folder} is not a tokenizer ({reason(error)}); download it again") from error
     return tokenizer
