@@ -20,8 +20,8 @@ from .conditioning import first_last
 from .encoders.cache import text_encoder
 from .errors import InputError, NumericError, WrongModel
 from .images import AnyImage, to_tensor, view
-from .lora import Applied, Use, apply
-from .memory import AUTO, Memory, for_model
+from .lora import Applied, Use, apply, merged_bytes
+from .memory import AUTO, NONE, Memory, for_model, host_has_room
 from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
@@ -153,8 +153,12 @@ class Pipeline:
         )
 
     def use_loras(self, uses: Sequence[Use]) -> Applied:
-        """Put LoRAs on the transformer, see :func:`wan_local.lora.apply`; call it once, before the first video."""
-        self.loras = apply(self.transformer, uses)
+        """Put LoRAs on the transformer, see :func:`wan_local.lora.apply`; call it once, before the first video.
+
+        They are merged only where weights rest on the device or the host has room for all they change.
+        """
+        merging = self.memory.offload == NONE and host_has_room(merged_bytes(self.transformer, uses))
+        self.loras = apply(self.transformer, uses, merging=merging)
         return self.loras
 
     def __call__(

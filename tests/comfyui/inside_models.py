@@ -110,11 +110,11 @@ def a_model_that_is_half_offloaded_gives_the_same(nodes: Any) -> str:
     return f"{100 * kept:.0f} % of the weights loaded, the result is bit for bit that of the whole model"
 
 
-def lora_file(nodes: Any, model: Any, folder: str) -> Any:
+def lora_file(nodes: Any, model: Any, folder: str, seed: int = 3) -> Any:
     import torch
     from safetensors.torch import save_file
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     tensors = {"diffusion_model.blocks.1.diff_m": torch.randn(model.blocks[1].modulation.shape)}
     for layer in ("self_attn.q", "cross_attn.v_img", "ffn.2"):
         for block in range(3):
@@ -123,7 +123,9 @@ def lora_file(nodes: Any, model: Any, folder: str) -> Any:
             tensors |= {f"{name}.lora_down.weight": torch.randn(4, in_dim) * 0.1}
             tensors |= {f"{name}.lora_up.weight": torch.randn(out_dim, 4) * 0.1, f"{name}.alpha": torch.tensor(2.0)}
     tensors["diffusion_model.blocks.0.ffn.0.diff_b"] = torch.randn(model.blocks[0].ffn[0].bias.shape)
-    path = str(Path(folder, "lora.safetensors"))
+    kernel = model.patch_embedding.weight.flatten(1)  # as a matrix, as some extractors write it
+    tensors["diffusion_model.patch_embedding.diff"] = torch.randn(kernel.shape) * 0.05
+    path = str(Path(folder, f"lora_{seed}.safetensors"))
     save_file(tensors, path)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     return lib(nodes, "lora").read(path, shapes)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "a LoRA; several add up. STRENGTH is 1 unless said, FIRST-LAST the sampling steps it counts in (from 1, all unless "
-    "said). Merged into plain weights, beside packed ones and where steps are said"
+    "said). Merged into plain weights; beside packed ones, those of --offload, and where steps are said"
 )
 STEPS = re.compile(r"@(\d+)-(\d*)$")
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -31,9 +32,12 @@ from .text_clean import clean
 if TYPE_CHECKING:
     from ..memory import Memory
 
-LIMIT = 256_000_000  # bytes of the folder
+FOLDER = "wan-flf2v-prompts"  # within the folder that is asked for, which may be one that people keep their files in
+LIMIT = 256_000_000  # bytes of the entries
 FORMAT = "1"  # of an entry; another number makes all entries before it unknown
 SUFFIX = ".safetensors"
+ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")  # nothing of another name is counted or removed
+UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{12}\.safetensors")
 SAMPLE, SAMPLES = 1 << 16, 16  # bytes and places looked at in each file of an encoder, beside its beginning
 BEGINNING = 1 << 20
 ABANDONED = 3600.0  # seconds after which a temporary file belongs to nobody who is alive
@@ -42,9 +46,11 @@ ABANDONED = 3600.0  # seconds after which a temporary file belongs to nobody who
 class TextCache:
     """A folder of kept rows.
 
+    Keys are 64 lowercase hexadecimal digits. Files in the folder that are not named by one are left alone.
+
     Args:
         folder: made when the first entry is written.
-        limit: bytes it may take; the entries that were used longest ago go first.
+        limit: bytes that the entries may take; those that were used longest ago go first.
     """
 
     def __init__(self, folder: str | os.PathLike[str], limit: int = LIMIT) -> None:
@@ -89,10 +95,10 @@ class TextCache:
         for path in self.folder.iterdir():
             with contextlib.suppress(OSError):  # another process was quicker
                 status = path.stat()
-                if path.name.startswith("."):
-                    if time.time() - status.st_mtime > ABANDONED and path.suffix == SUFFIX:
+                if UNFINISHED.fullmatch(path.name):
+                    if time.time() - status.st_mtime > ABANDONED:
                         path.unlink()
-                elif path.suffix == SUFFIX:
+                elif ENTRY.fullmatch(path.name):
                     entries.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
@@ -155,7 +161,7 @@ def text_encoder(
         folder: model folder, any layout, or a file of the encoder.
         dtype: of its weights.
         memory: where it is loaded to, and how it comes to the device.
-        cache: folder of the cache, or None.
+        cache: folder in which :data:`FOLDER` is the cache, or None.
         tokenizer: its folder, or None for the one with the encoder.
 
     Raises:
@@ -163,20 +169,21 @@ def text_encoder(
     """
     from .. import weights
     from ..weights.load import open_source
+    from ..weights.load_encoders import tokenizer_folder
 
     def load() -> Any:
         return weights.load_text_encoder(folder, dtype=dtype, device=memory.home, tokenizer=tokenizer)
 
     if cache is None:
         return load()
-    place = Path(open_source(folder, "text_encoder").path)
-    near = [place.parent / name for name in ("tokenizer", "google")] if tokenizer is None else [Path(tokenizer)]
-    tokenizers = [path for path in near if path.is_dir()]
+    source = open_source(folder, "text_encoder")
+    words = tokenizer_folder(source, tokenizer)
+    files = [Path(source.path), *([] if words is None else [words])]
     try:
-        name = identity([place, *tokenizers], dtype, *_where(memory.device))
+        name = identity(files, dtype, *_where(memory.device))
     except OSError:  # the loader has words for it
         return load()
-    return CachedTextEncoder(load, TextCache(cache), name, using=memory.visit)
+    return CachedTextEncoder(load, TextCache(Path(cache) / FOLDER), name, using=memory.visit)
 
 
 def _where(device: torch.device) -> tuple[str, ...]:

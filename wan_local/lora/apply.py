@@ -1,4 +1,8 @@
-"""LoRAs onto a model the best way its weights allow: merged where that costs nothing, beside them where not."""
+"""LoRAs onto a model the best way its weights allow: merged where that costs nothing, beside them where not.
+
+Merging costs no time a step. But weights that are mapped from their file take no memory of the host until they are
+merged into: then they take all of it.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +42,14 @@ class Use:
 
 
 class Applied:
-    """LoRAs on a model, some merged for good and some beside it.
+    """LoRAs on a model, some merged for good and some beside it; see :func:`apply`.
 
     Attributes:
         merged, beside: how many are used each way.
     """
 
-    def __init__(self, model: nn.Module, uses: Sequence[Use]) -> None:
-        plain = [use.always and _is_plain(model, use.lora) for use in uses]
+    def __init__(self, model: nn.Module, uses: Sequence[Use], *, merging: bool = True) -> None:
+        plain = [merging and _merges(model, use) for use in uses]
         merged = [use for use, into in zip(uses, plain, strict=True) if into]
         self._scheduled = [use for use, into in zip(uses, plain, strict=True) if not into]
         if merged:
@@ -59,9 +63,26 @@ class Applied:
             self._beside.set_strengths([use.at(step + 1) for use in self._scheduled])
 
 
-def apply(model: nn.Module, uses: Sequence[Use]) -> Applied:
-    """Put LoRAs on a model; call :meth:`Applied.before_step` in the sampling loop if some count in some steps only."""
-    return Applied(model, uses)
+def apply(model: nn.Module, uses: Sequence[Use], *, merging: bool = True) -> Applied:
+    """Put LoRAs on a model; call :meth:`Applied.before_step` in the sampling loop if some count in some steps only.
+
+    Args:
+        model: with official parameter names.
+        uses: the LoRAs.
+        merging: whether to merge what can be; False leaves all weights as they are, mapped ones mapped.
+    """
+    return Applied(model, uses, merging=merging)
+
+
+def merged_bytes(model: nn.Module, uses: Sequence[Use]) -> int:
+    """Host memory that the weights take which :func:`apply` would merge into; on a device they are there anyway."""
+    names = {name for use in uses if _merges(model, use) for name in use.lora.deltas}
+    found = (model.get_parameter(name) for name in names)
+    return sum(value.numel() * value.element_size() for value in found if value.device.type == "cpu")
+
+
+def _merges(model: nn.Module, use: Use) -> bool:
+    return use.always and _is_plain(model, use.lora)
 
 
 def _is_plain(model: nn.Module, lora: Lora) -> bool:

@@ -1,12 +1,16 @@
 """LoRAs that act beside a model's layers: weights stay as they are, packed ones packed, and strengths can change.
 
-``y = W x`` becomes ``y = W x + strength * scale * up (down x)``, which costs two thin products a layer and call. What
-is no matrix of a block (norms, modulation, the patch kernel) is small, and is put in place changed.
+``y = W x`` becomes ``y = W x + strength * scale * up (down x)``, which costs two thin products a layer and call, and no
+memory but their thin result: the sum is taken in ``y`` itself. What is no matrix of a block (norms, modulation, the
+patch kernel) is small, and is put in place changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,12 +20,24 @@ from torch.nn import functional
 from .delta import Delta, Difference, LowRank
 from .read import Lora
 
-Change = Callable[..., Tensor]
+Change = Callable[..., None]
 SAME_DTYPE = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv3d)  # calculate with parameters of their input's dtype only
+NUMBERS = itertools.count()  # of buffers, in this process: several may be beside one layer and know nothing of another
+
+
+@dataclass(slots=True, eq=False)
+class _Small:
+    """A parameter that is put in place changed, and all changes of it: (strengths, which of them, change)."""
+
+    original: nn.Parameter
+    changes: list[tuple[list[float], int, Delta]] = field(default_factory=list)
+
+
+SMALL: weakref.WeakKeyDictionary[nn.Module, dict[str, _Small]] = weakref.WeakKeyDictionary()  # by model and name
 
 
 class Beside:
-    """LoRAs on a model that can be told at any time how strongly each counts.
+    """LoRAs on a model that can be told at any time how strongly each counts. A model may have several of these.
 
     Args:
         model: with official parameter names; plain, packed, or partly on another device (the thin matrices are buffers
@@ -34,34 +50,41 @@ class Beside:
         self._strengths = [strength for _, strength in loras]
         self._handles: list[Any] = []
         self._buffers: list[tuple[nn.Module, str]] = []
-        self._replaced: dict[str, tuple[nn.Parameter, list[tuple[int, Delta]]]] = {}
+        self._small: dict[str, None] = {}  # names, in order
         for index, (lora, _) in enumerate(loras):
             for name, delta in lora.deltas.items():
                 self._add(index, name, delta)
-        self._replace()
+        self._replace(self._small)
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """One for every LoRA, in the order they were given; 0 switches one off."""
         if list(strengths) != self._strengths:
             self._strengths[:] = strengths
-            self._replace()
+            self._replace(self._small)
 
     def remove(self) -> None:
-        """Leave the model as it was before, to the last bit."""
+        """Leave the model as it would be without these, to the last bit; others beside it stay."""
         for handle in self._handles:
             handle.remove()
         for layer, buffer in self._buffers:
             delattr(layer, buffer)
-        for name, (original, _) in self._replaced.items():
-            _put(self._model, name, original)
-        self._handles, self._buffers, self._replaced = [], [], {}
+        shared = SMALL.get(self._model, {})
+        for name in self._small:
+            changes = shared[name].changes
+            changes[:] = [change for change in changes if change[0] is not self._strengths]
+        self._replace(self._small)
+        for name in self._small:
+            if not shared[name].changes:
+                del shared[name]
+        self._handles, self._buffers, self._small = [], [], {}
 
     def _add(self, index: int, name: str, delta: Delta) -> None:
         path, _, leaf = name.rpartition(".")
         layer = self._model.get_submodule(path)
         if not _is_hooked(path, layer):
-            original, changes = self._replaced.setdefault(name, (getattr(layer, leaf), []))
-            changes.append((index, delta))
+            small = SMALL.setdefault(self._model, {}).setdefault(name, _Small(getattr(layer, leaf)))
+            small.changes.append((self._strengths, index, delta))
+            self._small[name] = None
         elif leaf == "bias":
             self._hook(layer, index, _bias, delta.tensor.view(-1) if isinstance(delta, Difference) else delta.value())
         elif isinstance(delta, LowRank):
@@ -72,7 +95,7 @@ class Beside:
     def _hook(self, layer: Any, index: int, change: Change, *tensors: Tensor, scale: float = 1.0) -> None:
         names = []
         for tensor in tensors:  # in the dtype of their file: they are small
-            names.append(f"lora_{len(self._buffers)}")
+            names.append(f"lora_{next(NUMBERS)}")
             layer.register_buffer(names[-1], tensor.to(layer.weight.device), persistent=False)
             self._buffers.append((layer, names[-1]))
 
@@ -80,25 +103,27 @@ class Beside:
             strength = self._strengths[index]
             if not strength:
                 return output
-            x = inputs[0]
+            x = inputs[0].to(output.dtype)  # of another one under autocast
             parts = (getattr(layer, name).to(device=x.device, dtype=x.dtype) for name in names)
-            return output.add(change(x, *parts), alpha=strength * scale)
+            output = output.contiguous()
+            change(output.view(-1, output.shape[-1]), x.reshape(-1, x.shape[-1]), strength * scale, *parts)
+            return output
 
         self._handles.append(layer.register_forward_hook(beside))
 
     @torch.no_grad()
-    def _replace(self) -> None:
-        """Put the small parameters in place as the strengths have them."""
-        for name, (original, changes) in self._replaced.items():
-            total = original.float()
-            for index, delta in changes:
-                if self._strengths[index]:
-                    change = delta.value().to(total.device).reshape(total.shape)
-                    total = total + self._strengths[index] * change
+    def _replace(self, names: Iterable[str]) -> None:
+        """Put small parameters in place as the strengths of all that change them have it."""
+        for name in names:
+            small = SMALL[self._model][name]
+            original, total = small.original, small.original.float()
+            on = [(strengths[index], delta) for strengths, index, delta in small.changes if strengths[index]]
+            for strength, delta in on:
+                total = total + strength * delta.value().to(total.device).reshape(total.shape)
             path, _, leaf = name.rpartition(".")
             layer: Any = self._model.get_submodule(path)
             device = getattr(layer, leaf).device  # it may have come to another one since
-            if not any(self._strengths[index] for index, _ in changes):
+            if not on:
                 same = original if original.device == device else nn.Parameter(original.to(device), requires_grad=False)
                 _put(self._model, name, same)
                 continue
@@ -106,16 +131,19 @@ class Beside:
             _put(self._model, name, nn.Parameter(total.to(device), requires_grad=False))
 
 
-def _bias(x: Tensor, bias: Tensor) -> Tensor:
-    return bias
+# What is added to an output, in place: rows of output, rows of input, factor, matrices.
 
 
-def _whole(x: Tensor, matrix: Tensor) -> Tensor:
-    return functional.linear(x, matrix)
+def _bias(y: Tensor, x: Tensor, factor: float, bias: Tensor) -> None:
+    y.add_(bias, alpha=factor)
 
 
-def _thin(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    return functional.linear(functional.linear(x, down), up)
+def _whole(y: Tensor, x: Tensor, factor: float, matrix: Tensor) -> None:
+    y.addmm_(x, matrix.t(), alpha=factor)
+
+
+def _thin(y: Tensor, x: Tensor, factor: float, down: Tensor, up: Tensor) -> None:
+    y.addmm_(functional.linear(x, down), up.t(), alpha=factor)
 
 
 def _is_hooked(path: str, layer: nn.Module) -> bool:

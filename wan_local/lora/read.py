@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import ParameterMismatch, UnreadableWeights, WrongModel
@@ -20,7 +22,14 @@ from .delta import Delta, Difference, LowRank
 
 SHOWN = 3
 DIFFERENCES = (keys.WEIGHT, keys.BIAS, keys.MODULATION)
-FOREIGN = ("hada_w", "lokr_w", "oft_", "dora_scale", "lora_magnitude")
+PATCH = "patch_embedding."  # has other sides in text-to-video models, which are alike otherwise
+FOREIGN = (  # how a part of a name begins that belongs to another kind of adapter, which a LoRA's part alone is not
+    ("DoRA", ("dora_scale", "lora_magnitude_vector")),
+    ("LoHa", ("hada_w", "hada_t")),
+    ("LoKr", ("lokr_",)),
+    ("OFT", ("oft_", "boft_")),
+    ("norms of LyCORIS", ("w_norm", "b_norm")),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +64,13 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
         shapes: official parameter name to shape, of the model.
 
     Raises:
-        UnreadableWeights: missing, broken, or a half of a pair is missing.
-        WrongModel: nothing in it fits: another model's, another kind of file, or a kind that can't be used.
+        UnreadableWeights: missing, broken, a half of a pair is missing, or values that are no numbers.
+        WrongModel: nothing in it fits: another model's, or another kind of file. Or any part of it is of a kind that
+            can't be used, such as DoRA.
         ParameterMismatch: made for a model of another width.
     """
     source = _open(Path(path))
+    _check_kind(source)
     names = keys.Names(shapes)
     tensors: dict[str, dict[str, str]] = {}  # parameter -> role -> key
     unmatched, alphas = [], {}
@@ -80,14 +91,18 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
             roles[parts[1]] = key
     if not tensors:
         raise WrongModel(_nothing_fits(source))
-    scaling = _Scaling(source.config)
+    scaling = _Scaling(source)
     deltas = {
         parameter: _delta(source, parameter, roles, alphas.get(parameter), scaling)
         for parameter, roles in tensors.items()
     }
+    for parameter in _of_another_model(deltas, shapes):
+        del deltas[parameter]
+        unmatched += tensors.pop(parameter).values()
     _check_shapes(source, deltas, shapes)
     matched = sum(map(len, tensors.values())) + sum(parameter in tensors for parameter in alphas)
     unmatched += [key for parameter, key in alphas.items() if parameter not in tensors]
+    deltas = {name: _shaped(delta, shapes[name]) for name, delta in deltas.items()}
     return Lora(path=source.path, deltas=deltas, matched=matched, unmatched=tuple(unmatched))
 
 
@@ -134,8 +149,8 @@ def _delta(source: _Source, parameter: str, roles: dict[str, str], alpha: str | 
                 f"{source.path}: {roles[keys.UP]!r} is {list(up.shape)} and {roles[keys.DOWN]!r} {list(down.shape)}, "
                 "which can't be multiplied; use an unmodified file"
             )
-        stored = None if alpha is None else float(_tensor(source, alpha).item())
-        return LowRank(up=up, down=down, scale=scaling.of(parameter, delta.rank, stored))
+        stored = None if alpha is None else _number(source, alpha)
+        return LowRank(up=up, down=down, scale=scaling.of(roles[keys.UP], delta.rank, stored))
     if low_rank or difference is None:
         raise UnreadableWeights(
             f"{source.path} has both a LoRA and a difference for {parameter}; use an unmodified file"
@@ -147,23 +162,53 @@ def _tensor(source: _Source, key: str) -> Tensor:
     tensor = source.entries[key].read()
     if not tensor.is_floating_point():
         raise UnreadableWeights(f"{source.path}: {key!r} is {tensor.dtype}; use a LoRA in fp16, bf16 or fp32")
+    numbers = tensor.float() if tensor.itemsize == 1 else tensor
+    if not torch.isfinite(numbers).all():
+        raise UnreadableWeights(f"{source.path}: {key!r} has NaN or infinity in it; use a whole, sound file")
     return tensor
+
+
+def _number(source: _Source, key: str) -> float:
+    """An alpha, which some trainers write as a whole number."""
+    entry = source.entries[key]
+    tensor = entry.read() if entry.size == 1 else None
+    value = math.nan if tensor is None or tensor.is_complex() else float(tensor.item())
+    if not math.isfinite(value):
+        there = f"of shape {[*entry.shape]}" if tensor is None else str(tensor.flatten()[0].item())
+        raise UnreadableWeights(f"{source.path}: {key!r} is {there}, not one number; use an unmodified file")
+    return value
 
 
 class _Scaling:
     """How strongly a pair counts: kohya stores alpha beside it, peft in ``adapter_config.json`` or the metadata."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        flat = {key.removeprefix("transformer."): value for key, value in config.items()}
+    def __init__(self, source: _Source) -> None:
+        flat = {key.removeprefix("transformer."): value for key, value in source.config.items()}
         alpha = flat.get("lora_alpha")
         self._alpha = float(alpha) if isinstance(alpha, int | float) else None
         self._stabilised = flat.get("use_rslora") is True
+        self._patterns: dict[str, float] = {}
+        patterns = flat.get("alpha_pattern")
+        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+            # peft takes any regular expression; one out of a file could keep us busy for ever.
+            if not re.fullmatch(r"[\w.-]+", pattern) or not isinstance(value, int | float):
+                raise UnreadableWeights(
+                    f"{source.path} has the alpha_pattern {pattern!r}: {value!r}, which can't be used here; give it "
+                    "names of layers, or store alpha beside the matrices"
+                )
+            self._patterns[pattern] = float(value)
 
-    def of(self, parameter: str, rank: int, stored: float | None) -> float:
-        alpha = self._alpha if stored is None else stored
+    def of(self, key: str, rank: int, stored: float | None) -> float:
+        """For the pair with this name in the file."""
+        alpha = self._said(key) if stored is None else stored
         if alpha is None or rank == 0:
             return 1.0
         return alpha / (math.sqrt(rank) if self._stabilised else rank)
+
+    def _said(self, key: str) -> float | None:
+        parts = keys.split(key)
+        name = "." + (parts[0] if parts else key)
+        return next((alpha for end, alpha in self._patterns.items() if name.endswith("." + end)), self._alpha)
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -174,21 +219,43 @@ def _json(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _check_kind(source: _Source) -> None:
+    """Raise :class:`WrongModel` for an adapter of another kind: its LoRA part alone would be something else."""
+    for kind, marks in FOREIGN:
+        found = tuple(key for key in source.entries if any(part.startswith(marks) for part in key.split(".")))
+        if found:
+            raise WrongModel(
+                f"{source.path} is not a plain LoRA: it has {kind} in {len(found)} of {len(source.entries)} tensors "
+                f"({_some(found)}); use a plain LoRA of Wan2.1 14B"
+            )
+
+
 def _nothing_fits(source: _Source) -> str:
     some = _some(tuple(source.entries))
-    foreign = sorted({mark for key in source.entries for mark in FOREIGN if mark in key})
-    if foreign:
-        return f"{source.path} is not a plain LoRA ({', '.join(foreign)} in {some}); use a LoRA of Wan2.1 14B"
     if not any(keys.split(key) for key in source.entries):
         return f"{source.path} is no LoRA (it holds {some}); use a LoRA of Wan2.1 14B, or a loader for models"
     return f"{source.path} is a LoRA of another model (it holds {some}); use one made for Wan2.1 14B"
+
+
+def _of_another_model(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Changes of the first layer, if they are all that doesn't fit: a LoRA of a text-to-video model."""
+    wrong = [name for name, delta in deltas.items() if not _fits(delta, shapes[name])]
+    return wrong if len(wrong) < len(deltas) and all(name.startswith(PATCH) for name in wrong) else []
+
+
+def _fits(delta: Delta, shape: tuple[int, ...]) -> bool:
+    return delta.shape == shape or _reshapes(delta, shape)
+
+
+def _shaped(delta: Delta, shape: tuple[int, ...]) -> Delta:
+    return replace(delta, tensor=delta.tensor.reshape(shape)) if isinstance(delta, Difference) else delta
 
 
 def _check_shapes(source: _Source, deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]]) -> None:
     wrong = [
         (name, delta.shape, shapes[name])
         for name, delta in deltas.items()
-        if delta.shape != shapes[name] and not _reshapes(delta, shapes[name])
+        if not _fits(delta, shapes[name])
     ]
     if wrong:
         sized = [f"{name} is {list(there)}, not {list(here)}" for name, there, here in wrong]

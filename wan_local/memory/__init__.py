@@ -6,10 +6,11 @@ takes. Inside ComfyUI none of this is used: the host moves its models itself.
 
 from .offload import Offload, attach
 from .plan import AUTO, NONE, Plan, Setting, Stage, Weights, plan
+from .room import host_has_room
 from .stages import Memory, check_offload, for_model
 from .tiles import check_tiling
 
 __all__ = [
     "AUTO", "NONE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach", "check_offload",
-    "check_tiling", "for_model", "plan",
+    "check_tiling", "for_model", "host_has_room", "plan",
 ]  # fmt: skip

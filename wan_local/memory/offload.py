@@ -149,7 +149,13 @@ class Offload:
         size = max(self._hosts[index].layout.size for index in turn)
         count = min(self._buffers, len(turn))
         flats = [torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(count)]
-        return Ring(self._queue or queue_of(self._device), flats, self._hosts, turn)
+        locked = None if self._lock is None else {tensor.data_ptr() for tensor in self._lock.tensors}
+        slow = frozenset(
+            index
+            for index, host in self._hosts.items()
+            if host.flat is None or (locked is not None and host.flat.data_ptr() not in locked)
+        )
+        return Ring(self._queue or queue_of(self._device), flats, self._hosts, turn, slow)
 
 
 class _Visit:
@@ -203,10 +209,20 @@ class Ring:
         flats: the buffers, uint8.
         hosts: where each block rests.
         turn: the blocks, in the order of a forward; after the last comes the first again.
+        slow: blocks whose copies the host waits for, as CUDA does with memory that is not locked. Such a copy would
+            first wait for the block whose buffer it takes, so it is asked for only after the next block has been
+            launched: then that one calculates meanwhile.
     """
 
-    def __init__(self, queue: Queue, flats: list[Tensor], hosts: Mapping[int, HostBlock], turn: list[int]) -> None:
-        self._queue, self._hosts, self._turn = queue, hosts, turn
+    def __init__(
+        self,
+        queue: Queue,
+        flats: list[Tensor],
+        hosts: Mapping[int, HostBlock],
+        turn: list[int],
+        slow: frozenset[int] = frozenset(),
+    ) -> None:
+        self._queue, self._hosts, self._turn, self._slow = queue, hosts, turn, slow
         start = queue.mark()  # whatever used the memory of the buffers before
         self.buffers = [Buffer(flat, start) for flat in flats]
         self._free = list(self.buffers)
@@ -231,12 +247,14 @@ class Ring:
         return self._used.flat
 
     def give(self) -> None:
-        """The block in use has calculated; its buffer is filled anew. Does nothing if none is in use."""
+        """The block in use was launched; its buffer will be filled anew. Does nothing if none is in use."""
         if self._used is not None:
-            self._used.free = self._queue.mark()
-            self._free.append(self._used)
-            self._used = None
-            self._fill()
+            used, self._used = self._used, None
+            used.free = self._queue.mark()
+            self._fill()  # what was put off until now
+            self._free.append(used)
+            while self._free and self._turn[self._next] not in self._slow:
+                self._fetch()
 
     def close(self) -> None:
         """Wait for copies under way: nothing may write into buffers that are gone."""

@@ -91,10 +91,13 @@ class PageLock:
 
     The memory is locked where it is: torch's own pinned allocations round up to a power of two, which would take a
     third more for a block of the 14B model. Memory beyond the system's limit stays as it was, and is copied slower.
+
+    Attributes:
+        tensors: those that are locked.
     """
 
     def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
-        held: list[Tensor] = []
+        self.tensors = held = list[Tensor]()
         self.close = weakref.finalize(self, _unlock, held)
         with torch.cuda.device(device):
             for tensor in tensors:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+V2 = ("memory.max", "memory.current", "")  # limit, use, and what names in memory.stat start with
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 HOST_RESERVE = 4_000_000_000  # bytes of host memory that packing blocks leaves to everything else
 
 
@@ -18,12 +22,49 @@ def free_device_bytes(device: torch.device) -> int | None:
 
 
 def free_host_bytes() -> int | None:
-    """Bytes of host memory to be had without swapping; None where the system does not say it this way."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
+    """Bytes of host memory to be had without swapping, within what a container or a service may take of it; None where
+    the system does not say it this way."""
+    found = [free for free in (_free_in_system(), *_free_in_groups()) if free is not None]
+    return min(found, default=None)
+
+
+def _free_in_system() -> int | None:
+    free = _table(PROC / "meminfo").get("MemAvailable:")
+    return None if free is None else free * 1024
+
+
+def _free_in_groups() -> Iterator[int | None]:
+    """What each control group that this process is in leaves, the inner ones and those around them; Linux only."""
+    for line in _read(PROC / "self" / "cgroup").splitlines():
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root, files = (GROUPS, V2) if not kinds else (GROUPS / "memory", V1)
+        place = root / path.strip("/")
+        # In a container the path is often that of the host, and its own group is what it sees as the root.
+        for folder in (place, *(parent for parent in place.parents if parent.is_relative_to(root))):
+            yield _left(folder, *files)
+
+
+def _left(folder: Path, limit_file: str, used_file: str, prefix: str) -> int | None:
+    limit, used = _read(folder / limit_file).strip(), _read(folder / used_file).strip()
+    if not limit.isdecimal() or not used.isdecimal():  # "max", or no such group
         return None
+    parts = _table(folder / "memory.stat")
+    cached = sum(parts.get(prefix + kind, 0) for kind in ("active_file", "inactive_file"))  # is given back when needed
+    return max(0, int(limit) - max(0, int(used) - cached))
+
+
+def _table(path: Path) -> dict[str, int]:
+    rows = (line.split() for line in _read(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 def host_has_room(size: int) -> bool:

@@ -91,6 +91,10 @@ def layout(tensors: Iterable[Tensor]) -> Layout:
 class HostBlock:
     """One block's weights where they rest, in host memory.
 
+    Somebody may put another tensor in a place while the block is at home, as a LoRA that counts in some steps only does
+    with norms and modulation. Such a tensor goes to the device by itself, at the block's next turn: what was put in its
+    place is small, and copies of the block that are under way hold the old one.
+
     Attributes:
         layout: places in a flat buffer.
         flat: the buffer that holds them all, or None while they lie where they were loaded.
@@ -100,6 +104,8 @@ class HostBlock:
         self.held = held_by(block)
         self.layout = layout(held.rest for held in self.held)
         self.flat: Tensor | None = None
+        self._apart: dict[int, Tensor] = {}  # number in held -> a tensor that is not in copies, where it was used last
+        self._is_home = True
 
     def is_current(self, block: nn.Module) -> bool:
         """Whether the block has these very tensors at rest (a merged LoRA replaces some)."""
@@ -111,7 +117,10 @@ class HostBlock:
         if self.flat is None:
             flat = torch.empty(self.layout.size, dtype=torch.uint8)
             packed = []
-            for held, place in zip(self.held, self.layout.places, strict=True):
+            for number, (held, place) in enumerate(zip(self.held, self.layout.places, strict=True)):
+                if number in self._apart:  # it may be of another dtype than its place
+                    packed.append(held)
+                    continue
                 view = place.view(flat)
                 view.copy_(held.rest)
                 packed.append(Held(held.put(view), held.tables))
@@ -122,36 +131,61 @@ class HostBlock:
         """(target, source) of all copies that bring the block into a buffer of at least the layout's size."""
         if self.flat is not None:
             return [(buffer[: self.layout.size], self.flat)]
-        return [(place.view(buffer), held.rest) for place, held in zip(self.layout.places, self.held, strict=True)]
+        rows = enumerate(zip(self.held, self.layout.places, strict=True))
+        return [(place.view(buffer), held.rest) for number, (held, place) in rows if number not in self._apart]
 
     def point_at(self, buffer: Tensor) -> None:
         """Let the block's tensors be those in the buffer."""
-        for held, place in zip(self.held, self.layout.places, strict=True):
-            held.put(place.view(buffer))
+        self._adopt()
+        self._is_home = False
+        for number, (held, place) in enumerate(zip(self.held, self.layout.places, strict=True)):
+            if number not in self._apart:
+                held.put(place.view(buffer))
+                continue
+            self._apart[number] = self._apart[number].to(buffer.device)
+            held.put(self._apart[number])
 
     def go_home(self) -> None:
         """Let the block's tensors be those at rest."""
+        if self._is_home:  # the end of the stay: nothing is left on the device
+            self._adopt()
+            self._apart = {number: self.held[number].rest for number in self._apart}
         for held in self.held:
             held.put(held.rest)
+        self._is_home = True
+
+    def _adopt(self) -> None:
+        """Take what was put in the place of a tensor since the last turn as the one that rests there."""
+        for number, held in enumerate(self.held):
+            table, name = held.tables[0]
+            new = table.get(name)
+            if new is not None and new is not held.rest:
+                at_rest = new if new.device == held.rest.device else new.to(held.rest.device)
+                self.held[number] = Held(held.put(at_rest), held.tables)
+                self._apart[number] = new.detach()
 
 
 class Guest:
     """Tensors that stay on a device for a while. Their originals stay where they are, so leaving copies nothing.
 
-    What is changed during the stay is lost with it: weights are only read.
+    A tensor that is put in the place of one of them meanwhile stays when they leave; values that are written into one
+    are lost.
     """
 
     def __init__(self, tensors: Iterable[Held], device: torch.device) -> None:
-        self._held = [held for held in tensors if held.rest.device != device]
+        self._held: list[tuple[Held, Tensor]] = []
         try:
-            for held in self._held:
-                held.put(held.rest.detach().to(device))
+            for held in tensors:
+                if held.rest.device != device:
+                    self._held.append((held, held.put(held.rest.detach().to(device))))
         except BaseException:  # no room for all of them: none stays
             self.leave()
             raise
 
     def leave(self) -> None:
         """Put the originals back; the copies are freed."""
-        for held in self._held:
-            held.put(held.rest)
+        for held, there in self._held:
+            table, name = held.tables[0]
+            now = table.get(name)
+            held.put(held.rest if now is None or now is there else now.detach().to(held.rest.device))
         self._held = []

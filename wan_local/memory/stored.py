@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 import torch
 
@@ -95,17 +96,23 @@ def _part(
     path: str | PathLike[str], transformer: TensorSource, part: str, dtype: torch.dtype, otherwise: int
 ) -> tuple[int, int]:
     """Bytes of one part once loaded, and how many of them are converted."""
-    source = find_source(path, part)
-    if source is None or source.path == transformer.path:
+    source = _beside(path, transformer, part)
+    if source is None:
         return otherwise * dtype.itemsize, 0
     keep = source.packed
     rows = [(entry.bytes, False) if keep else _loaded(entry, dtype) for entry in source.entries.values()]
     return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
 
 
+def _beside(path: str | PathLike[str], transformer: TensorSource, part: str) -> TensorSource | None:
+    """Another part than the transformer; a file that holds one is not opened again."""
+    source = None if Path(path).is_file() else find_source(path, part)
+    return None if source is None or source.path == transformer.path else source
+
+
 def _vae_config(path: str | PathLike[str], transformer: TensorSource) -> VAEConfig:
-    source = find_source(path, "vae")
-    if source is None or source.path == transformer.path:
+    source = _beside(path, transformer, "vae")
+    if source is None:
         return WAN_VAE
     return sizes.vae_config(detect.canonical(source))
 

@@ -18,11 +18,13 @@ class Float8:
         shape: of the matrix.
         dtype: ``torch.float8_e4m3fn`` or ``torch.float8_e5m2``.
         scaled: whether a scale belongs to it: float32, one value for all or one a row, ``[1 or out, 1]``.
+        wide_products: whether its file asks that it be unpacked for products, and never multiplied in fp8.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     scaled: bool = False
+    wide_products: bool = False
 
     @property
     def name(self) -> str:

@@ -16,6 +16,8 @@ from .float8 import Float8
 from .matmul import float8_linear, has_float8_units
 from .packing import Packing
 
+SCALE = "scale_weight"  # as ComfyUI's and Kijai's files call it
+
 
 class Linear(nn.Linear):
     """A linear layer whose weight may be packed; it is unpacked for the time of one call.
@@ -43,6 +45,31 @@ class Linear(nn.Linear):
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.scale = scale
         self.packing = packing
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
+        """As torch's, which moves and casts; packed numbers are moved only, since in another dtype they are none."""
+        if self.packing is None:
+            return super()._apply(fn, recurse)
+        dtype, scale = self.weight.dtype, self.scale
+        self.weight = nn.Parameter(self.weight.view(torch.uint8), requires_grad=False)
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self.weight = nn.Parameter(self.weight.view(dtype), requires_grad=False)
+        if scale is not None and self.scale is not None and self.scale.dtype != scale.dtype:
+            self.scale = scale.to(self.scale.device)
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """With the scale, under the name that files have it by."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.packing is not None and self.scale is not None:
+            destination[prefix + SCALE] = self.scale if keep_vars else self.scale.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        if self.packing is not None and (scale := state_dict.pop(prefix + SCALE, None)) is not None:
+            self.scale = scale.to(self.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
@@ -91,5 +118,7 @@ class CastingLayers:
 
 
 def multiplies_in_float8(packing: Packing | None, device: torch.device) -> bool:
-    """Whether a weight packed so can be multiplied as it is: e4m3, on a device with units for it."""
-    return isinstance(packing, Float8) and packing.dtype == torch.float8_e4m3fn and has_float8_units(device)
+    """Whether a weight packed so can be multiplied as it is: e4m3, not forbidden by its file, on a device that can."""
+    if not isinstance(packing, Float8) or packing.wide_products:
+        return False
+    return packing.dtype == torch.float8_e4m3fn and has_float8_units(device)

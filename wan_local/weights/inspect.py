@@ -96,7 +96,7 @@ def inspect(path: AnyPath) -> Report:
     """
     found: dict[str, Report] = {}
     failed: dict[str, WeightsError] = {}
-    for part in PARTS:
+    for part in PARTS[:1] if Path(path).is_file() else PARTS:  # a file is opened once, whatever it holds
         try:
             source = find_source(path, part)
             report = _report(source) if source is not None else None

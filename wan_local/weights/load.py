@@ -22,7 +22,7 @@ from ..vae import WanVAE
 from . import detect, packed, sizes
 from .formats import FORMATS
 from .place import place, place_packed
-from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, reason, shown
+from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, not_importable, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
@@ -134,10 +134,17 @@ def find_source(path: AnyPath, part: str) -> TensorSource | None:
 
 
 def build(source: TensorSource, what: str, make: Callable[[], Network]) -> Network:
-    """A model on the meta device; sizes that make none are an error of the weights, not of torch."""
+    """A model on the meta device; sizes that make none are an error of the weights, not of torch.
+
+    Raises:
+        WrongModel: such sizes.
+        WeightsError: the library whose model it is can't be imported.
+    """
     try:
         with torch.device("meta"):
             return make()
+    except ImportError as error:  # transformers brings its models in when they are first asked for
+        raise not_importable(source.path, "transformers", error) from error
     except Exception as error:  # torch and transformers each have their own
         raise sizes.impossible(source, what, error) from error
 

@@ -18,7 +18,7 @@ from ..quantised import Linear
 from . import detect, encoder_sizes, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import Entry, TensorSource, reason
+from .source import Entry, TensorSource, not_importable, reason
 
 TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
 SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
@@ -55,10 +55,10 @@ def load_text_encoder(
         ParameterMismatch: missing, unexpected or misshapen parameters.
     """
     source = open_source(path, "text_encoder")
-    sentences = source.entries.get(SENTENCES)
+    sentences, folder = source.entries.get(SENTENCES), tokenizer_folder(source, tokenizer)
     config, source = text_parts(source)
     check_dtypes(source)
-    words = _find_tokenizer(source, tokenizer, sentences)
+    words = _tokenizer(folder) if folder is not None else _carried(sentences, source.path)
     model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
     wide = [name for name in source.entries if name.endswith(".wo.weight")]
     if source.packed:
@@ -191,18 +191,25 @@ def _tower(source: TensorSource) -> TensorSource:
     )
 
 
-def _find_tokenizer(source: TensorSource, given: AnyPath | None, sentences: Entry | None) -> Any:
-    """The tokenizer that was asked for, or the one in the file, or the one beside it."""
+def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path | None:
+    """Where the tokenizer of a text encoder lies: as asked for, or beside the weights; None if it is in their file.
+
+    The folder need not be there.
+    """
     place = Path(source.path)
     if given is not None:
-        return _tokenizer(Path(given))
+        return Path(given)
     if source.format == diffusers_dir.NAME:
-        return _tokenizer(place.parent / "tokenizer")
-    if sentences is not None:
-        return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), source.path)
+        return place.parent / "tokenizer"
+    if SENTENCES in source.entries:
+        return None
     folder = place if place.is_dir() else place.parent
-    beside = next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
-    return _tokenizer(beside)
+    return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
+
+
+def _carried(sentences: Entry | None, path: str) -> Any:
+    assert sentences is not None
+    return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), path)
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -214,6 +221,8 @@ def _tokenizer(folder: Path) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if int(tokenizer.model_max_length) < 1:
             raise ValueError(f"model_max_length={tokenizer.model_max_length}")
+    except ImportError as error:
+        raise not_importable(str(folder), "transformers", error) from error
     except Exception as error:  # several libraries, each with its own
         raise UnreadableWeights(f"{folder} is not a tokenizer ({reason(error)}); download it again") from error
     return tokenizer

@@ -3,6 +3,9 @@
 Three markings are in use. ComfyUI's older one and Kijai's: an empty tensor ``scaled_fp8`` and ``LAYER.scale_weight``
 beside every fp8 weight. ComfyUI's newer one: ``LAYER.comfy_quant`` (JSON that names the format) and
 ``LAYER.weight_scale``, or the same JSON in the metadata. And none at all: fp8 numbers that stand for themselves.
+
+A mark ``scaled_fp8`` of two elements, or ``full_precision_matrix_mult`` in the JSON, asks that nothing be multiplied in
+fp8: whoever made the file found that it needs the exact inputs.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ IGNORED = ("scale_input", "input_scale")  # of a calibrated input; inputs are me
 LAYER_MARK = "comfy_quant"
 METADATA = "_quantization_metadata"
 FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+WIDE = "full_precision_matrix_mult"
+WIDE_MARK = 2  # elements of MARK
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
 MAX_JSON = 4096  # bytes of one layer's mark
 
@@ -38,14 +43,15 @@ def combine(source: TensorSource) -> TensorSource:
     """
     if not _is_marked(source) and not any(entry.dtype in FLOAT8 for entry in source.entries.values()):
         return source
-    layers = _layer_formats(source)
+    layers = _layers(source)
     scales = {name: entry for name, entry in source.entries.items() if _last(name) in SCALES}
     plain = {
         name: entry
         for name, entry in source.entries.items()
         if _last(name) not in (*SCALES, *IGNORED, LAYER_MARK, MARK)
     }
-    marked = any(_last(name) == MARK for name in source.entries)
+    marks = [entry for name, entry in source.entries.items() if _last(name) == MARK]
+    marked, all_wide = bool(marks), any(entry.size == WIDE_MARK for entry in marks)
     for name, scale in scales.items():
         owner = name.rpartition(".")[0] + ".weight"
         if owner not in plain:
@@ -64,6 +70,9 @@ def combine(source: TensorSource) -> TensorSource:
         )
     for name in unscaled:
         plain[name] = replace(plain[name], packing=Float8(shape=plain[name].shape, dtype=FLOAT8[plain[name].dtype]))
+    for name, entry in plain.items():
+        if isinstance(entry.packing, Float8) and (all_wide or layers.get(name.removesuffix(".weight"))):
+            plain[name] = replace(entry, packing=replace(entry.packing, wide_products=True))
     return replace(source, entries=plain)
 
 
@@ -103,9 +112,9 @@ def _checked(told: str, scale: Entry) -> Callable[[], Tensor]:
     return read
 
 
-def _layer_formats(source: TensorSource) -> Mapping[str, str]:
-    """Layer to format, of every layer that the file marks; all of them are known here."""
-    found: dict[str, str] = {}
+def _layers(source: TensorSource) -> Mapping[str, bool]:
+    """Every layer that the file marks, with a format that is known here, and whether it asks for wide products."""
+    found: dict[str, bool] = {}
     for layer, said in _marks(source):
         kind = said.get("format") if isinstance(said, dict) else None
         if kind not in FORMATS:
@@ -113,7 +122,7 @@ def _layer_formats(source: TensorSource) -> Mapping[str, str]:
                 f"{source.path} is quantised as {shown(kind)} (in {shown(layer)}), which can't be read here; use the "
                 "fp8, GGUF, bf16 or fp16 file of this model"
             )
-        found[layer] = str(kind)
+        found[layer] = said.get(WIDE) is True
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ParameterMismatch
+from ..errors import ParameterMismatch, WeightsError
 from ..quantised import Packing
 from ..quantised.ggml import BY_PACKAGE, FORMATS, packed_bytes
 
@@ -143,6 +143,18 @@ def listed(names: Iterable[str]) -> str:
     """The first few names, and dots if there are more."""
     names = list(names)
     return ", ".join(map(shown, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def not_importable(path: str, package: str, error: ImportError) -> WeightsError:
+    """The error for a package that is there and broken, often through another one: nothing is wrong with the file."""
+    first: BaseException = error
+    while (before := first.__cause__ or first.__context__) is not None:
+        first = before
+    told = reason(error) if first is error else f"{reason(error)}: {reason(first)}"
+    return WeightsError(
+        f"{path} needs {package}, which is installed and can't be imported ({told}); repair it, such as with "
+        f"`pip install --upgrade --force-reinstall {package}`, or bring torchvision to the version that fits torch"
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,12 +17,27 @@ from transformers import AutoTokenizer
 from tests import tiny
 from wan_local import weights
 from wan_local.encoders import TextEncoder
-from wan_local.encoders.cache import ABANDONED, BEGINNING, SAMPLE, CachedTextEncoder, TextCache, identity
+from wan_local.encoders.cache import (
+    ABANDONED,
+    BEGINNING,
+    FOLDER,
+    SAMPLE,
+    CachedTextEncoder,
+    TextCache,
+    identity,
+    text_encoder,
+)
 from wan_local.generate import Pipeline
+from wan_local.memory import Memory
 
 ROOT = Path(__file__).parents[3]
 NANO = ROOT / "weights" / "nano"
 PROMPT, OTHER = "a red disc moves right", "a blue square"
+KEY = "0f" * 32  # keys are hashes
+
+
+def key(number: int) -> str:
+    return f"{number:064x}"
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +69,13 @@ def test_rows_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     cache, kept = TextCache(tmp_path), rows(1, dtype=dtype)
     kept[2] = 0  # a zero row within the prompt is one of its rows
     kept[1, 3], kept[1, 4] = float("nan"), -0.0
-    cache.put("key", kept)
-    found = cache.get("key")
+    cache.put(KEY, kept)
+    found = cache.get(KEY)
     assert found is not None
     assert found.dtype == dtype
     assert torch.equal(found.view(torch.uint8), kept.view(torch.uint8))
-    assert cache.get("another") is None
-    assert (tmp_path / "key.safetensors").stat().st_size < 600 + 4 * 16 * 4  # without the rows behind the prompt
+    assert cache.get(key(1)) is None
+    assert (tmp_path / f"{KEY}.safetensors").stat().st_size < 600 + 4 * 16 * 4  # without the rows behind the prompt
 
 
 def test_a_hit_needs_no_encoder_and_is_the_same(tmp_path: Path, encoder: TextEncoder) -> None:
@@ -165,6 +181,35 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize("where", ["a diffusers folder", "../tokenizer", "tokenizer", "google/umt5-xxl", "one named"])
+def test_another_tokenizer_is_another_encoder(tmp_path: Path, where: str) -> None:
+    model = tmp_path / "model"
+    tiny.write_pipeline(model)
+    given, options = model, {}
+    words = model / "tokenizer"
+    if where != "a diffusers folder":
+        given = next((model / "text_encoder").glob("*.safetensors"))
+    if where in ("tokenizer", "google/umt5-xxl", "one named"):
+        moved = (tmp_path if where == "one named" else given.parent) / where
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        words = words.rename(moved)
+    if where == "one named":
+        options["tokenizer"] = words
+
+    def encoded() -> torch.Tensor:
+        made = text_encoder(given, torch.float32, Memory("cpu"), tmp_path / "kept", **options)
+        return made.encode(["hello"])[0]
+
+    before = encoded()
+    table = json.loads((words / "tokenizer.json").read_text())
+    vocabulary = table["model"]["vocab"]
+    vocabulary["<0x68>"], vocabulary["<0x65>"] = vocabulary["<0x65>"], vocabulary["<0x68>"]
+    (words / "tokenizer.json").write_text(json.dumps(table))
+    after = encoded()
+    assert not torch.equal(after, before)
+    assert torch.equal(after, weights.load_text_encoder(given, torch.float32, **options).encode(["hello"])[0])
+
+
 # -- files that are damaged, lost, too many ------------------------------------------------------------------------
 
 DAMAGE = {
@@ -181,24 +226,24 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_entry_is_none_and_is_replaced(tmp_path: Path, damage: str) -> None:
     cache, kept = TextCache(tmp_path), rows(1)
-    cache.put("key", kept)
-    file = tmp_path / "key.safetensors"
+    cache.put(KEY, kept)
+    file = tmp_path / f"{KEY}.safetensors"
     data = file.read_bytes()
     changed = DAMAGE[damage](data)
     assert changed != data
     file.write_bytes(changed)
-    assert cache.get("key") is None
-    cache.put("key", kept)
-    found = cache.get("key")
+    assert cache.get(KEY) is None
+    cache.put(KEY, kept)
+    found = cache.get(KEY)
     assert found is not None
     assert torch.equal(found, kept)
 
 
 def test_an_entry_that_is_a_folder_or_a_place_that_is_none(tmp_path: Path, encoder: TextEncoder) -> None:
     cache = TextCache(tmp_path)
-    (tmp_path / "key.safetensors").mkdir()
-    assert cache.get("key") is None
-    cache.put("key", rows(1))  # no error
+    (tmp_path / f"{KEY}.safetensors").mkdir()
+    assert cache.get(KEY) is None
+    cache.put(KEY, rows(1))  # no error
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     plain = encoder.encode([PROMPT])
@@ -211,37 +256,65 @@ def test_the_folder_may_go_at_any_time(tmp_path: Path) -> None:
 
     cache = TextCache(tmp_path / "deep" / "er")
     for _ in range(2):
-        cache.put("key", rows(1))
-        assert cache.get("key") is not None
+        cache.put(KEY, rows(1))
+        assert cache.get(KEY) is not None
         shutil.rmtree(tmp_path / "deep")
-        assert cache.get("key") is None
+        assert cache.get(KEY) is None
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     cache = TextCache(tmp_path)
-    cache.put("0", rows(0))
-    size = (tmp_path / "0.safetensors").stat().st_size
+    cache.put(key(0), rows(0))
+    size = (tmp_path / f"{key(0)}.safetensors").stat().st_size
     cache = TextCache(tmp_path, limit=4 * size + size // 2)
     for number in range(4):
-        cache.put(str(number), rows(number))
-        os.utime(tmp_path / f"{number}.safetensors", (1_000_000_000 + number,) * 2)
-    assert cache.get("0") is not None  # used just now
-    cache.put("4", rows(4))
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "2", "3", "4"]
-    cache.put("huge", rows(5, length=2000, filled=2000))  # more than the whole folder may take
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "2", "3", "4"]
+        cache.put(key(number), rows(number))
+        os.utime(tmp_path / f"{key(number)}.safetensors", (1_000_000_000 + number,) * 2)
+    assert cache.get(key(0)) is not None  # used just now
+    cache.put(key(4), rows(4))
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [key(0), key(2), key(3), key(4)]
+    cache.put(key(5), rows(5, length=2000, filled=2000))  # more than the whole folder may take
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [key(0), key(2), key(3), key(4)]
 
 
 def test_other_files_are_left_alone_and_abandoned_ones_are_not(tmp_path: Path) -> None:
     cache = TextCache(tmp_path, limit=2000)
     old = time.time() - ABANDONED - 10
-    for name, when in ((".key.0a.safetensors", old), (".key.0b.safetensors", None), ("notes.txt", old), (".hid", old)):
+    ours = {f".{KEY}.{'0a' * 6}.safetensors": old, f".{KEY}.{'0b' * 6}.safetensors": None, f"{key(7)}.safetensors": old}
+    foreign = [
+        "my_trained_lora.safetensors", f"{KEY}.txt", f"{KEY[1:]}.safetensors", f"{KEY.upper()}.safetensors",
+        f"x{KEY}.safetensors", f"{KEY}.safetensors.bak", ".hidden.safetensors", f".{KEY}.safetensors",
+        f".{KEY}.{'0a' * 5}.safetensors", ".hid",
+    ]  # fmt: skip
+    for name, when in [*ours.items(), *((name, old) for name in foreign)]:
         (tmp_path / name).write_bytes(b"x" * 5000)
         if when:
             os.utime(tmp_path / name, (when, when))
-    cache.put("key", rows(1))
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {".key.0b.safetensors", "notes.txt", ".hid", "key.safetensors"}
+    cache.put(KEY, rows(1))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *foreign, f".{KEY}.{'0b' * 6}.safetensors", f"{KEY}.safetensors",
+    }  # fmt: skip
+
+
+def test_what_others_keep_there_does_not_count(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"x" * 50_000)
+    os.utime(model, (time.time() + 1000,) * 2)  # the last to go
+    cache = TextCache(tmp_path, limit=20_000)
+    for number in range(3):
+        cache.put(key(number), rows(number))
+    assert all(cache.get(key(number)) is not None for number in range(3))
+    assert model.exists()
+
+
+def test_a_pipeline_keeps_prompts_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    lora = tmp_path / "my_trained_lora.safetensors"
+    lora.write_bytes(b"x" * 5000)
+    made = text_encoder(NANO, torch.float32, Memory("cpu"), tmp_path)
+    made.encode([PROMPT])
+    assert lora.read_bytes() == b"x" * 5000
+    assert {path.name for path in tmp_path.iterdir()} == {lora.name, FOLDER}
+    assert len(list((tmp_path / FOLDER).iterdir())) == 1
 
 
 WORKER = """
@@ -253,10 +326,10 @@ cache, found = TextCache(sys.argv[2], limit=6000), 0
 for turn in range(60):
     number = turn * int(sys.argv[3]) % 11
     rows = torch.zeros(9, 16); rows[:4] = number + 1
-    kept = cache.get(str(number))
+    kept = cache.get(f"{number:064x}")
     assert kept is None or torch.equal(kept, rows), number
     found += kept is not None
-    cache.put(str(number), rows)
+    cache.put(f"{number:064x}", rows)
 print(found)
 """
 

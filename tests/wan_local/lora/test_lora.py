@@ -183,6 +183,66 @@ def test_peft_says_its_scale_in_a_config(place: str, stabilised: bool, model: Wa
         assert torch.allclose(found.deltas[module + ".weight"].value(), scale * (up @ down))
 
 
+@pytest.mark.parametrize("names", ["official", "diffusers"])
+def test_peft_says_other_scales_for_some_layers(names: str, model: WanTransformer, tmp_path: Path) -> None:
+    made, name = pairs(model), str if names == "official" else diffusers_name
+    patterns = {name("blocks.1.ffn.0"): 32, "attn.q" if names == "official" else "attn1.to_q": 2.0, "fn.2": 999}
+    config = {"r": RANK, "lora_alpha": 8, "alpha_pattern": patterns}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    save_file(dotted(made, "base_model.model.", A, B, name), tmp_path / "adapter_model.safetensors")
+    found = lora.read(tmp_path, shapes(model))
+    for module in made:
+        alpha = {"blocks.1.ffn.0": 32.0}.get(module, 8.0)
+        if module.endswith("self_attn.q") and names == "diffusers":
+            alpha = 2.0  # official names have no level of this name, and a part of a name is none
+        assert found.deltas[module + ".weight"].scale == alpha / RANK, module
+    config["alpha_pattern"] = {"(a+)+$": 3}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UnreadableWeights, match="alpha_pattern") as caught:
+        lora.read(tmp_path, shapes(model))
+    assert "'(a+)+$': 3" in str(caught.value)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(2), torch.tensor([2], dtype=torch.int32), torch.tensor(2.0).half()])
+def test_an_alpha_may_be_any_kind_of_number(alpha: Tensor, model: WanTransformer, tmp_path: Path) -> None:
+    save_file(PAIR | {"blocks.0.ffn.0.alpha": alpha}, tmp_path / "lora.safetensors")
+    found = lora.read(tmp_path / "lora.safetensors", shapes(model))
+    assert found.deltas["blocks.0.ffn.0.weight"].scale == 2.0 / RANK
+    assert found.matched == 3
+
+
+def test_the_first_layer_of_a_text_to_video_lora_is_left_out(model: WanTransformer, tmp_path: Path) -> None:
+    low_rank = {
+        "patch_embedding.lora_A.weight": torch.ones(2, 16, 1, 2, 2), "patch_embedding.lora_B.weight": torch.ones(32, 2),
+        "patch_embedding.alpha": torch.tensor(2),
+    }  # fmt: skip
+    for patch in ({"patch_embedding.diff": torch.ones(32, 16, 1, 2, 2)}, low_rank):
+        tensors = PAIR | patch | {"patch_embedding.diff_b": torch.ones(32)}
+        save_file(tensors, tmp_path / "lora.safetensors")
+        found = lora.read(tmp_path / "lora.safetensors", shapes(model))
+        assert set(found.deltas) == {"blocks.0.ffn.0.weight", "patch_embedding.bias"}
+        assert set(found.unmatched) == set(patch)
+        assert found.matched == 3
+        assert f"{len(patch)} not used ('patch_embedding." in found.report()
+
+
+def test_a_change_is_in_the_shape_of_what_it_changes(model: WanTransformer, tmp_path: Path) -> None:
+    """A host compares shapes, and drops what has another."""
+    flat = {"patch_embedding.diff": "patch_embedding.weight", "blocks.0.diff_m": "blocks.0.modulation"}
+    stored = {key: torch.randn(shapes(model)[name]) for key, name in flat.items()}
+    save_file(
+        {
+            "patch_embedding.diff": stored["patch_embedding.diff"].flatten(1),
+            "blocks.0.diff_m": stored["blocks.0.diff_m"][0],
+        },
+        tmp_path / "lora.safetensors",
+    )
+    found = lora.read(tmp_path / "lora.safetensors", shapes(model))
+    assert found.unmatched == ()
+    for key, name in flat.items():
+        assert torch.equal(found.deltas[name].tensor, stored[key])
+
+
 def test_several_loras_add_up_and_strength_zero_does_nothing(model: WanTransformer, tmp_path: Path) -> None:
     made = pairs(model)
     files = []
@@ -221,6 +281,7 @@ def test_names_without_a_place_are_told(model: WanTransformer, tmp_path: Path) -
     )
 
 
+PAIR = {"blocks.0.ffn.0.lora_A.weight": torch.ones(4, 32), "blocks.0.ffn.0.lora_B.weight": torch.ones(48, 4)}
 BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
     "another model's": (
         {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight": torch.zeros(1, 1)},
@@ -228,7 +289,7 @@ BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
         "is a LoRA of another model",
     ),
     "no LoRA": ({"decoder.conv1.weight": torch.zeros(1)}, WrongModel, "is no LoRA"),
-    "LoKr": ({"lycoris_blocks_0_ffn_0.lokr_w1": torch.zeros(1, 1)}, WrongModel, "is not a plain LoRA (lokr_w"),
+    "LoKr": ({"lycoris_blocks_0_ffn_0.lokr_w1": torch.zeros(1, 1)}, WrongModel, "is not a plain LoRA: it has LoKr"),
     "half a pair": ({"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 32)}, UnreadableWeights, "without its other half"),
     "ranks that differ": (
         {"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 32), "blocks.0.ffn.0.lora_B.weight": torch.zeros(48, 3)},
@@ -248,7 +309,38 @@ BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
         UnreadableWeights,
         "is torch.int8",
     ),
+    "NaN": (
+        PAIR | {"blocks.0.ffn.0.lora_A.weight": torch.full((4, 32), math.nan)},
+        UnreadableWeights,
+        "'blocks.0.ffn.0.lora_A.weight' has NaN or infinity in it",
+    ),
+    "infinity in a difference": (
+        {"blocks.0.ffn.0.diff_b": torch.tensor([math.inf] * 48).half()},
+        UnreadableWeights,
+        "'blocks.0.ffn.0.diff_b' has NaN or infinity in it",
+    ),
+    "two alphas": (PAIR | {"blocks.0.ffn.0.alpha": torch.ones(2)}, UnreadableWeights, "of shape [2], not one"),
+    "no alpha": (PAIR | {"blocks.0.ffn.0.alpha": torch.ones(0)}, UnreadableWeights, "of shape [0], not one"),
+    "an alpha that is none": (PAIR | {"blocks.0.ffn.0.alpha": torch.tensor(math.nan)}, UnreadableWeights, "is nan"),
+    "only a patch kernel of another model": (
+        {"patch_embedding.diff": torch.zeros(32, 16, 1, 2, 2)},
+        ParameterMismatch,
+        "patch_embedding.weight is [32, 16, 1, 2, 2], not [32, 36, 1, 2, 2]",
+    ),
+    "a patch kernel and more of another size": (
+        {"patch_embedding.diff": torch.zeros(32, 16, 1, 2, 2), "blocks.0.ffn.0.diff_b": torch.zeros(47)},
+        ParameterMismatch,
+        "2 of 2 changes do not fit",
+    ),
 }
+FOREIGN = {
+    "ffn.0.dora_scale": "DoRA", "ffn.0.lora_magnitude_vector.weight": "DoRA", "ffn.0.lora_magnitude_vector": "DoRA",
+    "ffn.2.hada_w1_a": "LoHa", "ffn.2.lokr_w2": "LoKr", "ffn.2.oft_blocks": "OFT",
+    "norm3.w_norm": "norms of LyCORIS", "norm3.b_norm": "norms of LyCORIS",
+}  # fmt: skip
+for mark, kind in FOREIGN.items():
+    beside = PAIR | {f"blocks.0.{mark}": torch.ones(3)}
+    BAD[f"{mark} beside a LoRA"] = beside, WrongModel, f"it has {kind} in 1 of 3 tensors ('blocks.0.{mark}')"
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -59,6 +59,16 @@ def tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]) -> Path:
+    """Another file about the same parameters."""
+    torch.manual_seed(10)
+    place = tmp_path_factory.mktemp("lora") / "other.safetensors"
+    save_file({key: value if key.endswith("alpha") else value[torch.randperm(len(value))].flip(-1).contiguous()
+               for key, value in tensors.items()}, place)  # fmt: skip
+    return place
+
+
+@pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]) -> Path:
     place = tmp_path_factory.mktemp("lora") / "distill.safetensors"
     save_file(tensors, place)
@@ -99,31 +109,69 @@ def test_beside_equals_merged_into_the_unpacked_weights(
     assert all(torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before)
 
 
-def test_several_at_once_add_up(tmp_path: Path, state: dict[str, Tensor], path: Path) -> None:
+def test_several_at_once_add_up(tmp_path: Path, state: dict[str, Tensor], path: Path, other: Path) -> None:
     place = PACKED["fp8 scaled"](tmp_path / "model.safetensors", state)
-    model = load_transformer(place, dtype=torch.float32)
-    found = lora.read(path, parameter_shapes(model))
-    once = lora.Beside(model, [(found, 0.9)])
-    expected = files.forward(model)
-    once.remove()
-    lora.Beside(model, [(found, 1.4), (found, -0.5), (found, 0.0)])
+    model, merged = load_transformer(place, torch.float32), load_transformer(place, torch.float32, unpack=True)
+    one, two = (lora.read(file, parameter_shapes(model)) for file in (path, other))
+    lora.merge(merged, [(one, 0.9), (two, 0.4)])
+    expected = files.forward(merged)
+    lora.Beside(model, [(one, 1.4), (two, 0.4), (one, -0.5), (two, 0.0)])
     assert files.relative_error(files.forward(model), expected) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["fp8 scaled", "bf16"])
+@pytest.mark.parametrize("first_goes", [True, False])
+def test_several_that_know_nothing_of_another_add_up(
+    kind: str, first_goes: bool, tmp_path: Path, state: dict[str, Tensor], path: Path, other: Path
+) -> None:
+    """As nodes put them on a transformer that several values share."""
+    place = PACKED[kind](tmp_path / "model.safetensors", state)
+    model = load_transformer(place, dtype=torch.float32)
+    one, two = (lora.read(file, parameter_shapes(model)) for file in (path, other))
+    without = files.forward(model)
+    both = lora.Beside(model, [(one, 0.7), (two, 0.5)])
+    expected = files.forward(model)
+    both.remove()
+    assert torch.equal(files.forward(model), without)
+    alone = lora.Beside(model, [(two, 0.5) if first_goes else (one, 0.7)])
+    left = files.forward(model)
+    alone.remove()
+    assert files.relative_error(left, expected) > 0.05
+
+    first, second = lora.Beside(model, [(one, 0.7)]), lora.Beside(model, [(two, 0.5)])
+    assert files.relative_error(files.forward(model), expected) < 1e-5
+    gone, stays, strength = (first, second, 0.5) if first_goes else (second, first, 0.7)
+    gone.set_strengths([0.0])
+    assert files.relative_error(files.forward(model), left) < 1e-5
+    gone.set_strengths([9.0])
+    gone.remove()
+    assert files.relative_error(files.forward(model), left) < 1e-5
+    stays.set_strengths([0.0])
+    assert torch.equal(files.forward(model), without)
+    stays.set_strengths([strength])
+    assert files.relative_error(files.forward(model), left) < 1e-5
+    stays.remove()
+    assert torch.equal(files.forward(model), without)
+    assert not any("lora_" in name for name, _ in model.named_buffers())
+
+
 def test_whatever_allows_it_is_merged_and_the_rest_put_beside(
-    tmp_path: Path, state: dict[str, Tensor], path: Path
+    tmp_path: Path, state: dict[str, Tensor], path: Path, other: Path
 ) -> None:
     plain = load_transformer(PACKED["bf16"](tmp_path / "plain.bin", state), dtype=torch.float32)
     packed = load_transformer(PACKED["GGUF Q8_0"](tmp_path / "packed.bin", state), dtype=torch.float32)
+    unpacked = load_transformer(tmp_path / "packed.bin", dtype=torch.float32, unpack=True)
     shapes = parameter_shapes(plain)
-    found = lora.read(path, shapes)
-    applied = lora.apply(plain, [lora.Use(lora=found), lora.Use(lora=found, first_step=2)])
+    one, two = lora.read(path, shapes), lora.read(other, shapes)
+    applied = lora.apply(plain, [lora.Use(lora=one), lora.Use(lora=two, first_step=2)])
     assert (applied.merged, applied.beside) == (1, 1)
     assert not any(layer._forward_hooks for layer in plain.blocks[0].self_attn.children() if not layer.weight.ndim)
     twice = [lora.Use(lora=lora.read(path, shapes), strength=0.5) for _ in range(2)]
     assert (lora.apply(plain, twice).merged, lora.apply(plain, twice).beside) == (2, 0)
-    applied = lora.apply(packed, [lora.Use(lora=found), lora.Use(lora=found, strength=0.5)])
+    applied = lora.apply(packed, [lora.Use(lora=one), lora.Use(lora=two, strength=0.5)])
     assert (applied.merged, applied.beside) == (0, 2)
+    lora.merge(unpacked, [(one, 1.0), (two, 0.5)])
+    assert files.relative_error(files.forward(packed), files.forward(unpacked)) < 1e-5
 
 
 def test_a_lora_counts_in_its_steps_only(tmp_path: Path, state: dict[str, Tensor], path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.tiny import write_pipeline
 from wan_local import video, weights
 from wan_local.cli import main
 from wan_local.cli.cache_folder import default_folder
+from wan_local.encoders.cache import FOLDER
 
 NANO = Path(__file__).parents[3] / "weights" / "nano"
 
@@ -40,7 +41,7 @@ def test_every_way_makes_the_same_video(picture: Path, tmp_path: Path, home: Pat
     folder = default_folder()
     assert folder is not None
     assert folder.is_relative_to(home)
-    assert len(list(folder.iterdir())) == 2  # the prompt and the negative one
+    assert len(list((folder / FOLDER).iterdir())) == 2  # the prompt and the negative one
 
 
 def test_folder_of_kept_prompts(
@@ -49,7 +50,7 @@ def test_folder_of_kept_prompts(
     assert generate(picture, tmp_path / "a.mp4", "--no-cache", "--cache", str(tmp_path / "kept")) == 0
     assert not (tmp_path / "kept").exists()
     assert generate(picture, tmp_path / "a.mp4", "--cache", str(tmp_path / "kept")) == 0
-    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert len(list((tmp_path / "kept" / FOLDER).iterdir())) == 2
     assert list(home.iterdir()) == []
     monkeypatch.delattr(weights, "load_text_encoder")
     assert generate(picture, tmp_path / "b.mp4", "--cache", str(tmp_path / "kept")) == 0

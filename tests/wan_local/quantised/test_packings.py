@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -139,7 +141,7 @@ def test_sides_the_units_can_not_take_are_multiplied_in_bfloat16() -> None:
 
 def test_a_whole_model_in_fp8_products(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = files.original()
-    path = files.write_kijai(tmp_path / "model.safetensors", state, E4M3, scaled=True)
+    path = files.write_comfy_scaled(tmp_path / "model.safetensors", state, E4M3)
     truth = files.forward(load_transformer(path, dtype=torch.float32))
     wide = files.forward(load_transformer(path, dtype=torch.bfloat16))
     model = load_transformer(path, dtype=torch.bfloat16, float8_matmul=True)
@@ -150,6 +152,29 @@ def test_a_whole_model_in_fp8_products(tmp_path, monkeypatch: pytest.MonkeyPatch
     print(f"a forward against float32 on the same weights: bf16 {errors[0]:.1e}, fp8 products {errors[1]:.1e}")
     assert not torch.equal(small, wide)
     assert errors[1] < 0.15
+
+
+@pytest.mark.parametrize("asked", ["a mark of two", "a layer", "a layer in the metadata", "nothing"])
+def test_a_file_may_ask_for_wide_products(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ComfyUI understands it."""
+    path, state, layer = tmp_path / "model.safetensors", files.original(), "blocks.1.ffn.0"
+    if asked == "a mark of two":
+        files.write_kijai(path, state, E4M3, scaled=True)
+    else:
+        wide = () if asked == "nothing" else (layer,)
+        files.write_comfy_quant(path, state, E4M3, in_metadata="metadata" in asked, wide=wide)
+    monkeypatch.setattr(layers, "has_float8_units", lambda device: True)
+    model = load_transformer(path, dtype=torch.bfloat16, float8_matmul=True)
+    in_fp8 = {
+        name
+        for name, module in model.named_modules()
+        if layers.multiplies_in_float8(getattr(module, "packing", None), torch.device("cpu"))
+    }
+    every = {name.removesuffix(".weight") for name, value in state.items() if files.is_matrix(name, value)}
+    assert in_fp8 == {"a mark of two": set(), "nothing": every}.get(asked, every - {layer})
+    if asked == "a mark of two":
+        plain = load_transformer(path, dtype=torch.bfloat16)
+        assert torch.equal(files.forward(model), files.forward(plain))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -81,9 +81,12 @@ def write_comfy_scaled(path: Path, state: dict[str, Tensor], dtype: torch.dtype,
     return path
 
 
-def write_comfy_quant(path: Path, state: dict[str, Tensor], dtype: torch.dtype, *, in_metadata: bool = False) -> Path:
-    """ComfyUI's newer marking: JSON for every layer, as a tensor or in the metadata."""
-    form = {"format": "float8_e4m3fn" if dtype == torch.float8_e4m3fn else "float8_e5m2"}
+def write_comfy_quant(
+    path: Path, state: dict[str, Tensor], dtype: torch.dtype, *, in_metadata: bool = False, wide: tuple[str, ...] = ()
+) -> Path:
+    """ComfyUI's newer marking: JSON for every layer, as a tensor or in the metadata; ``wide`` are layers that ask for
+    wide products."""
+    usual = {"format": "float8_e4m3fn" if dtype == torch.float8_e4m3fn else "float8_e5m2"}
     tensors, layers = {}, {}
     for name, value in state.items():
         if not is_matrix(name, value):
@@ -91,7 +94,7 @@ def write_comfy_quant(path: Path, state: dict[str, Tensor], dtype: torch.dtype, 
             continue
         layer = name.removesuffix(".weight")
         tensors |= _scaled(name, value, dtype, "weight_scale", ())
-        layers[layer] = form
+        layers[layer] = form = usual | ({"full_precision_matrix_mult": True} if layer in wide else {})
         if not in_metadata:
             tensors[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(form).encode()), dtype=torch.uint8)
     extra = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})} if in_metadata else {}

@@ -14,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.wan_local.weights import packed_files as files
 from wan_local.errors import UnreadableWeights
-from wan_local.weights.formats import mapped
+from wan_local.weights import load_transformer
+from wan_local.weights.formats import gguf_file, mapped
 from wan_local.weights.formats.safetensors_file import read_header
 
 
@@ -113,11 +115,38 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path):
         entries["a"].read()
 
 
-def test_other_systems_open_it_by_the_safetensors_library(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    save_file({"a": torch.arange(5.0)}, path)
+@pytest.mark.parametrize("form", ["safetensors", "GGUF F16", "GGUF Q8_0", "GGUF Q4_K"])
+def test_other_systems_open_it_too(tmp_path, monkeypatch, form):
+    """Windows and macOS: safetensors by its library, GGUF mapped without Linux' flags."""
+    path, state = tmp_path / "model", files.original()
+    if form == "safetensors":
+        files.write_plain(path, state, torch.bfloat16)
+    else:
+        files.write_gguf(path, state, form.removeprefix("GGUF "))
+    content, expected = path.read_bytes(), files.forward(load_transformer(path, dtype=torch.float32))
     monkeypatch.setattr(mapped, "can_map", lambda: False)
-    assert read_header(path)[0]["a"].read().tolist() == [0, 1, 2, 3, 4]
+    for name in ("MAP_PRIVATE", "PROT_READ", "PROT_WRITE", "MADV_DONTNEED"):  # Windows has none of them
+        monkeypatch.delattr(mapped.mmap, name)
+    model = load_transformer(path, dtype=torch.float32)
+    assert torch.equal(files.forward(model), expected)
+    for parameter in model.parameters():
+        parameter.view(torch.uint8).zero_()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("form", ["safetensors", "GGUF"])
+def test_other_systems_say_what_is_wrong_with_a_file_too(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(mapped, "can_map", lambda: False)
+    path = tmp_path / "model"
+    if form == "GGUF":
+        files.write_gguf(path, files.original(), "Q8_0")
+        entries, _ = gguf_file.read_header(path)
+    else:
+        files.write_plain(path, files.original(), torch.float32)
+        entries, _ = read_header(path)
+    os.truncate(path, 4096)
+    with pytest.raises(UnreadableWeights, match=r"model: head.head.weight can't be read .*; download it again"):
+        entries["head.head.weight"].read()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from .mapped import MappedFile
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_HEADER = 100_000_000  # bytes
+MAX_TENSORS = MAX_METADATA = 50_000  # real files have two thousand, and a hundred
+MAX_STRINGS = 2_000_000  # in lists, all together; a vocabulary has 256,000, and its merges as many
 MAX_SIDES = 8  # ggml knows four; files of Wan have a five-sided patch_embedding all the same
 ALIGNMENT = 32  # unless the metadata says otherwise
 STRING, ARRAY = 8, 9
@@ -78,6 +80,7 @@ class _Cursor:
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._limit = file, limit
+        self._strings = 0
 
     @property
     def at(self) -> int:
@@ -111,9 +114,23 @@ class _Cursor:
         kind, count = self.number("<I"), self.number("<Q")
         if kind in NUMBERS and count > 16:  # no list that is read here is longer
             return self.skip(count * struct.calcsize(NUMBERS[kind]))
+        if kind == STRING:
+            return self._skip_strings(count)
         self.check(count)  # every value takes a byte at least
-        values = [self._plain(kind) for _ in range(count)]
-        return None if kind == STRING else values
+        return [self._plain(kind) for _ in range(count)]
+
+    def _skip_strings(self, count: int) -> None:
+        self._strings += count
+        if self._strings > MAX_STRINGS:
+            raise ValueError(f"it lists {self._strings:,} strings before byte {self.at:,}, more than {MAX_STRINGS:,}")
+        file, at = self._file, self.at  # counted here: asking the file every time takes longer than all the rest
+        for _ in range(count):
+            length = int.from_bytes(file.read(8), "little")
+            at += 8 + length
+            if at > self._limit:
+                raise EOFError(f"its header needs {at:,} bytes, and {self._limit:,} are there")
+            if length:
+                file.seek(at)
 
     def _plain(self, kind: int) -> Any:
         if kind == STRING:
@@ -132,6 +149,8 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Row], int]:
         told = "big-endian" if swapped in VERSIONS else f"version {version}"
         raise ValueError(f"it is {told}; versions {' and '.join(map(str, VERSIONS))}, little-endian, can be read")
     tensors, entries = cursor.number("<Q"), cursor.number("<Q")
+    if tensors > MAX_TENSORS or entries > MAX_METADATA:
+        raise ValueError(f"it says that it has {tensors:,} tensors and {entries:,} other entries")
     metadata: dict[str, Any] = {}
     for _ in range(entries):
         key = cursor.text()

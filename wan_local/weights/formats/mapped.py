@@ -2,6 +2,7 @@
 
 On Linux the map is private (writing to a tensor never reaches the file) and reserves nothing, so a file larger than
 memory and swap opens too; the safetensors library's own map is counted as memory by the kernel and refused there.
+Elsewhere that library reads its own format, and other formats are mapped as Python does it, privately too.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ def can_map() -> bool:
 
 
 class MappedFile:
-    """A file that is mapped once, at its first tensor, and shared by all of them. The tensors keep the map alive."""
+    """A file that is mapped once, at its first tensor, and shared by all of them. The tensors keep the map alive.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: of the file.
+        safetensors: whether it is one of the safetensors library's, which then reads it where our map is none.
+    """
+
+    def __init__(self, path: Path, *, safetensors: bool = False) -> None:
+        self._path, self._safetensors = path, safetensors
         self._map: Any = None
         self._library: Any = None
 
@@ -44,7 +50,7 @@ class MappedFile:
             UnreadableWeights: the file changed since, there is no memory for it, or torch has no such dtype.
         """
         try:
-            if not can_map():
+            if self._safetensors and not can_map():
                 return self._by_library(name)
             kind = DTYPES[dtype]
             if kind is None:
@@ -88,9 +94,11 @@ class MappedFile:
 
 def _map(path: Path) -> mmap.mmap | None:
     """The whole file, or None where the kernel refuses: under strict overcommit, or on a file system without maps."""
-    flags, protection = mmap.MAP_PRIVATE | NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
     with path.open("rb") as file:
         try:
+            if not can_map():
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            flags, protection = mmap.MAP_PRIVATE | NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
             return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
         except OSError:
             return None

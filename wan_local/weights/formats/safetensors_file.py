@@ -18,6 +18,8 @@ from ..source import Entry, reason, shown
 from .mapped import MappedFile
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit
+MAX_TENSORS = 50_000  # real files have a few thousand
+MAX_PARTS = 5_000_000  # commas and brackets of a header, those in the text of its metadata too
 MAX_SIDES = 64  # what torch allows
 MAX_SIDE = 2**63  # likewise
 LENGTH_BYTES = 8
@@ -59,6 +61,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     except OSError as error:
         raise UnreadableWeights(f"{path} can't be read ({error.strerror}); check its permissions") from error
     try:
+        _check_amount(text)
         header, metadata = _parse(text)
         rows = {name: _row(name, row) for name, row in header.items()}
         end = max((stop for *_, stop in rows.values()), default=0)
@@ -68,7 +71,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
         raise UnreadableWeights(f"{path} has a broken header ({reason(error)}); download it again") from error
     if LENGTH_BYTES + length + end > size:
         raise _cut_short(path, size, LENGTH_BYTES + length + end, "data")
-    return _entries(MappedFile(path), rows, LENGTH_BYTES + length), metadata
+    return _entries(MappedFile(path, safetensors=True), rows, LENGTH_BYTES + length), metadata
 
 
 Row = tuple[str, tuple[int, ...], int, int]  # dtype, shape, first byte, byte behind the last, both behind the header
@@ -84,6 +87,14 @@ def _entries(file: MappedFile, rows: dict[str, Row], base: int) -> dict[str, Ent
         )
 
     return {name: entry(name, *row) for name, row in rows.items()}
+
+
+def _check_amount(text: bytes) -> None:
+    """Refuse what would take minutes to make tables of, before any is made."""
+    if text.count(b'"dtype"') > MAX_TENSORS:
+        raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
+    if max(text.count(b","), text.count(b"[")) > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} commas or brackets")
 
 
 def _parse(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:

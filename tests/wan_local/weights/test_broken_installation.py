@@ -1,0 +1,52 @@
+"""transformers that is installed and broken: the message is about the installation, not about the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from wan_local import weights
+from wan_local.errors import WeightsError, WrongModel
+from wan_local.weights import load_encoders
+
+WHAT = {
+    "UMT5EncoderModel": weights.load_text_encoder,
+    "CLIPVisionModel": weights.load_image_encoder,
+    "AutoTokenizer": weights.load_text_encoder,
+}
+
+
+class Broken:
+    """What transformers does when a model's module can't be imported."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, attribute: str) -> object:
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as error:
+            raise ModuleNotFoundError(
+                f"Could not import module '{self.name}'. Are this object's requirements defined correctly?"
+            ) from error
+
+    def __call__(self, *_: object, **__: object) -> object:
+        return self.anything
+
+
+@pytest.mark.parametrize("name", WHAT)
+def test_a_package_that_can_not_be_imported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.write_pipeline(tmp_path)
+    monkeypatch.setattr(load_encoders.transformers, name, Broken(name))
+    with pytest.raises(WeightsError) as caught:
+        WHAT[name](tmp_path)
+    message = str(caught.value)
+    assert f"Could not import module '{name}'" in message
+    assert "operator torchvision::nms does not exist" in message
+    assert "transformers, which is installed and can't be imported" in message
+    assert "pip install" in message
+    assert "download" not in message
+    assert "\n" not in message
+    assert not isinstance(caught.value, WrongModel)
