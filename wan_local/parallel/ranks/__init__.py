@@ -4,13 +4,14 @@
 ``bridge.py`` are the two ways to bring them together. Importing this starts nothing and needs neither torch nor Ray.
 """
 
-from .errors import RankError
+from .errors import Busy, RankError
 from .group import RankGroup
 from .pool import Pool
 from .rank import Place
 from .spec import GroupSpec, Limits, RaySettings, check_devices, cuda_devices
 
 __all__ = [
+    "Busy",
     "GroupSpec",
     "Limits",
     "Place",

@@ -110,10 +110,13 @@ class Cluster:
         return answer
 
     def beats(self, rank: int) -> bool:
-        """Whether the rank's process answers, while it works or waits for another rank."""
+        """Whether the rank's process answers, while it works or waits for another rank.
+
+        Raises what Ray raises when it knows that the rank is gone.
+        """
         try:
             return bool(self._ray.get(self._actors[rank].beat.remote(), timeout=REAP_SECONDS))
-        except self._ray.exceptions.RayError:
+        except self._ray.exceptions.GetTimeoutError:
             return False
 
     def cause(self, error: BaseException) -> str:

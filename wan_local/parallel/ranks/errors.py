@@ -24,6 +24,10 @@ class RankError(WanError):
         self.cause = cause
 
 
+class Busy(WanError):
+    """The cards are used by another run; nothing was ended and nothing started."""
+
+
 def one_line(text: object, limit: int = 300) -> str:
     """``text`` without line breaks, cut to ``limit`` characters: errors are one line."""
     joined = " ".join(str(text).split())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,9 @@ from .local import LocalLauncher
 from .messages import encode
 from .ray_launcher import RayLauncher
 from .spec import GroupSpec
+from .turn import TURN_SECONDS, Turn
 
+ROLL_CALL_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
 
 
@@ -25,17 +28,21 @@ class RankGroup:
 
     ``start`` once, then ``call`` as often as wanted, then ``close``; a group that has ended is not started again, a
     new one is made. The driver is no member of the group: it may die, and the ranks go with it, or stop, and they
-    stay. Calls from several threads are done one after the other.
+    stay. Calls from several threads are done one after the other; a run of many calls is kept together by ``in_use``.
 
     Args:
         spec: what to start.
+
+    Attributes:
+        turn: who may use the cards; groups of one pool share it.
     """
 
     def __init__(self, spec: GroupSpec) -> None:
         self.spec = spec
         self._launcher: Launcher = LAUNCHER_TYPES[spec.launcher](spec)
         self._seats: list[Seat] = []
-        self._busy, self._ending = threading.RLock(), threading.Lock()
+        self.turn = Turn()
+        self._ending = threading.Lock()
         self._state = "new"
         self._failure = ""
         self._number = 0
@@ -71,21 +78,36 @@ class RankGroup:
             InputError: more ranks than there are devices, Ray not installed, and the like; nothing is left behind.
             RankError: a rank failed; nothing is left behind.
         """
-        if self._state != "new":
-            raise RankError("a group is started once; make a new one", stage="starting")
-        with self._busy:
-            self._state = "starting"
+        ask = stopper(stop)
+        with self.turn.taken(stop=ask):
+            self._begin()
             try:
-                ask = _stopper(stop)
-                self._seats = self._launcher.start(ask)
+                self._seats = self._launch(ask)
                 self._meet(ask)
                 build = self._message("build", target=self.spec.target, kwargs=self.spec.kwargs)
                 self._launcher.send(*build)
                 self._finish("loading", self.spec.limits.load, self._answers(), ask)
+                self._begin("starting", "up")
             except BaseException:
                 self._end("it could not be started")
                 raise
-            self._state = "up"
+
+    def _begin(self, before: str = "new", now: str = "starting") -> None:
+        """From one state to the next, unless somebody has ended the group in the meantime."""
+        with self._ending:
+            if self._state == "ended":
+                raise self._over("starting")
+            if self._state != before:
+                raise RankError("a group is started once; make a new one", stage="starting")
+            self._state = now
+
+    def _launch(self, stop: Callable[[], object]) -> list[Seat]:
+        try:
+            return self._launcher.start(stop)
+        except RankError:
+            if self._state == "ended":
+                raise self._over("starting") from None
+            raise
 
     def _meet(self, stop: Callable[[], object]) -> None:
         """Check that all run the same software, and bring torch.distributed up."""
@@ -115,13 +137,16 @@ class RankGroup:
                 cause = f"another software version: {differs}; install the same on both"
                 raise RankError(cause, stage="starting", rank=rank, place=self._seats[rank].place)
 
-    def close(self) -> None:
-        """End every process; safe at any time and more than once.
+    def close(self, why: str = "it was closed") -> None:
+        """End every process; safe at any time, from any thread and more than once. It waits for nobody's turn.
+
+        Args:
+            why: read by whoever calls the group afterwards, or waits for it now.
 
         Raises:
             RankError: a process is still there after the limit; names it.
         """
-        left = self._end("it was closed")
+        left = self._end(why)
         if left:
             raise RankError(f"still there after {self.spec.limits.close:g} s: process {left}", stage="closing")
 
@@ -135,6 +160,25 @@ class RankGroup:
 
     # -- calls -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def in_use(self, stop: Callable[[], object] | None = None, limit: float = TURN_SECONDS) -> Iterator[None]:
+        """Keep the ranks for this thread: calls of other threads, and other leases of a pool, wait until the end of it.
+
+        A thread may do this again while it does. ``close`` still ends the group.
+
+        Args:
+            stop: the user's stop, as in :meth:`call`; asked while waiting.
+            limit: seconds to wait for whoever uses them now.
+
+        Raises:
+            Busy: somebody still did after ``limit``.
+            RankError: the group has ended, perhaps while waiting; its text says why.
+            Cancelled: ``stop`` returned True.
+        """
+        with self.turn.taken(limit, stopper(stop)):
+            self._must_be_up("beginning a run")
+            yield
+
     def call(
         self,
         method: str,
@@ -143,6 +187,7 @@ class RankGroup:
         stage: str = "",
         stop: Callable[[], object] | None = None,
         first: bool = False,
+        turn: float = TURN_SECONDS,
     ) -> list[Any]:
         """Call ``method`` of every rank's object with the same arguments; the results, rank by rank.
 
@@ -151,15 +196,18 @@ class RankGroup:
             stage: what an error calls it, such as ``"step 7"``; the method's name if empty.
             stop: asked several times a second; to stop it returns True or raises (as ``on_progress`` may).
             first: only rank 0 sends its result back; the others give None.
+            turn: seconds to wait while another thread uses the ranks.
 
         Raises:
-            RankError: a rank failed or the limit passed; the group has ended.
+            RankError: a rank failed or the limit passed; the group has ended. Or it was ended on purpose, now or
+                before: then the text says by whom, and ``rank`` is None.
+            Busy: another thread used the ranks for longer than ``turn``; the group lives on.
             Cancelled: ``stop`` returned True. What ``stop`` raises passes through. The group lives on: it finishes the
                 stopped call in the background, and the next call waits for that.
             InputError: an argument that can't be sent; the group lives on.
         """
         stage = stage or method
-        with self._busy:
+        with self.turn.taken(turn, stopper(stop)):
             self._must_be_up(stage)
             self.settle(stop)
             self._must_be_up(stage)
@@ -167,7 +215,7 @@ class RankGroup:
             self._launcher.send(*message)
             answers = self._answers()
             try:
-                return self._finish(stage, timeout or self.spec.limits.call, answers, _stopper(stop))
+                return self._finish(stage, timeout or self.spec.limits.call, answers, stopper(stop))
             except RankError:
                 raise
             except BaseException:  # the user's stop, or Ctrl-C
@@ -180,13 +228,26 @@ class RankGroup:
 
     def settle(self, stop: Callable[[], object] | None = None) -> bool:
         """Wait until a stopped call is over, if there is one; whether the group can be called then."""
-        with self._busy:
+        with self.turn.taken(stop=stopper(stop)):
             if self._owed is not None:
-                outcome = self._owed.wait(self.spec.limits.abandon, _stopper(stop))
+                outcome = self._owed.wait(self.spec.limits.abandon, stopper(stop))
                 self._owed = None
                 self._cancel_timer()
                 if outcome.failure is not None or outcome.left:
                     self._end("it did not get over a stopped call")
+            return self.alive
+
+    def complete(self, stop: Callable[[], object] | None = None) -> bool:
+        """Whether every rank says that it is there; else the group is ended. For a rank lost since the last call.
+
+        A process of another machine, or a frozen one, is not seen to be lost by looking at what we have started.
+        """
+        with self.turn.taken(stop=stopper(stop)):
+            if not self.settle(stop):
+                return False
+            failure = self._answers().roll_call(ROLL_CALL_SECONDS, stopper(stop))
+            if failure is not None:
+                self._fail(failure, "the roll call between two runs")
             return self.alive
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -211,16 +272,21 @@ class RankGroup:
         return _in_order(outcome)
 
     def _fail(self, failure: Failure, stage: str) -> RankError:
+        if self._state == "ended":  # by ourselves, while somebody waited: what ended the ranks is no failure of theirs
+            return self._over(stage)
         place = "" if failure.rank is None or not self._seats else self._seats[failure.rank].place
         error = RankError(failure.cause, stage=stage, rank=failure.rank, place=place)
         self._end(str(error))
         return error
 
     def _must_be_up(self, stage: str) -> None:
-        if self._state == "up":
-            return
-        why = f"the group has ended: {self._failure}" if self._state == "ended" else "the group was not started"
-        raise RankError(f"{why}; start a new one", stage=stage)
+        if self._state == "ended":
+            raise self._over(stage)
+        if self._state != "up":
+            raise RankError("the group was not started; start a new one", stage=stage)
+
+    def _over(self, stage: str) -> RankError:
+        return RankError(f"the group has ended: {self._failure}; start a new one", stage=stage)
 
     def _abandon(self, answers: Answers) -> None:
         outcome = answers.wait(self.spec.limits.stop)
@@ -242,7 +308,7 @@ class RankGroup:
             self._cancel_timer()
             if self._state == "ended":
                 return []
-            self._state, self._failure = "ended", why
+            self._failure, self._state = why, "ended"  # in this order: others look at the state without the lock
             return self._launcher.end()
 
 
@@ -250,7 +316,7 @@ def _in_order(outcome: Outcome) -> list[Any]:
     return [outcome.values[rank] for rank in sorted(outcome.values)]
 
 
-def _stopper(stop: Callable[[], object] | None) -> Callable[[], object]:
+def stopper(stop: Callable[[], object] | None) -> Callable[[], object]:
     """``stop`` as something that raises."""
 
     def check() -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from ...errors import InputError
 from . import identity
 from .channel import Channel
-from .errors import last_line
+from .errors import RankError, last_line
 from .launcher import Event, Seat
 from .messages import Buffer, Header
 from .spec import GroupSpec, check_devices
@@ -117,14 +117,18 @@ class LocalLauncher:
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._spec = spec
         self._children: list[Child] = []
+        self._spawning, self._over = threading.Lock(), False
 
     def start(self, stop: Callable[[], object]) -> list[Seat]:
         check_devices(self._spec.devices)
         seats = []
         for rank, device in enumerate(self._spec.devices):
             stop()
-            child = Child("worker")
-            self._children.append(child)
+            with self._spawning:  # whoever ends the group meanwhile would miss a child that comes later
+                if self._over:
+                    raise RankError("it was ended while it started", stage="starting")
+                child = Child("worker")
+                self._children.append(child)
             threading.Thread(target=self._read, args=(rank, child), daemon=True).start()
             pid = child.popen.pid
             process = identity.Process(pid=pid, machine=identity.machine(), started=identity.started(pid))
@@ -147,6 +151,8 @@ class LocalLauncher:
         return [Event(rank=rank, kind="gone", cause=child.cause_of_death()) for rank, child in dead]
 
     def end(self) -> list[int]:
+        with self._spawning:
+            self._over = True
         for child in self._children:
             child.kill()
         deadline = time.monotonic() + self._spec.limits.close
