@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from .answers import Answers, Failure, Outcome
 from .errors import RankError
 from .launcher import Launcher, Seat
 from .local import LocalLauncher
+from .meeting import SECRET_BYTES, remove
 from .messages import encode
 from .ray_launcher import RayLauncher
 from .spec import GroupSpec
 from .turn import TURN_SECONDS, Turn
 
+OVER = "the group has ended"
 ROLL_CALL_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
 
@@ -45,6 +48,7 @@ class RankGroup:
         self._ending = threading.Lock()
         self._state = "new"
         self._failure = ""
+        self._where: dict[str, Any] = {}
         self._number = 0
         self._owed: Answers | None = None
         self._timer: threading.Timer | None = None
@@ -117,18 +121,23 @@ class RankGroup:
         # Importing torch from a slow disk may keep a healthy rank silent: here the limit of the stage is all.
         there = self._finish("starting", limits.start, self._answers(silence=limits.start), stop)
         self._compare(there)
-        host = self._seats[0].host
-        meeting = {"host": host, "limit": limits.join}
-        self._launcher.send_one(0, *self._message("store", world=spec.world, **meeting))
-        port = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        host = "" if spec.launcher == "local" else self._seats[0].host  # one machine needs no port
+        self._launcher.send_one(0, *self._message("store", host=host, world=spec.world, limit=limits.join))
+        self._where = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        where = {**self._where, "secret": secrets.token_hex(SECRET_BYTES)}
         self._number += 1  # one number, but to each rank a message of its own: the only one that tells them apart
         for rank, name in enumerate(spec.devices):
             device = "cuda:0" if name == "cuda" else name
             place = {"rank": rank, "world": spec.world, "device": device, "backend": spec.chosen_backend}
-            patience = max(limits.call, limits.load)
-            join = {"id": self._number, "op": "join", "place": place, "port": port, "patience": patience, **meeting}
-            self._launcher.send_one(rank, *encode(join))
-        self._finish("joining", limits.join, self._answers(), stop)
+            join = {"id": self._number, "op": "join", "place": place, "host": self._seats[rank].host, "where": where}
+            more = {"limit": limits.join, "patience": max(limits.call, limits.load)}
+            self._launcher.send_one(rank, *encode({**join, **more}))
+        try:
+            self._finish("joining", limits.join, self._answers(), stop)
+        except RankError as error:
+            if len({seat.host for seat in self._seats}) == 1 or error.cause.startswith(OVER):
+                raise
+            raise unreachable(error, spec.chosen_backend) from None
 
     def _compare(self, there: list[dict[str, str]]) -> None:
         here = identity.versions()
@@ -286,7 +295,7 @@ class RankGroup:
             raise RankError("the group was not started; start a new one", stage=stage)
 
     def _over(self, stage: str) -> RankError:
-        return RankError(f"the group has ended: {self._failure}; start a new one", stage=stage)
+        return RankError(f"{OVER}: {self._failure}; start a new one", stage=stage)
 
     def _abandon(self, answers: Answers) -> None:
         outcome = answers.wait(self.spec.limits.stop)
@@ -309,7 +318,18 @@ class RankGroup:
             if self._state == "ended":
                 return []
             self._failure, self._state = why, "ended"  # in this order: others look at the state without the lock
-            return self._launcher.end()
+            left = self._launcher.end()
+            remove(self._where.get("folder", ""))
+            return left
+
+
+def unreachable(error: RankError, backend: str) -> RankError:
+    """An error of ranks on several machines that could not meet, with what decides over the way between them."""
+    if backend == "nccl":
+        hint = "if the machines have several networks, set NCCL_SOCKET_IFNAME to the card they share before Ray starts"
+    else:
+        hint = "the ranks use the addresses Ray has: ray start --node-ip-address=... with one the others reach"
+    return RankError(f"{error.cause}; {hint}", stage=error.stage, rank=error.rank, place=error.place)
 
 
 def _in_order(outcome: Outcome) -> list[Any]:
