@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from .ray_launcher import RayLauncher
 from .spec import GroupSpec
 from .turn import TURN_SECONDS, Turn
 
+log = logging.getLogger("wan_local.parallel.ranks")
 OVER = "the group has ended"
 ROLL_CALL_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
@@ -285,7 +287,9 @@ class RankGroup:
             return self._over(stage)
         place = "" if failure.rank is None or not self._seats else self._seats[failure.rank].place
         error = RankError(failure.cause, stage=stage, rank=failure.rank, place=place)
+        written = self._launcher.written(failure.rank).strip()
         self._end(str(error))
+        log.error("%s%s", error, f"; it wrote last:\n{written}" if written else "")
         return error
 
     def _must_be_up(self, stage: str) -> None:

@@ -74,6 +74,10 @@ class RayLauncher:
             return []
         return [self._bridge_gone(self._bridge)]
 
+    def written(self, rank: int | None) -> str:
+        """Of the bridge; what ranks write is in Ray's own logs, on their machines."""
+        return self._bridge.stderr() if rank is None and self._bridge is not None else ""
+
     def end(self) -> list[int]:
         """Ranks of this machine by their number, at once and frozen or not; the others by a task on their machine."""
         with self._spawning:
