@@ -85,8 +85,12 @@ class Answers:
             self._find_the_cause()
         return Outcome(values=dict(self._values), left=self.left, failure=self.failure)
 
-    def overdue(self, limit: float) -> Failure:
-        """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one."""
+    def overdue(self, limit: float, advice: str = "") -> Failure:
+        """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one.
+
+        Args:
+            advice: put behind the cause where the ranks are there and may only be slow.
+        """
         asked = time.monotonic()
         self._launcher.ping(self._left)
         while time.monotonic() < asked + BLAME_SECONDS and any(self._seen[rank] < asked for rank in self._left):
@@ -96,9 +100,11 @@ class Answers:
             quiet = time.monotonic() - self._seen[mute[0]]
             return Failure(rank=mute[0], cause=f"silent for {quiet:.0f} s, frozen: no answer within {limit:g} s")
         if len(self._left) == 1:
-            return Failure(rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there")
+            return Failure(
+                rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there{advice}"
+            )
         names = ", ".join(map(str, sorted(self._left)))
-        return Failure(rank=None, cause=f"no answer of ranks {names} within {limit:g} s, though all are there")
+        return Failure(rank=None, cause=f"no answer of ranks {names} within {limit:g} s, though all are there{advice}")
 
     def roll_call(self, limit: float, stop: Callable[[], object] = lambda: None) -> Failure | None:
         """Ask every rank whether it is there, and wait for all of them; the failure of the first one that is not.

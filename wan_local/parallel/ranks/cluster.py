@@ -161,7 +161,7 @@ class Cluster:
         here = [Process(**seat["process"]) for seat in self._seats]
         here = [process for process in here if process.machine == identity.machine()]
         while here and time.monotonic() < deadline:
-            here = [process for process in here if identity.started(process.pid) == process.started]
+            here = [process for process in here if identity.lives(process)]
             time.sleep(0.02)
         return left + [process.pid for process in here]
 
@@ -275,8 +275,8 @@ def reaper() -> Any:
         wanted = module.Process(**process)
         module.kill(wanted)
         end = time.monotonic() + 3
-        while module.started(wanted.pid) == wanted.started and time.monotonic() < end:
+        while module.lives(wanted) and time.monotonic() < end:
             time.sleep(0.02)
-        return bool(module.started(wanted.pid) != wanted.started)
+        return not module.lives(wanted)
 
     return reap

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 from ...errors import Cancelled
 from . import identity
 from .answers import Answers, Failure, Outcome
-from .errors import RankError
+from .errors import Busy, RankError
 from .launcher import Launcher, Seat
+from .limits import STEP_VARIABLE
 from .local import LocalLauncher
 from .meeting import SECRET_BYTES, remove
 from .messages import encode
@@ -23,6 +25,7 @@ from .spec import GroupSpec
 from .turn import TURN_SECONDS, Turn
 
 log = logging.getLogger("wan_local.parallel.ranks")
+SLOW = f"; if that is too short for these cards, set {STEP_VARIABLE} to more seconds"
 OVER = "the group has ended"
 ROLL_CALL_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
@@ -51,6 +54,7 @@ class RankGroup:
         self._state = "new"
         self._failure = ""
         self._where: dict[str, Any] = {}
+        self._longest: dict[str, float] = {}  # seconds, by method
         self._number = 0
         self._owed: Answers | None = None
         self._timer: threading.Timer | None = None
@@ -132,7 +136,7 @@ class RankGroup:
             device = "cuda:0" if name == "cuda" else name
             place = {"rank": rank, "world": spec.world, "device": device, "backend": spec.chosen_backend}
             join = {"id": self._number, "op": "join", "place": place, "host": self._seats[rank].host, "where": where}
-            more = {"limit": limits.join, "patience": max(limits.call, limits.load)}
+            more = {"limit": limits.join, "patience": limits.patience}
             self._launcher.send_one(rank, *encode({**join, **more}))
         try:
             self._finish("joining", limits.join, self._answers(), stop)
@@ -203,7 +207,8 @@ class RankGroup:
         """Call ``method`` of every rank's object with the same arguments; the results, rank by rank.
 
         Args:
-            timeout: seconds; the spec's ``limits.call`` if None.
+            timeout: seconds; if None ``limits.first`` for the first call of this method, then ``limits.call``, or
+                ``limits.slack`` times the longest one where that is more.
             stage: what an error calls it, such as ``"step 7"``; the method's name if empty.
             stop: asked several times a second; to stop it returns True or raises (as ``on_progress`` may).
             first: only rank 0 sends its result back; the others give None.
@@ -224,9 +229,12 @@ class RankGroup:
             self._must_be_up(stage)
             message = self._message("call", method=method, args=list(args), first=first)
             self._launcher.send(*message)
-            answers = self._answers()
+            answers, began = self._answers(), time.monotonic()
+            limit = timeout or self.spec.limits.of_call(self._longest.get(method))
             try:
-                return self._finish(stage, timeout or self.spec.limits.call, answers, stopper(stop))
+                values = self._finish(stage, limit, answers, stopper(stop), SLOW)
+                self._longest[method] = max(time.monotonic() - began, self._longest.get(method, 0.0))
+                return values
             except RankError:
                 raise
             except BaseException:  # the user's stop, or Ctrl-C
@@ -236,6 +244,15 @@ class RankGroup:
     def call_first(self, method: str, *args: Any, **options: Any) -> Any:
         """:meth:`call` where only rank 0 answers; its result."""
         return self.call(method, *args, first=True, **options)[0]
+
+    def rest(self) -> None:
+        """After a run: every rank gives its card back what it holds in reserve. Waits for nothing and fails never.
+
+        After a user's stop the ranks do it when the stopped call is over.
+        """
+        with suppress(Busy), self.turn.taken(0):  # somebody else's run says it at its own end
+            if self._state == "up":
+                self._launcher.send(*self._message("rest"))
 
     def settle(self, stop: Callable[[], object] | None = None) -> bool:
         """Wait until a stopped call is over, if there is one; whether the group can be called then."""
@@ -256,6 +273,7 @@ class RankGroup:
         with self.turn.taken(stop=stopper(stop)):
             if not self.settle(stop):
                 return False
+            self._number += 1  # of no message: what is still unread answers none of this
             failure = self._answers().roll_call(ROLL_CALL_SECONDS, stopper(stop))
             if failure is not None:
                 self._fail(failure, "the roll call between two runs")
@@ -272,12 +290,14 @@ class RankGroup:
         every = range(self.world) if ranks is None else ranks
         return Answers(self._launcher, self._number, every, silence or self.spec.limits.silence)
 
-    def _finish(self, stage: str, limit: float, answers: Answers, stop: Callable[[], object]) -> list[Any]:
+    def _finish(
+        self, stage: str, limit: float, answers: Answers, stop: Callable[[], object], advice: str = ""
+    ) -> list[Any]:
         """All values in order of rank; else end the group and say why."""
         outcome = answers.wait(limit, stop)
         failure = outcome.failure
         if failure is None and outcome.left:
-            failure = answers.overdue(limit)
+            failure = answers.overdue(limit, advice)
         if failure is not None:
             raise self._fail(failure, stage)
         return _in_order(outcome)

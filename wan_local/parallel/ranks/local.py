@@ -43,7 +43,7 @@ class Child:
     def __init__(self, program: str, prefix: Sequence[str] = (), session: bool = False) -> None:
         if not sys.executable:
             raise InputError("this Python does not know its own executable, so no rank can be started with it")
-        command = [*prefix, sys.executable, str(BOOT), program]
+        command = [*prefix, sys.executable, *_flags(), str(BOOT), program]
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
             command,
             stdin=subprocess.PIPE,
@@ -93,6 +93,12 @@ class Child:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+def _flags() -> list[str]:
+    """This interpreter's own, such as -s and -X utf8: a rank must find the packages that its driver has found."""
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()  # what multiprocessing does, too
+    return flags
 
 
 def exit_cause(status: int, written: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import traceback
@@ -120,6 +121,14 @@ class Rank:
         with torch.no_grad():  # grad mode belongs to a thread, and Ray may change the thread
             value = getattr(self._served, method)(*args)
         return None if first and self._place is not None and self._place.rank else value
+
+    def _on_rest(self) -> None:
+        """Leave to others what torch keeps for the next tensors: between two runs a card belongs to everybody."""
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def describe(error: BaseException) -> dict[str, str]:

@@ -149,6 +149,8 @@ def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(pool, launcher, ad
     monkeypatch.setattr(group_module, "ROLL_CALL_SECONDS", 6.0)  # so long a frozen one is waited for
     make = lambda: group(launcher, address)  # noqa: E731
     before = pool.lease("lost", make)
+    before.call("nothing")
+    before.rest()  # its answers are not taken for signs of life later
     os.kill(before.pids[1], number)
     if number == signal.SIGKILL:
         assert gone([before.pids[1]], 10)
