@@ -26,8 +26,12 @@ class RankError(WanError):
         self.place = place
 
 
-class Busy(WanError):
+class Busy(RankError):
     """The cards are used by another run; nothing was ended and nothing started."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, stage="waiting")
+        self.args = (cause,)  # no rank has failed
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -50,7 +50,7 @@ class RankGroup:
         self._launcher: Launcher = LAUNCHER_TYPES[spec.launcher](spec)
         self._seats: list[Seat] = []
         self.turn = Turn()
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()
         self._state = "new"
         self._failure = ""
         self._where: dict[str, Any] = {}

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
 import struct
 import sys
+from pathlib import Path
 
-LOOPBACK = ("lo", "lo0")
+NET = Path("/sys/class/net")
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 SIOCGIFADDR = 0x8915
 
 
 def of(address: str) -> str:
     """The name of the card with this IPv4 address; empty where it is not known (Windows, other systems than Linux)."""
-    if os.name == "nt":
-        return ""
-    names = [name for _, name in socket.if_nameindex()]
     if address.startswith("127."):
-        return next((name for name in names if name in LOOPBACK), "")
-    return next((name for name in names if _address(name) == address), "") if sys.platform == "linux" else ""
+        return LOOPBACK.get(sys.platform, "")
+    return asyncio.run(_look_for(address)) if sys.platform == "linux" and NET.is_dir() else ""
 
 
-def _address(name: str) -> str:
-    """The IPv4 address of a card; empty if it has none."""
-    import fcntl
+async def _look_for(address: str) -> str:
+    """Ask the kernel for the address of one card after the other; it wants to be asked over a socket, any will do."""
+    loop = asyncio.get_running_loop()
+    asking, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    try:
+        number = asking.get_extra_info("socket").fileno()
+        return next((card.name for card in sorted(NET.iterdir()) if _address(number, card.name) == address), "")
+    finally:
+        asking.close()
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])
+
+def _address(number: int, name: str) -> str:
+    """The IPv4 address of a card; empty if it has none. ``number``: of an open socket."""
+    import fcntl  # not on Windows
+
+    try:
+        answer = fcntl.ioctl(number, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+    except OSError:
+        return ""
+    return ".".join(map(str, answer[20:24]))
 
 
 def bind_gloo(address: str) -> None:

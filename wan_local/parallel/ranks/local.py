@@ -126,7 +126,7 @@ class LocalLauncher:
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._spec = spec
         self._children: list[Child] = []
-        self._spawning, self._over = threading.Lock(), False
+        self._spawning, self._over = threading.RLock(), False
 
     def start(self, stop: Callable[[], object]) -> list[Seat]:
         check_devices(self._spec.devices)

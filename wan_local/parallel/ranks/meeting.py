@@ -7,9 +7,10 @@ can reach that port can still disturb the group, or list its keys: torch's serve
 
 from __future__ import annotations
 
+import asyncio
 import os
+import platform
 import shutil
-import socket
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -41,12 +42,10 @@ class Meeting:
             return {"folder": self._folder}
         import torch.distributed as dist
 
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listener = socket.create_server((host, 0), family=family)
+            number, port = asyncio.run(_listen(host))
         except OSError as error:
-            raise RuntimeError(f"{host} is no address of {socket.gethostname()} to listen at: {error}") from None
-        port = listener.getsockname()[1]
+            raise RuntimeError(f"{host} is no address of {platform.node()} to listen at: {error}") from None
         self._server = dist.TCPStore(
             host,
             port,
@@ -54,7 +53,7 @@ class Meeting:
             is_master=True,
             wait_for_workers=False,
             timeout=timedelta(seconds=limit),
-            master_listen_fd=listener.detach(),  # by itself it would listen at every address
+            master_listen_fd=number,  # by itself it would listen at every address
         )
         return {"host": host, "port": port}
 
@@ -81,3 +80,13 @@ def remove(folder: str) -> None:
     """Take the folder of a meeting away, if there is one; also twice, and for several ranks at once."""
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _listen(host: str) -> tuple[int, int]:
+    """A socket that listens at this one address: its file number, which is the caller's to close, and its port."""
+    server = await asyncio.start_server(lambda *_: None, host, 0)
+    own = server.sockets[0]
+    try:
+        return os.dup(own.fileno()), own.getsockname()[1]
+    finally:
+        server.close()

@@ -23,7 +23,9 @@ class Pool:
 
     def __init__(self) -> None:
         self.turn = Turn()
-        self._lock = threading.Lock()  # around the three below; held for no longer than it takes to look at them
+        # Around the three below, for no longer than it takes to look at them. Taken again where the garbage collector
+        # ends a run whose end closes the pool.
+        self._lock = threading.RLock()
         self._key: Hashable = None
         self._group: RankGroup | None = None  # also while it starts, so that it can be ended then
         self._ending = False

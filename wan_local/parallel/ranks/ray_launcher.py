@@ -42,7 +42,7 @@ class RayLauncher:
         self._control: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._bridge: Child | None = None
         self._seats: list[Seat] = []
-        self._spawning, self._over = threading.Lock(), False
+        self._spawning, self._over = threading.RLock(), False
 
     def start(self, stop: Callable[[], object]) -> list[Seat]:
         with self._spawning:

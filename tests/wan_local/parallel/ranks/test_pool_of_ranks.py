@@ -84,7 +84,7 @@ def test_waiting_ends_with_the_users_stop_and_with_its_limit(pool):
     run = Run(pool)
     with pytest.raises(Cancelled):
         pool.lease("b", make, lambda: True)
-    with pytest.raises(Busy, match=r"another run uses the cards and still did after 0.2 s; "):
+    with pytest.raises(Busy, match=r"^another run uses the cards and still did after 0.2 s; "):
         pool.lease("b", make, limit=0.2)
     with pytest.raises(Busy), run.ranks.in_use(limit=0.2):
         pass
@@ -96,6 +96,22 @@ def test_waiting_ends_with_the_users_stop_and_with_its_limit(pool):
     assert len(run.got) == 2
     assert pool.close_if_idle()
     assert gone(run.ranks.pids)
+
+
+def test_the_garbage_collector_may_end_a_run_at_any_moment(pool):
+    """A run that nobody holds any more is ended where it is collected: also inside the pool, in the same thread."""
+    ranks = pool.lease("a", make)
+    done = []
+
+    def collected():
+        with pool._lock, ranks._ending, ranks._launcher._spawning, ranks.turn._changed:
+            pool.close()
+        done.append(gone(ranks.pids))
+
+    thread = threading.Thread(target=collected, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert done == [True]
 
 
 def test_a_run_can_hold_what_it_holds_but_not_change_the_setup(pool):
