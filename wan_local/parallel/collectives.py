@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -127,12 +128,24 @@ class Groups:
         """The group this rank is in; every rank makes every group, as torch wants it."""
         mine: Group | None = None
         for ranks in rows:
-            handle = dist.new_group(ranks) if len(ranks) > 1 else None
+            handle = dist.new_group(ranks, timeout=_patience()) if len(ranks) > 1 else None
             if rank in ranks:
                 mine = Group(ranks, handle, self.traffic)
         if mine is None:
             raise ValueError(f"rank {rank} is in none of {rows}")
         return mine
+
+
+def _patience() -> timedelta | None:
+    """How long a collective of the world may take; None where torch does not tell, for its own default.
+
+    A new group does not take it over by itself: it would get 10 or 30 minutes.
+    """
+    world: Any = dist.group.WORLD
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    options = getattr(world._get_backend(torch.device(device)), "options", None)
+    patience: timedelta | None = getattr(options, "_timeout", None)
+    return patience
 
 
 def _bytes(tensor: Tensor) -> int:

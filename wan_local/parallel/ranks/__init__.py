@@ -4,13 +4,16 @@
 ``bridge.py`` are the two ways to bring them together. Importing this starts nothing and needs neither torch nor Ray.
 """
 
-from .errors import RankError
+from .errors import Busy, RankError
 from .group import RankGroup
+from .limits import STEP_VARIABLE, Limits, step_limit
 from .pool import Pool
 from .rank import Place
-from .spec import GroupSpec, Limits, RaySettings, check_devices, cuda_devices
+from .spec import GroupSpec, RaySettings, check_devices, cuda_devices
 
 __all__ = [
+    "STEP_VARIABLE",
+    "Busy",
     "GroupSpec",
     "Limits",
     "Place",
@@ -20,4 +23,5 @@ __all__ = [
     "RaySettings",
     "check_devices",
     "cuda_devices",
+    "step_limit",
 ]

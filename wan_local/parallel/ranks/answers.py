@@ -7,6 +7,7 @@ whose partner has died fails too, and its "connection closed by peer" may come f
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from .messages import decode
 ECHO_SECONDS = 1.0  # how long the cause may come after its echo, where every other rank is there
 NEWS_SECONDS = 5.0  # and where one is not: a cluster takes a while to know that a machine is lost
 BLAME_SECONDS = 1.0  # how long a healthy rank may take to say that it is there
+BEAT_SECONDS = 5.0  # between two questions of a roll call
 TICK = 0.1  # between two questions whether the user has stopped
 CHECK_SECONDS = 0.5  # between two looks at the processes themselves
 
@@ -83,8 +85,12 @@ class Answers:
             self._find_the_cause()
         return Outcome(values=dict(self._values), left=self.left, failure=self.failure)
 
-    def overdue(self, limit: float) -> Failure:
-        """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one."""
+    def overdue(self, limit: float, advice: str = "") -> Failure:
+        """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one.
+
+        Args:
+            advice: put behind the cause where the ranks are there and may only be slow.
+        """
         asked = time.monotonic()
         self._launcher.ping(self._left)
         while time.monotonic() < asked + BLAME_SECONDS and any(self._seen[rank] < asked for rank in self._left):
@@ -94,9 +100,32 @@ class Answers:
             quiet = time.monotonic() - self._seen[mute[0]]
             return Failure(rank=mute[0], cause=f"silent for {quiet:.0f} s, frozen: no answer within {limit:g} s")
         if len(self._left) == 1:
-            return Failure(rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there")
+            return Failure(
+                rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there{advice}"
+            )
         names = ", ".join(map(str, sorted(self._left)))
-        return Failure(rank=None, cause=f"no answer of ranks {names} within {limit:g} s, though all are there")
+        return Failure(rank=None, cause=f"no answer of ranks {names} within {limit:g} s, though all are there{advice}")
+
+    def roll_call(self, limit: float, stop: Callable[[], object] = lambda: None) -> Failure | None:
+        """Ask every rank whether it is there, and wait for all of them; the failure of the first one that is not.
+
+        To be called while no rank works. Signs of life from before are not counted.
+        """
+        while not self._launcher.inbox.empty():
+            self._take(0)
+        end, next_ping = time.monotonic() + limit, -math.inf
+        self._seen = dict.fromkeys(self._left, -math.inf)
+        while self.failure is None and (mute := [rank for rank in sorted(self._left) if self._seen[rank] == -math.inf]):
+            now = time.monotonic()
+            if now >= end:
+                return Failure(rank=mute[0], cause=f"silent for {limit:g} s")
+            stop()
+            if now >= next_ping:
+                self._launcher.ping(mute)
+                next_ping = now + BEAT_SECONDS
+            self._look_at_the_processes(now)
+            self._take(TICK)
+        return self.failure
 
     def _look_after(self, now: float) -> None:
         if now >= self._next_ping:
@@ -105,6 +134,9 @@ class Answers:
         for rank in sorted(self._left):
             if now - self._seen[rank] > self._silence:
                 self.failure = Failure(rank=rank, cause=f"silent for {now - self._seen[rank]:.0f} s")
+        self._look_at_the_processes(now)
+
+    def _look_at_the_processes(self, now: float) -> None:
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
             for event in self._launcher.gone():

@@ -106,8 +106,11 @@ class Bridge:
 
     def _ping(self, rank: int) -> None:
         assert self._cluster is not None
-        if self._cluster.beats(rank):
-            self._tell({"pong": rank})
+        try:
+            if self._cluster.beats(rank):
+                self._tell({"pong": rank})
+        except Exception as error:  # between two calls nobody else sees that a rank is lost
+            self._tell({"gone": rank, "cause": self._cluster.cause(error)})
 
     def _tell(self, header: dict[str, Any], *buffers: Buffer) -> None:
         try:

@@ -41,12 +41,23 @@ class Cluster:
         self._check_room()
         group = self._place(self._deadline)
         actors = [self._actor(group, index) for index in range(self._settings["world"])]
-        seats = self._ray.get([actor.where.remote(BOOT) for actor in actors], timeout=_left(self._deadline))
+        seats = self._sit_down(actors)
         here = self._ray.get_runtime_context().get_node_id()
         nodes = [here, *dict.fromkeys(seat["id"] for seat in seats)]
         order = sorted(range(len(seats)), key=lambda index: nodes.index(seats[index]["id"]))
         self._actors, self._seats = [actors[i] for i in order], [seats[i] for i in order]
         return self._seats
+
+    def _sit_down(self, actors: list[Any]) -> list[dict[str, Any]]:
+        """Make each worker a rank. Raises what a worker raised: the cause, without Ray's traceback around it."""
+        try:
+            where = [actor.where.remote(BOOT) for actor in actors]
+            seats: list[dict[str, Any]] = self._ray.get(where, timeout=_left(self._deadline))
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, FileNotFoundError):  # our own sentence, see actor_class
+                raise InputError(str(error.cause)) from None
+            raise error.cause from None
+        return seats
 
     def _join(self) -> None:
         address = self._settings["address"]
@@ -110,14 +121,19 @@ class Cluster:
         return answer
 
     def beats(self, rank: int) -> bool:
-        """Whether the rank's process answers, while it works or waits for another rank."""
+        """Whether the rank's process answers, while it works or waits for another rank.
+
+        Raises what Ray raises when it knows that the rank is gone.
+        """
         try:
             return bool(self._ray.get(self._actors[rank].beat.remote(), timeout=REAP_SECONDS))
-        except self._ray.exceptions.RayError:
+        except self._ray.exceptions.GetTimeoutError:
             return False
 
     def cause(self, error: BaseException) -> str:
         """Why a rank did not answer, in a line. Ray's own text is many lines; the reason stands behind a label."""
+        if isinstance(error, self._ray.exceptions.RayTaskError):  # raised in the rank; Ray puts a traceback around it
+            error = error.cause
         name, text = type(error).__name__, str(error)
         for label in ("The actor is dead because its node has died", "node (IP: ", "node was terminated"):
             if label in text:
@@ -145,7 +161,7 @@ class Cluster:
         here = [Process(**seat["process"]) for seat in self._seats]
         here = [process for process in here if process.machine == identity.machine()]
         while here and time.monotonic() < deadline:
-            here = [process for process in here if identity.started(process.pid) == process.started]
+            here = [process for process in here if identity.lives(process)]
             time.sleep(0.02)
         return left + [process.pid for process in here]
 
@@ -210,7 +226,7 @@ def actor_class(ray: Any) -> Any:
             import sys
 
             if not os.path.isfile(boot):
-                raise RuntimeError(f"{platform.node()} has no {boot}; install the pack at the same place there")
+                raise FileNotFoundError(f"{platform.node()} has no {boot}; install the pack at the same place there")
             spec = importlib.util.spec_from_file_location("_wan_boot", boot)
             assert spec is not None
             assert spec.loader is not None
@@ -259,8 +275,8 @@ def reaper() -> Any:
         wanted = module.Process(**process)
         module.kill(wanted)
         end = time.monotonic() + 3
-        while module.started(wanted.pid) == wanted.started and time.monotonic() < end:
+        while module.lives(wanted) and time.monotonic() < end:
             time.sleep(0.02)
-        return bool(module.started(wanted.pid) != wanted.started)
+        return not module.lives(wanted)
 
     return reap

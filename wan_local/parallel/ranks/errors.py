@@ -14,6 +14,7 @@ class RankError(WanError):
         rank: the rank to blame; None where no single one is (the cluster could not be joined, versions differ).
         stage: what was being done: ``"starting"``, ``"joining"``, ``"loading"``, what the caller named, ``"closing"``.
         cause: exception text, signal, out of memory, or for how long nothing was heard.
+        place: where the rank is: its device, or its machine.
     """
 
     def __init__(self, cause: str, *, stage: str, rank: int | None = None, place: str = "") -> None:
@@ -22,6 +23,15 @@ class RankError(WanError):
         self.rank = rank
         self.stage = stage
         self.cause = cause
+        self.place = place
+
+
+class Busy(RankError):
+    """The cards are used by another run; nothing was ended and nothing started."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, stage="waiting")
+        self.args = (cause,)  # no rank has failed
 
 
 def one_line(text: object, limit: int = 300) -> str:

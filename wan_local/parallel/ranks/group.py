@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 from ...errors import Cancelled
 from . import identity
 from .answers import Answers, Failure, Outcome
-from .errors import RankError
+from .errors import Busy, RankError
 from .launcher import Launcher, Seat
+from .limits import STEP_VARIABLE
 from .local import LocalLauncher
+from .meeting import SECRET_BYTES, remove
 from .messages import encode
 from .ray_launcher import RayLauncher
 from .spec import GroupSpec
+from .turn import TURN_SECONDS, Turn
 
+log = logging.getLogger("wan_local.parallel.ranks")
+SLOW = f"; if that is too short for these cards, set {STEP_VARIABLE} to more seconds"
+OVER = "the group has ended"
+ROLL_CALL_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
 
 
@@ -25,19 +36,25 @@ class RankGroup:
 
     ``start`` once, then ``call`` as often as wanted, then ``close``; a group that has ended is not started again, a
     new one is made. The driver is no member of the group: it may die, and the ranks go with it, or stop, and they
-    stay. Calls from several threads are done one after the other.
+    stay. Calls from several threads are done one after the other; a run of many calls is kept together by ``in_use``.
 
     Args:
         spec: what to start.
+
+    Attributes:
+        turn: who may use the cards; groups of one pool share it.
     """
 
     def __init__(self, spec: GroupSpec) -> None:
         self.spec = spec
         self._launcher: Launcher = LAUNCHER_TYPES[spec.launcher](spec)
         self._seats: list[Seat] = []
-        self._busy, self._ending = threading.RLock(), threading.Lock()
+        self.turn = Turn()
+        self._ending = threading.RLock()
         self._state = "new"
         self._failure = ""
+        self._where: dict[str, Any] = {}
+        self._longest: dict[str, float] = {}  # seconds, by method
         self._number = 0
         self._owed: Answers | None = None
         self._timer: threading.Timer | None = None
@@ -71,21 +88,36 @@ class RankGroup:
             InputError: more ranks than there are devices, Ray not installed, and the like; nothing is left behind.
             RankError: a rank failed; nothing is left behind.
         """
-        if self._state != "new":
-            raise RankError("a group is started once; make a new one", stage="starting")
-        with self._busy:
-            self._state = "starting"
+        ask = stopper(stop)
+        with self.turn.taken(stop=ask):
+            self._begin()
             try:
-                ask = _stopper(stop)
-                self._seats = self._launcher.start(ask)
+                self._seats = self._launch(ask)
                 self._meet(ask)
                 build = self._message("build", target=self.spec.target, kwargs=self.spec.kwargs)
                 self._launcher.send(*build)
                 self._finish("loading", self.spec.limits.load, self._answers(), ask)
+                self._begin("starting", "up")
             except BaseException:
                 self._end("it could not be started")
                 raise
-            self._state = "up"
+
+    def _begin(self, before: str = "new", now: str = "starting") -> None:
+        """From one state to the next, unless somebody has ended the group in the meantime."""
+        with self._ending:
+            if self._state == "ended":
+                raise self._over("starting")
+            if self._state != before:
+                raise RankError("a group is started once; make a new one", stage="starting")
+            self._state = now
+
+    def _launch(self, stop: Callable[[], object]) -> list[Seat]:
+        try:
+            return self._launcher.start(stop)
+        except RankError:
+            if self._state == "ended":
+                raise self._over("starting") from None
+            raise
 
     def _meet(self, stop: Callable[[], object]) -> None:
         """Check that all run the same software, and bring torch.distributed up."""
@@ -95,18 +127,23 @@ class RankGroup:
         # Importing torch from a slow disk may keep a healthy rank silent: here the limit of the stage is all.
         there = self._finish("starting", limits.start, self._answers(silence=limits.start), stop)
         self._compare(there)
-        host = self._seats[0].host
-        meeting = {"host": host, "limit": limits.join}
-        self._launcher.send_one(0, *self._message("store", world=spec.world, **meeting))
-        port = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        host = "" if spec.launcher == "local" else self._seats[0].host  # one machine needs no port
+        self._launcher.send_one(0, *self._message("store", host=host, world=spec.world, limit=limits.join))
+        self._where = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        where = {**self._where, "secret": secrets.token_hex(SECRET_BYTES)}
         self._number += 1  # one number, but to each rank a message of its own: the only one that tells them apart
         for rank, name in enumerate(spec.devices):
             device = "cuda:0" if name == "cuda" else name
             place = {"rank": rank, "world": spec.world, "device": device, "backend": spec.chosen_backend}
-            patience = max(limits.call, limits.load)
-            join = {"id": self._number, "op": "join", "place": place, "port": port, "patience": patience, **meeting}
-            self._launcher.send_one(rank, *encode(join))
-        self._finish("joining", limits.join, self._answers(), stop)
+            join = {"id": self._number, "op": "join", "place": place, "host": self._seats[rank].host, "where": where}
+            more = {"limit": limits.join, "patience": limits.patience}
+            self._launcher.send_one(rank, *encode({**join, **more}))
+        try:
+            self._finish("joining", limits.join, self._answers(), stop)
+        except RankError as error:
+            if len({seat.host for seat in self._seats}) == 1 or error.cause.startswith(OVER):
+                raise
+            raise unreachable(error, spec.chosen_backend) from None
 
     def _compare(self, there: list[dict[str, str]]) -> None:
         here = identity.versions()
@@ -115,13 +152,16 @@ class RankGroup:
                 cause = f"another software version: {differs}; install the same on both"
                 raise RankError(cause, stage="starting", rank=rank, place=self._seats[rank].place)
 
-    def close(self) -> None:
-        """End every process; safe at any time and more than once.
+    def close(self, why: str = "it was closed") -> None:
+        """End every process; safe at any time, from any thread and more than once. It waits for nobody's turn.
+
+        Args:
+            why: read by whoever calls the group afterwards, or waits for it now.
 
         Raises:
             RankError: a process is still there after the limit; names it.
         """
-        left = self._end("it was closed")
+        left = self._end(why)
         if left:
             raise RankError(f"still there after {self.spec.limits.close:g} s: process {left}", stage="closing")
 
@@ -135,6 +175,25 @@ class RankGroup:
 
     # -- calls -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def in_use(self, stop: Callable[[], object] | None = None, limit: float = TURN_SECONDS) -> Iterator[None]:
+        """Keep the ranks for this thread: calls of other threads, and other leases of a pool, wait until the end of it.
+
+        A thread may do this again while it does. ``close`` still ends the group.
+
+        Args:
+            stop: the user's stop, as in :meth:`call`; asked while waiting.
+            limit: seconds to wait for whoever uses them now.
+
+        Raises:
+            Busy: somebody still did after ``limit``.
+            RankError: the group has ended, perhaps while waiting; its text says why.
+            Cancelled: ``stop`` returned True.
+        """
+        with self.turn.taken(limit, stopper(stop)):
+            self._must_be_up("beginning a run")
+            yield
+
     def call(
         self,
         method: str,
@@ -143,31 +202,39 @@ class RankGroup:
         stage: str = "",
         stop: Callable[[], object] | None = None,
         first: bool = False,
+        turn: float = TURN_SECONDS,
     ) -> list[Any]:
         """Call ``method`` of every rank's object with the same arguments; the results, rank by rank.
 
         Args:
-            timeout: seconds; the spec's ``limits.call`` if None.
+            timeout: seconds; if None ``limits.first`` for the first call of this method, then ``limits.call``, or
+                ``limits.slack`` times the longest one where that is more.
             stage: what an error calls it, such as ``"step 7"``; the method's name if empty.
             stop: asked several times a second; to stop it returns True or raises (as ``on_progress`` may).
             first: only rank 0 sends its result back; the others give None.
+            turn: seconds to wait while another thread uses the ranks.
 
         Raises:
-            RankError: a rank failed or the limit passed; the group has ended.
+            RankError: a rank failed or the limit passed; the group has ended. Or it was ended on purpose, now or
+                before: then the text says by whom, and ``rank`` is None.
+            Busy: another thread used the ranks for longer than ``turn``; the group lives on.
             Cancelled: ``stop`` returned True. What ``stop`` raises passes through. The group lives on: it finishes the
                 stopped call in the background, and the next call waits for that.
             InputError: an argument that can't be sent; the group lives on.
         """
         stage = stage or method
-        with self._busy:
+        with self.turn.taken(turn, stopper(stop)):
             self._must_be_up(stage)
             self.settle(stop)
             self._must_be_up(stage)
             message = self._message("call", method=method, args=list(args), first=first)
             self._launcher.send(*message)
-            answers = self._answers()
+            answers, began = self._answers(), time.monotonic()
+            limit = timeout or self.spec.limits.of_call(self._longest.get(method))
             try:
-                return self._finish(stage, timeout or self.spec.limits.call, answers, _stopper(stop))
+                values = self._finish(stage, limit, answers, stopper(stop), SLOW)
+                self._longest[method] = max(time.monotonic() - began, self._longest.get(method, 0.0))
+                return values
             except RankError:
                 raise
             except BaseException:  # the user's stop, or Ctrl-C
@@ -178,15 +245,38 @@ class RankGroup:
         """:meth:`call` where only rank 0 answers; its result."""
         return self.call(method, *args, first=True, **options)[0]
 
+    def rest(self) -> None:
+        """After a run: every rank gives its card back what it holds in reserve. Waits for nothing and fails never.
+
+        After a user's stop the ranks do it when the stopped call is over.
+        """
+        with suppress(Busy), self.turn.taken(0):  # somebody else's run says it at its own end
+            if self._state == "up":
+                self._launcher.send(*self._message("rest"))
+
     def settle(self, stop: Callable[[], object] | None = None) -> bool:
         """Wait until a stopped call is over, if there is one; whether the group can be called then."""
-        with self._busy:
+        with self.turn.taken(stop=stopper(stop)):
             if self._owed is not None:
-                outcome = self._owed.wait(self.spec.limits.abandon, _stopper(stop))
+                outcome = self._owed.wait(self.spec.limits.abandon, stopper(stop))
                 self._owed = None
                 self._cancel_timer()
                 if outcome.failure is not None or outcome.left:
                     self._end("it did not get over a stopped call")
+            return self.alive
+
+    def complete(self, stop: Callable[[], object] | None = None) -> bool:
+        """Whether every rank says that it is there; else the group is ended. For a rank lost since the last call.
+
+        A process of another machine, or a frozen one, is not seen to be lost by looking at what we have started.
+        """
+        with self.turn.taken(stop=stopper(stop)):
+            if not self.settle(stop):
+                return False
+            self._number += 1  # of no message: what is still unread answers none of this
+            failure = self._answers().roll_call(ROLL_CALL_SECONDS, stopper(stop))
+            if failure is not None:
+                self._fail(failure, "the roll call between two runs")
             return self.alive
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -200,27 +290,36 @@ class RankGroup:
         every = range(self.world) if ranks is None else ranks
         return Answers(self._launcher, self._number, every, silence or self.spec.limits.silence)
 
-    def _finish(self, stage: str, limit: float, answers: Answers, stop: Callable[[], object]) -> list[Any]:
+    def _finish(
+        self, stage: str, limit: float, answers: Answers, stop: Callable[[], object], advice: str = ""
+    ) -> list[Any]:
         """All values in order of rank; else end the group and say why."""
         outcome = answers.wait(limit, stop)
         failure = outcome.failure
         if failure is None and outcome.left:
-            failure = answers.overdue(limit)
+            failure = answers.overdue(limit, advice)
         if failure is not None:
             raise self._fail(failure, stage)
         return _in_order(outcome)
 
     def _fail(self, failure: Failure, stage: str) -> RankError:
+        if self._state == "ended":  # by ourselves, while somebody waited: what ended the ranks is no failure of theirs
+            return self._over(stage)
         place = "" if failure.rank is None or not self._seats else self._seats[failure.rank].place
         error = RankError(failure.cause, stage=stage, rank=failure.rank, place=place)
+        written = self._launcher.written(failure.rank).strip()
         self._end(str(error))
+        log.error("%s%s", error, f"; it wrote last:\n{written}" if written else "")
         return error
 
     def _must_be_up(self, stage: str) -> None:
-        if self._state == "up":
-            return
-        why = f"the group has ended: {self._failure}" if self._state == "ended" else "the group was not started"
-        raise RankError(f"{why}; start a new one", stage=stage)
+        if self._state == "ended":
+            raise self._over(stage)
+        if self._state != "up":
+            raise RankError("the group was not started; start a new one", stage=stage)
+
+    def _over(self, stage: str) -> RankError:
+        return RankError(f"{OVER}: {self._failure}; start a new one", stage=stage)
 
     def _abandon(self, answers: Answers) -> None:
         outcome = answers.wait(self.spec.limits.stop)
@@ -242,15 +341,26 @@ class RankGroup:
             self._cancel_timer()
             if self._state == "ended":
                 return []
-            self._state, self._failure = "ended", why
-            return self._launcher.end()
+            self._failure, self._state = why, "ended"  # in this order: others look at the state without the lock
+            left = self._launcher.end()
+            remove(self._where.get("folder", ""))
+            return left
+
+
+def unreachable(error: RankError, backend: str) -> RankError:
+    """An error of ranks on several machines that could not meet, with what decides over the way between them."""
+    if backend == "nccl":
+        hint = "if the machines have several networks, set NCCL_SOCKET_IFNAME to the card they share before Ray starts"
+    else:
+        hint = "the ranks use the addresses Ray has: ray start --node-ip-address=... with one the others reach"
+    return RankError(f"{error.cause}; {hint}", stage=error.stage, rank=error.rank, place=error.place)
 
 
 def _in_order(outcome: Outcome) -> list[Any]:
     return [outcome.values[rank] for rank in sorted(outcome.values)]
 
 
-def _stopper(stop: Callable[[], object] | None) -> Callable[[], object]:
+def stopper(stop: Callable[[], object] | None) -> Callable[[], object]:
     """``stop`` as something that raises."""
 
     def check() -> None:

@@ -6,12 +6,15 @@ import hashlib
 import os
 import platform
 import signal
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+PROC, PS = Path("/proc"), "ps"
+PS_SECONDS = 5.0
 LIBRARY = Path(__file__).resolve().parents[2]
 
 
@@ -22,7 +25,7 @@ class Process:
     Attributes:
         pid: its number.
         machine: this boot of this machine (and of this container): numbers mean nothing elsewhere.
-        started: when it started, in the kernel's ticks: a number is given to another process later. Empty if unknown.
+        started: when it started: a number is given to another process later. Empty if unknown.
     """
 
     pid: int
@@ -45,17 +48,40 @@ def machine() -> str:
 
 
 def started(pid: int) -> str:
-    """Start time of a process in ticks since boot; empty where there is no such process or no /proc."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    """When a process started, as text to be compared; empty where there is no such process, or nothing tells."""
+    if (PROC / "self").exists():
+        try:
+            stat = (PROC / str(pid) / "stat").read_text()
+        except OSError:
+            return ""
+        return stat.rpartition(")")[2].split()[19]  # field 22, ticks since boot; the name before it may hold spaces
+    if os.name == "nt":
         return ""
-    return stat.rpartition(")")[2].split()[19]  # field 22; the name before it may hold spaces
+    command = [PS, "-o", "lstart=", "-p", str(pid)]  # macOS
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PS_SECONDS).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def lives(process: Process) -> bool:
+    """Whether a process of this machine is still there, itself and not another one with its number."""
+    if process.machine != machine():
+        return False
+    if process.started:
+        return started(process.pid) == process.started
+    if os.name == "nt":
+        return True  # nobody asks there (Ray is not for Windows), and signal 0 would be Ctrl-C
+    try:
+        os.kill(process.pid, 0)  # all that is left where nothing tells when it started
+    except OSError:
+        return False
+    return True
 
 
 def kill(process: Process) -> bool:
     """End a process of this machine at once, frozen or not; False where it is not ours to end or already gone."""
-    if process.machine != machine() or started(process.pid) != process.started:
+    if not lives(process):
         return False
     try:
         os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -66,5 +66,8 @@ class Launcher(Protocol):
     def gone(self) -> list[Event]:
         """Ranks whose process has ended; for a death that no event told of."""
 
+    def written(self, rank: int | None) -> str:
+        """The end of what a rank, or the launcher's own helper, wrote to standard output and error; may be empty."""
+
     def end(self) -> list[int]:
         """End every process at once; returns the numbers of those still there after the limit."""

@@ -10,22 +10,24 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...errors import InputError
 from . import identity
 from .channel import Channel
-from .errors import last_line
+from .errors import RankError
+from .last_words import Tail, telling
 from .launcher import Event, Seat
 from .messages import Buffer, Header
 from .spec import GroupSpec, check_devices
 from .worker import PING, PONG
 
+TAIL_BYTES = 1 << 15  # of what a process writes; more is forgotten
+DRAIN_SECONDS = 1.0  # until the last of it has arrived; something it has started may hold the pipe open for longer
 BOOT = Path(__file__).resolve().with_name("boot.py")
 
 
@@ -41,17 +43,17 @@ class Child:
     def __init__(self, program: str, prefix: Sequence[str] = (), session: bool = False) -> None:
         if not sys.executable:
             raise InputError("this Python does not know its own executable, so no rank can be started with it")
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
-        command = [*prefix, sys.executable, str(BOOT), program]
+        command = [*prefix, sys.executable, *_flags(), str(BOOT), program]
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=session,
         )
         pipes: Any = self.popen
+        self._errors = Tail(pipes.stderr, TAIL_BYTES)
         self.channel = Channel(pipes.stdout, pipes.stdin)
         self._outbox: queue.SimpleQueue[tuple[Header, Sequence[Buffer]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._write, daemon=True).start()
@@ -73,16 +75,11 @@ class Child:
             status = self.popen.wait(limit)
         except subprocess.TimeoutExpired:
             return "it closed its pipe and lives on"
-        return exit_cause(status, last_line(self.stderr().splitlines()))
+        return exit_cause(status, self.stderr().splitlines())
 
     def stderr(self) -> str:
-        """The end of what it wrote to standard error."""
-        try:
-            size = self._errors.seek(0, 2)
-            self._errors.seek(max(0, size - 8192))
-            return self._errors.read().decode(errors="replace")
-        except (OSError, ValueError):
-            return ""
+        """The end of what it and what it started wrote; prints of a rank are among it."""
+        return self._errors.text(DRAIN_SECONDS if self.popen.poll() is not None else 0.0)
 
     def kill(self) -> None:
         self._outbox.put(None)
@@ -98,16 +95,28 @@ class Child:
         return True
 
 
-def exit_cause(status: int, told: str) -> str:
-    """An exit status in words: the signal by name; else the status and what was written last."""
-    if status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        hint = " (by hand, or by the system for want of memory)" if name == "SIGKILL" else ""
-        return f"killed by {name}{hint}"
-    return f"its process ended with exit status {status}{f': {told}' if told else ''}"
+def _flags() -> list[str]:
+    """This interpreter's own, such as -s and -X utf8: a rank must find the packages that its driver has found."""
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()  # what multiprocessing does, too
+    return flags
+
+
+def exit_cause(status: int, written: Sequence[str]) -> str:
+    """An exit status in words, with the line of ``written`` that tells why: CUDA, NCCL and C++ end a process by abort.
+
+    Not for SIGKILL, which comes from outside: what was written last is not its cause.
+    """
+    if status >= 0:
+        told = telling(written)
+        return f"its process ended with exit status {status}{f': {told}' if told else ''}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if name == "SIGKILL":
+        return f"killed by {name} (by hand, or by the system for want of memory)"
+    told = telling(written, otherwise=False)
+    return f"killed by {name}{f': {told}' if told else ''}"
 
 
 class LocalLauncher:
@@ -117,14 +126,18 @@ class LocalLauncher:
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._spec = spec
         self._children: list[Child] = []
+        self._spawning, self._over = threading.RLock(), False
 
     def start(self, stop: Callable[[], object]) -> list[Seat]:
         check_devices(self._spec.devices)
         seats = []
         for rank, device in enumerate(self._spec.devices):
             stop()
-            child = Child("worker")
-            self._children.append(child)
+            with self._spawning:  # whoever ends the group meanwhile would miss a child that comes later
+                if self._over:
+                    raise RankError("it was ended while it started", stage="starting")
+                child = Child("worker")
+                self._children.append(child)
             threading.Thread(target=self._read, args=(rank, child), daemon=True).start()
             pid = child.popen.pid
             process = identity.Process(pid=pid, machine=identity.machine(), started=identity.started(pid))
@@ -146,7 +159,12 @@ class LocalLauncher:
         dead = [(rank, child) for rank, child in enumerate(self._children) if child.popen.poll() is not None]
         return [Event(rank=rank, kind="gone", cause=child.cause_of_death()) for rank, child in dead]
 
+    def written(self, rank: int | None) -> str:
+        return "" if rank is None else self._children[rank].stderr()
+
     def end(self) -> list[int]:
+        with self._spawning:
+            self._over = True
         for child in self._children:
             child.kill()
         deadline = time.monotonic() + self._spec.limits.close

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import traceback
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from . import identity
+from . import identity, interface
 from .errors import one_line
+from .meeting import Meeting
 from .messages import Buffer, Header, decode, encode
 
 
@@ -37,8 +39,12 @@ class Rank:
 
     def __init__(self) -> None:
         self._place: Place | None = None
-        self._store: Any = None
+        self._meeting = Meeting()
         self._served: Any = None
+
+    def leave(self) -> None:
+        """What remains to be done when the process ends, however that comes about. From any thread, and quick."""
+        self._meeting.leave()
 
     def handle(self, header: Header, buffers: Sequence[Buffer]) -> tuple[Header, list[Buffer]]:
         """The answer to one message: ``{"id", "value"}`` or ``{"id", "error"}``."""
@@ -60,23 +66,24 @@ class Rank:
             torch.set_num_threads(threads)
         return identity.versions()
 
-    def _on_store(self, host: str, world: int, limit: float) -> int:
-        """Rank 0 opens the meeting place of the ranks on a port that the system chooses; its number is the answer."""
-        import torch.distributed as dist
+    def _on_store(self, host: str, world: int, limit: float) -> dict[str, Any]:
+        """Rank 0 opens the meeting place of the ranks; where it is."""
+        return self._meeting.open(host, world, limit)
 
-        self._store = dist.TCPStore(
-            host, 0, world, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=limit)
-        )
-        return int(self._store.port)
+    def _on_join(self, place: dict[str, Any], host: str, where: dict[str, Any], limit: float, patience: float) -> None:
+        """Meet the other ranks.
 
-    def _on_join(self, place: dict[str, Any], host: str, port: int, limit: float, patience: float) -> None:
-        """Meet the other ranks. ``patience``: seconds a collective may take before it fails by itself."""
+        Args:
+            host: this rank's own address.
+            where: the meeting place, as ``_on_store`` told it.
+            patience: seconds a collective may take before it fails by itself.
+        """
         import torch
         import torch.distributed as dist
 
         self._place = Place(**place)
-        if self._store is None:
-            self._store = dist.TCPStore(host, port, self._place.world, False, timeout=timedelta(seconds=limit))
+        store = self._meeting.join(where, self._place.world, limit)
+        interface.bind_gloo(host)
         bound: dict[str, Any] = {}
         if self._place.device.startswith("cuda"):
             torch.cuda.set_device(torch.device(self._place.device))
@@ -84,13 +91,17 @@ class Rank:
                 bound["device_id"] = torch.device("cuda", torch.cuda.current_device())
         dist.init_process_group(
             self._place.backend,
-            store=self._store,
+            store=store,
             rank=self._place.rank,
             world_size=self._place.world,
             timeout=timedelta(seconds=patience),
             **bound,
         )
-        dist.all_gather_object([None] * self._place.world, self._place.rank)  # every pair has spoken once
+        mine = torch.tensor([self._place.rank], device=bound.get("device_id", "cpu"))
+        every = [torch.empty_like(mine) for _ in range(self._place.world)]
+        dist.all_gather(every, mine)  # every pair has spoken once
+        if [int(one) for one in every] != list(range(self._place.world)):
+            raise RuntimeError(f"the ranks found each other as {[int(one) for one in every]}")
 
     def _on_build(self, target: str, kwargs: dict[str, Any]) -> None:
         """Make the object this rank serves; ``target`` with a leading dot is a module of this library."""
@@ -110,6 +121,14 @@ class Rank:
         with torch.no_grad():  # grad mode belongs to a thread, and Ray may change the thread
             value = getattr(self._served, method)(*args)
         return None if first and self._place is not None and self._place.rank else value
+
+    def _on_rest(self) -> None:
+        """Leave to others what torch keeps for the next tensors: between two runs a card belongs to everybody."""
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def describe(error: BaseException) -> dict[str, str]:

@@ -42,9 +42,13 @@ class RayLauncher:
         self._control: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._bridge: Child | None = None
         self._seats: list[Seat] = []
+        self._spawning, self._over = threading.RLock(), False
 
     def start(self, stop: Callable[[], object]) -> list[Seat]:
-        self._bridge = start_bridge(self._spec)
+        with self._spawning:
+            if self._over:
+                raise RankError("it was ended while it started", stage="starting")
+            self._bridge = start_bridge(self._spec)
         threading.Thread(target=self._read, args=(self._bridge,), daemon=True).start()
         opening = {**asdict(self._spec.ray), "gpus": self._spec.gpus_each, "world": self._spec.world}
         # The bridge gives up a little earlier than we do: it knows better what was waited for.
@@ -70,8 +74,14 @@ class RayLauncher:
             return []
         return [self._bridge_gone(self._bridge)]
 
+    def written(self, rank: int | None) -> str:
+        """Of the bridge; what ranks write is in Ray's own logs, on their machines."""
+        return self._bridge.stderr() if rank is None and self._bridge is not None else ""
+
     def end(self) -> list[int]:
         """Ranks of this machine by their number, at once and frozen or not; the others by a task on their machine."""
+        with self._spawning:
+            self._over = True
         if self._bridge is None:
             return []
         for seat in self._seats:

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError
+from .limits import Limits
 
 LAUNCHERS = ("local", "ray")
 BACKENDS = ("auto", "gloo", "nccl")
 PLACEMENTS = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 RAY_AUTH = ("", "disabled", "token")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """No wait is without an end. All in seconds.
-
-    Attributes:
-        start: until every rank has answered for the first time (Python and torch imported; Ray joined and placed).
-        join: until the ranks have found each other.
-        load: until every rank has built its object; 30 GB from a slow disk take their time.
-        call: one call, unless the call names another limit.
-        silence: a rank that gives no sign of life for so long is frozen, whatever the call's limit is.
-        stop: after the user's stop, how long to wait for the call under way to end by itself.
-        abandon: after that the group is left to finish the stopped call in the background; ended if it takes longer.
-        close: until the processes are gone.
-    """
-
-    start: float = 120.0
-    join: float = 120.0
-    load: float = 1800.0
-    call: float = 600.0
-    silence: float = 60.0
-    stop: float = 1.0
-    abandon: float = 120.0
-    close: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InputError(f"limit {name}={value!r}; use a number of seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

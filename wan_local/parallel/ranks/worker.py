@@ -26,19 +26,27 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; stopping is the driver's business
     channel = to_the_driver()
     inbox: queue.SimpleQueue[tuple[Header, list[bytearray]]] = queue.SimpleQueue()
-    threading.Thread(target=read, args=(channel, inbox), daemon=True).start()
-    threading.Thread(target=watch_the_parent, daemon=True).start()
     rank = Rank()
+    threading.Thread(target=read, args=(channel, inbox, rank), daemon=True).start()
+    threading.Thread(target=watch_the_parent, args=(rank,), daemon=True).start()
     while True:
         header, buffers = inbox.get()
         answer: tuple[Header, list[Buffer]] = rank.handle(header, buffers)
         try:
             channel.send(*answer)
         except OSError:
-            os._exit(1)
+            leave(rank, 1)
 
 
-def read(channel: Channel, inbox: queue.SimpleQueue[tuple[Header, list[bytearray]]]) -> None:
+def leave(rank: Rank, status: int = 0) -> None:
+    """End this process at once, whatever its threads are blocked in."""
+    try:
+        rank.leave()
+    finally:
+        os._exit(status)
+
+
+def read(channel: Channel, inbox: queue.SimpleQueue[tuple[Header, list[bytearray]]], rank: Rank) -> None:
     try:
         while True:
             header, buffers = channel.receive()
@@ -47,14 +55,14 @@ def read(channel: Channel, inbox: queue.SimpleQueue[tuple[Header, list[bytearray
             else:
                 inbox.put((header, buffers))
     finally:  # end of file, or anything else: without a driver there is nothing to do
-        os._exit(0)
+        leave(rank)
 
 
-def watch_the_parent() -> None:
+def watch_the_parent(rank: Rank) -> None:
     """End when the process that started this one is no longer its parent. Windows knows no such thing."""
     if os.name == "nt":
         return
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
-    os._exit(0)
+    leave(rank)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
+import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+
+class Litter:
+    other = None
 
 
 class Toy:
@@ -43,13 +51,9 @@ class Toy:
         return tensor.fill_(1)  # an argument belongs to the rank
 
     def modules(self):
-        import sys
-
         return sorted(name for name in sys.modules if name.split(".")[0] in ("nodes", "comfy", "tests", "ray"))
 
     def path(self):
-        import sys
-
         return list(sys.path)
 
     def together(self, seconds, nap=0.02):
@@ -87,13 +91,45 @@ class Toy:
             raise ValueError("bad weight\nin block 7")
         dist.all_reduce(torch.ones(10))
 
+    def abort(self, text, number=0):
+        """The last rank writes and ends by a signal, as CUDA, NCCL and C++ do; the others sit in a collective."""
+        if self.place.rank == self.place.world - 1:
+            os.write(2, text.encode())
+            os.kill(os.getpid(), number or signal.SIGABRT)
+        dist.barrier()
+
+    def print(self, times, length):
+        for _ in range(times):
+            print("x" * length)
+
+    def patience(self):
+        """Seconds a collective of one of the groups of a split may take."""
+        from wan_local.parallel.collectives import Groups
+        from wan_local.parallel.degrees import Degrees
+
+        handle = Groups(Degrees(cfg=1, ulysses=2, ring=1)).ulysses._handle
+        return handle._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+
+    def flags(self):
+        return sys.flags.no_user_site, sys.flags.utf8_mode, "ignore::ImportWarning" in sys.warnoptions
+
+    def litter(self):
+        """Something that only the garbage collector finds."""
+        gc.disable()
+        one = Litter()
+        one.other = one
+        self.seen = weakref.ref(one)
+        del one
+        return self.litter_left()
+
+    def litter_left(self):
+        return int(self.seen() is not None)
+
     def never_sent(self):
         return object()
 
     def spoil(self):
         """What a careless library does: prints, and reads standard input."""
-        import sys
-
         print("a line on standard output", flush=True)
         os.write(1, b"bytes on standard output\n")
         return sys.stdin.read()

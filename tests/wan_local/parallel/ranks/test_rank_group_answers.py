@@ -150,3 +150,25 @@ def test_nonsense_is_a_failure_of_who_sent_it():
     failure = wait(played)[1].failure
     assert failure.rank == 1
     assert "not a message" in failure.cause
+
+
+def roll_call(played, limit=0.3):
+    return Answers(played, 1, range(2), 60.0).roll_call(limit)
+
+
+def test_a_roll_call_finds_the_dead_and_the_frozen():
+    assert roll_call(Played(there={0, 1}), 60.0) is None
+    frozen = roll_call(Played(there={0}))
+    assert (frozen.rank, frozen.cause) == (1, "silent for 0.3 s")
+    told = Played(there={0, 1})
+    told.inbox.put(Event(rank=1, kind="gone", cause="killed by SIGKILL"))
+    assert roll_call(told, 60.0).cause == "killed by SIGKILL"
+    seen = Played(there={0})
+    seen.dead = [Event(rank=1, kind="gone", cause="exit status 1")]
+    assert roll_call(seen, 60.0).cause == "exit status 1"
+
+
+def test_an_old_sign_of_life_is_none_at_a_roll_call():
+    played = Played(there={0})
+    played.inbox.put(Event(rank=1, kind="pong"))
+    assert roll_call(played).rank == 1

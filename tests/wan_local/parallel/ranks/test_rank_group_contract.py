@@ -25,6 +25,7 @@ from tests.wan_local.parallel.ranks.ranks_world import (
 )
 from wan_local.errors import Cancelled, InputError
 from wan_local.parallel.ranks import Pool, RankError, identity
+from wan_local.parallel.ranks import group as group_module
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send signals")
 ANSWER_SECONDS = 10.0  # from a rank's death to the error; far above what is seen, far below any limit
@@ -134,6 +135,30 @@ def test_a_rank_killed_in_a_collective(ranks, launcher, tmp_path):
     assert time.monotonic() - sent[0] < ANSWER_SECONDS
     assert error.rank == 1
     assert ("SIGKILL" if launcher == "local" else "killed") in error.cause
+
+
+def test_ranks_that_we_end_ourselves_during_a_call_were_not_killed_by_somebody(ranks):
+    """The error names who ended them, and neither a rank to blame nor a signal."""
+    error = failing(ranks, "wait_for_the_last", stop=lambda: ranks.close("the cards were given back"))
+    assert error.rank is None
+    assert error.cause == "the group has ended: the cards were given back; start a new one"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(pool, launcher, address, number, monkeypatch):
+    monkeypatch.setattr(group_module, "ROLL_CALL_SECONDS", 6.0)  # so long a frozen one is waited for
+    make = lambda: group(launcher, address)  # noqa: E731
+    before = pool.lease("lost", make)
+    before.call("nothing")
+    before.rest()  # its answers are not taken for signs of life later
+    os.kill(before.pids[1], number)
+    if number == signal.SIGKILL:
+        assert gone([before.pids[1]], 10)
+    fresh = pool.lease("lost", make)
+    assert fresh is not before
+    assert gone(before.pids)
+    assert fresh.call_first("total").tolist() == [3.0, 6.0, 9.0]
+    assert pool.lease("lost", make) is fresh
 
 
 def test_a_rank_frozen_in_a_collective(ranks, tmp_path):

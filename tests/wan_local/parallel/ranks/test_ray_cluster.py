@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from dataclasses import asdict
 import pytest
 
 from tests.wan_local.parallel.ranks.ranks_world import (
+    HERE,
     NO_RAY,
     Cluster,
     gone,
@@ -26,6 +29,7 @@ from wan_local.errors import InputError
 from wan_local.parallel.ranks import GroupSpec, RankError, RankGroup, cluster, identity
 
 pytestmark = NO_RAY
+ROOT = HERE.parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +158,26 @@ def test_a_process_of_another_machine_is_ended_by_a_task_there():
         assert child.wait(5) == -signal.SIGKILL
     finally:
         child.kill()
+
+
+def test_the_pack_lies_elsewhere_on_the_other_machine(machines, tmp_path):
+    """The sentence of the rank is what the user reads, whole and without Ray's traceback around it."""
+    elsewhere = tmp_path / "a folder with a long name, as they are" / "custom_nodes" / "ComfyUI-WanFLF2V"
+    shutil.copytree(ROOT / "wan_local", elsewhere / "wan_local", ignore=shutil.ignore_patterns("__pycache__"))
+    module = elsewhere / "wan_local" / "parallel" / "ranks" / "cluster.py"
+    text = module.read_text()
+    where = "/home/somebody/comfyui/ComfyUI/custom_nodes/ComfyUI-WanFLF2V/boot.py"
+    (line,) = [line for line in text.splitlines() if line.startswith("BOOT = ")]
+    module.write_text(text.replace(line, f"BOOT = {where!r}"))
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:2]\n"
+        "from wan_local.parallel.ranks import *\n"
+        "ray = RaySettings(address=sys.argv[2], auth='disabled', cpus=0.5)\n"
+        "try: RankGroup(GroupSpec(target='a:B', devices=('cpu', 'cpu'), launcher='ray', ray=ray)).start()\n"
+        "except Exception as error: print(type(error).__name__, error, sep=': ')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(elsewhere), machines.address], capture_output=True, text=True, timeout=120
+    )
+    told = f"InputError: {platform.node()} has no {where}; install the pack at the same place there\n"
+    assert done.stdout == told, done.stderr
