@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from ..wan_local.lora import Lora
 from ..wan_local.model import WanTransformer
 from ..wan_local.parallel.group_model import GroupTransformer, Setup
-from ..wan_local.parallel.ranks import Pool, RankError
+from ..wan_local.parallel.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ..wan_local.quantised import parameter_shapes
 from ..wan_local.shapes import Grid
 from . import host
@@ -57,7 +58,7 @@ class Ranks:
     def _unloaded(self, *_: Any) -> None:
         if self._marked:
             self._marked = False
-            self._close()
+            self._close("ComfyUI has taken its cards back")
 
     def _watch(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._look)
@@ -68,14 +69,21 @@ class Ranks:
         with self._lock:
             left = self._last + IDLE_SECONDS - time.monotonic()
             self._timer = None
+            if left <= 0 and not self._closed():
+                left = IDLE_SECONDS  # a step takes that long
             if left > 0:
                 self._watch(left)
-                return
-        self._close()
 
-    def _close(self) -> None:
+    def _closed(self) -> bool:
         try:
-            self.pool.close()
+            return self.pool.close_if_idle()
+        except RankError as error:
+            host.log.warning("%s", error)
+            return True
+
+    def _close(self, why: str) -> None:
+        try:
+            self.pool.close(why)
         except RankError as error:  # raised into the host's own work, it would end more than the ranks
             host.log.warning("%s", error)
 
@@ -95,7 +103,9 @@ class MultiModel:
     """The value on a ``WAN_FLF2V_MODEL`` wire behind the node for several cards. Nothing runs before it is sampled."""
 
     def __init__(self, setup: Setup) -> None:
-        self.transformer = GroupTransformer(setup, RANKS.pool, _stop_and_stay, RANKS.make_room, RANKS.show_to_host)
+        limits = step_limit(os.environ.get(STEP_VARIABLE))
+        hooks = (_stop_and_stay, RANKS.make_room, RANKS.show_to_host)
+        self.transformer = GroupTransformer(setup, RANKS.pool, *hooks, limits=limits)
 
     @property
     def device(self) -> torch.device:

@@ -26,7 +26,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
             display_name="Wan FLF2V Multi GPU",
             category=widgets.ROOT,
             description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the "
-            "first run, keep the weights between runs, and end after 15 minutes without one.",
+            "first run, keep the weights between runs, and end after 15 minutes without one, or with Unload Models.",
             search_aliases=["wan", "flf2v", "multi gpu", "xdit", "ulysses", "ring", "fsdp", "ray", "sequence parallel"],
             inputs=[
                 Model.Input("model", tooltip="From a loader, or from a LoRA behind one."),
@@ -60,7 +60,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
                     "ray_address",
                     default="",
                     tooltip="Empty: GPUs of this machine. host:port of a Ray head node for several machines; the model "
-                    "files must be there under the same path. Needs pip install ray.",
+                    "files and this pack must be there under the same path. Needs pip install ray.",
                 ),
             ],
             outputs=[Model.Output("model", display_name="model")],

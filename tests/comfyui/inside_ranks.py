@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -80,11 +81,17 @@ def another_model_of_the_host_and_another_run_leave_the_ranks(nodes: Any) -> Non
     management.unload_all_models()
 
 
+def in_another_thread(work: Any) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
 @check
 def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
     multi = library(nodes, "nodes.multi")
     made: list[float] = []
-    closed: list[int] = []
+    closed: list[str] = []
     now = [0.0]
 
     def timer(seconds: float, function: Any) -> Any:
@@ -92,9 +99,10 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
         return mock.Mock()
 
     ranks = multi.Ranks()
-    ranks.pool.close = lambda: closed.append(1)
-    with mock.patch.object(multi, "time", mock.Mock(monotonic=lambda: now[0])), mock.patch.object(
-        multi, "threading", mock.Mock(Timer=timer)
+    ranks.pool.close = lambda why: closed.append(why)
+    with (
+        mock.patch.object(multi, "time", mock.Mock(monotonic=lambda: now[0])),
+        mock.patch.object(multi, "threading", mock.Mock(Timer=timer)),
     ):
         for second in range(300):
             now[0] = float(second)
@@ -105,10 +113,15 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
         assert made[1:] == [299.0]
         assert not closed
         now[0] += 299.0
+        with ranks.pool.turn.taken(1.0):  # a step is under way that takes longer than all that
+            in_another_thread(ranks._look)
+        assert made[2:] == [multi.IDLE_SECONDS]
+        assert not closed
+        now[0] += multi.IDLE_SECONDS
         ranks._look()
-        assert closed
+        assert len(closed) == 1
         ranks.used()
-        assert len(made) == 3
+        assert len(made) == 4
 
 
 @check

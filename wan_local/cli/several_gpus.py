@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -33,6 +34,9 @@ def add_to(group: Any) -> None:
                        help="what carries attention over the GPUs: own (default), or yunchang, which is what xDiT has "
                             "underneath, to be installed. xfuser itself is always refused: from 0.5.0 on it runs with "
                             "no released yunchang, and before that it is yunchang")  # fmt: skip
+    group.add_argument("--step-limit", type=float, metavar="SECONDS",
+                       help="seconds that a step on several GPUs may take before they count as lost (default: an hour "
+                            "for the first, then what steps take)")  # fmt: skip
 
 
 def wanted(args: argparse.Namespace) -> bool:
@@ -43,9 +47,13 @@ def check(args: argparse.Namespace) -> None:
     """Wrong use: exit status 2."""
     if args.gpus < 1:
         args.parser.error(f"--gpus {args.gpus} can't be used; use 1 or more")
-    given = args.ulysses or args.ring or args.fsdp or args.cfg_parallel != "auto" or args.sequence_backend != "own"
-    if given and not wanted(args):
-        args.parser.error("--ulysses, --ring, --cfg-parallel, --fsdp and --sequence-backend need --gpus 2 or more")
+    chosen = args.cfg_parallel != "auto" or args.sequence_backend != "own" or args.step_limit is not None
+    if (args.ulysses or args.ring or args.fsdp or chosen) and not wanted(args):
+        args.parser.error(
+            "--ulysses, --ring, --cfg-parallel, --fsdp, --sequence-backend and --step-limit need --gpus 2 or more"
+        )
+    if args.step_limit is not None and not 0 < args.step_limit < math.inf:
+        args.parser.error(f"--step-limit {args.step_limit} can't be used; give seconds above 0, such as 3600")
     if wanted(args) and args.device not in ONE_FOR_ALL:
         args.parser.error(
             f"--device {args.device} can't be used with several GPUs, which are the first ones there are; use --device "
@@ -61,7 +69,7 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
         WeightsError: no transformer of this kind, no such LoRA.
     """
     from ..parallel.group_model import GroupTransformer, Setup
-    from ..parallel.ranks import Pool
+    from ..parallel.ranks import Pool, step_limit
 
     loras = []
     for text in args.lora:
@@ -76,7 +84,8 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
         float8_matmul=args.fp8_matmul,
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
-    return GroupTransformer(setup, Pool(), before_run=release, guidance=args.guidance, keep=False)
+    limits = step_limit(args.step_limit)
+    return GroupTransformer(setup, Pool(), before_run=release, guidance=args.guidance, keep=False, limits=limits)
 
 
 def release() -> None:

@@ -98,4 +98,3 @@ def _read(entry: Entry, parameter: Tensor) -> None:
 def _local(parameter: Tensor) -> Tensor:
     local = getattr(parameter, "to_local", None)
     return parameter if local is None else local()
-

@@ -22,7 +22,6 @@ from .ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from .setup import Setup, check, devices
 
 TARGET = ".parallel.rank_model:Rank"
-FIRST_STEP = 1800.0  # seconds; kernels are compiled and weights come from the disk
 TRIES = 3  # at a step whose run the ranks don't know any more
 
 log = logging.getLogger("wan_local.parallel")
@@ -41,6 +40,7 @@ class GroupTransformer:
         when_up: called in every run once its ranks are there.
         guidance: scale of the runs to come, if it is known: only what is said about the split depends on it.
         keep: whether ranks stay when a run is over; False gives the cards back at once.
+        limits: how long anything may take; the default follows what steps take.
 
     Attributes:
         degrees: the split of a run, with guidance unless it is known to be 1.
@@ -61,8 +61,10 @@ class GroupTransformer:
         *,
         guidance: float | None = None,
         keep: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.config = check(setup)
+        self._limits = limits or Limits()
         self.setup, self._pool, self._stop, self._keep = setup, pool, stop, keep
         self._before_run, self._when_up, self._guidance = before_run, when_up, guidance
         self.degrees, self.why = self._explained()
@@ -122,7 +124,8 @@ class GroupTransformer:
         """The same with one more LoRA; other ranks, since it is merged there."""
         setup = replace(self.setup, loras=(*self.setup.loras, (path, strength)))
         hooks = (self._stop, self._before_run, self._when_up)
-        return GroupTransformer(setup, self._pool, *hooks, guidance=self._guidance, keep=self._keep)
+        same: dict[str, Any] = {"guidance": self._guidance, "keep": self._keep, "limits": self._limits}
+        return GroupTransformer(setup, self._pool, *hooks, **same)
 
     def _make_spec(self) -> GroupSpec:
         setup = self.setup
@@ -137,7 +140,7 @@ class GroupTransformer:
             kwargs={"backend": setup.backend, "weights": weights},
             launcher="ray" if setup.ray_address else "local",
             threads=1 if setup.device == "cpu" else None,
-            limits=Limits(),
+            limits=self._limits,
             ray=setup.ray,
         )
 
@@ -171,14 +174,14 @@ class _Run:
 
     def __call__(self, latents: Tensor, timestep: float) -> Tensor:
         self._step += 1
-        stage, limit = f"step {self._step}", FIRST_STEP if self._step == 1 else None
-        for _ in range(TRIES):
-            step = ("velocity", _host(latents), float(timestep), self.number)
-            found = self._ask(self._group.call_first, *step, stage=stage, timeout=limit)
-            if found is not None:
-                velocity: Tensor = found
-                return velocity.to(latents.device)
-            self.begin()  # so many other runs have begun since that the ranks have forgotten this one
+        stage, step = f"step {self._step}", ("velocity", _host(latents), float(timestep), self.number)
+        with self._group.in_use(self._stop):
+            for _ in range(TRIES):
+                found = self._ask(self._group.call_first, *step, stage=stage)
+                if found is not None:
+                    velocity: Tensor = found
+                    return velocity.to(latents.device)
+                self.begin()  # so many other runs have begun since that the ranks have forgotten this one
         raise RankError("other runs keep pushing this one out; run fewer at once", stage=stage)
 
     def _ask(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -196,8 +199,10 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
     try:
         if after is not None:
             after()
-        elif state["well"] and group.alive:  # after a stop or a failure nobody waits for the ranks
-            group.call("end", number, stage="end")
+        elif group.alive:
+            if state["well"]:  # after a stop or a failure nobody waits for the ranks
+                group.call("end", number, stage="end", turn=0)
+            group.rest()
     except WanError as error:  # the run itself is over and well; the next one will say what is wrong
         log.warning("the cards could not be given back: %s", error)
 

@@ -81,9 +81,7 @@ def moved(
     )
 
 
-def card_bytes(
-    config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False
-) -> int:
+def card_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False) -> int:
     """Peak bytes on one card while it samples: its weights, and its share of the work.
 
     With fsdp a card keeps its share and has two whole blocks at a time, the one in use and the one that comes.

@@ -171,15 +171,15 @@ class Rank:
         result = found[0] if len(found) == 1 else combine(found[0], found[1], guidance)
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         told = result.float().cpu() if first else None
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # only the first rank has waited for its card by now
         self._seconds += time.perf_counter() - began
         return told
 
     def end(self, run: int = 0) -> None:
-        """Forget a run, and give back the memory that steps needed: what comes next may want it on the same card."""
+        """Forget a run."""
         self._current = None
         self._runs.pop(run, None)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def statistics(self) -> dict[str, float]:
         """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they

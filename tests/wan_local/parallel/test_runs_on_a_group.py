@@ -20,7 +20,7 @@ from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.group_model import GroupTransformer, Setup
 from wan_local.parallel.plan import moved
 from wan_local.parallel.rank_model import Rank
-from wan_local.parallel.ranks import Pool
+from wan_local.parallel.ranks import Limits, Pool, RankError, RankGroup
 from wan_local.sampling import Side, Velocity, model_velocity
 from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
@@ -185,17 +185,41 @@ def test_room_is_made_before_every_run_and_ranks_are_told_of_once_up(setup: Setu
     assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
 
 
-def test_a_rank_gives_its_memory_back_at_the_end_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    emptied: list[int] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+def test_ranks_give_their_memory_back_at_the_end_of_a_run(
+    setup: Setup, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What that does on a card is ``test_rank_process.py``'s; also after a stop, when the run isn't taken leave of."""
+    rested, rest = [], RankGroup.rest
+    monkeypatch.setattr(RankGroup, "rest", lambda group: rested.append(group) or rest(group))
+    asked: list[int] = []
+    model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
+    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    assert velocity is not None
+    velocity(NOISE, 900.0)
+    assert not rested
+    velocity = None
+    assert len(rested) == 1
+    velocity = model_velocity(model, sides(), 4.0)
+    asked.append(1)
+    with pytest.raises(Cancelled):
+        velocity(NOISE, 900.0)
+    velocity = None
+    assert len(rested) == 2
+
+
+def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
     rank = Rank(SimpleNamespace(device="cpu"))
     rank.load(str(folder / "model.safetensors"), dtype="float32")
     fields = [{"condition": side.condition, "text": side.text, "image": side.image} for side in sides()]
     rank.begin(fields, 4.0, 7)
     assert rank.velocity(NOISE, 900.0, 7) is not None
     rank.end(7)
-    assert not emptied
     assert rank.velocity(NOISE, 900.0, 7) is None
-    rank.device = torch.device("cuda")
-    rank.end(7)
-    assert emptied == [1]
+
+
+def test_a_step_may_take_what_the_caller_says(setup: Setup) -> None:
+    pool = Pool()
+    model = GroupTransformer(setup, pool, limits=Limits(call=0.001, first=0.001, slack=1.0))
+    with pytest.raises(RankError, match="WAN_FLF2V_STEP_LIMIT"):
+        look(model)
+    pool.close()

@@ -26,8 +26,10 @@ def command(tmp_path: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--sequence-backend", "yunchang"), "--sequence-backend need --gpus 2 or more"),
+        (("--sequence-backend", "yunchang"), "--sequence-backend and --step-limit need --gpus 2 or more"),
         (("--fsdp",), "need --gpus 2 or more"),
+        (("--gpus", "2", "--step-limit", "0"), "--step-limit 0.0 can't be used; give seconds above 0"),
+        (("--step-limit", "9"), "need --gpus 2 or more"),
         (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 can't be used with several GPUs"),
     ],
 )
