@@ -334,6 +334,20 @@ def test_a_clip_that_is_still_there_is_never_bought_again(world):
     assert not path.exists()
 
 
+def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
+    book = journals.Journal(folder=tmp_path / "jobs")
+    book.folder.mkdir()
+    (tmp_path / "here.mp4").touch()
+    for name, file in (("a", "here.mp4"), ("b", "gone.mp4"), ("c", "here.mp4"), ("d", "gone.mp4")):
+        entry = journals.Entry(
+            fingerprint=name, provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
+            state=journals.FETCHED, ended_at=1.0, file=file,
+        )  # fmt: skip
+        os.utime(book._path(book.write(entry).fingerprint), (1.0, 1.0))
+    book.prune(tmp_path)
+    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "c"]
+
+
 def test_what_is_worked_on_is_not_tidied_away(tmp_path):
     book = journals.Journal(folder=tmp_path)
     entry = journals.Entry(
