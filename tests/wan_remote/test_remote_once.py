@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import requests
@@ -332,6 +333,29 @@ def test_a_clip_that_is_still_there_is_never_bought_again(world):
     first.value.path.unlink()
     world.run(world.gmi(seed=8))  # tidies up
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["provider", "model", "parameters", "first", "last"])
+def test_the_same_inputs_are_the_same_in_all_of_them(name):
+    one = journals.Entry(
+        fingerprint="a", provider=GMI, model="m", scope="a", parameters={"prompt": "p"}, first="f", last="l", seed=1
+    )
+    assert journals.same_inputs(one, replace(one, fingerprint="b", scope="b", seed=2, state=journals.DONE, id="x"))
+    other = {"prompt": "q"} if name == "parameters" else "other"
+    assert not journals.same_inputs(one, replace(one, **{name: other}))
+    assert not journals.same_inputs(replace(one, **{name: other}), one)
+
+
+def test_a_claim_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "LONGEST_CLAIM", 0.2)
+    book = journals.Journal(folder=tmp_path)
+    with book.claiming():
+        began = time.monotonic()
+        with pytest.raises(wan_remote.errors.StorageError, match="held by another program"), book.claiming():
+            pass
+        assert 0.2 <= time.monotonic() - began < 5.0
+    with book.claiming():
+        pass
 
 
 def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
