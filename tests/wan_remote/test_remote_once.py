@@ -24,6 +24,7 @@ from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.world import TestWatch
 from wan_remote import journal as journals
 from wan_remote import watch as watches
+from wan_remote.keys import Secret
 from wan_remote.transport import api
 
 LOST = {"kind": "reset", "when": "after", "accept": True}  # the job is made, its answer lost
@@ -74,6 +75,21 @@ def through_proxy(reason: Exception) -> ProxyError:
 )
 def test_an_answer_lost_behind_a_proxy_is_lost(reason, failure):
     assert api._classify(through_proxy(reason)).failure is failure
+
+
+def test_a_socks_proxy_without_its_package_is_told():
+    missing = api._classify(requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."))
+    assert missing.failure is api.Failure.UNREACHED
+    assert "pysocks" in missing.why
+    assert "pysocks" not in api._classify(requests.exceptions.InvalidSchema("No connection adapters")).why
+    assert api._classify(requests.exceptions.ConnectionError("SOCKS proxy closed")).failure is api.Failure.LOST
+
+
+def test_the_clouds_time_goes_on_with_ours():
+    asked = api.Api("https://x.test", Secret("k" * 20, "a test"))
+    assert asked.time is None
+    asked._told = (1000.0, time.monotonic() - 50.0)
+    assert asked.time == pytest.approx(1050.0, abs=5.0)
 
 
 # -- lists that prove nothing -----------------------------------------------------------------------------------------
