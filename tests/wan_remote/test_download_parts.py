@@ -62,7 +62,7 @@ def test_a_process_that_may_not_be_asked_runs(tmp_path, monkeypatch, error):
 
 def test_another_machines_is_known_by_its_age(tmp_path):
     path = tmp_path / "a.mp4"
-    fresh = aged(part_of(path, "ffffff", 1), parts.LEFT_BEHIND - 60)
+    fresh = aged(part_of(path, "ffffff", 99_999_999), parts.LEFT_BEHIND - 60)
     old = aged(part_of(path, "eeeeee", 1), parts.LEFT_BEHIND + 60)
     parts.clear_away(path)
     assert fresh.exists()
