@@ -13,7 +13,7 @@ from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
 from .job import Job, safe_id
 from .journal import Entry, Journal
 from .keys import Keys, Secret
-from .providers.base import Call, a_dict, a_list
+from .providers.base import Call, a_dict, a_list, told_id
 from .providers.gmi import GMI
 from .providers.wavespeed import WaveSpeed
 from .redact import redact
@@ -55,7 +55,7 @@ async def account(
         rows = cloud.listed(reply.data)
         if rows is None:
             raise BadResponse(f"{cloud.label} gave a list of a form that is not known here; try again later")
-        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(_id(row))]
+        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(told_id(row))]
     if isinstance(cloud, GMI):
         if what == "models":
             return clean(a_dict((await ask(session, cloud.models())).data).get("model_ids", []))
@@ -127,10 +127,6 @@ def _journal(state: Path | None) -> list[Entry]:
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:
     nowhere = Folders(state=Path(), output=Path())  # nothing is written
     return open_session(provider, folders=nowhere, keys=keys, watch=watch)
-
-
-def _id(row: Any) -> Any:
-    return a_dict(row).get("request_id", a_dict(row).get("id"))
 
 
 def _shown(job: Job, secret: Secret) -> dict[str, Any]:

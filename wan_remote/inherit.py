@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .errors import Forbidden, ModelUnavailable, Rejected
 from .journal import DONE, INTENT, MISSING, SUBMITTED, Entry, same_inputs
+from .providers.base import told_id
 from .retry import ask
 from .session import Session
 
@@ -48,5 +49,4 @@ async def _visible(session: Session, entry: Entry) -> bool:
         reply = await ask(session, session.provider.status(entry.id))
     except (ModelUnavailable, Forbidden, Rejected):
         return False
-    row = reply.data if isinstance(reply.data, dict) else {}
-    return str(row.get("request_id", row.get("id"))) == entry.id
+    return str(told_id(reply.data)) == entry.id

@@ -299,11 +299,8 @@ class Journal:
 
 def _parse(text: bytes) -> Entry | None:
     """An entry, or None for anything else."""
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or row.get("v") != VERSION:
+    row = _row(text)
+    if row.get("v") != VERSION:
         return None
     known = {column.name: str(column.type) for column in fields(Entry)}
     values = {name: value for name, value in row.items() if name in known}
@@ -317,13 +314,18 @@ def _parse(text: bytes) -> Entry | None:
         return None
 
 
-def _version(text: bytes) -> int:
-    """The format an entry was written in; 0 if it is none."""
+def _row(text: bytes) -> dict[str, Any]:
+    """The object that stands in a file; an empty one for anything else."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
-        return 0
-    version = row.get("v") if isinstance(row, dict) else None
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _version(text: bytes) -> int:
+    """The format an entry was written in; 0 if it is none."""
+    version = _row(text).get("v")
     return version if isinstance(version, int) and not isinstance(version, bool) else 0
 
 

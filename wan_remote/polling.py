@@ -18,7 +18,7 @@ from .errors import (
 )
 from .job import Job, Status
 from .journal import CANCELLED, DONE, FAILED, GONE, MISSING, SUBMITTED, Entry
-from .providers.base import OK, Reply, is_moderation, refusal
+from .providers.base import OK, Reply, is_moderation, refusal, told_id
 from .reconcile import read_list, window
 from .redact import redact
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause
@@ -147,7 +147,7 @@ class _Waiting:
 
     def _read(self, found: Reply) -> tuple[float, Job | None]:
         session, entry = self.session, self.entry
-        named = found.data.get("request_id", found.data.get("id"))
+        named = told_id(found.data)
         if named in (None, "") or isinstance(named, list | dict):
             return self._troubled("its answer has no id"), None
         job = session.provider.job(found.data)

@@ -13,7 +13,7 @@ from .errors import BadResponse, NoUploads, RateLimited, RemoteError, TooLarge
 from .images import Frame
 from .job import Job
 from .journal import INTENT, REJECTED, Entry
-from .providers.base import OK, Call, Reply, is_moderation, refusal, wraps_refusal
+from .providers.base import OK, Call, Reply, is_moderation, refusal, told_id, wraps_refusal
 from .reconcile import accepted, cloud_ahead, reconcile
 from .retry import LONGEST_ASKED, no_answer, pause, too_long
 from .session import Session
@@ -149,7 +149,7 @@ def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobod
     status, provider = reply.status, session.provider
     if status == OK or status in (201, 202):
         record = reply.data if isinstance(reply.data, dict) else {}
-        told = record.get("request_id", record.get("id"))
+        told = told_id(record)
         if told is None or told == "":
             return _Nobody()
         return provider.job(record)

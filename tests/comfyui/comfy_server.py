@@ -57,6 +57,16 @@ def interpreter(comfyui: Path) -> str:
     raise RuntimeError(f"no Python with ComfyUI's requirements among {candidates}; set COMFYUI_PYTHON")
 
 
+def inside(script: Path) -> dict[str, list[str | None]]:
+    """What a script of checks says of each of them, run by ComfyUI's own interpreter without a server: why it failed,
+    if it did, and what it measured."""
+    command = [interpreter(checkout()), str(script), str(checkout()), str(PACK)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, list[str | None]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 @dataclass
 class Run:
     """What became of one queued prompt.

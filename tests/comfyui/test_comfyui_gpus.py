@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import PACK, ComfyServer, Run, checkout, interpreter, why_not
+from comfy_server import PACK, ComfyServer, Run, checkout, inside, interpreter, why_not
 from nano_graph import COND, MODEL, SAMPLER, Graph, node, single_nodes, write_single_files
 from test_comfyui_nodes import LEVEL, apart, made
 
@@ -251,10 +250,7 @@ def test_unload_models_gives_the_cards_back(own_server: ComfyServer) -> None:
 def outcomes() -> dict[str, list[str | None]]:
     if reason := why_not():
         pytest.skip(reason)
-    command = [interpreter(checkout()), str(INSIDE), str(checkout()), str(PACK)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return inside(INSIDE)
 
 
 @pytest.mark.parametrize("name", CHECKED)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from comfy_server import PACK, checkout, interpreter, why_not
+from comfy_server import inside, why_not
 
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
 NAMES = [
@@ -24,10 +22,7 @@ def outcomes() -> dict[str, list[str | None]]:
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    command = [interpreter(checkout()), str(SCRIPT), str(checkout()), str(PACK)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return inside(SCRIPT)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -155,5 +155,11 @@ def a_number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def told_id(record: Any) -> Any:
+    """What a record of either cloud gives for an id, whatever it is; None if it gives none."""
+    row = a_dict(record)
+    return row.get("request_id", row.get("id"))
+
+
 def an_int(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
+from wan_local.parallel.group_model import Setup
+from wan_local.parallel.ranks import Pool
 from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
@@ -35,6 +38,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)
     save_file(truth, place / "truth.safetensors")
     return place
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    keeps = Pool()
+    yield keeps
+    keeps.close()
+
+
+@pytest.fixture
+def setup(folder: Path) -> Setup:
+    return Setup(path=str(folder / "model.safetensors"), gpus=2, device="cpu", dtype="float32")
 
 
 def run(world: int, folder: Path) -> dict[str, float]:

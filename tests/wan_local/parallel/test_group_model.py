@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,18 +23,6 @@ from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
 GRID = "45 tokens"
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    keeps = Pool()
-    yield keeps
-    keeps.close()
-
-
-@pytest.fixture
-def setup(folder: Path) -> Setup:
-    return Setup(path=str(folder / "model.safetensors"), gpus=2, device="cpu", dtype="float32")
 
 
 def clip(transformer: GroupTransformer, grid: str = GRID, guidance: float = cases.GUIDANCE) -> torch.Tensor:

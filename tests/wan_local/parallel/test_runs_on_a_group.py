@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,18 +26,6 @@ from wan_local.weights import load_transformer
 
 GIVEN = cases.inputs(cases.GRIDS["45 tokens"])
 NOISE = GIVEN["noise"]
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    keeps = Pool()
-    yield keeps
-    keeps.close()
-
-
-@pytest.fixture
-def setup(folder: Path) -> Setup:
-    return Setup(path=str(folder / "model.safetensors"), gpus=2, device="cpu", dtype="float32")
 
 
 def sides(scale: float = 1.0) -> list[Side]:
