@@ -31,13 +31,12 @@ class WanFLF2VAccount(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output("info", display_name="info")],
+            is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, provider: str | None) -> bool | str:
-        if provider is not None and provider not in PROVIDERS:
-            return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
-        return (remote.key_problem(provider) if provider else None) or True
+        return remote.check_provider(provider)
 
     @classmethod
     def fingerprint_inputs(cls, provider: str, what: str) -> float:
@@ -47,4 +46,6 @@ class WanFLF2VAccount(io.ComfyNode):
     @classmethod
     async def execute(cls, provider: str, what: str) -> io.NodeOutput:
         found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
-        return io.NodeOutput(json.dumps(found, indent=2, ensure_ascii=False))
+        text = json.dumps(found, indent=2, ensure_ascii=False)
+        host.show_text(text)
+        return io.NodeOutput(text, ui=host.text_preview(text))

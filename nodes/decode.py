@@ -8,6 +8,7 @@ from ..wan_local.errors import InputError
 from ..wan_local.shapes import SPATIAL_STRIDE
 from . import host, widgets
 from .host import io
+from .last_word import last_word, made
 from .report import Reporter
 from .video import of_frames
 from .wired import WiredVAE
@@ -43,6 +44,7 @@ class WanFLF2VDecode(io.ComfyNode):
         )
 
     @classmethod
+    @last_word()
     def execute(cls, vae: Any, latent: dict[str, Any], fps: float, tiling: str) -> io.NodeOutput:
         if tiling not in TILES:
             raise InputError(f"tiling={tiling!r} is not known; use {', '.join(TILES)}")
@@ -56,4 +58,5 @@ class WanFLF2VDecode(io.ComfyNode):
         cells = None if tile is None else tile // SPATIAL_STRIDE
         wired = WiredVAE(vae, Reporter({"decode": 1.0}, host.vae_devices()[0]))
         images = wired.decode_images(samples, cells).flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
+        host.show_text(made(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..wan_remote import GMIRequest
@@ -37,12 +39,14 @@ class WanFLF2VGMI(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None, video_length: int | None) -> bool | str:
-        if video_length not in (None, 5, 10):
-            return f"video_length={video_length} can't be made by GMI Cloud; use 5 or 10 seconds"
+    def validate_inputs(cls, prompt: str | None) -> bool | str:
         if prompt is not None and not prompt.strip():
-            return "prompt is empty and GMI Cloud needs one; say what happens between the pictures"
+            return "prompt is empty and GMI Cloud needs one; say what happens between the images"
         return remote.key_problem("gmi") or True
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return remote.check(GMIRequest, inputs)
 
     @classmethod
     async def execute(

@@ -34,6 +34,8 @@ from ..wan_local import quantised
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
 CLIP = comfy.sd.CLIP
+Stopped = management.InterruptProcessingException
+"""What the host raises, and expects to be raised, when the user pressed stop."""
 ClipVisionOutput = comfy.clip_vision.Output
 
 PACK = Path(__file__).resolve().parent.parent
@@ -297,13 +299,8 @@ def stop_if_asked() -> None:
 
 
 def stop_asked() -> bool:
-    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :func:`stopped`."""
+    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :data:`Stopped`."""
     return management.processing_interrupted()
-
-
-def stopped() -> BaseException:
-    """The host's own interruption, to raise."""
-    return management.InterruptProcessingException()
 
 
 def running_node() -> str | None:
@@ -362,6 +359,11 @@ VideoFromComponents = InputImpl.VideoFromComponents
 def video_file(path: Path) -> Any:
     """``VIDEO`` that is a file: saved again, it is copied and not encoded again."""
     return InputImpl.VideoFromFile(str(path))
+
+
+def text_preview(text: str) -> Any:
+    """What shows a text on its node where the page draws nodes itself; the canvas shows :func:`show_text`."""
+    return ui.PreviewText(text)
 
 
 def video_preview(path: Path) -> Any:

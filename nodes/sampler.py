@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, mod
 from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 from . import conds, host, widgets
 from .host import io
+from .last_word import last_word
 from .report import Reporter
 from .sockets import Model, WanModel
 from .wired import wired
@@ -39,6 +41,7 @@ class WanFLF2VSampler(io.ComfyNode):
         )
 
     @classmethod
+    @last_word()
     def execute(
         cls,
         model: WanModel,
@@ -58,12 +61,17 @@ class WanFLF2VSampler(io.ComfyNode):
 
         placed = (side.to(model.device) for side in prompted)
         sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
+        began = time.perf_counter()
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
             model_velocity(wired(model, grid, batch), sides, guidance),
             noise,
             make_sampler(sampler, steps, shift),
             Reporter({"sample": 1.0}, model.device),
+        )
+        host.show_text(
+            f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
+            f"sampled in {time.perf_counter() - began:.0f} s"
         )
         return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..wan_remote import WaveSpeedRequest
@@ -56,6 +58,10 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompt: str | None) -> bool | str:
         return remote.key_problem("wavespeed") or True
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return remote.check(WaveSpeedRequest, inputs)
 
     @classmethod
     async def execute(
