@@ -18,8 +18,8 @@ class WanFLF2VAccount(io.ComfyNode):
             node_id="WanFLF2VAccount",
             display_name="Wan FLF2V Account",
             category=remote.CATEGORY,
-            description="Asks a cloud for requests, models, balance, price or billings, as JSON. Costs nothing.",
-            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "balance", "price"],
+            description="Asks a cloud for requests, models, balance, price or billings, and shows the JSON it gives. "
+            "Costs nothing.",
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud to ask."),
                 io.Combo.Input(
@@ -47,5 +47,5 @@ class WanFLF2VAccount(io.ComfyNode):
     async def execute(cls, provider: str, what: str) -> io.NodeOutput:
         found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
         text = json.dumps(found, indent=2, ensure_ascii=False)
-        host.show_text(text)
-        return io.NodeOutput(text, ui=host.text_preview(text))
+        host.show_text(text)  # on the canvas, which draws nothing of the ui
+        return io.NodeOutput(text, ui={"text": [text]})

@@ -1,4 +1,4 @@
-"""First picture, last picture and prompts to what a sampler is conditioned on."""
+"""First image, last image and prompts to what a sampler is conditioned on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class WanFLF2VConditioning(io.ComfyNode):
             node_id="WanFLF2VConditioning",
             display_name="Wan FLF2V Conditioning",
             category=widgets.ROOT,
-            description="Adds a first and a last picture to the prompts, for Wan FLF2V Sampler or core's KSampler.",
-            search_aliases=["wan", "flf2v", "first last frame", "start end image"],
+            description="Adds a first and a last image to the prompts, for Wan FLF2V Sampler or core's KSampler.",
             inputs=[
                 io.Conditioning.Input("positive", lazy=True, tooltip="The prompt, from CLIP Text Encode."),
                 io.Conditioning.Input("negative", lazy=True, tooltip="What to stay away from, from CLIP Text Encode."),

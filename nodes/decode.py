@@ -24,7 +24,6 @@ class WanFLF2VDecode(io.ComfyNode):
             display_name="Wan FLF2V Decode",
             category=widgets.ROOT,
             description="Decodes latents a few frames at a time, so that memory does not grow with the length.",
-            search_aliases=["wan", "flf2v", "vae decode"],
             inputs=[
                 io.Vae.Input("vae", tooltip="Wan2.1 VAE."),
                 io.Latent.Input("latent", tooltip="From a sampler."),

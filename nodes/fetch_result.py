@@ -16,7 +16,6 @@ class WanFLF2VFetchResult(io.ComfyNode):
             display_name="Wan FLF2V Fetch Result",
             category=remote.CATEGORY,
             description="Downloads what a request made, also one from another machine. Costs nothing.",
-            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "resume", "download"],
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud that has it."),
                 io.String.Input("request_id", tooltip="From the node that asked for it, or from Wan FLF2V Account."),

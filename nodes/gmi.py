@@ -1,4 +1,4 @@
-"""First picture, last picture and a prompt to a video, made by GMI Cloud."""
+"""First image, last image and a prompt to a video, made by GMI Cloud."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ class WanFLF2VGMI(io.ComfyNode):
             node_id="WanFLF2VGMI",
             display_name="Wan FLF2V (GMI Cloud)",
             category=remote.CATEGORY,
-            description="Makes a video between two pictures with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
+            description="Makes a video between two images with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
             "there, once for the same inputs. The key comes from GMI_API_KEY, never from a graph.",
-            search_aliases=["wan", "flf2v", "first last frame", "gmi", "cloud", "api"],
             inputs=[
                 *remote.pictures(),
                 io.String.Input(

@@ -30,6 +30,7 @@ from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..wan_local import quantised
+from . import search
 
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
@@ -52,8 +53,9 @@ log = logging.getLogger("WanFLF2V")
 # -- schema ----------------------------------------------------------------------------------------------
 
 
-def schema(**fields: Any) -> io.Schema:
-    """An ``io.Schema``, without the fields that this ComfyUI does not know yet."""
+def schema(node_id: str, **fields: Any) -> io.Schema:
+    """An ``io.Schema`` with its search words, without the fields that this ComfyUI does not know yet."""
+    fields |= {"node_id": node_id, "search_aliases": search.words(node_id)}
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
@@ -359,11 +361,6 @@ VideoFromComponents = InputImpl.VideoFromComponents
 def video_file(path: Path) -> Any:
     """``VIDEO`` that is a file: saved again, it is copied and not encoded again."""
     return InputImpl.VideoFromFile(str(path))
-
-
-def text_preview(text: str) -> Any:
-    """What shows a text on its node where the page draws nodes itself; the canvas shows :func:`show_text`."""
-    return ui.PreviewText(text)
 
 
 def video_preview(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""First picture, last picture and a prompt to a video, on this machine."""
+"""First image, last image and a prompt to a video, on this machine."""
 
 from __future__ import annotations
 
@@ -28,16 +28,7 @@ class WanFLF2VLocal(io.ComfyNode):
             node_id="WanFLF2VLocal",
             display_name="Wan FLF2V (local)",
             category=widgets.ROOT,
-            description="Makes a video that starts at one picture and ends at another, with Wan2.1 on this machine.",
-            search_aliases=[
-                "wan",
-                "flf2v",
-                "first last frame",
-                "image to video",
-                "interpolate",
-                "morph",
-                "transition",
-            ],
+            description="Makes a video that starts at one image and ends at another, with Wan2.1 on this machine.",
             inputs=[
                 Model.Input("model", lazy=True, tooltip="From Load Wan FLF2V Pipeline."),
                 io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),

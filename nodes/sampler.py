@@ -1,4 +1,4 @@
-"""Noise to latents, under two prompts and two pictures."""
+"""Noise to latents, under two prompts and two images."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class WanFLF2VSampler(io.ComfyNode):
             node_id="WanFLF2VSampler",
             display_name="Wan FLF2V Sampler",
             category=widgets.ROOT,
-            description="Samples a clip between two pictures with Wan2.1's own flow-matching samplers.",
-            search_aliases=["wan", "flf2v", "ksampler", "unipc"],
+            description="Samples a clip between two images with Wan2.1's own flow-matching samplers.",
             inputs=[
                 Model.Input("model", tooltip="From Load Wan FLF2V Model or Pipeline."),
                 io.Conditioning.Input(

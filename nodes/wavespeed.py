@@ -1,4 +1,4 @@
-"""First picture, last picture and a prompt to a video, made by WaveSpeedAI."""
+"""First image, last image and a prompt to a video, made by WaveSpeedAI."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
             node_id="WanFLF2VWaveSpeed",
             display_name="Wan FLF2V (WaveSpeedAI)",
             category=remote.CATEGORY,
-            description="Makes a video between two pictures with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
+            description="Makes a video between two images with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
             "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
-            search_aliases=["wan", "flf2v", "first last frame", "wavespeed", "cloud", "api"],
             inputs=[
                 *remote.pictures(),
                 io.String.Input(

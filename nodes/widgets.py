@@ -54,7 +54,7 @@ def fit(*, optional: bool = False) -> io.Combo.Input:
         options=list(FITS),
         default=FITS[0],
         optional=optional,
-        tooltip="What to do with a picture of another aspect: crop covers the video and cuts what hangs over, "
+        tooltip="What to do with an image of another aspect: crop covers the video and cuts what hangs over, "
         "pad adds black bars, stretch distorts.",
     )
 

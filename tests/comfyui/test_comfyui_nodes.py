@@ -76,9 +76,7 @@ def test_the_bundled_parts_are_the_single_files(server: ComfyServer, reference: 
 
 
 @pytest.mark.parametrize(("name", "least"), [("packed/nano-Q8_0.gguf", 38.0), ("packed/nano_fp8.safetensors", 28.0)])
-def test_packed_files_give_nearly_the_same(
-    server: ComfyServer, reference: np.ndarray, name: str, least: float
-) -> None:
+def test_packed_files_give_nearly_the_same(server: ComfyServer, reference: np.ndarray, name: str, least: float) -> None:
     """In the loader's list, loaded packed, with a LoRA on it and without a trace of it afterwards."""
     graph = single_nodes()
     graph[MODEL]["inputs"]["model_name"] = name

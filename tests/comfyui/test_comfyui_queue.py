@@ -142,7 +142,7 @@ def test_batches_and_transparent_pictures_are_taken(server: ComfyServer, workflo
     workflow[LOCAL]["inputs"].update(first_image=["20", 0], last_image=["21", 0], steps=2)
     run = server.run(workflow)
     assert run.status == "success", run.error
-    assert "first_image is a batch of 3 pictures; the first one is used" in server.log()
+    assert "first_image is a batch of 3 images; the first one is used" in server.log()
 
 
 def test_sockets_work_in_core_nodes(server: ComfyServer, workflow: dict[str, Any]) -> None:
