@@ -15,7 +15,7 @@ class WanFLF2VFetchResult(io.ComfyNode):
             node_id="WanFLF2VFetchResult",
             display_name="Wan FLF2V Fetch Result",
             category=remote.CATEGORY,
-            description="Downloads what a request made, also one from another machine. Costs nothing.",
+            description="Downloads what a request made, also one from another machine, and shows it. Costs nothing.",
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud that has it."),
                 io.String.Input("request_id", tooltip="From the node that asked for it, or from Wan FLF2V Account."),
