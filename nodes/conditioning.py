@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..wan_local.conditioning import first_last
 from ..wan_local.images import Fit, view
+from ..wan_local.progress import Progress
 from ..wan_local.shapes import Grid
 from . import conds, host, widgets
 from .convert import picture
@@ -74,6 +75,7 @@ class WanFLF2VConditioning(io.ComfyNode):
         grid = Grid(frames=length, height=height, width=width)
         first, last = picture(first_image, "first_image"), picture(last_image, "last_image")
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
+        report(Progress(stage="encode images", done=0, total=1))
         rows = None
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]

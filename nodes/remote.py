@@ -24,7 +24,7 @@ from .last_word import last_word, made
 T = TypeVar("T")
 WAIT = 30  # minutes
 BAR = 1000
-BLANK = np.zeros((1, 1, 3), np.uint8)
+BLANK = np.zeros((1, 1, 3), np.uint8)  # in the place of images that are not there yet
 STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
 

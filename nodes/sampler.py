@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
+from ..wan_local.progress import Progress
 from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 from . import conds, host, widgets
@@ -60,13 +61,14 @@ class WanFLF2VSampler(io.ComfyNode):
 
         placed = (side.to(model.device) for side in prompted)
         sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
-        began = time.perf_counter()
+        began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
+        report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
             model_velocity(wired(model, grid, batch), sides, guidance),
             noise,
             make_sampler(sampler, steps, shift),
-            Reporter({"sample": 1.0}, model.device),
+            report,
         )
         host.show_text(
             f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "

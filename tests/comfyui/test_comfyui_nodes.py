@@ -279,6 +279,44 @@ def test_steps_are_counted_and_timed_on_the_node(server: ComfyServer) -> None:
     assert len(set(values)) >= 5
 
 
+def stages(texts: list[str]) -> list[str]:
+    """The first words of each line, each once in a row."""
+    words = [" ".join(text.split()[:2]) for text in texts]
+    return [word for index, word in enumerate(words) if index == 0 or word != words[index - 1]]
+
+
+def test_every_stage_is_told_and_the_last_line_says_what_was_made(
+    server: ComfyServer, workflow: dict[str, Any]
+) -> None:
+    asked = workflow["4"]["inputs"]
+    asked.update(steps=3, seed=126)
+    run = server.run(workflow)
+    assert run.status == "success", run.error
+    *told, last = run.texts("4")
+    assert [stage.split()[0] for stage in stages(told)] == ["encoding", "encoding", "sampling", "decoding"]
+    assert {"encoding the prompt", "encoding the images", "sampling"} <= set(told)
+    clip = f"{asked['length']} frames of {asked['width']}x{asked['height']}"
+    lasts = f"{clip}, {asked['length'] / asked['fps']:.2f} s at {asked['fps']:g} fps"
+    assert last.startswith(f"{lasts}, seed 126; made in ")
+    written = run.texts("5")
+    assert written[0] == f"writing frame 1/{asked['length']}"
+    assert written[-1] == lasts
+
+
+def test_single_nodes_tell_their_stage_and_what_they_made(server: ComfyServer) -> None:
+    graph = single_nodes()
+    graph[COND]["inputs"]["length"] = 21
+    graph[SAMPLER]["inputs"]["seed"] = 127
+    run = server.run(graph)
+    assert run.status == "success", run.error
+    assert run.texts(COND)[0] == "encoding the images"
+    assert run.texts(COND)[-1] == "both images encoded, for 21 frames of 64x64"
+    assert run.texts(SAMPLER)[0] == "sampling"
+    assert run.texts(SAMPLER)[-1].startswith("latent of 21 frames of 64x64, seed 127, 3 steps of unipc; sampled in ")
+    assert run.texts(DECODE)[0].startswith("decoding")
+    assert run.texts(DECODE)[-1] == "21 frames of 64x64, 2.62 s at 8 fps"
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a VAE given as model": (MODEL, {"model_name": "in_truth_a_vae.safetensors"}, "Load Wan FLF2V VAE takes this file"),
     "a text-to-video model": (MODEL, {"model_name": "t2v.safetensors"}, "core's Load Diffusion Model takes this file"),
