@@ -8,9 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 import av
 import numpy as np
+import pytest
 from comfy_server import PACK, ComfyServer, Run
 from PIL import Image
 
@@ -183,15 +185,31 @@ def test_a_folder_that_is_not_listed_is_refused(server: ComfyServer, workflow: d
 
 def test_help_pages_and_translations_are_served(server: ComfyServer) -> None:
     translations = server.get("/i18n")
-    nodes = [name for name in server.get("/object_info") if name.startswith("WanFLF2V")]
-    assert len(nodes) >= 8
-    for node in nodes:
-        schema = server.get(f"/object_info/{node}")[node]["input"]
-        inputs = {**schema["required"], **schema.get("optional", {})}
+    chinese = translations["zh"]["nodeDefs"]
+    infos = {name: info for name, info in server.get("/object_info").items() if name.startswith("WanFLF2V")}
+    assert len(infos) >= 8
+    for node, info in infos.items():
+        inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+        english = translations["en"]["nodeDefs"][node]
+        assert (english["display_name"], english["description"]) == (info["display_name"], info["description"])
+        for name, row in english["inputs"].items():
+            assert row["tooltip"] == inputs[name][1]["tooltip"], f"{node} {name}"
         for language in ("en", "zh"):
             named = translations[language]["nodeDefs"][node]["inputs"]
             assert set(named) == set(inputs), f"{node} {language}"
-        assert server.get_text(f"/extensions/ComfyUI-WanFLF2V/docs/{node}.md").startswith("# ")
+        for place, name in ((f"{node}.md", info["display_name"]), (f"{node}/zh.md", chinese[node]["display_name"])):
+            page = server.get_text(f"/extensions/ComfyUI-WanFLF2V/docs/{quote(place)}")
+            assert page.startswith(f"# {name}\n")
+
+
+def test_the_page_is_given_the_words_that_people_search_for(server: ComfyServer) -> None:
+    infos = {name: info for name, info in server.get("/object_info").items() if name.startswith("WanFLF2V")}
+    if all("search_aliases" not in info for info in infos.values()):
+        pytest.skip("this ComfyUI knows no search words; its page looks at names alone")
+    for word in ("wan", "flf", "first last", "首帧", "尾帧", "首尾帧"):
+        assert [node for node, info in infos.items() if word not in info["search_aliases"]] == []
+    makers = [node for node, info in infos.items() if "图生视频" in info["search_aliases"]]
+    assert set(makers) == {"WanFLF2VLocal", "WanFLF2VGMI", "WanFLF2VWaveSpeed"}
 
 
 def test_the_node_schemas_are_those_that_shared_workflows_hold(server: ComfyServer) -> None:
