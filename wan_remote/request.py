@@ -105,8 +105,8 @@ class WaveSpeedRequest:
         _check_whole("duration", self.duration, 5, 10)
         if self.duration not in PRICED_DURATIONS:
             log.warning(
-                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; what it costs "
-                "is told by the bill",
+                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
+                "python -m wan_remote wavespeed price tells what it would cost",
                 self.duration,
             )
         if self.size not in self.SIZES:
