@@ -8,7 +8,7 @@ from ..wan_local.errors import InputError
 from ..wan_local.shapes import SPATIAL_STRIDE
 from . import host, widgets
 from .host import io
-from .last_word import last_word, made
+from .last_word import last_word, summary
 from .report import Reporter
 from .video import of_frames
 from .wired import WiredVAE
@@ -57,5 +57,5 @@ class WanFLF2VDecode(io.ComfyNode):
         cells = None if tile is None else tile // SPATIAL_STRIDE
         wired = WiredVAE(vae, Reporter({"decode": 1.0}, host.vae_devices()[0]))
         images = wired.decode_images(samples, cells).flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
-        host.show_text(made(images, fps))
+        host.show_text(summary(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -27,7 +27,7 @@ def last_word() -> Iterator[None]:
         raise
 
 
-def made(images: Tensor, fps: float) -> str:
+def summary(images: Tensor, fps: float) -> str:
     """What came out, of IMAGE ``[F, H, W, 3]``: "81 frames of 1280x720, 5.06 s at 16 fps"; ``fps`` 0 is not known."""
     frames, height, width = images.shape[:3]
     lasting = f", {frames / fps:.2f} s at {fps:g} fps" if fps else ""

@@ -12,7 +12,7 @@ from ..wan_local.shapes import Grid
 from . import host, widgets
 from .convert import picture
 from .host import io
-from .last_word import last_word, made
+from .last_word import last_word, summary
 from .report import Reporter
 from .sockets import Model, WanModel
 from .video import of_frames
@@ -103,5 +103,5 @@ class WanFLF2VLocal(io.ComfyNode):
             on_progress=Reporter(SHARES, model.device),
         )
         images = frames.to(host.result_device())
-        host.show_text(f"{made(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
+        host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
         return io.NodeOutput(images, of_frames(images, fps))

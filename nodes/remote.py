@@ -19,7 +19,7 @@ from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
 from .host import io
-from .last_word import last_word, made
+from .last_word import last_word, summary
 
 T = TypeVar("T")
 WAIT = 30  # minutes
@@ -170,7 +170,7 @@ async def shown(result: Result, *more: Any) -> io.NodeOutput:
     frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
     seed = f", seed {result.seed}" if result.seed >= 0 else ""
     again = ", not paid for again" if result.resumed else ""
-    host.show_text(f"{made(frames, fps)}; {result.request_id}{seed}{again}")
+    host.show_text(f"{summary(frames, fps)}\n{result.request_id}{seed}{again}")
     images = frames.to(host.result_device())
     return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
 

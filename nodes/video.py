@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..wan_local import video
 from . import host
-from .last_word import last_word, made
+from .last_word import last_word, summary
 
 
 class FramesVideo(host.VideoFromComponents):
@@ -31,7 +31,7 @@ class FramesVideo(host.VideoFromComponents):
         tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
         with last_word():
             video.write(told(parts.images), path, parts.frame_rate, metadata=tags)
-        host.show_text(made(parts.images, float(parts.frame_rate)))
+        host.show_text(summary(parts.images, float(parts.frame_rate)))
         return None
 
 

@@ -119,7 +119,8 @@ def test_a_cloud_makes_a_clip_that_is_not_encoded_again(
     seed = job["body"].get("seed", job["body"].get("payload", {}).get("seed"))
     height, width = frames.shape[1:3]
     assert run.texts(GMI)[-1].startswith(f"9 frames of {width}x{height}, ")
-    assert run.texts(GMI)[-1].endswith(f"{job['id']}, seed {seed}")
+    assert job["id"] in run.texts(GMI)[-1]
+    assert f"seed {seed}" in run.texts(GMI)[-1]
     assert not run.texts(VIDEO), "a file that is copied is not written frame by frame"
 
 
@@ -191,7 +192,7 @@ def test_the_same_inputs_cost_nothing(online: ComfyServer, cloud: StandIn) -> No
     assert third.status == "success", third.error
     assert GMI not in third.cached
     assert cloud.posts() == 1
-    assert third.texts(GMI)[-1].endswith(", not paid for again")
+    assert "not paid for again" in third.texts(GMI)[-1]
 
 
 def test_what_can_not_be_bought_is_refused_by_the_queue(online: ComfyServer, cloud: StandIn) -> None:
