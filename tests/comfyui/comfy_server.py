@@ -89,6 +89,11 @@ class Run:
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [data for _, name, data in self.events if name == kind]
 
+    @property
+    def images(self) -> list[bytes]:
+        """The previews with a JPEG in them."""
+        return [message for message in self.previews if b"\xff\xd8" in message]
+
     def texts(self, node: str) -> list[str]:
         """The lines that stood on a node, one after the other."""
         found = []

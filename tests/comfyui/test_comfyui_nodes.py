@@ -259,13 +259,9 @@ def test_previews_show_the_middle_and_can_be_off(server: ComfyServer) -> None:
     graph = single_nodes()
     graph[SAMPLER]["inputs"]["seed"] = 123
     shown = server.run(graph)
-    assert len(shown.previews) >= 3
+    assert len(shown.images) >= 3
     graph[SAMPLER]["inputs"]["seed"] = 124
-    assert not [
-        preview
-        for preview in server.run(graph, extra_data={"preview_method": "none"}).previews
-        if b"\xff\xd8" in preview
-    ]
+    assert server.run(graph, extra_data={"preview_method": "none"}).images == []
 
 
 def test_steps_are_counted_and_timed_on_the_node(server: ComfyServer) -> None:

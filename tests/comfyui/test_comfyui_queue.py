@@ -75,9 +75,9 @@ def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
 ) -> None:
     run = server.run(workflow)
     check_result(server, run, workflow, ENDS_PSNR)
-    print(f"took {run.events[-1][0]:.1f} s, {len(run.of('progress'))} messages, {len(run.previews)} previews")
+    print(f"took {run.events[-1][0]:.1f} s, {len(run.of('progress'))} messages, {len(run.images)} previews")
     assert run.of("progress"), "the node showed no progress"
-    assert run.previews, "the node showed no preview"
+    assert run.images, "the node showed no preview"
 
 
 def test_the_node_gives_the_frames_that_the_library_gives(server: ComfyServer, workflow: dict[str, Any]) -> None:
