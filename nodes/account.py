@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from textwrap import indent
 
 from ..wan_remote.account import WHAT, account
 from ..wan_remote.providers import PROVIDERS
 from . import host, remote
 from .host import io
+
+CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
 
 
 class WanFLF2VAccount(io.ComfyNode):
@@ -47,5 +50,5 @@ class WanFLF2VAccount(io.ComfyNode):
     async def execute(cls, provider: str, what: str) -> io.NodeOutput:
         found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
         text = json.dumps(found, indent=2, ensure_ascii=False)
-        host.show_text(text)  # on the canvas, which draws nothing of the ui
+        host.show_text(indent(text, CODE))  # the page draws nothing of the ui
         return io.NodeOutput(text, ui={"text": [text]})

@@ -312,8 +312,9 @@ def test_results_are_fetched_and_accounts_are_asked(online: ComfyServer, cloud: 
     ):
         done = online.run({"1": node("WanFLF2VAccount", provider=provider, what=what)})
         assert done.status == "success", (index, done.error)
-        assert done.outputs["1"]["text"] == done.texts("1")[-1:]
-        answers[what] = json.loads(done.texts("1")[-1])
+        answers[what] = json.loads(done.outputs["1"]["text"][0])
+        assert json.loads(done.texts("1")[-1]) == answers[what]
+        assert all(line.startswith("    ") for line in done.texts("1")[-1].splitlines()), "not as code"
     assert answers["requests"][0]["id"] == job["id"]
     assert "Wan-AI_Wan2.1-FLF2V-14B-720P" in answers["models"]
     assert answers["balance"]["balance"] == 12.5
