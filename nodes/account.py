@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from textwrap import indent
 
 from ..wan_remote.account import WHAT, account
 from ..wan_remote.providers import PROVIDERS
 from . import host, remote
 from .host import io
+
+CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
 
 
 class WanFLF2VAccount(io.ComfyNode):
@@ -18,8 +21,8 @@ class WanFLF2VAccount(io.ComfyNode):
             node_id="WanFLF2VAccount",
             display_name="Wan FLF2V Account",
             category=remote.CATEGORY,
-            description="Asks a cloud for requests, models, balance, price or billings, as JSON. Costs nothing.",
-            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "balance", "price"],
+            description="Asks a cloud for requests, models, balance, price or billings, and shows the JSON it gives. "
+            "Costs nothing.",
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud to ask."),
                 io.Combo.Input(
@@ -31,13 +34,12 @@ class WanFLF2VAccount(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output("info", display_name="info")],
+            is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, provider: str | None) -> bool | str:
-        if provider is not None and provider not in PROVIDERS:
-            return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
-        return (remote.key_problem(provider) if provider else None) or True
+        return remote.check_provider(provider)
 
     @classmethod
     def fingerprint_inputs(cls, provider: str, what: str) -> float:
@@ -47,4 +49,6 @@ class WanFLF2VAccount(io.ComfyNode):
     @classmethod
     async def execute(cls, provider: str, what: str) -> io.NodeOutput:
         found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
-        return io.NodeOutput(json.dumps(found, indent=2, ensure_ascii=False))
+        text = json.dumps(found, indent=2, ensure_ascii=False)
+        host.show_text(indent(text, CODE))  # the page draws nothing of the ui
+        return io.NodeOutput(text, ui={"text": [text]})

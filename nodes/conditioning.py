@@ -1,4 +1,4 @@
-"""First picture, last picture and prompts to what a sampler is conditioned on."""
+"""First image, last image and prompts to what a sampler is conditioned on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor
 
 from ..wan_local.conditioning import first_last
 from ..wan_local.images import Fit, view
+from ..wan_local.progress import Progress
 from ..wan_local.shapes import Grid
 from . import conds, host, widgets
 from .convert import picture
 from .host import io
+from .last_word import last_word
 from .report import Reporter
 from .wired import WiredImageEncoder, WiredVAE
 
@@ -24,17 +26,17 @@ class WanFLF2VConditioning(io.ComfyNode):
             node_id="WanFLF2VConditioning",
             display_name="Wan FLF2V Conditioning",
             category=widgets.ROOT,
-            description="Adds a first and a last picture to the prompts, for Wan FLF2V Sampler or core's KSampler.",
-            search_aliases=["wan", "flf2v", "first last frame", "start end image"],
+            description="Adds a first and a last image to the prompts, for Wan FLF2V Sampler or core's KSampler.",
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The prompt, from CLIP Text Encode."),
-                io.Conditioning.Input("negative", tooltip="What to stay away from, from CLIP Text Encode."),
-                io.Vae.Input("vae", tooltip="Wan2.1 VAE. It encodes in float32."),
+                io.Conditioning.Input("positive", lazy=True, tooltip="The prompt, from CLIP Text Encode."),
+                io.Conditioning.Input("negative", lazy=True, tooltip="What to stay away from, from CLIP Text Encode."),
+                io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE. It encodes in float32."),
                 *widgets.pictures(),
                 *widgets.size(),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
+                    lazy=True,
                     tooltip="Image encoder (CLIP ViT-H). Wan2.1 FLF2V and I2V models need it.",
                 ),
                 widgets.fit(),
@@ -47,10 +49,16 @@ class WanFLF2VConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None, height: int | None, length: int | None) -> bool | str:
-        return widgets.check_size(width, height, length)
+    def validate_inputs(cls, length: int | None) -> bool | str:
+        return widgets.check_length(length)
 
     @classmethod
+    def check_lazy_status(cls, width: int, height: int, length: int, **others: Any) -> list[str]:
+        widgets.check_size(width, height, length)
+        return widgets.missing(others)
+
+    @classmethod
+    @last_word()
     def execute(
         cls,
         positive: Any,
@@ -67,11 +75,13 @@ class WanFLF2VConditioning(io.ComfyNode):
         grid = Grid(frames=length, height=height, width=width)
         first, last = picture(first_image, "first_image"), picture(last_image, "last_image")
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
+        report(Progress(stage="encode images", done=0, total=1))
         rows = None
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
             rows = WiredImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, rows of both, D]
         condition = first_last(WiredVAE(vae, report), first, last, grid, fit=fit)
+        host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
         return io.NodeOutput(
             conds.attach(positive, condition, rows), conds.attach(negative, condition, rows), {"samples": latents}

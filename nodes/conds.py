@@ -114,7 +114,7 @@ def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, 
             f"{name} holds no first and last frame; send it through Wan FLF2V Conditioning or core's "
             "WanFirstLastFrameToVideo"
         )
-    for what, tensor in (("pictures", latents), ("mask", mask)):
+    for what, tensor in (("images", latents), ("mask", mask)):
         if tuple(tensor.shape[2:]) != latent_shape:
             raise InputError(
                 f"latent is {_size(latent_shape)} and the {what} in {name} are {_size(tensor.shape[2:])} "
@@ -129,7 +129,7 @@ def _image(values: dict[str, Any], name: str) -> Tensor:
     rows = None if output is None else output["penultimate_hidden_states"]
     if rows is None:
         raise InputError(
-            f"{name} holds no image encoder output and this model looks at both pictures through one; connect "
+            f"{name} holds no image encoder output and this model looks at both images through one; connect "
             "clip_vision in the conditioning node"
         )
     return rows[:1].float()

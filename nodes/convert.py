@@ -31,7 +31,7 @@ def picture(image: Tensor, name: str) -> Tensor:
     if image.ndim != 4 or 0 in image.shape:
         raise InputError(f"{name} has shape {list(image.shape)}; connect an IMAGE, [batch, height, width, 3]")
     if image.shape[0] > 1:
-        host.log.warning("%s is a batch of %d pictures; the first one is used", name, image.shape[0])
+        host.log.warning("%s is a batch of %d images; the first one is used", name, image.shape[0])
     return to_tensor(image[0].movedim(-1, 0).float().clamp(0.0, 1.0), name)
 
 

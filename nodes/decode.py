@@ -8,6 +8,7 @@ from ..wan_local.errors import InputError
 from ..wan_local.shapes import SPATIAL_STRIDE
 from . import host, widgets
 from .host import io
+from .last_word import last_word, summary
 from .report import Reporter
 from .video import of_frames
 from .wired import WiredVAE
@@ -23,7 +24,6 @@ class WanFLF2VDecode(io.ComfyNode):
             display_name="Wan FLF2V Decode",
             category=widgets.ROOT,
             description="Decodes latents a few frames at a time, so that memory does not grow with the length.",
-            search_aliases=["wan", "flf2v", "vae decode"],
             inputs=[
                 io.Vae.Input("vae", tooltip="Wan2.1 VAE."),
                 io.Latent.Input("latent", tooltip="From a sampler."),
@@ -43,6 +43,7 @@ class WanFLF2VDecode(io.ComfyNode):
         )
 
     @classmethod
+    @last_word()
     def execute(cls, vae: Any, latent: dict[str, Any], fps: float, tiling: str) -> io.NodeOutput:
         if tiling not in TILES:
             raise InputError(f"tiling={tiling!r} is not known; use {', '.join(TILES)}")
@@ -56,4 +57,5 @@ class WanFLF2VDecode(io.ComfyNode):
         cells = None if tile is None else tile // SPATIAL_STRIDE
         wired = WiredVAE(vae, Reporter({"decode": 1.0}, host.vae_devices()[0]))
         images = wired.decode_images(samples, cells).flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
+        host.show_text(summary(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..wan_remote.errors import InvalidRequest
 from ..wan_remote.providers import PROVIDERS
 from . import host, remote
 from .host import io
@@ -14,23 +15,23 @@ class WanFLF2VFetchResult(io.ComfyNode):
             node_id="WanFLF2VFetchResult",
             display_name="Wan FLF2V Fetch Result",
             category=remote.CATEGORY,
-            description="Downloads what a request made, also one from another machine. Costs nothing.",
-            search_aliases=["wan", "flf2v", "gmi", "wavespeed", "resume", "download"],
+            description="Downloads what a request made, also one from another machine, and shows it. Costs nothing.",
             inputs=[
                 io.Combo.Input("provider", options=list(PROVIDERS), tooltip="The cloud that has it."),
                 io.String.Input("request_id", tooltip="From the node that asked for it, or from Wan FLF2V Account."),
             ],
             outputs=remote.outputs(),
+            is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, request_id: str | None, provider: str | None) -> bool | str:
-        if provider is not None and provider not in PROVIDERS:
-            return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
-        if request_id is not None and not request_id.strip():
-            return "request_id is empty; copy it from the node that asked for the clip, or from Wan FLF2V Account"
-        return (remote.key_problem(provider) if provider else None) or True
+    def validate_inputs(cls, provider: str | None) -> bool | str:
+        return remote.check_provider(provider)
 
     @classmethod
     async def execute(cls, provider: str, request_id: str) -> io.NodeOutput:
+        if not request_id.strip():
+            raise InvalidRequest(
+                "request_id is empty; copy it from the node that asked for the clip, or from Wan FLF2V Account"
+            )
         return await remote.shown(await remote.collect(provider, request_id))

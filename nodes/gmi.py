@@ -1,6 +1,8 @@
-"""First picture, last picture and a prompt to a video, made by GMI Cloud."""
+"""First image, last image and a prompt to a video, made by GMI Cloud."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -16,9 +18,8 @@ class WanFLF2VGMI(io.ComfyNode):
             node_id="WanFLF2VGMI",
             display_name="Wan FLF2V (GMI Cloud)",
             category=remote.CATEGORY,
-            description="Makes a video between two pictures with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
+            description="Makes a video between two images with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
             "there, once for the same inputs. The key comes from GMI_API_KEY, never from a graph.",
-            search_aliases=["wan", "flf2v", "first last frame", "gmi", "cloud", "api"],
             inputs=[
                 *remote.pictures(),
                 io.String.Input(
@@ -37,12 +38,14 @@ class WanFLF2VGMI(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None, video_length: int | None) -> bool | str:
-        if video_length not in (None, 5, 10):
-            return f"video_length={video_length} can't be made by GMI Cloud; use 5 or 10 seconds"
+    def validate_inputs(cls, prompt: str | None) -> bool | str:
         if prompt is not None and not prompt.strip():
-            return "prompt is empty and GMI Cloud needs one; say what happens between the pictures"
+            return "prompt is empty and GMI Cloud needs one; say what happens between the images"
         return remote.key_problem("gmi") or True
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return remote.check(GMIRequest, inputs)
 
     @classmethod
     async def execute(

@@ -30,10 +30,13 @@ from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..wan_local import quantised
+from . import search
 
 __all__ = ["CLIP", "ClipVisionOutput", "ComfyExtension", "VideoFromComponents", "io"]
 
 CLIP = comfy.sd.CLIP
+Stopped = management.InterruptProcessingException
+"""What the host raises, and expects to be raised, when the user pressed stop."""
 ClipVisionOutput = comfy.clip_vision.Output
 
 PACK = Path(__file__).resolve().parent.parent
@@ -50,8 +53,9 @@ log = logging.getLogger("WanFLF2V")
 # -- schema ----------------------------------------------------------------------------------------------
 
 
-def schema(**fields: Any) -> io.Schema:
-    """An ``io.Schema``, without the fields that this ComfyUI does not know yet."""
+def schema(node_id: str, **fields: Any) -> io.Schema:
+    """An ``io.Schema`` with its search words, without the fields that this ComfyUI does not know yet."""
+    fields |= {"node_id": node_id, "search_aliases": search.words(node_id)}
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
@@ -297,13 +301,8 @@ def stop_if_asked() -> None:
 
 
 def stop_asked() -> bool:
-    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :func:`stopped`."""
+    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :data:`Stopped`."""
     return management.processing_interrupted()
-
-
-def stopped() -> BaseException:
-    """The host's own interruption, to raise."""
-    return management.InterruptProcessingException()
 
 
 def running_node() -> str | None:

@@ -20,7 +20,6 @@ class WanFLF2VLoadModel(io.ComfyNode):
             display_name="Load Wan FLF2V Model",
             category=widgets.ROOT,
             description="Loads a Wan2.1 first-last-frame transformer from one file in models/diffusion_models.",
-            search_aliases=["wan", "flf2v", "load diffusion model", "unet loader"],
             inputs=[
                 io.Combo.Input(
                     "model_name",

@@ -22,7 +22,6 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
                 "Loads transformer, text encoder, image encoder and VAE of a first-last-frame model from one "
                 "folder: the bundled nano model, or a download in models/wan_flf2v or models/diffusers."
             ),
-            search_aliases=["wan", "flf2v", "first last frame", "load wan", "diffusers"],
             inputs=[
                 io.Combo.Input(
                     "folder",

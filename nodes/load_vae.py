@@ -19,7 +19,6 @@ class WanFLF2VLoadVAE(io.ComfyNode):
             display_name="Load Wan FLF2V VAE",
             category=widgets.ROOT,
             description="Loads the Wan2.1 VAE. It streams: memory does not grow with the length of a clip.",
-            search_aliases=["wan", "flf2v", "load vae"],
             inputs=[
                 io.Combo.Input(
                     "vae_name",

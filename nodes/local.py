@@ -1,7 +1,8 @@
-"""First picture, last picture and a prompt to a video, on this machine."""
+"""First image, last image and a prompt to a video, on this machine."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..wan_local.shapes import Grid
 from . import host, widgets
 from .convert import picture
 from .host import io
+from .last_word import last_word, summary
 from .report import Reporter
 from .sockets import Model, WanModel
 from .video import of_frames
@@ -26,21 +28,12 @@ class WanFLF2VLocal(io.ComfyNode):
             node_id="WanFLF2VLocal",
             display_name="Wan FLF2V (local)",
             category=widgets.ROOT,
-            description="Makes a video that starts at one picture and ends at another, with Wan2.1 on this machine.",
-            search_aliases=[
-                "wan",
-                "flf2v",
-                "first last frame",
-                "image to video",
-                "interpolate",
-                "morph",
-                "transition",
-            ],
+            description="Makes a video that starts at one image and ends at another, with Wan2.1 on this machine.",
             inputs=[
-                Model.Input("model", tooltip="From Load Wan FLF2V Pipeline."),
-                io.Clip.Input("clip", tooltip="Text encoder (umT5)."),
-                io.ClipVision.Input("clip_vision", tooltip="Image encoder (CLIP ViT-H)."),
-                io.Vae.Input("vae", tooltip="Wan2.1 VAE."),
+                Model.Input("model", lazy=True, tooltip="From Load Wan FLF2V Pipeline."),
+                io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),
+                io.ClipVision.Input("clip_vision", lazy=True, tooltip="Image encoder (CLIP ViT-H)."),
+                io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE."),
                 *widgets.pictures(),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
                 io.String.Input(
@@ -62,10 +55,16 @@ class WanFLF2VLocal(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None, height: int | None, length: int | None) -> bool | str:
-        return widgets.check_size(width, height, length)
+    def validate_inputs(cls, length: int | None) -> bool | str:
+        return widgets.check_length(length)
 
     @classmethod
+    def check_lazy_status(cls, width: int, height: int, length: int, **others: Any) -> list[str]:
+        widgets.check_size(width, height, length)
+        return widgets.missing(others)
+
+    @classmethod
+    @last_word()
     def execute(
         cls,
         model: WanModel,
@@ -86,6 +85,7 @@ class WanFLF2VLocal(io.ComfyNode):
         shift: float,
         sampler: str,
     ) -> io.NodeOutput:
+        began = time.perf_counter()
         grid = Grid(frames=length, height=height, width=width)
         frames = pipeline(model, clip, clip_vision, vae, grid)(
             picture(first_image, "first_image"),
@@ -103,4 +103,5 @@ class WanFLF2VLocal(io.ComfyNode):
             on_progress=Reporter(SHARES, model.device),
         )
         images = frames.to(host.result_device())
+        host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
         return io.NodeOutput(images, of_frames(images, fps))

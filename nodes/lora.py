@@ -21,7 +21,6 @@ class WanFLF2VLoRA(io.ComfyNode):
             display_name="Wan FLF2V LoRA",
             category=widgets.ROOT,
             description="Puts a LoRA on the model. Chain several; the file is loaded and counted, name by name.",
-            search_aliases=["wan", "flf2v", "lora", "lightx2v", "step distill"],
             inputs=[
                 Model.Input("model", tooltip="From a loader, or from another LoRA."),
                 io.Combo.Input(

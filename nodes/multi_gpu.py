@@ -27,7 +27,6 @@ class WanFLF2VMultiGPU(io.ComfyNode):
             category=widgets.ROOT,
             description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the "
             "first run, keep the weights between runs, and end after 15 minutes without one, or with Unload Models.",
-            search_aliases=["wan", "flf2v", "multi gpu", "xdit", "ulysses", "ring", "fsdp", "ray", "sequence parallel"],
             inputs=[
                 Model.Input("model", tooltip="From a loader, or from a LoRA behind one."),
                 io.Int.Input("gpus", default=2, min=1, max=MOST, tooltip="How many GPUs, the first ones there are."),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +14,17 @@ from torch import Tensor
 from ..wan_local import video
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
 from ..wan_remote.errors import InvalidRequest
+from ..wan_remote.providers import PROVIDERS
 from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
 from .host import io
+from .last_word import last_word, summary
 
 T = TypeVar("T")
 WAIT = 30  # minutes
 BAR = 1000
+BLANK = np.zeros((1, 1, 3), np.uint8)  # in the place of images that are not there yet
 STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
 
@@ -35,8 +39,10 @@ class NodeWatch(Watch):
         return host.stop_asked()
 
     def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        if host.stop_asked():  # a thread that ends a little later must not write over the last word
+            return
         host.show_text(text, self._node)
-        if done is not None and total and not host.stop_asked():
+        if done is not None and total:
             self._show(round(BAR * min(done / total, 1.0)), None)
 
 
@@ -49,12 +55,35 @@ def folders() -> Folders:
 
 
 def key_problem(provider: str) -> str | None:
-    """Why a graph with this cloud can't run here, said before it starts; None if a key is set."""
+    """Why a graph with this cloud can't run here, said before it starts; None if a key is set.
+
+    For ``validate_inputs``, which names one input only, since the host repeats what it says for each that it names.
+    """
     try:
         keys().resolve(provider)
     except RemoteError as error:
         return str(error)
     return None
+
+
+def check_provider(provider: str | None) -> bool | str:
+    """For ``validate_inputs`` of nodes with a choice of clouds; None is a linked value."""
+    if provider is None:
+        return True
+    if provider not in PROVIDERS:
+        return f"provider={provider!r} is not known; use {', '.join(PROVIDERS)}"
+    return key_problem(provider) or True
+
+
+def check(kind: type[Request], inputs: Mapping[str, Any]) -> list[str]:
+    """For ``check_lazy_status``: the images still to be computed, if everything else can be asked for.
+
+    Raises:
+        InvalidRequest: it can't. Typed or linked, it is told before anything upstream of the images runs.
+    """
+    known = {field.name for field in fields(kind)}
+    kind(first=BLANK, last=BLANK, **{name: value for name, value in inputs.items() if name in known})
+    return widgets.missing(inputs)
 
 
 def pixels(image: Tensor, name: str) -> np.ndarray:
@@ -66,16 +95,16 @@ def pixels(image: Tensor, name: str) -> np.ndarray:
     if image.ndim == 4 and image.shape[0] > 1:
         count = image.shape[0]
         raise InvalidRequest(
-            f"{name} is a batch of {count} pictures, which would be {count} clips to pay for; give one picture, such "
-            "as by core's ImageFromBatch"
+            f"{name} is a batch of {count} images, which would be {count} clips to pay for; give one image, such as by "
+            "core's ImageFromBatch"
         )
     return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
 
 
 def pictures() -> list[io.Image.Input]:
     return [
-        io.Image.Input("first_image", tooltip="The video starts here. Any size; one picture, no batch."),
-        io.Image.Input("last_image", tooltip="The video ends here. Any size; one picture, no batch."),
+        io.Image.Input("first_image", lazy=True, tooltip="The video starts here. Any size; one image, no batch."),
+        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; one image, no batch."),
     ]
 
 
@@ -96,7 +125,7 @@ def seed() -> io.Int.Input:
         default=-1,
         min=-1,
         max=2**31 - 1,
-        control_after_generate=True,
+        control_after_generate=False,  # None would bring it back, set to randomize: each Run would be another bill
         tooltip="-1 draws one, which is shown on the node. The same inputs with the same seed are paid once.",
     )
 
@@ -121,13 +150,14 @@ async def collect(provider: str, request_id: str) -> Result:
 
 
 async def listening(work: Awaitable[T]) -> T:
-    """``work`` with the library's stop turned into the host's."""
-    try:
-        return await work
-    except Interrupted as error:
-        said = str(error)
-    host.log.info("%s", said)
-    raise host.stopped()
+    """``work`` with the library's stop turned into the host's, which tells on the node what becomes of the job."""
+    with last_word():
+        try:
+            return await work
+        except Interrupted as error:
+            said = str(error)
+        host.log.info("%s", said)
+        raise host.Stopped(said)
 
 
 async def shown(result: Result, *more: Any) -> io.NodeOutput:
@@ -137,21 +167,22 @@ async def shown(result: Result, *more: Any) -> io.NodeOutput:
     """
     watch = NodeWatch()
     watch.stage("reading the frames of the video")
-    frames = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
+    frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
+    seed = f", seed {result.seed}" if result.seed >= 0 else ""
     again = ", not paid for again" if result.resumed else ""
-    host.show_text(f"{result.request_id}, seed {result.seed}{again}" if result.seed >= 0 else result.request_id)
+    host.show_text(f"{summary(frames, fps)}\n{result.request_id}{seed}{again}")
     images = frames.to(host.result_device())
     return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
 
 
-def _frames(path: Path, stop: threading.Event) -> Tensor:
-    """All frames of a file; ``stop`` is looked at before each of them. Nobody waits for it once it is set."""
+def _frames(path: Path, stop: threading.Event) -> tuple[Tensor, float]:
+    """All frames of a file and their rate. ``stop`` is looked at before each frame; once set, nobody waits for this."""
 
     def before_frame() -> None:
         if stop.is_set():
             raise Interrupted(STOPPED)
 
-    return video.read(path, before_frame)[0]
+    return video.read(path, before_frame)
 
 
 CATEGORY = f"{widgets.ROOT}/cloud"

@@ -1,4 +1,4 @@
-"""The library's progress on the host's bar, with a preview of the middle of the clip and an ear for stop."""
+"""The library's progress on the host's bar and in words, a preview of the clip's middle, and an ear for stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..wan_local.progress import Progress
 from . import convert, host
 
 BAR = 1000  # units of the bar
+DOING = {"encode text": "encoding the prompt", "encode images": "encoding the images", "decode": "decoding"}
 
 
 class Reporter:
@@ -35,22 +36,23 @@ class Reporter:
         host.stop_if_asked()
         if progress.stage not in self._span:
             return
-        self._tell_pace(progress)
+        host.show_text(self._words(progress))
         start, share = self._span[progress.stage]
         done = start + share * progress.done / max(progress.total, 1)
         self._show(round(BAR * min(done, 1.0)), self._picture(progress.x0))
 
-    def _tell_pace(self, progress: Progress) -> None:
-        """Seconds a step, on the node: whether a speed is normal is what people ask most."""
+    def _words(self, progress: Progress) -> str:
+        """What is being done; when sampling also seconds a step: whether a speed is normal is what people ask most."""
+        count = f" {progress.done}/{progress.total}" if progress.total > 1 and progress.done else ""
         if progress.stage != "sample":
-            return
+            return DOING[progress.stage] + count
         now = time.perf_counter()
         if progress.done == 0:
             self._began = now
-            return
+            return "sampling"
         pace = (now - self._began) / progress.done
         left = pace * (progress.total - progress.done)
-        host.show_text(f"step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left")
+        return f"sampling step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left"
 
     def _picture(self, x0: torch.Tensor | None) -> object:
         """The stock preview shows the start of the clip, which the user has; the middle is what is made."""

@@ -1,17 +1,20 @@
-"""Noise to latents, under two prompts and two pictures."""
+"""Noise to latents, under two prompts and two images."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
+from ..wan_local.progress import Progress
 from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 from . import conds, host, widgets
 from .host import io
+from .last_word import last_word
 from .report import Reporter
 from .sockets import Model, WanModel
 from .wired import wired
@@ -24,8 +27,7 @@ class WanFLF2VSampler(io.ComfyNode):
             node_id="WanFLF2VSampler",
             display_name="Wan FLF2V Sampler",
             category=widgets.ROOT,
-            description="Samples a clip between two pictures with Wan2.1's own flow-matching samplers.",
-            search_aliases=["wan", "flf2v", "ksampler", "unipc"],
+            description="Samples a clip between two images with Wan2.1's own flow-matching samplers.",
             inputs=[
                 Model.Input("model", tooltip="From Load Wan FLF2V Model or Pipeline."),
                 io.Conditioning.Input(
@@ -39,6 +41,7 @@ class WanFLF2VSampler(io.ComfyNode):
         )
 
     @classmethod
+    @last_word()
     def execute(
         cls,
         model: WanModel,
@@ -58,12 +61,18 @@ class WanFLF2VSampler(io.ComfyNode):
 
         placed = (side.to(model.device) for side in prompted)
         sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
+        began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
+        report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
             model_velocity(wired(model, grid, batch), sides, guidance),
             noise,
             make_sampler(sampler, steps, shift),
-            Reporter({"sample": 1.0}, model.device),
+            report,
+        )
+        host.show_text(
+            f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
+            f"sampled in {time.perf_counter() - began:.0f} s"
         )
         return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})
 

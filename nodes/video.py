@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..wan_local import video
 from . import host
+from .last_word import last_word, summary
 
 
 class FramesVideo(host.VideoFromComponents):
@@ -28,14 +29,17 @@ class FramesVideo(host.VideoFromComponents):
             return super().save_to(path, format, codec, metadata, **options)
         parts = self.get_components()
         tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
-        video.write(stoppable(parts.images), path, parts.frame_rate, metadata=tags)
+        with last_word():
+            video.write(told(parts.images), path, parts.frame_rate, metadata=tags)
+        host.show_text(summary(parts.images, float(parts.frame_rate)))
         return None
 
 
-def stoppable(frames: Tensor) -> Iterator[Tensor]:
-    """``frames`` one by one, asking each time whether the user pressed stop."""
+def told(frames: Tensor) -> Iterator[Tensor]:
+    """``frames`` one by one, saying each time which is written and asking whether the user pressed stop."""
     for index in range(frames.shape[0]):
         host.stop_if_asked()
+        host.show_text(f"writing frame {index + 1}/{frames.shape[0]}")
         yield frames[index : index + 1].float()
 
 

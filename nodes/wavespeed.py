@@ -1,6 +1,8 @@
-"""First picture, last picture and a prompt to a video, made by WaveSpeedAI."""
+"""First image, last image and a prompt to a video, made by WaveSpeedAI."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -16,9 +18,8 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
             node_id="WanFLF2VWaveSpeed",
             display_name="Wan FLF2V (WaveSpeedAI)",
             category=remote.CATEGORY,
-            description="Makes a video between two pictures with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
+            description="Makes a video between two images with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
             "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
-            search_aliases=["wan", "flf2v", "first last frame", "wavespeed", "cloud", "api"],
             inputs=[
                 *remote.pictures(),
                 io.String.Input(
@@ -56,6 +57,10 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompt: str | None) -> bool | str:
         return remote.key_problem("wavespeed") or True
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return remote.check(WaveSpeedRequest, inputs)
 
     @classmethod
     async def execute(

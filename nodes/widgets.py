@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..wan_local.attention import BACKENDS
 from ..wan_local.errors import InputError
 from ..wan_local.images import FITS
@@ -17,8 +20,10 @@ SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
 
 def pictures() -> list[io.Image.Input]:
     return [
-        io.Image.Input("first_image", tooltip="The video starts here. Any size; of a batch, the first picture."),
-        io.Image.Input("last_image", tooltip="The video ends here. Any size; of a batch, the first picture."),
+        io.Image.Input(
+            "first_image", lazy=True, tooltip="The video starts here. Any size; of a batch, the first image."
+        ),
+        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; of a batch, the first image."),
     ]
 
 
@@ -49,7 +54,7 @@ def fit(*, optional: bool = False) -> io.Combo.Input:
         options=list(FITS),
         default=FITS[0],
         optional=optional,
-        tooltip="What to do with a picture of another aspect: crop covers the video and cuts what hangs over, "
+        tooltip="What to do with an image of another aspect: crop covers the video and cuts what hangs over, "
         "pad adds black bars, stretch distorts.",
     )
 
@@ -99,23 +104,40 @@ def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
     ]
 
 
-def check_size(width: int | None, height: int | None, length: int | None) -> bool | str:
-    """For ``validate_inputs``: True, or why this size is impossible; None is a linked value, looked at later.
+def check_length(length: int | None) -> bool | str:
+    """For ``validate_inputs``: True, or why this length is impossible; None is a linked value, looked at later.
 
-    Naming an input in ``validate_inputs`` turns the host's own range check off for it, so the range is checked
-    here too.
+    The host says what ``validate_inputs`` returns once for every input that it names, guilty or not. So it names one,
+    the one whose fault is likeliest; the others wait for :func:`check_size`.
     """
     try:
-        for name, side in (("width", width), ("height", height)):
-            if side is not None:
-                check_side(name, side)
-                _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
         if length is not None:
-            check_frames(length)
-            _check_range("length", length, SHORTEST, LONGEST)
+            _check_length(length)
     except InputError as error:
         return str(error)
     return True
+
+
+def check_size(width: int, height: int, length: int) -> None:
+    """For ``check_lazy_status``: every value is known by then, typed or linked, and nothing long has started.
+
+    Raises:
+        InputError: a size that is impossible, with the nearest possible ones.
+    """
+    for name, side in (("width", width), ("height", height)):
+        check_side(name, side)
+        _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
+    _check_length(length)
+
+
+def missing(lazy: Mapping[str, Any]) -> list[str]:
+    """For ``check_lazy_status``: the inputs that the host has not computed yet."""
+    return [name for name, value in lazy.items() if value is None]
+
+
+def _check_length(length: int) -> None:
+    check_frames(length)
+    _check_range("length", length, SHORTEST, LONGEST)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -78,7 +78,7 @@ def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fi
     device = next((parameter.device for parameter in vae.parameters()), clip.device)
     latents = vae.normalise(vae.encode(clip.to(device)).float())  # [1, z_dim, T, h, w]
     if not torch.isfinite(latents).all():
-        raise NumericError("the VAE encoded the two images to NaN or infinity; check its weights with `inspect`")
+        raise NumericError("the VAE encoded the two images to NaN or infinity; download its weights again")
     return torch.cat([known_mask(grid).to(latents.device), latents], dim=1)
 
 

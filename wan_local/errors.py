@@ -17,7 +17,17 @@ from __future__ import annotations
 
 
 class WanError(Exception):
-    """Base of all errors raised on purpose; ``str(error)`` is one line for a person."""
+    """Base of all errors raised on purpose; ``str(error)`` is one line for a person.
+
+    Hosts show the type with its module before it, and the module may be a path of their own disk. So all of these are
+    of ``wan_local``, wherever they are written.
+    """
+
+    __module__ = "wan_local"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__module__ = WanError.__module__
 
 
 class InputError(WanError, ValueError):

@@ -263,7 +263,9 @@ def decode_stream(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -
         frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
         if not torch.isfinite(frames).all():
             at = video_frames(done) - 1
-            raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
+            raise NumericError(
+                f"the VAE decoded frame {at} to NaN or infinity; decode in fp32, or download its weights again"
+            )
         on_progress(Progress(stage="decode", done=done, total=total))
         yield frames.clamp_(0.0, 1.0)
 

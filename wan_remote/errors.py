@@ -9,7 +9,17 @@ from __future__ import annotations
 
 
 class RemoteError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Hosts show the type with its module before it, and the module may be a path of their own disk. So all of these are
+    of ``wan_remote``, wherever they are written.
+    """
+
+    __module__ = "wan_remote"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__module__ = RemoteError.__module__
 
 
 # -- before anything is sent ------------------------------------------------------------------------------------

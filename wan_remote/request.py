@@ -50,7 +50,7 @@ class GMIRequest:
     def __post_init__(self) -> None:
         _check_common(self)
         if not self.prompt.strip():
-            raise InvalidRequest("prompt is empty and GMI Cloud needs one; say what happens between the pictures")
+            raise InvalidRequest("prompt is empty and GMI Cloud needs one; say what happens between the images")
         if type(self.video_length) is not int or self.video_length not in (5, 10):
             raise InvalidRequest(f"video_length={self.video_length!r} can't be made by GMI Cloud; use 5 or 10 seconds")
         _check_switch("prompt_extend", self.prompt_extend)
@@ -105,8 +105,8 @@ class WaveSpeedRequest:
         _check_whole("duration", self.duration, 5, 10)
         if self.duration not in PRICED_DURATIONS:
             log.warning(
-                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; `price` "
-                "tells what it would cost",
+                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
+                "python -m wan_remote wavespeed price tells what it would cost",
                 self.duration,
             )
         if self.size not in self.SIZES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ PACK = Path(__file__).resolve().parents[2]
 DEFAULT_CHECKOUT = Path.home() / "comfy" / "ComfyUI"
 START_TIMEOUT = 600.0  # importing torch and all of ComfyUI on a busy machine
 RUN_TIMEOUT = 600.0
+TEXT_MESSAGE = 3  # of the binary messages, the kind with a line for a node
 NEEDED = "import aiohttp, av, safetensors, torch, transformers, yaml"
 
 
@@ -74,7 +76,7 @@ class Run:
     Attributes:
         status: "success", "error" or "interrupted".
         events: (seconds since queueing, type, data) of every message about this prompt.
-        previews: binary preview messages.
+        previews: binary messages, previews and texts.
         outputs: node id to what its ui says, as in the history.
     """
 
@@ -86,6 +88,20 @@ class Run:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [data for _, name, data in self.events if name == kind]
+
+    @property
+    def images(self) -> list[bytes]:
+        """The previews with a JPEG in them."""
+        return [message for message in self.previews if b"\xff\xd8" in message]
+
+    def texts(self, node: str) -> list[str]:
+        """The lines that stood on a node, one after the other."""
+        found = []
+        for message in self.previews:
+            kind, length = struct.unpack(">II", message[:8])
+            if kind == TEXT_MESSAGE and message[8 : 8 + length].decode() == node:
+                found.append(message[8 + length :].decode())
+        return found
 
     @property
     def error(self) -> str:

@@ -54,7 +54,7 @@ def the_first_picture_of_a_batch_is_used_and_the_log_says_so(nodes: Any) -> None
     got = nodes.convert.picture(batch, "last_image")
     nodes.host.log.removeHandler(handler)
     assert torch.allclose(got, torch.full_like(got, 0.1))
-    assert lines == ["last_image is a batch of 2 pictures; the first one is used"]
+    assert lines == ["last_image is a batch of 2 images; the first one is used"]
 
 
 @check

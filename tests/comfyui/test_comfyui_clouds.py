@@ -116,8 +116,12 @@ def test_a_cloud_makes_a_clip_that_is_not_encoded_again(
     assert difference <= 1.0
     (preview,) = run.outputs[GMI]["images"]
     assert (preview["filename"], preview["type"]) == (kept.name, "output")
-    text = b" ".join(run.previews).decode("latin-1")
-    assert f"{job['id']}, seed {job['body'].get('seed', job['body'].get('payload', {}).get('seed'))}" in text
+    seed = job["body"].get("seed", job["body"].get("payload", {}).get("seed"))
+    height, width = frames.shape[1:3]
+    assert run.texts(GMI)[-1].startswith(f"9 frames of {width}x{height}, ")
+    assert job["id"] in run.texts(GMI)[-1]
+    assert f"seed {seed}" in run.texts(GMI)[-1]
+    assert not run.texts(VIDEO), "a file that is copied is not written frame by frame"
 
 
 def test_three_at_once_take_the_time_of_one(online: ComfyServer, cloud: StandIn) -> None:
@@ -167,6 +171,7 @@ def test_stop_is_honoured_and_the_same_graph_collects_the_job(online: ComfyServe
     print(f"stop while {stage}: {run.status} after {waited:.2f} s")
     assert run.status == "interrupted", run.error
     assert waited < SECOND + BUSY
+    assert run.texts(GMI)[-1].startswith("stopped")
     assert cloud.accepted() == accepted
     cloud.faults(route)
     cloud.always("gmi", "success")
@@ -187,24 +192,84 @@ def test_the_same_inputs_cost_nothing(online: ComfyServer, cloud: StandIn) -> No
     assert third.status == "success", third.error
     assert GMI not in third.cached
     assert cloud.posts() == 1
-    assert "not paid for again" in b" ".join(third.previews).decode("latin-1")
+    assert "not paid for again" in third.texts(GMI)[-1]
 
 
 def test_what_can_not_be_bought_is_refused_by_the_queue(online: ComfyServer, cloud: StandIn) -> None:
     cases = [
-        (gmi(prompt="  "), "prompt is empty"),
-        (gmi(video_length=7), "video_length=7 can't be made by GMI Cloud; use 5 or 10 seconds"),
-        (gmi(seed=2**31), "2147483647"),
-        (wavespeed(size="1280x720"), "1280*720"),
-        (wavespeed(duration=11), "10"),
-        (wavespeed(num_inference_steps=41), "40"),
-        (wavespeed(guidance_scale=20.5), "20"),
+        (gmi(prompt="  "), "prompt", "prompt is empty"),
+        (gmi(video_length=11), "video_length", "10"),
+        (gmi(seed=2**31), "seed", "2147483647"),
+        (wavespeed(size="1280x720"), "size", "1280*720"),
+        (wavespeed(duration=11), "duration", "10"),
+        (wavespeed(num_inference_steps=41), "num_inference_steps", "40"),
+        (wavespeed(guidance_scale=20.5), "guidance_scale", "20"),
     ]
-    for maker, part in cases:
+    for maker, name, part in cases:
         status, answer = online.queue(graph(maker))
         assert status == 400, maker
-        assert part in json.dumps(answer["node_errors"][GMI], ensure_ascii=False), answer
+        (error,) = answer["node_errors"][GMI]["errors"]
+        assert error["extra_info"]["input_name"] == name
+        assert part in json.dumps(error, ensure_ascii=False)
     assert cloud.records() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"video_length": 7}, "video_length=7 can't be made by GMI Cloud; use 5 or 10 seconds"),
+        ({"video_length": ["91", 0]}, "video_length=7 can't be made by GMI Cloud; use 5 or 10 seconds"),
+        ({"prompt": ["92", 0]}, "prompt is empty and GMI Cloud needs one; say what happens between the images"),
+    ],
+)
+def test_what_only_the_run_can_know_is_told_before_the_images_are_made(
+    online: ComfyServer, cloud: StandIn, change: dict[str, Any], said: str
+) -> None:
+    asked = graph(gmi(**change))
+    asked["1"] = node("EmptyImage", width=64, height=64, batch_size=1, color=len(said))  # in no cache
+    asked["91"], asked["92"] = node("PrimitiveInt", value=7), node("PrimitiveString", value=" ")
+    run = online.run(asked)
+    (error,) = run.of("execution_error")
+    assert (error["node_id"], error["exception_message"].strip()) == (GMI, said)
+    assert error["exception_type"] == "wan_remote.InvalidRequest"
+    assert "1" not in {data["node"] for data in run.of("executing")}
+    assert cloud.records() == []
+
+
+def pressed_again(info: dict[str, Any], inputs: dict[str, Any], moment: int) -> dict[str, Any]:
+    """What the page sends at the next Run: a number with a control is drawn anew. A seed has one unless told not to."""
+    values = dict(inputs)
+    for name, (kind, *rest) in info["input"]["required"].items():
+        options = rest[0] if rest else {}
+        if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
+            values[name] = moment
+    return values
+
+
+@pytest.mark.parametrize("kind", ["WanFLF2VGMI", "WanFLF2VWaveSpeed"])
+def test_run_stop_run_of_a_fresh_node_is_paid_once(online: ComfyServer, cloud: StandIn, kind: str) -> None:
+    info = online.get(f"/object_info/{kind}")[kind]
+    fresh = {name: rest[0]["default"] for name, (_, *rest) in info["input"]["required"].items() if "default" in rest[0]}
+    fresh |= {"prompt": "fresh", "negative_prompt": ""} if kind == "WanFLF2VWaveSpeed" else {"prompt": "fresh"}
+    asked = graph(node(kind, first_image=["1", 0], last_image=["2", 0], **fresh))
+    cloud.plan("gmi", "queued", "success")
+    cloud.plan("wavespeed", "processing", "completed")
+
+    threading.Thread(target=_stop_once_accepted, args=(online, cloud), daemon=True).start()
+    assert online.run(asked).status == "interrupted"
+    asked[GMI]["inputs"] |= pressed_again(info, fresh, 111)
+    again = online.run(asked)
+    assert again.status == "success", again.error
+    assert cloud.accepted() == 1
+
+
+def _stop_once_accepted(server: ComfyServer, cloud: StandIn) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if cloud.accepted():
+            server.interrupt()
+            return
+        time.sleep(0.02)
 
 
 def test_a_wrong_key_is_told_without_showing_it(online: ComfyServer, cloud: StandIn) -> None:
@@ -222,17 +287,22 @@ def test_results_are_fetched_and_accounts_are_asked(online: ComfyServer, cloud: 
     assert online.run(graph(gmi(prompt="to fetch"))).status == "success"
     (job,) = cloud.jobs()
     (online.base / "output" / "wan_flf2v" / "gmi" / f"{job['id']}.mp4").unlink()
-    fetch = {
-        "1": node("WanFLF2VFetchResult", provider="gmi", request_id=job["id"]),
-        VIDEO: node("SaveVideo", video=["1", 1], filename_prefix="fetched", format="auto", codec="auto"),
-    }
+    fetch = {"1": node("WanFLF2VFetchResult", provider="gmi", request_id=job["id"])}  # alone, with nothing behind it
     run = online.run(fetch)
     assert run.status == "success", run.error
     assert cloud.posts() == 1
-    for request_id, provider in ((job["id"], "wavespeed"), ("no-such-request", "gmi"), ("../../models", "gmi")):
+    assert run.texts("1")[-1].startswith("9 frames of ")
+    assert [row["filename"] for row in run.outputs["1"]["images"]] == [f"{job['id']}.mp4"]
+    for request_id, provider in (
+        (job["id"], "wavespeed"),
+        ("no-such-request", "gmi"),
+        ("../../models", "gmi"),
+        (" ", "gmi"),
+    ):
         fetch["1"]["inputs"].update(provider=provider, request_id=request_id)
         wrong = online.run(fetch)
         assert wrong.status == "error"
+        assert wrong.texts("1")[-1:] in ([], ["failed"])
         said = wrong.of("execution_error")[0]["exception_message"].strip()
         print(f"fetch {request_id} from {provider}: {said}")
         assert "\n" not in said
@@ -240,13 +310,11 @@ def test_results_are_fetched_and_accounts_are_asked(online: ComfyServer, cloud: 
     for index, (provider, what) in enumerate(
         (p, w) for p, ws in (("gmi", ("requests", "models", "model")), ("wavespeed", ("balance", "price"))) for w in ws
     ):
-        asked = {
-            "1": node("WanFLF2VAccount", provider=provider, what=what),
-            "2": node("PreviewAny", source=["1", 0]),
-        }
-        done = online.run(asked)
+        done = online.run({"1": node("WanFLF2VAccount", provider=provider, what=what)})
         assert done.status == "success", (index, done.error)
-        answers[what] = json.loads(done.outputs["2"]["text"][0])
+        answers[what] = json.loads(done.outputs["1"]["text"][0])
+        assert json.loads(done.texts("1")[-1]) == answers[what]
+        assert all(line.startswith("    ") for line in done.texts("1")[-1].splitlines()), "not as code"
     assert answers["requests"][0]["id"] == job["id"]
     assert "Wan-AI_Wan2.1-FLF2V-14B-720P" in answers["models"]
     assert answers["balance"]["balance"] == 12.5
@@ -287,7 +355,8 @@ def test_without_a_key_the_queue_says_where_to_get_one(clouds: StandIn, tmp_path
             (wavespeed, "WAVESPEED_API_KEY", "wavespeed"),
         ):
             status, answer = server.queue(graph(maker()))
-            said = json.dumps(answer["node_errors"][GMI])
+            (error,) = answer["node_errors"][GMI]["errors"]
+            said = error["details"]
             assert status == 400
             assert variable in said
             assert site in said

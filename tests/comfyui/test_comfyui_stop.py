@@ -72,6 +72,7 @@ def test_stop_is_honoured_and_the_next_run_is_sound(server: ComfyServer, stage: 
     assert run.status == "interrupted"
     assert run.of("execution_interrupted")[0]["node_id"] == key
     assert waited <= SECOND + BUSY
+    assert run.texts(key)[-1] == "stopped"
     graph = single_nodes()
     graph[SAMPLER]["inputs"].update(steps=1, seed=time.monotonic_ns() % 2**32)
     after = server.run(graph)
@@ -97,6 +98,7 @@ def test_stop_while_the_video_is_written_leaves_no_file(server: ComfyServer) -> 
     waited = time.monotonic() - pressed[0] - 0.2
     print(f"stop while writing the video: {run.status} after {waited:.2f} s")
     assert run.status == "interrupted"
+    assert run.texts(VIDEO)[-1] == "stopped"
     assert waited <= SECOND + BUSY
     left = [path for path in (server.base / "output" / "stopped").rglob("*") if path.is_file()]
     assert left == []

@@ -58,7 +58,7 @@ class Room:
         host.progress_bar = lambda total, node=None: lambda done, preview: None
         host.show_text = lambda text, node=None: self.texts.append(text)
         host.stop_asked = self.stop.is_set
-        host.stopped = Stopped
+        host.Stopped = Stopped
         host.private_folder = lambda: self.folder / "private"
         host.results_folder = lambda: self.folder / "output"
         host.result_device = lambda: torch.device("cpu")

@@ -16,7 +16,7 @@ def test_lengths_without_a_price_are_taken_with_a_warning(world, caplog, duratio
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     said = (
         f"duration={duration} stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
-        "`price` tells what it would cost"
+        "python -m wan_remote wavespeed price tells what it would cost"
     )
     assert lines == ([said] if told else [])
 

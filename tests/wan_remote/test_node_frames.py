@@ -43,7 +43,7 @@ def test_all_frames_come_out(node, result):
     frames, file, told = asyncio.run(node.part("nodes.remote").shown(result, "gm-1")).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
     assert (file, told) == (result.path, "gm-1")
-    assert node.texts[-1] == "gm-1, seed 7"
+    assert node.texts[-1] == "81 frames of 128x72, 5.06 s at 16 fps\ngm-1, seed 7"
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])

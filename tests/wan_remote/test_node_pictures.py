@@ -35,7 +35,7 @@ def test_a_batch_is_refused_before_anything_is_sent(world, node, kind, name):
     with pytest.raises(node.part("wan_remote.errors").InvalidRequest) as told:
         asyncio.run(made.execute(**images, **GIVEN[kind]))
     assert str(told.value) == (
-        f"{name} is a batch of 3 pictures, which would be 3 clips to pay for; give one picture, such as by core's "
+        f"{name} is a batch of 3 images, which would be 3 clips to pay for; give one image, such as by core's "
         "ImageFromBatch"
     )
     assert world.cloud.records() == []

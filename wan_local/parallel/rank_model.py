@@ -111,7 +111,7 @@ class Rank:
         began, attend = time.perf_counter(), choose_attention(attention)
         if fsdp:
             if loras:
-                raise InputError("LoRAs can't be put on weights that fsdp deals out; merge them, or run without fsdp")
+                raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
             model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
             packed = {"unpack": unpack, "float8_matmul": float8_matmul}

@@ -148,7 +148,7 @@ def _check_ray(setup: Setup) -> None:
 
 def _check_fsdp(setup: Setup, source: TensorSource) -> None:
     if setup.loras:
-        raise InputError("LoRAs can't be put on weights that fsdp deals out; merge them, or run without fsdp")
+        raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
     if source.packed:
         raise InputError(
             f"{setup.path} holds packed weights (fp8 or GGUF), which fsdp can't deal out; run it without fsdp"

@@ -43,7 +43,7 @@ def denoise(
         if not torch.isfinite(v).all():
             raise NumericError(
                 f"step {i + 1} of {sampler.num_steps}: the model gave NaN or infinity at timestep {timestep:g}; "
-                "check the weights with `inspect`, or try another dtype or attention"
+                "try another dtype or attention, or download its weights again"
             )
         x0 = latents - sampler.sigmas[i] * v
         latents = sampler.step(latents, v, i)

@@ -242,20 +242,20 @@ WANTED = {
     "text_encoder": "a pipeline folder, or the official folder with models_t5_umt5-xxl-enc-bf16.pth",
     "image_encoder": "a pipeline folder, or the official folder with its models_clip_*.pth",
 }
-LOADERS = {
-    **dict.fromkeys(detect.LOADABLE, "load_transformer"),
-    detect.VAE: "load_vae",
-    detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"]: "load_text_encoder",
-    detect.OTHERS["token_embedding.weight"]: "load_text_encoder",
-    detect.OTHERS["embeddings.patch_embedding.weight"]: "load_image_encoder",
-    detect.OTHERS["visual.patch_embedding.weight"]: "load_image_encoder",
+USABLE_AS = {
+    **dict.fromkeys(detect.LOADABLE, "transformer"),
+    detect.VAE: "VAE",
+    detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"]: "text encoder",
+    detect.OTHERS["token_embedding.weight"]: "text encoder",
+    detect.OTHERS["embeddings.patch_embedding.weight"]: "image encoder",
+    detect.OTHERS["visual.patch_embedding.weight"]: "image encoder",
 }
 
 
 def needed(part: str, found: str) -> str:
     """What to say to someone who gave ``found`` where ``part`` was asked for."""
-    loader = LOADERS.get(found)
-    return f"load it with {loader}, and give {WANTED[part]} here" if loader else f"give {WANTED[part]}"
+    role = USABLE_AS.get(found)
+    return f"use it as the {role}, and give {WANTED[part]} here" if role else f"give {WANTED[part]}"
 
 
 __all__ = [

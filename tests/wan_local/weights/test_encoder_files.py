@@ -170,7 +170,7 @@ def test_clip_vision_h(tmp_path: Path, tower: CLIPVisionModel, dtype: torch.dtyp
 
 def test_encoder_files_of_other_models(tmp_path: Path, tower: CLIPVisionModel) -> None:
     save_file(umt5_state(), tmp_path / "text.safetensors")
-    with pytest.raises(WrongModel, match="is a T5 text encoder .*; load it with load_text_encoder"):
+    with pytest.raises(WrongModel, match="is a T5 text encoder .*; use it as the text encoder"):
         load_image_encoder(tmp_path / "text.safetensors")
     state = {name.removeprefix("vision_model."): value.clone() for name, value in tower.state_dict().items()}
     save_file({f"vision_model.{name}": value for name, value in state.items()}, tmp_path / "image.safetensors")

@@ -122,10 +122,10 @@ def test_another_model_is_named_for_what_it_is(folder, tmp_path, part):
     with pytest.raises(WrongModel, match="is a Flux or HunyuanVideo transformer; give"):
         LOADERS[part](flux)
     transformer = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(WrongModel, match="is an FLF2V transformer; load it with load_transformer"):
+    with pytest.raises(WrongModel, match="is an FLF2V transformer; use it as the transformer"):
         LOADERS[part](transformer)
     other = next(name for name in LOADERS if name != part)
-    with pytest.raises(WrongModel, match=f"encoder.*; load it with load_{other}"):
+    with pytest.raises(WrongModel, match=f"encoder.*; use it as the {other.replace('_', ' ')}"):
         LOADERS[part](folder / other / "model.safetensors")
 
 

@@ -213,9 +213,9 @@ def test_other_models_are_named(tmp_path, pipeline):
         load_transformer(other)
     single = tmp_path / "vae.safetensors"
     save_file(load_file(pipeline / "vae" / "diffusion_pytorch_model.safetensors"), single)
-    with pytest.raises(WrongModel, match="is Wan-VAE; load it with load_vae"):
+    with pytest.raises(WrongModel, match="is Wan-VAE; use it as the VAE"):
         load_transformer(single)
-    with pytest.raises(WrongModel, match="load it with load_transformer"):
+    with pytest.raises(WrongModel, match="use it as the transformer"):
         load_vae(tiny.write_single(tmp_path / "t.safetensors", load_transformer(pipeline).state_dict(), torch.float16))
 
 

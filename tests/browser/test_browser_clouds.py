@@ -1,0 +1,116 @@
+"""Cloud nodes as a person uses them: dropped, run, stopped, run again; and those that are run alone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from comfy_server import PACK, ComfyServer
+from editor import Editor
+
+if str(PACK) not in sys.path:
+    sys.path.append(str(PACK))
+
+from tests.wan_remote.stand_in.client import StandIn  # noqa: E402
+
+PATIENCE = 60.0
+IMAGES = ("nano_first.png", "nano_last.png")
+# A graph of freshly dropped nodes: the id of the cloud node.
+FRESH = """([kind, first, last]) => {
+  app.graph.clear()
+  const drop = (type, x, y) => { const n = LiteGraph.createNode(type); app.graph.add(n); n.pos = [x, y]; return n }
+  const put = (node, name, value) => { node.widgets.find(widget => widget.name === name).value = value }
+  const a = drop('LoadImage', 100, 100), b = drop('LoadImage', 100, 500), made = drop(kind, 500, 100)
+  const save = drop('SaveVideo', 1000, 100), slot = (node, name) => node.inputs.findIndex(input => input.name === name)
+  put(a, 'image', first); put(b, 'image', last); put(made, 'prompt', 'a walk')
+  a.connect(0, made, slot(made, 'first_image')); b.connect(0, made, slot(made, 'last_image'))
+  made.connect(1, save, slot(save, 'video'))
+  return made.id
+}"""
+ALONE = """([kind, values]) => {
+  app.graph.clear()
+  const node = LiteGraph.createNode(kind); app.graph.add(node); node.pos = [300, 200]
+  for (const [name, value] of Object.entries(values)) node.widgets.find(w => w.name === name).value = value
+  return node.id
+}"""
+LINES = "id => (app.graph.getNodeById(id).widgets ?? []).filter(w => w.type === 'progressText').map(w => w.value)"
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[StandIn]:
+    with StandIn() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def editor(clouds: StandIn, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
+    base = tmp_path_factory.mktemp("clouds")
+    (base / "input").mkdir()
+    for name in IMAGES:
+        (path,) = [folder / name for folder in (PACK / "demo", PACK / "examples") if (folder / name).exists()]
+        shutil.copy(path, base / "input" / name)
+    with ComfyServer(base, environment=clouds.environment) as server:
+        opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{server.port}/")
+        opened.start()
+        yield opened
+        opened.page.close()
+
+
+@pytest.fixture
+def cloud(clouds: StandIn) -> StandIn:
+    clouds.reset()
+    clouds.settings(frames=9)
+    return clouds
+
+
+def wait(editor: Editor, until: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := until()):
+        assert time.monotonic() < deadline, "nothing came of it"
+        editor.page.wait_for_timeout(100)
+    return found
+
+
+def line(editor: Editor, node: int) -> str:
+    """What stands on a node below its widgets, on the classic canvas."""
+    return "".join(editor.page.evaluate(LINES, node))
+
+
+@pytest.mark.parametrize("kind", ["WanFLF2VGMI", "WanFLF2VWaveSpeed"])
+def test_run_stop_run_of_a_freshly_dropped_node_is_one_bill(editor: Editor, cloud: StandIn, kind: str) -> None:
+    cloud.plan("gmi", "queued", "success")
+    cloud.plan("wavespeed", "processing", "completed")
+    editor.nodes_2(False)
+    node = editor.page.evaluate(FRESH, [kind, *IMAGES])
+    editor.command("Comfy.QueuePrompt")
+    wait(editor, cloud.accepted)
+    editor.command("Comfy.Interrupt")
+    assert wait(editor, lambda: line(editor, node).startswith("stopped") and line(editor, node))
+    cloud.always("gmi", "success")
+    cloud.always("wavespeed", "completed")
+    editor.command("Comfy.QueuePrompt")
+    said = wait(editor, lambda: "frames of" in line(editor, node) and line(editor, node))
+    assert cloud.jobs()[0]["id"] in said
+    assert cloud.accepted() == 1
+    assert cloud.posts() == 1
+
+
+@pytest.mark.parametrize("nodes_2", [False, True])
+def test_nodes_that_run_alone_show_their_answer(editor: Editor, cloud: StandIn, nodes_2: bool) -> None:
+    if nodes_2 and not editor.has_nodes_2:
+        pytest.skip("this page has no Nodes 2.0")
+    values = {"provider": "wavespeed", "what": "balance"}
+    node = editor.page.evaluate(ALONE, ["WanFLF2VAccount", values])
+    editor.nodes_2(nodes_2)
+    editor.command("Comfy.QueuePrompt")
+    if nodes_2:
+        shown = editor.page.locator(f"[data-node-id='{node}']")
+        wait(editor, lambda: "12.5" in shown.inner_text())
+        assert shown.inner_text().count("12.5") == 1
+    else:
+        wait(editor, lambda: "12.5" in line(editor, node))
+    assert editor.complaints() == []
