@@ -152,6 +152,26 @@ def our_merge_gives_what_core_makes_of_the_same_file(nodes: Any) -> str:
 
 
 @check
+def the_node_shows_what_of_the_file_matched_nothing(nodes: Any) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    model, shown = nodes.sockets.WanModel(small_transformer(nodes)), []
+    there, said = nodes.host.model_path, nodes.host.show_text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(lora_file(nodes, model.transformer, folder).path)
+        save_file(load_file(path) | {"lora_te_layer.lora_up.weight": torch.ones(1, 1)}, path)
+        nodes.host.model_path, nodes.host.show_text = lambda kind, name: path, shown.append
+        try:
+            nodes.lora.WanFLF2VLoRA.execute(model, path.name, 1.0)
+        finally:
+            nodes.host.model_path, nodes.host.show_text = there, said
+    assert len(shown) == 1, shown
+    assert shown[0].startswith(f"{path.name}: 30 tensors change 12 parameters"), shown
+    assert shown[0].endswith("; 1 not used ('lora_te_layer.lora_up.weight')"), shown
+
+
+@check
 def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any) -> str:
     """Dynamic VRAM keeps what it finds on a model and puts it back, so nothing of a LoRA may be found there."""
     import comfy.model_patcher
