@@ -1,16 +1,22 @@
 """LoRAs on packed weights, in the host's care: beside the layers, since there are no numbers to add them to.
 
-One transformer is shared by every value on the wires that came from it, with and without LoRAs. Each LoRA's matrices
-are buffers of its layers, so the host moves them with the layers; which of them count is said before every run.
+One transformer is shared by every value on the wires that came from it, with and without LoRAs; which of them count is
+said before every run. Each LoRA's matrices are a model of their own to the host, which moves, counts and evicts them.
+They must not be buffers of the transformer's layers: the host keeps what it finds on a model that it loads and puts it
+back when it unloads, also what was taken off in between.
 """
 
 from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from typing import Any
 
-from ..wan_local.lora import Beside, Lora, LowRank
+from torch import nn
+
+from ..wan_local.lora import Beside, Lora
 from ..wan_local.model import WanTransformer
+from . import host
 
 
 class Chain:
@@ -35,20 +41,29 @@ class Chain:
             held.beside.set_strengths([held.strength if held in self._mine else 0.0])
 
     @property
-    def bytes(self) -> int:
-        """What the matrices take, which the host does not count."""
-        return sum(held.bytes for held in self._mine)
+    def patchers(self) -> list[Any]:
+        """What the host is to load for these to count."""
+        return [held.patcher for held in self._mine]
 
 
 class _Held:
     """One LoRA beside the layers, for as long as some value on a wire has it."""
 
     def __init__(self, transformer: WanTransformer, lora: Lora, strength: float) -> None:
-        self.beside = Beside(transformer, [(lora, 0.0)])
+        matrices = nn.Module()
+        self.beside = Beside(transformer, [(lora, 0.0)], matrices)
         self.strength = strength
-        deltas = lora.deltas.values()
-        self.bytes = sum(d.up.nbytes + d.down.nbytes if isinstance(d, LowRank) else d.tensor.nbytes for d in deltas)
+        whole = LoraMatrices(matrices)
+        self.patcher = host.hold(whole, host.compute_device(), host.offload_device())
         weakref.finalize(self, self.beside.remove).atexit = False
+
+
+class LoraMatrices(nn.Module):
+    """What the host holds for one LoRA; its log calls it by this name."""
+
+    def __init__(self, matrices: nn.Module) -> None:
+        super().__init__()
+        self.matrices = matrices
 
 
 def split(transformer: WanTransformer, lora: Lora) -> tuple[Lora, Lora]:

@@ -25,6 +25,7 @@ import folder_paths
 import latent_preview
 import node_helpers
 import torch
+from comfy.weight_adapter.base import WeightAdapterBase
 from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.v0_0_2 import ComfyExtension, InputImpl, Types, io, ui
 from comfy_execution.utils import get_executing_context
@@ -208,15 +209,16 @@ def hold(module: torch.nn.Module, load_device: torch.device, offload: torch.devi
     return patcher(module, load_device=load_device, offload_device=offload)
 
 
-def load(patcher: Any, activations: int = 0, *, whole: bool = False) -> None:
+def load(patcher: Any, activations: int = 0, *, whole: bool = False, beside: Iterable[Any] = ()) -> None:
     """Bring a model to its device with room for ``activations`` bytes; call it before every use.
 
     Args:
         patcher: from :func:`hold`.
         activations: bytes the calculation itself needs.
         whole: for modules with layers that are not :func:`operations`, which can't run half loaded.
+        beside: patchers of what it calculates with besides its own weights.
     """
-    management.load_models_gpu([patcher], memory_required=activations, force_full_load=whole)
+    management.load_models_gpu([patcher, *beside], memory_required=activations, force_full_load=whole)
 
 
 def low_rank_patch(up: torch.Tensor, down: torch.Tensor, scale: float) -> Any:
@@ -224,9 +226,35 @@ def low_rank_patch(up: torch.Tensor, down: torch.Tensor, scale: float) -> Any:
     return LoRAAdapter(set(), (up, down, scale * down.shape[0], None, None, None))
 
 
-def difference_patch(difference: torch.Tensor) -> Any:
-    """A whole difference, likewise."""
-    return ("diff", (difference,))
+def difference_patch(difference: torch.Tensor, scale: float = 1.0) -> Any:
+    """``scale`` times a whole difference, likewise."""
+    return ("diff", (difference if scale == 1.0 else scale * difference,))
+
+
+def adapter_patch(delta: Any) -> Any:
+    """Any other change of a weight, likewise.
+
+    The host's own classes are not used: from 0.8.0 to 0.33.0 its DoRA divides rows of outputs by the norm of the weight
+    before the change, where trainers divide by that of the changed one.
+    """
+    return _Adapter(set(), (delta.mapped(lambda tensor: tensor.to("meta")), *delta.tensors()))
+
+
+class _Adapter(WeightAdapterBase):
+    """One change in the host's form: a tuple in which it finds the tensors that it moves, behind what they are."""
+
+    name = "WanFLF2V"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
+
+    def calculate_weight(
+        self, weight: torch.Tensor, key: str, strength: float, *others: Any, **options: Any
+    ) -> torch.Tensor:
+        form, *tensors = self.weights
+        each = iter(tensors)
+        delta = form.mapped(lambda _: next(each).to(weight.device))
+        return delta.applied(weight.float(), strength).to(weight.dtype)
 
 
 def patched(patcher: Any, patches: dict[str, Any], strength: float, replaced: dict[str, torch.nn.Parameter]) -> Any:

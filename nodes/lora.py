@@ -54,6 +54,5 @@ class WanFLF2VLoRA(io.ComfyNode):
             return io.NodeOutput(model)
         found = lora.read(path, model.shapes)
         host.log.info("%s", found.report())
-        if found.unmatched:
-            host.show_text(found.report())
+        host.show_text(found.report())
         return io.NodeOutput(model.with_lora(found, strength))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..wan_local.errors import InputError
-from ..wan_local.lora import Delta, Lora, LowRank
+from ..wan_local.lora import Delta, Difference, Lora, LowRank
 from ..wan_local.model import WanTransformer
 from ..wan_local.quantised import parameter_shapes
 from ..wan_local.shapes import Grid
@@ -52,7 +52,7 @@ class WanModel:
         self._origin = origin
 
     def get_models(self) -> list[Any]:
-        return [self.patcher]
+        return [self.patcher, *self._beside.patchers]
 
     @property
     def transformer(self) -> WanTransformer:
@@ -76,7 +76,7 @@ class WanModel:
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        host.load(self.patcher, batch * activation_bytes(self.transformer, grid) + self._beside.bytes)
+        host.load(self.patcher, batch * activation_bytes(self.transformer, grid), beside=self._beside.patchers)
         self._beside.switch_on()
         return self.transformer
 
@@ -103,8 +103,8 @@ class WanModel:
             else:
                 base = host.object_patch(self.patcher, name)
                 base = self.transformer.get_parameter(name) if base is None else base
-                change = strength * delta.value().to(base.device).view(base.shape)
-                replaced[name] = torch.nn.Parameter((base.float() + change).to(base.dtype), requires_grad=False)
+                changed = delta.applied(base.float(), strength).to(base.dtype)
+                replaced[name] = torch.nn.Parameter(changed, requires_grad=False)
         copy.patcher = host.patched(self.patcher, patches, strength, replaced)
         return copy
 
@@ -116,7 +116,9 @@ class WanModel:
 def host_patch(delta: Delta) -> Any:
     if isinstance(delta, LowRank):
         return host.low_rank_patch(delta.up, delta.down, delta.scale)
-    return host.difference_patch(delta.tensor)
+    if isinstance(delta, Difference):
+        return host.difference_patch(delta.tensor, delta.scale)
+    return host.adapter_patch(delta)
 
 
 def activation_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -5,7 +5,9 @@ Colour values are taken as they are (sRGB, as all training data); an embedded co
 
 from __future__ import annotations
 
+import math
 import warnings
+from functools import partial
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -16,27 +18,30 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
+from .image_kinds import open_image, readable
 
 Fit = Literal["crop", "pad", "stretch"]
 FITS: tuple[str, ...] = get_args(Fit)
 AnyImage = str | PathLike[str] | Image.Image | Tensor | np.ndarray
 
-# Only formats that Pillow decodes by itself: EPS, for one, would start another program.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "TGA")
 MAX_PIXELS = 100_000_000  # 1.2 GB as float32; 8192 x 8192 is 67 million
 MAX_GROWTH = 4  # a strip whose cover would be this many times the target along one side is cropped first
 ANTIALIAS_ABOVE = 2.0  # shrinking by more than this, four taps skip source pixels
 RANGE_SLACK = 0.25  # resized pictures overshoot 0..1 at hard edges; -1..1 goes further below
 
+RANGES = (1.0, 255.0, 65535.0)  # that a picture of 32-bit pixels may have; its file does not say which
+DARKEST = 0.1  # of its range, what the largest value must reach for the range to be told by it
+WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")  # modes of Pillow
+
 BLACK = (0.0, 0.0, 0.0)
 
 
 def read(path: str | PathLike[str], background: tuple[float, float, float] = BLACK) -> Tensor:
-    """Read a picture file.
+    """Read a picture file of one of the kinds in ``image_kinds.py``.
 
     EXIF rotation is applied. Transparency is laid over ``background`` (0..1, black unless told otherwise: the colour
     of ``fit="pad"`` and of an empty video). Grey, palette, 16-bit grey and CMYK become RGB; of an animation the
-    first picture is taken.
+    first picture is taken. 32-bit grey is read by its largest value, see :func:`from_pil`.
 
     Returns:
         ``[3, H, W]`` float32 0..1.
@@ -47,9 +52,11 @@ def read(path: str | PathLike[str], background: tuple[float, float, float] = BLA
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is checked below
-            with Image.open(path, formats=_known_formats()) as image:
-                _check_pixels(image, path)
-                return from_pil(ImageOps.exif_transpose(image), background)
+            with open_image(path, partial(_check_pixels, path)) as image:
+                wide = image.format == "TIFF" and image.mode == "I"  # of other files it holds 16-bit pixels
+                image.load()
+                upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)  # TIFFs are, once loaded
+                return _of_range(upright, str(path)) if wide or image.mode == "F" else from_pil(upright, background)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -63,19 +70,42 @@ def read(path: str | PathLike[str], background: tuple[float, float, float] = BLA
     # Broken files make Pillow raise nearly anything, from SyntaxError to struct.error.
     except Exception as error:
         reason = _one_line(error)
-        raise InputError(f"{path} can't be read as an image ({reason}); use PNG, JPEG or WebP") from error
+        raise InputError(f"{path} can't be read as an image ({reason}); read are {readable()}") from error
 
 
 def from_pil(image: Image.Image, background: tuple[float, float, float] = BLACK) -> Tensor:
-    """A PIL image of any mode to ``[3, H, W]`` float32 0..1, transparency laid over ``background``."""
+    """A PIL image of any mode to ``[3, H, W]`` float32 0..1, transparency laid over ``background``.
+
+    Float pixels are taken as 0..1, 0..255 or 0..65535, whichever their largest value is near to: up to a quarter above
+    it, and for the latter two at least a tenth of it. Integer pixels are 0..65535.
+
+    Raises:
+        InputError: float pixels whose range can't be told.
+    """
     if image.mode == "F":
-        raise InputError("image has 32-bit float pixels of unknown range; save it as 8 or 16 bit")
+        return _of_range(image, "image")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32) / 65535.0  # [H, W]; all integer modes hold 16-bit pictures
         return torch.from_numpy(grey).clamp(0.0, 1.0).expand(3, -1, -1).contiguous()
-    mode = "RGBA" if image.has_transparency_data else "RGB"
+    mode = "RGBA" if image.mode in WITH_ALPHA or "transparency" in image.info else "RGB"
     pixels = np.asarray(image.convert(mode)).copy()  # [H, W, 3 or 4]
     return _over(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0, background)
+
+
+def _of_range(image: Image.Image, name: str) -> Tensor:
+    """Grey of 32 bits, integer or float, in the range that its largest value is near to."""
+    grey = torch.from_numpy(np.asarray(image).astype(np.float32))  # [H, W]
+    low, high = float(grey.min()), float(grey.max())
+    integer = image.mode == "I"
+    ranges, slack = (RANGES[1:], 0.0) if integer else (RANGES, RANGE_SLACK)
+    full = next((full for full in ranges if high <= full * (1 + slack)), math.nan)
+    if (full == ranges[0] or high >= full * DARKEST) and low >= -slack * full:  # false for NaN
+        return (grey / full).clamp(0.0, 1.0).expand(3, -1, -1).contiguous()
+    kind = "integer" if integer else "float"
+    raise InputError(
+        f"{name} has 32-bit {kind} pixels {low:.4g}..{high:.4g}, which could be of any range; save it with "
+        f"{'' if integer else '0..1, '}0..255 or 0..65535, or as 8 or 16 bit"
+    )
 
 
 def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
@@ -214,16 +244,9 @@ def _over(pixels: Tensor, background: tuple[float, float, float]) -> Tensor:
     return pixels[:3] * alpha + torch.tensor(background).view(3, 1, 1) * (1 - alpha)
 
 
-def _check_pixels(image: Image.Image, path: object) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(
-            f"{path} is {image.width}x{image.height}; at most {MAX_PIXELS:,} pixels are read, resize it first"
-        )
-
-
-def _known_formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+def _check_pixels(path: object, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"{path} is {size[0]}x{size[1]}; at most {MAX_PIXELS:,} pixels are read, resize it first")
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wan_local import images
+from wan_local import image_kinds, images
 from wan_local.errors import InputError
 
 
@@ -42,6 +43,16 @@ def test_same_size_is_untouched_by_every_fit() -> None:
     image = noise(48, 64)
     for fit in images.FITS:
         assert torch.equal(images.fit_image(image, 64, 48, fit=fit), image)
+
+
+@pytest.mark.parametrize(("side", "antialias"), [(128, False), (129, True)])
+def test_what_shrinks_by_more_than_two_is_antialiased(side: int, antialias: bool) -> None:
+    image = noise(side, side)
+    ours = images.fit_image(image, 64, 64)
+    expected = F.interpolate(image[None], size=(64, 64), mode="bicubic", antialias=antialias)[0]
+    other = F.interpolate(image[None], size=(64, 64), mode="bicubic", antialias=not antialias)[0]
+    assert torch.equal(ours, expected)
+    assert (ours - other).abs().max() > 0.1
 
 
 def test_strong_shrinking_does_not_alias() -> None:
@@ -128,8 +139,9 @@ def test_alpha_is_laid_over_black(tmp_path) -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA", "YCbCr"])
 def test_every_mode_becomes_rgb(tmp_path, mode: str) -> None:
     image = Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode)
-    path = save(tmp_path, image, "image.tiff")
+    path = save(tmp_path, image, "image.jpg" if mode == "YCbCr" else "image.tiff")  # Pillow 10.0 writes no such TIFF
     read = images.read(path)
+    assert torch.allclose(images.from_pil(image), torch.ones(3, 4, 6), atol=0.01)
     assert read.shape == (3, 4, 6)
     assert torch.allclose(read, torch.ones(3, 4, 6), atol=0.01)
 
@@ -147,6 +159,44 @@ def test_sixteen_bit_grey_keeps_its_levels(tmp_path) -> None:
     levels = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     read = images.read(save(tmp_path, Image.fromarray(levels)))
     assert torch.allclose(read[0, 0], torch.tensor([0.0, 257 / 65535, 32768 / 65535, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("full", "dtype"),
+    [(1.0, np.float32), (255.0, np.float32), (65535.0, np.float32), (255, np.int32), (65535, np.int32)],
+)
+def test_a_picture_of_32_bit_pixels_keeps_its_range(tmp_path, full: float, dtype: type) -> None:
+    pixels = np.array([[0.0, 0.2, 0.6, 1.0]]) * full  # whole numbers in every range but the first
+    image = Image.fromarray(pixels.astype(dtype))
+    expected = torch.tensor([0.0, 0.2, 0.6, 1.0])
+    assert torch.allclose(images.read(save(tmp_path, image, "image.tiff")), expected.expand(3, 1, -1))
+    turned = images.read(save(tmp_path, image, "turned.tiff", tiffinfo={0x0112: 6}))
+    assert torch.allclose(turned, expected.view(1, -1, 1).expand(3, -1, 1))
+
+
+@pytest.mark.parametrize(("low", "high", "left"), [(-0.2, 1.2, 1.0), (-50.0, 300.0, 1.0), (0.0, 0.02, 0.02), (0, 0, 0)])
+def test_float_pixels_may_overshoot_or_be_dark(tmp_path, low: float, high: float, left: float) -> None:
+    pixels = np.array([[low, high]], dtype=np.float32)
+    read = images.read(save(tmp_path, Image.fromarray(pixels), "image.tiff"))
+    assert torch.allclose(read[:, 0], torch.tensor([0.0, left]).expand(3, -1))
+    assert torch.equal(images.from_pil(Image.fromarray(pixels)), read)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0, 4.0], np.float32), ([0, 1023.0], np.float32), ([0, 1e6], np.float32), ([-1, 1], np.float32),
+     ([0, math.nan], np.float32), ([0, 1023], np.int32), ([0, 70_000], np.int32), ([-5, 200], np.int32)],
+)  # fmt: skip
+def test_32_bit_pixels_of_a_range_that_nobody_can_tell_are_refused(tmp_path, values: list, dtype: type) -> None:
+    path = save(tmp_path, Image.fromarray(np.array([values], dtype=dtype)), "image.tiff")
+    with pytest.raises(InputError, match=r"image\.tiff has 32-bit .*could be of any range; save it with .*65535"):
+        images.read(path)
+
+
+def test_integers_of_other_files_are_16_bit(tmp_path) -> None:
+    """Pillow has them in the same mode as 32-bit ones."""
+    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 0, 200))
+    assert images.read(tmp_path / "dark.pgm")[0, 0, 1] == pytest.approx(200 / 65535)
 
 
 def test_camera_rotation_is_applied(tmp_path) -> None:
@@ -170,6 +220,49 @@ def test_unreadable_file_is_named(tmp_path, content: bytes, reason: str) -> None
         images.read(path)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+KINDS = {
+    "HEIC": b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "AVIF": b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif",
+    "PSD": b"8BPS\0\1", "EXR": b"v/1\x01\2\0", "JPEG XL": b"\xff\x0a\xfa", "ICO": b"\0\0\1\0\1\0", "DDS": b"DDS |\0",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>', "PDF": b"%PDF-1.7", "EPS": b"%!PS-Adobe-3.0 EPSF-3.0",
+    "a web page": b"\n<!DOCTYPE html><html></html>", "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_that_is_not_read_is_named_whatever_the_name_says(
+    kind: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_kinds, "HEIF", "no_such_module")
+    monkeypatch.delitem(image_kinds.FORMATS, "AVIF")
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(KINDS[kind] + bytes(64))
+    with pytest.raises(InputError, match=rf"picture\.jpg is {kind}, which can't be read here: .+\. Read are PNG, "):
+        images.read(path)
+
+
+def test_every_message_says_which_kinds_are_read(tmp_path) -> None:
+    (tmp_path / "x.png").write_bytes(b"hello")
+    with pytest.raises(InputError, match="read are PNG, JPEG, WebP, TIFF, BMP, GIF,"):
+        images.read(tmp_path / "x.png")
+    assert ("HEIC" in image_kinds.readable()) == image_kinds.reads_heif()
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "photo.jpg"])
+def test_pictures_of_phones_are_read_upright(tmp_path, name: str) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    whole = np.zeros((48, 64, 3), np.uint8)
+    whole[:24, :32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(whole).transpose(Image.Transpose.ROTATE_90)
+    heif.from_pillow(turned).save(tmp_path / "made.heic", quality=100, exif=exif.tobytes())
+    (tmp_path / "made.heic").rename(tmp_path / name)
+    read = images.read(tmp_path / name)
+    assert read.shape == (3, 48, 64)
+    assert (read - torch.from_numpy(whole).permute(2, 0, 1) / 255).abs().mean() < 0.02
+    assert "HEIC" in image_kinds.readable()
 
 
 def test_truncated_file_is_refused(tmp_path) -> None:

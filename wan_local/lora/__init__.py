@@ -2,10 +2,13 @@
 
 from .apply import Applied, Use, apply, merged_bytes
 from .beside import Beside
-from .delta import Delta, Difference, LowRank
+from .decomposed import Decomposed, General
+from .delta import Delta, Difference, LowRank, Replacement
 from .merge import merge
+from .products import Hadamard, Kronecker, Tucker
 from .read import Lora, read
 
 __all__ = [
-    "Applied", "Beside", "Delta", "Difference", "Lora", "LowRank", "Use", "apply", "merge", "merged_bytes", "read",
+    "Applied", "Beside", "Decomposed", "Delta", "Difference", "General", "Hadamard", "Kronecker", "Lora", "LowRank",
+    "Replacement", "Tucker", "Use", "apply", "merge", "merged_bytes", "read",
 ]  # fmt: skip

@@ -64,7 +64,9 @@ class Applied:
 
 
 def apply(model: nn.Module, uses: Sequence[Use], *, merging: bool = True) -> Applied:
-    """Put LoRAs on a model; call :meth:`Applied.before_step` in the sampling loop if some count in some steps only.
+    """Put LoRAs on a model, in the order given, those that are merged first.
+
+    Call :meth:`Applied.before_step` in the sampling loop if some count in some steps only.
 
     Args:
         model: with official parameter names.

@@ -1,28 +1,27 @@
 """LoRAs that act beside a model's layers: weights stay as they are, packed ones packed, and strengths can change.
 
 ``y = W x`` becomes ``y = W x + strength * scale * up (down x)``, which costs two thin products a layer and call, and no
-memory but their thin result: the sum is taken in ``y`` itself. What is no matrix of a block (norms, modulation, the
-patch kernel) is small, and is put in place changed.
+memory but their thin result; see ``layer_chain.py`` for the other kinds. What is no matrix of a block (norms, biases,
+modulation, the patch kernel) is small, and is put in place changed.
 """
 
 from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .delta import Delta, Difference, LowRank
+from . import layer_chain
+from .delta import Delta
+from .layer_chain import SAME_DTYPE, LayerChain, Link
 from .read import Lora
 
-Change = Callable[..., None]
-SAME_DTYPE = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv3d)  # calculate with parameters of their input's dtype only
-NUMBERS = itertools.count()  # of buffers, in this process: several may be beside one layer and know nothing of another
+NUMBERS = itertools.count()  # of matrices, in this process: several may be beside one layer and know nothing of another
 
 
 @dataclass(slots=True, eq=False)
@@ -39,17 +38,23 @@ SMALL: weakref.WeakKeyDictionary[nn.Module, dict[str, _Small]] = weakref.WeakKey
 class Beside:
     """LoRAs on a model that can be told at any time how strongly each counts. A model may have several of these.
 
+    On one layer they act in the order they were put on.
+
     Args:
-        model: with official parameter names; plain, packed, or partly on another device (the thin matrices are buffers
-            of the layers, so whatever moves a layer moves them too).
+        model: with official parameter names; plain, packed, or partly on another device.
         loras: each with its strength.
+        matrices: where the thin matrices are kept, as parameters; None keeps them as buffers of the layers they are
+            beside, so that whatever moves a layer moves them too.
     """
 
-    def __init__(self, model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
+    def __init__(
+        self, model: nn.Module, loras: Sequence[tuple[Lora, float]], matrices: nn.Module | None = None
+    ) -> None:
         self._model = model
         self._strengths = [strength for _, strength in loras]
-        self._handles: list[Any] = []
-        self._buffers: list[tuple[nn.Module, str]] = []
+        self._matrices = matrices
+        self._links: list[tuple[nn.Module, LayerChain, Link]] = []
+        self._kept: list[tuple[nn.Module, str]] = []
         self._small: dict[str, None] = {}  # names, in order
         for index, (lora, _) in enumerate(loras):
             for name, delta in lora.deltas.items():
@@ -64,10 +69,10 @@ class Beside:
 
     def remove(self) -> None:
         """Leave the model as it would be without these, to the last bit; others beside it stay."""
-        for handle in self._handles:
-            handle.remove()
-        for layer, buffer in self._buffers:
-            delattr(layer, buffer)
+        for layer, chain, link in self._links:
+            chain.remove(layer, link)
+        for keeper, name in self._kept:
+            delattr(keeper, name)
         shared = SMALL.get(self._model, {})
         for name in self._small:
             changes = shared[name].changes
@@ -76,40 +81,41 @@ class Beside:
         for name in self._small:
             if not shared[name].changes:
                 del shared[name]
-        self._handles, self._buffers, self._small = [], [], {}
+        self._links, self._kept, self._small = [], [], {}
 
     def _add(self, index: int, name: str, delta: Delta) -> None:
         path, _, leaf = name.rpartition(".")
         layer = self._model.get_submodule(path)
-        if not _is_hooked(path, layer):
-            small = SMALL.setdefault(self._model, {}).setdefault(name, _Small(getattr(layer, leaf)))
-            small.changes.append((self._strengths, index, delta))
-            self._small[name] = None
-        elif leaf == "bias":
-            self._hook(layer, index, _bias, delta.tensor.view(-1) if isinstance(delta, Difference) else delta.value())
-        elif isinstance(delta, LowRank):
-            self._hook(layer, index, _thin, delta.down.flatten(1), delta.up.flatten(1), scale=delta.scale)
+        if leaf == "weight" and _is_called(path, layer):
+            self._put_beside(index, layer, delta)
+            return
+        small = SMALL.setdefault(self._model, {}).setdefault(name, _Small(getattr(layer, leaf)))
+        small.changes.append((self._strengths, index, delta))
+        self._small[name] = None
+
+    def _put_beside(self, index: int, layer: Any, delta: Delta) -> None:
+        keeper = layer if self._matrices is None else self._matrices
+        names = [self._keep(keeper, tensor, layer.weight.device) for tensor in delta.tensors()]
+        form = delta.mapped(lambda tensor: tensor.to("meta"))
+        strengths = self._strengths
+
+        def here(device: torch.device) -> Delta:
+            kept: Iterator[Tensor] = (getattr(keeper, name) for name in names)
+            return form.mapped(lambda _: next(kept).to(device))
+
+        link = Link(strength=lambda: strengths[index], needs_weight=delta.needs_weight, delta=here)
+        chain = layer_chain.of(layer)
+        chain.add(layer, link)
+        self._links.append((layer, chain, link))
+
+    def _keep(self, keeper: nn.Module, tensor: Tensor, device: torch.device) -> str:
+        name = f"lora_{next(NUMBERS)}"
+        if self._matrices is None:
+            keeper.register_buffer(name, tensor.to(device), persistent=False)  # in the dtype of the file: it is small
         else:
-            self._hook(layer, index, _whole, delta.tensor)
-
-    def _hook(self, layer: Any, index: int, change: Change, *tensors: Tensor, scale: float = 1.0) -> None:
-        names = []
-        for tensor in tensors:  # in the dtype of their file: they are small
-            names.append(f"lora_{next(NUMBERS)}")
-            layer.register_buffer(names[-1], tensor.to(layer.weight.device), persistent=False)
-            self._buffers.append((layer, names[-1]))
-
-        def beside(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            strength = self._strengths[index]
-            if not strength:
-                return output
-            x = inputs[0].to(output.dtype)  # of another one under autocast
-            parts = (getattr(layer, name).to(device=x.device, dtype=x.dtype) for name in names)
-            output = output.contiguous()
-            change(output.view(-1, output.shape[-1]), x.reshape(-1, x.shape[-1]), strength * scale, *parts)
-            return output
-
-        self._handles.append(layer.register_forward_hook(beside))
+            keeper.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        self._kept.append((keeper, name))
+        return name
 
     @torch.no_grad()
     def _replace(self, names: Iterable[str]) -> None:
@@ -119,7 +125,7 @@ class Beside:
             original, total = small.original, small.original.float()
             on = [(strengths[index], delta) for strengths, index, delta in small.changes if strengths[index]]
             for strength, delta in on:
-                total = total + strength * delta.value().to(total.device).reshape(total.shape)
+                total = delta.applied(total, strength)
             path, _, leaf = name.rpartition(".")
             layer: Any = self._model.get_submodule(path)
             device = getattr(layer, leaf).device  # it may have come to another one since
@@ -131,22 +137,7 @@ class Beside:
             _put(self._model, name, nn.Parameter(total.to(device), requires_grad=False))
 
 
-# What is added to an output, in place: rows of output, rows of input, factor, matrices.
-
-
-def _bias(y: Tensor, x: Tensor, factor: float, bias: Tensor) -> None:
-    y.add_(bias, alpha=factor)
-
-
-def _whole(y: Tensor, x: Tensor, factor: float, matrix: Tensor) -> None:
-    y.addmm_(x, matrix.t(), alpha=factor)
-
-
-def _thin(y: Tensor, x: Tensor, factor: float, down: Tensor, up: Tensor) -> None:
-    y.addmm_(functional.linear(x, down), up.t(), alpha=factor)
-
-
-def _is_hooked(path: str, layer: nn.Module) -> bool:
+def _is_called(path: str, layer: nn.Module) -> bool:
     """Matrices of blocks, which are always called as layers; and packed ones anywhere, which have no plain weight."""
     if not isinstance(layer, nn.Linear):
         return False

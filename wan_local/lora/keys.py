@@ -9,15 +9,17 @@ cross-attention.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ..weights.names import transformer_to_diffusers
 
+PEFT = "base_model.model."
 DOTTED_PREFIXES = (
     "base_model.model.model.diffusion_model.",
     "base_model.model.diffusion_model.",
     "base_model.model.transformer.",
-    "base_model.model.",
+    PEFT,
     "model.diffusion_model.",
     "diffusion_model.",
     "transformer.",
@@ -28,27 +30,44 @@ DOTTED_PREFIXES = (
 )
 FLAT_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_")
 
-UP, DOWN, ALPHA, MIDDLE = "up", "down", "alpha", "middle"
+UP, DOWN, ALPHA, MIDDLE, UP_BIAS = "up", "down", "alpha", "middle", "bias of up"
 WEIGHT, BIAS, MODULATION = "weight difference", "bias difference", "modulation difference"
+NEW_WEIGHT, NEW_BIAS = "new weight", "new bias"
+LYCORIS_MAGNITUDE, PEFT_MAGNITUDE = "dora_scale", "lora_magnitude_vector"
+LOHA = ("hada_w1_a", "hada_w1_b", "hada_t1", "hada_w2_a", "hada_w2_b", "hada_t2")
+LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+GLORA = ("a1", "a2", "b1", "b2")
 SUFFIXES = {
     ".lora_up.weight": UP, ".lora_down.weight": DOWN, ".lora_mid.weight": MIDDLE,
-    ".lora_B.weight": UP, ".lora_A.weight": DOWN,
-    ".lora_B.default.weight": UP, ".lora_A.default.weight": DOWN,
+    ".lora_B.weight": UP, ".lora_A.weight": DOWN, ".lora_B.bias": UP_BIAS,
     ".lora_B": UP, ".lora_A": DOWN,
     ".lora.up.weight": UP, ".lora.down.weight": DOWN,
     "_lora.up.weight": UP, "_lora.down.weight": DOWN,
     ".lora_linear_layer.up.weight": UP, ".lora_linear_layer.down.weight": DOWN,
     ".alpha": ALPHA,
-    ".diff": WEIGHT, ".diff_b": BIAS, ".diff_m": MODULATION,
+    ".diff": WEIGHT, ".diff_b": BIAS, ".diff_m": MODULATION, ".w_norm": WEIGHT, ".b_norm": BIAS,
+    ".set_weight": NEW_WEIGHT, ".base_layer.bias": NEW_BIAS,
+    ".dora_scale": LYCORIS_MAGNITUDE,
+    ".lora_magnitude_vector.weight": PEFT_MAGNITUDE, ".lora_magnitude_vector": PEFT_MAGNITUDE,
+    **{f".{part}": part for part in (*LOHA, *LOKR)},
+    **{f".{part}.weight": part for part in GLORA},
 }  # fmt: skip
+WHOLE = {".weight": NEW_WEIGHT, ".bias": NEW_BIAS}  # what peft trained whole: modules_to_save, and biases
+# peft keeps the name of the adapter where somebody saved without its help: lora_A.speed.weight
+ADAPTER = re.compile(
+    r"\.(?:modules_to_save(?:\.[^.]+)?(?=\.(?:weight|bias)$)"
+    r"|(lora_[AB]|lora_magnitude_vector|hada_\w+|lokr_\w+)\.(?!(?:weight|bias)$)[^.]+(?=$|\.(?:weight|bias)$))"
+)
 
 
 def split(key: str) -> tuple[str, str] | None:
-    """``(name before the suffix, what the tensor is)``; None for a suffix that is not a LoRA's."""
+    """``(name before the suffix, what the tensor is)``; None for a suffix that is not an adapter's."""
+    key = ADAPTER.sub(lambda found: f".{found[1]}" if found[1] else "", key)
     for suffix, role in SUFFIXES.items():
         if key.endswith(suffix) and len(key) > len(suffix):
             return key[: -len(suffix)], role
-    return None
+    stem, dot, leaf = key.rpartition(".")
+    return (stem, WHOLE[dot + leaf]) if key.startswith(PEFT) and dot + leaf in WHOLE else None
 
 
 class Names:
@@ -73,10 +92,23 @@ class Names:
         module = self._find(name)
         if module is None:
             return None
-        ends = {BIAS: ".bias", MODULATION: ".modulation"}
+        ends = {BIAS: ".bias", UP_BIAS: ".bias", NEW_BIAS: ".bias", MODULATION: ".modulation"}
         # A parameter that belongs to no layer, such as blocks.0.modulation, is its own module here.
         choices = [module + ends[role]] if role in ends else [module + ".weight", module]
         return next((choice for choice in choices if choice in self._parameters), None)
+
+    def layer(self, key: str) -> str | None:
+        """The layer that a name of any kind belongs to; None if the model has nothing of that name."""
+        stem = key
+        while stem := stem.rpartition(".")[0]:
+            found = self._find(stem)
+            if found is not None and found in self._dotted:
+                return found
+        return None
+
+    def is_whole(self, key: str) -> bool:
+        """Whether it names a parameter itself, as the file of a model does, and no change of one."""
+        return key.endswith(tuple(WHOLE)) and self._find(key.rpartition(".")[0]) in self._dotted
 
     def _find(self, name: str) -> str | None:
         for prefix in FLAT_PREFIXES:
@@ -92,6 +124,11 @@ class Names:
         if found := self._dotted.get(name):
             return found
         return name if f"{name}.modulation" in self._parameters else None
+
+
+def without_prefix(name: str) -> list[str]:
+    """What peft may have called the layer ``name`` (from :func:`split`), which its patterns are about."""
+    return [name[len(prefix) :] for prefix in DOTTED_PREFIXES if name.startswith(prefix)]
 
 
 def _module(parameter: str) -> str:

@@ -17,8 +17,9 @@ PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def merge(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
     """Add ``strength * change`` of every LoRA to the model's parameters, in place.
 
-    Sums are taken in float32 and rounded once, however many LoRAs there are. A parameter that is still mapped from its
-    file is replaced by one in memory; the file is never written.
+    One after another, as given: a change that is calculated from the weight (DoRA, GLoRA) sees what those before it
+    made of it. Sums are taken in float32 and rounded once, however many LoRAs there are. A parameter that is still
+    mapped from its file is replaced by one in memory; the file is never written.
 
     Args:
         model: with official parameter names and float weights.
@@ -41,5 +42,5 @@ def merge(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
         total = parameter.float()
         for lora, strength in loras:
             if strength and (delta := lora.deltas.get(name)) is not None:
-                total = total + strength * delta.value().to(total.device).reshape(total.shape)
+                total = delta.applied(total, strength)
         setattr(owner, leaf, nn.Parameter(total.to(parameter.dtype), requires_grad=parameter.requires_grad))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,12 @@ from ..errors import ParameterMismatch, UnreadableWeights, WrongModel
 from ..weights.formats import pickled, safetensors_file
 from ..weights.source import Entry
 from . import keys
-from .delta import Delta, Difference, LowRank
+from .assemble import Parts, assemble
+from .delta import Delta, Difference, Replacement
+from .scaling import Scaling
 
 SHOWN = 3
-DIFFERENCES = (keys.WEIGHT, keys.BIAS, keys.MODULATION)
 PATCH = "patch_embedding."  # has other sides in text-to-video models, which are alike otherwise
-FOREIGN = (  # how a part of a name begins that belongs to another kind of adapter, which a LoRA's part alone is not
-    ("DoRA", ("dora_scale", "lora_magnitude_vector")),
-    ("LoHa", ("hada_w", "hada_t")),
-    ("LoKr", ("lokr_",)),
-    ("OFT", ("oft_", "boft_")),
-    ("norms of LyCORIS", ("w_norm", "b_norm")),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +38,7 @@ class Lora:
     """
 
     path: str
-    deltas: Mapping[str, Delta]
+    deltas: Mapping[str, Delta] = field(repr=False)
     matched: int
     unmatched: tuple[str, ...]
 
@@ -65,20 +59,22 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
 
     Raises:
         UnreadableWeights: missing, broken, a half of a pair is missing, or values that are no numbers.
-        WrongModel: nothing in it fits: another model's, or another kind of file. Or any part of it is of a kind that
-            can't be used, such as DoRA.
+        WrongModel: nothing in it fits: another model's, or another kind of file. Or a layer of this model is changed in
+            a way that can't be used: a part of it alone would be another change.
         ParameterMismatch: made for a model of another width.
     """
     source = _open(Path(path))
-    _check_kind(source)
     names = keys.Names(shapes)
     tensors: dict[str, dict[str, str]] = {}  # parameter -> role -> key
-    unmatched, alphas = [], {}
+    layers: dict[str, list[str]] = {}  # parameter -> what peft may have called its layer
+    alphas: dict[str, str] = {}
+    unmatched: list[str] = []
+    unusable: list[str] = []
     for key in source.entries:
         parts = keys.split(key)
         parameter = names.parameter(*parts) if parts else None
         if parts is None or parameter is None:
-            unmatched.append(key)
+            (unmatched if names.layer(key) is None else unusable).append(key)
         elif parts[1] == keys.ALPHA:
             alphas[parameter] = key
         else:
@@ -89,13 +85,31 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
                     "use an unmodified file"
                 )
             roles[parts[1]] = key
+            layers[parameter] = keys.without_prefix(parts[0])
+    if unusable and (tensors or not any(map(names.is_whole, unusable))):
+        raise WrongModel(_not_usable(source, tuple(unusable)))
     if not tensors:
         raise WrongModel(_nothing_fits(source))
-    scaling = _Scaling(source)
-    deltas = {
-        parameter: _delta(source, parameter, roles, alphas.get(parameter), scaling)
-        for parameter, roles in tensors.items()
-    }
+    scaling = Scaling(source.path, source.config)
+    factors: dict[str, float] = {}
+
+    def scale(parameter: str, rank: int | None) -> float:
+        pair = parameter.removesuffix("bias") + "weight"
+        if parameter.endswith(".bias") and pair in factors:  # a bias beside peft's matrices is scaled as they are
+            return factors[pair]
+        stored = _number(source, alphas[parameter]) if parameter in alphas else None
+        factors[parameter] = scaling.of(layers[parameter], rank, stored)
+        return factors[parameter]
+
+    def read_tensor(key: str) -> Tensor:
+        return _tensor(source, key)
+
+    deltas: dict[str, Delta] = {}
+    for parameter, roles in sorted(tensors.items(), key=lambda item: item[0].endswith(".bias")):
+        factor = partial(scale, parameter)
+        deltas[parameter] = assemble(
+            Parts(path=source.path, parameter=parameter, roles=roles, tensor=read_tensor, scale=factor)
+        )
     for parameter in _of_another_model(deltas, shapes):
         del deltas[parameter]
         unmatched += tensors.pop(parameter).values()
@@ -131,33 +145,6 @@ def _open(path: Path) -> _Source:
     return _Source(path=str(path), entries=entries, config=config)
 
 
-def _delta(source: _Source, parameter: str, roles: dict[str, str], alpha: str | None, scaling: _Scaling) -> Delta:
-    """One change out of the tensors about one parameter."""
-    if keys.MIDDLE in roles:
-        raise UnreadableWeights(f"{source.path} has a Tucker core ({roles[keys.MIDDLE]!r}); use a plain LoRA")
-    low_rank = [role for role in (keys.UP, keys.DOWN) if role in roles]
-    difference = next((roles[role] for role in DIFFERENCES if role in roles), None)
-    if low_rank and difference is None:
-        if len(low_rank) == 1:
-            raise UnreadableWeights(
-                f"{source.path} has {roles[low_rank[0]]!r} without its other half; use a complete file"
-            )
-        up, down = (_tensor(source, roles[role]) for role in (keys.UP, keys.DOWN))
-        delta = LowRank(up=up, down=down, scale=1.0)
-        if not delta.fits_together:
-            raise UnreadableWeights(
-                f"{source.path}: {roles[keys.UP]!r} is {list(up.shape)} and {roles[keys.DOWN]!r} {list(down.shape)}, "
-                "which can't be multiplied; use an unmodified file"
-            )
-        stored = None if alpha is None else _number(source, alpha)
-        return LowRank(up=up, down=down, scale=scaling.of(roles[keys.UP], delta.rank, stored))
-    if low_rank or difference is None:
-        raise UnreadableWeights(
-            f"{source.path} has both a LoRA and a difference for {parameter}; use an unmodified file"
-        )
-    return Difference(tensor=_tensor(source, difference))
-
-
 def _tensor(source: _Source, key: str) -> Tensor:
     tensor = source.entries[key].read()
     if not tensor.is_floating_point():
@@ -179,38 +166,6 @@ def _number(source: _Source, key: str) -> float:
     return value
 
 
-class _Scaling:
-    """How strongly a pair counts: kohya stores alpha beside it, peft in ``adapter_config.json`` or the metadata."""
-
-    def __init__(self, source: _Source) -> None:
-        flat = {key.removeprefix("transformer."): value for key, value in source.config.items()}
-        alpha = flat.get("lora_alpha")
-        self._alpha = float(alpha) if isinstance(alpha, int | float) else None
-        self._stabilised = flat.get("use_rslora") is True
-        self._patterns: dict[str, float] = {}
-        patterns = flat.get("alpha_pattern")
-        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            # peft takes any regular expression; one out of a file could keep us busy for ever.
-            if not re.fullmatch(r"[\w.-]+", pattern) or not isinstance(value, int | float):
-                raise UnreadableWeights(
-                    f"{source.path} has the alpha_pattern {pattern!r}: {value!r}, which can't be used here; give it "
-                    "names of layers, or store alpha beside the matrices"
-                )
-            self._patterns[pattern] = float(value)
-
-    def of(self, key: str, rank: int, stored: float | None) -> float:
-        """For the pair with this name in the file."""
-        alpha = self._said(key) if stored is None else stored
-        if alpha is None or rank == 0:
-            return 1.0
-        return alpha / (math.sqrt(rank) if self._stabilised else rank)
-
-    def _said(self, key: str) -> float | None:
-        parts = keys.split(key)
-        name = "." + (parts[0] if parts else key)
-        return next((alpha for end, alpha in self._patterns.items() if name.endswith("." + end)), self._alpha)
-
-
 def _json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
@@ -219,15 +174,12 @@ def _json(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check_kind(source: _Source) -> None:
-    """Raise :class:`WrongModel` for an adapter of another kind: its LoRA part alone would be something else."""
-    for kind, marks in FOREIGN:
-        found = tuple(key for key in source.entries if any(part.startswith(marks) for part in key.split(".")))
-        if found:
-            raise WrongModel(
-                f"{source.path} is not a plain LoRA: it has {kind} in {len(found)} of {len(source.entries)} tensors "
-                f"({_some(found)}); use a plain LoRA of Wan2.1 14B"
-            )
+def _not_usable(source: _Source, found: tuple[str, ...]) -> str:
+    return (
+        f"{source.path} changes layers of this model in a way that can't be used: {len(found)} of "
+        f"{len(source.entries)} tensors ({_some(found)}); LoRA, LoHa, LoKr, GLoRA, DoRA and differences can, so merge "
+        "it into the weights with the tool that made it, or extract a LoRA from what it merged"
+    )
 
 
 def _nothing_fits(source: _Source) -> str:
@@ -248,7 +200,9 @@ def _fits(delta: Delta, shape: tuple[int, ...]) -> bool:
 
 
 def _shaped(delta: Delta, shape: tuple[int, ...]) -> Delta:
-    return replace(delta, tensor=delta.tensor.reshape(shape)) if isinstance(delta, Difference) else delta
+    if isinstance(delta, Difference | Replacement):
+        return replace(delta, tensor=delta.tensor.reshape(shape))
+    return delta
 
 
 def _check_shapes(source: _Source, deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]]) -> None:

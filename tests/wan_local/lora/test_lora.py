@@ -183,24 +183,68 @@ def test_peft_says_its_scale_in_a_config(place: str, stabilised: bool, model: Wa
         assert torch.allclose(found.deltas[module + ".weight"].value(), scale * (up @ down))
 
 
-@pytest.mark.parametrize("names", ["official", "diffusers"])
-def test_peft_says_other_scales_for_some_layers(names: str, model: WanTransformer, tmp_path: Path) -> None:
-    made, name = pairs(model), str if names == "official" else diffusers_name
-    patterns = {name("blocks.1.ffn.0"): 32, "attn.q" if names == "official" else "attn1.to_q": 2.0, "fn.2": 999}
-    config = {"r": RANK, "lora_alpha": 8, "alpha_pattern": patterns}
+PATTERNS = {  # peft's rule: a regular expression for the end of a layer's name, from any dot on
+    "blocks.1.ffn.0": {"blocks.1.ffn.0"},
+    "fn.0": set(),
+    "self_attn.q": {"blocks.0.self_attn.q", "blocks.1.self_attn.q"},
+    "^blocks.0.ffn.2": {"blocks.0.ffn.2"},
+    "^ffn.2": set(),
+    r"blocks\.\d+\.ffn\.[02]$": {f"blocks.{block}.ffn.{layer}" for block in range(2) for layer in (0, 2)},
+    ".*cross_attn.*": {name for name in MODULES if "cross_attn" in name},
+    "(self_attn.o|cross_attn.k)": {name for name in MODULES if name.endswith(("self_attn.o", "cross_attn.k"))},
+}
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "transformer.", "base_model.model.diffusion_model."])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_peft_says_other_scales_for_some_layers(
+    pattern: str, prefix: str, model: WanTransformer, tmp_path: Path
+) -> None:
+    config = {"r": RANK, "lora_alpha": 8, "alpha_pattern": {pattern: 32, "ffn.2": 2.0}}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    save_file(dotted(made, "base_model.model.", A, B, name), tmp_path / "adapter_model.safetensors")
+    save_file(dotted(pairs(model), prefix, A, B), tmp_path / "adapter_model.safetensors")
     found = lora.read(tmp_path, shapes(model))
-    for module in made:
-        alpha = {"blocks.1.ffn.0": 32.0}.get(module, 8.0)
-        if module.endswith("self_attn.q") and names == "diffusers":
-            alpha = 2.0  # official names have no level of this name, and a part of a name is none
+    for module in MODULES:
+        alpha = 32 if module in PATTERNS[pattern] else 2.0 if module.endswith("ffn.2") else 8
         assert found.deltas[module + ".weight"].scale == alpha / RANK, module
-    config["alpha_pattern"] = {"(a+)+$": 3}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(UnreadableWeights, match="alpha_pattern") as caught:
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|a)*b", "(a*)*", ".*.*.*.*a", 7 * "(a|a)", "(?=a)", "a{9}", "(", "a?a?a?a?"]
+)
+def test_a_pattern_that_could_take_for_ever_is_refused(pattern: str, model: WanTransformer, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 8, "rank_pattern": {pattern: 3}}))
+    save_file(dotted(pairs(model), "base_model.model.", A, B), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UnreadableWeights, match="rank_pattern") as caught:
         lora.read(tmp_path, shapes(model))
-    assert "'(a+)+$': 3" in str(caught.value)
+    assert f"{pattern!r}: 3" in str(caught.value)
+
+
+def test_a_lora_of_changed_weights_is_refused(model: WanTransformer, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 8, "init_lora_weights": "pissa_niter_4"}))
+    save_file(dotted(pairs(model), "base_model.model.", A, B), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UnreadableWeights, match="path_initial_model_for_weight_conversion"):
+        lora.read(tmp_path, shapes(model))
+
+
+@pytest.mark.parametrize("name", ["default", "speed", "my-lora_2"])
+def test_the_name_of_an_adapter_may_stand_in_the_names(name: str, model: WanTransformer, tmp_path: Path) -> None:
+    made = pairs(model)
+    named = dotted(made, "base_model.model.", f"lora_A.{name}.weight", f"lora_B.{name}.weight")
+    for module, (_, up) in made.items():
+        named[f"base_model.model.{module}.lora_B.{name}.bias"] = up[:, 0].contiguous()
+    named["base_model.model.head.head.modules_to_save.weight"] = torch.zeros_like(model.head.head.weight)
+    named[f"base_model.model.head.head.modules_to_save.{name}.bias"] = torch.zeros_like(model.head.head.bias)
+    save_file(named, tmp_path / "lora.safetensors")
+    found = lora.read(tmp_path / "lora.safetensors", shapes(model))
+    assert found.unmatched == ()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lora.merge(model, [(found, 1.0)])
+    for module, (down, up) in made.items():
+        assert torch.allclose(model.state_dict()[module + ".weight"], before[module + ".weight"] + up @ down, atol=1e-5)
+        assert torch.allclose(model.state_dict()[module + ".bias"], before[module + ".bias"] + up[:, 0], atol=1e-6)
+    assert not model.head.head.weight.any()
+    assert not model.head.head.bias.any()
 
 
 @pytest.mark.parametrize("alpha", [torch.tensor(2), torch.tensor([2], dtype=torch.int32), torch.tensor(2.0).half()])
@@ -289,7 +333,7 @@ BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
         "is a LoRA of another model",
     ),
     "no LoRA": ({"decoder.conv1.weight": torch.zeros(1)}, WrongModel, "is no LoRA"),
-    "LoKr": ({"lycoris_blocks_0_ffn_0.lokr_w1": torch.zeros(1, 1)}, WrongModel, "is not a plain LoRA: it has LoKr"),
+    "a model's own weights": ({"blocks.0.ffn.0.weight": torch.zeros(48, 32)}, WrongModel, "is no LoRA"),
     "half a pair": ({"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 32)}, UnreadableWeights, "without its other half"),
     "ranks that differ": (
         {"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 32), "blocks.0.ffn.0.lora_B.weight": torch.zeros(48, 3)},
@@ -333,14 +377,18 @@ BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
         "2 of 2 changes do not fit",
     ),
 }
-FOREIGN = {
-    "ffn.0.dora_scale": "DoRA", "ffn.0.lora_magnitude_vector.weight": "DoRA", "ffn.0.lora_magnitude_vector": "DoRA",
-    "ffn.2.hada_w1_a": "LoHa", "ffn.2.lokr_w2": "LoKr", "ffn.2.oft_blocks": "OFT",
-    "norm3.w_norm": "norms of LyCORIS", "norm3.b_norm": "norms of LyCORIS",
-}  # fmt: skip
-for mark, kind in FOREIGN.items():
-    beside = PAIR | {f"blocks.0.{mark}": torch.ones(3)}
-    BAD[f"{mark} beside a LoRA"] = beside, WrongModel, f"it has {kind} in 1 of 3 tensors ('blocks.0.{mark}')"
+NOT_USABLE = (  # parts of layers that this model has; the rest alone would be another change
+    "ffn.2.oft_blocks", "ffn.2.oft_R.weight", "ffn.0.bm.weight", "self_attn.q.vera_lambda_b",
+    "self_attn.norm_q.diff_b", "ffn.0.weight", "ffn.2.lora_C.weight", "ffn.0.lora_A.speed.x.weight",
+)  # fmt: skip
+for mark in NOT_USABLE:
+    for prefix in ("blocks.0.", "diffusion_model.blocks.0."):
+        BAD[f"{prefix}{mark} beside a LoRA"] = (
+            PAIR | {f"{prefix}{mark}": torch.ones(3)},
+            WrongModel,
+            f"in a way that can't be used: 1 of 3 tensors ('{prefix}{mark}')",
+        )
+BAD["OFT alone"] = {"lycoris_blocks_0_ffn_0.oft_blocks": torch.ones(3)}, WrongModel, "can't be used: 1 of 1 tensors"
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -16,7 +16,7 @@ from wan_local.model import WanTransformer
 from .conftest import CONFIG, inputs, make
 
 LAYERS, STEPS = CONFIG.num_layers, 4
-SMALL = ("modulation", "norm3.weight", "norm3.bias", "norm_q.weight", "emb_pos", "patch_embedding.bias")
+SMALL = ("modulation", "norm3.weight", "norm3.bias", "ffn.0.bias", "norm_q.weight", "emb_pos", "patch_embedding.bias")
 RANGES = {"@1-1": (1, 1), "@2-": (2, None), "@2-3": (2, 3), "all": (1, None)}
 
 
