@@ -46,4 +46,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 @pytest.fixture
 def workflow() -> dict[str, Any]:
     """A copy of the bundled API workflow, to change at will."""
-    return deepcopy(json.loads((PACK / "workflows" / "api" / "nano_first_last.json").read_text("utf-8")))
+    return deepcopy(json.loads((PACK / "workflows" / "api" / "wan_flf2v_nano_model.json").read_text("utf-8")))

@@ -85,7 +85,7 @@ def test_the_demo_is_a_held_out_clip_and_the_ends_are_exact(pipeline):
     clip = random_clips(SEED, DEMO_CLIP + 1)[DEMO_CLIP]
     prompt = (ROOT / "demo" / "nano_prompt.txt").read_text().strip()
     assert prompt == clip.caption
-    workflow = json.loads((ROOT / "workflows" / "api" / "nano_first_last.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / "api" / "wan_flf2v_nano_model.json").read_text())
     assert prompt in [node["inputs"].get("prompt") for node in workflow.values()]
     first, last = (images.read(ROOT / "demo" / f"nano_{name}.png") for name in ("first", "last"))
     frames = pipeline(first, last, prompt, width=SIZE, height=SIZE, length=FRAMES, seed=1, **SETTINGS)
