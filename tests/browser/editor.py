@@ -11,6 +11,7 @@ from comfy_server import why_not
 
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
 PATIENCE = 60_000  # ms; the first load compiles all of the page on a busy machine
+SETTLE = 700  # ms
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -107,6 +108,17 @@ class Editor:
             arg=name,
         )
 
+    def add_node(self, name: str) -> None:
+        """Search for a node on an empty canvas and take the first that is found."""
+        self.command("Comfy.NewBlankWorkflow")
+        self.page.wait_for_function("app.graph._nodes.length === 0")
+        self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
+        self.page.wait_for_timeout(SETTLE)  # the box takes the focus
+        self.page.keyboard.type(name)
+        self.page.wait_for_timeout(SETTLE)  # it searches once the typing pauses
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function("app.graph._nodes.length === 1")
+
     def nodes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.page.evaluate(LOADED)
         return found
@@ -117,7 +129,7 @@ class Editor:
     def fit(self) -> None:
         """All of the graph in view."""
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(600)  # the view glides there
+        self.page.wait_for_timeout(SETTLE)  # the view glides there
 
     def complaints(self) -> list[str]:
         """Texts of the dialogs and notices that stand before the graph."""

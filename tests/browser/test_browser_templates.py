@@ -71,16 +71,13 @@ def test_every_template_shows_its_thumbnail(editor: Editor) -> None:
 def test_the_blueprint_becomes_a_node_with_what_a_person_sets(editor: Editor, server: ComfyServer) -> None:
     if not server.get("/global_subgraphs"):
         pytest.skip("this ComfyUI knows no blueprints of packs")
+    editor.add_node(BLUEPRINT)
     found = editor.page.evaluate(
-        """async kind => {
-          const node = LiteGraph.createNode(kind)
-          app.graph.add(node)
-          await new Promise(done => setTimeout(done, 500))
-          const inside = node.subgraph.nodes.map(inner => inner.type)
+        """() => {
+          const [node] = app.graph._nodes, inside = node.subgraph.nodes.map(inner => inner.type)
           return {widgets: node.widgets.map(widget => widget.name), outputs: node.outputs.map(output => output.type),
                   inside, known: inside.every(kind => kind in LiteGraph.registered_node_types)}
-        }""",
-        f"SubgraphBlueprint.{BLUEPRINT}",
+        }"""
     )
     assert found["known"]
     assert "WanFLF2VSampler" in found["inside"]
