@@ -10,7 +10,7 @@ from typing import Any
 from comfy_server import why_not
 
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
-PATIENCE = 60_000  # ms; the first load compiles all of the page on a busy machine
+PATIENCE = 180_000  # ms; the page is heavy, the machine may be busy
 SETTLE = 700  # ms
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -78,7 +78,7 @@ class Editor:
         self.page.set_default_timeout(PATIENCE)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.goto(self.address)
-        self.page.wait_for_function(READY, timeout=3 * PATIENCE)
+        self.page.wait_for_function(READY, timeout=PATIENCE)
 
     @property
     def has_nodes_2(self) -> bool:

@@ -12,7 +12,7 @@ from editor import Editor
 
 NANO = "Wan FLF2V nano model"
 ACCOUNT = "Wan FLF2V cloud account and results"
-RUN_PATIENCE = 180_000  # ms; the bundled model on a busy machine
+RUN_PATIENCE = 600_000  # ms; the bundled model on a busy machine
 # A file of the output folder, dropped on the canvas as from a file manager.
 DROP = """async ([name, folder]) => {
   const answer = await fetch(`/api/view?filename=${encodeURIComponent(name)}&subfolder=${folder}&type=output`)
