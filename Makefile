@@ -28,8 +28,8 @@ $(VENV)/test: $(VENV)/run pyproject.toml tests/requirements.txt
 demo: $(VENV)/run
 	@mkdir -p output
 	$(BIN)/python -m wan_local generate --model weights/nano \
-	  --first examples/nano_first.png --last examples/nano_last.png \
-	  --prompt "$$(cat examples/nano_prompt.txt)" --negative "" \
+	  --first demo/nano_first.png --last demo/nano_last.png \
+	  --prompt "$$(cat demo/nano_prompt.txt)" --negative "" \
 	  --width 64 --height 64 --length 17 --steps 30 --guidance 2 --seed 1 \
 	  --output output/demo.mp4 --sheet output/demo.png
 

@@ -1,7 +1,7 @@
 """``python -m training.report``: held-out figures of ``weights/nano``, and pictures of them.
 
 Writes ``training/held_out.json`` (every clip's figures) and ``training/held_out.png`` (truth, result and cross-fade of
-some clips, row by row), and with ``--examples`` the pictures and the prompt that ``make demo`` starts from.
+some clips, row by row), and with ``--demo`` the pictures and the prompt that ``make demo`` starts from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEED = 9_000_000  # far from every seed that training draws from
 FRAMES, SIZE = 17, 64
 SETTINGS = {"steps": 30, "shift": 16.0, "guidance": 2.0, "negative_prompt": ""}
-EXAMPLE = 18  # which held-out clip the demo shows
+DEMO_CLIP = 18  # which held-out clip the demo shows
 SHOWN_CLIPS, SHOWN_FRAMES, ZOOM = 8, 9, 2
 
 
@@ -33,11 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.report", description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "nano")
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--examples", action="store_true", help="write examples/nano_* and stop")
+    parser.add_argument("--demo", action="store_true", help="write demo/nano_* and stop")
     args = parser.parse_args()
     clips = random_clips(SEED, args.clips)
-    if args.examples:
-        return write_examples(clips[EXAMPLE])
+    if args.demo:
+        return write_demo(clips[DEMO_CLIP])
     pipeline = Pipeline.from_pretrained(args.model)
     results = []
     for index, clip in enumerate(clips):
@@ -103,11 +103,11 @@ def sheet(results: list[Result]) -> Image.Image:
     return to_image(torch.cat(rows), ZOOM)
 
 
-def write_examples(clip: Clip) -> None:
+def write_demo(clip: Clip) -> None:
     video, _ = draw_parts([clip], FRAMES, SIZE)
     for name, index in (("first", 0), ("last", -1)):
-        to_image(video[0, :, index].permute(1, 2, 0) * 0.5 + 0.5, 1).save(ROOT / "examples" / f"nano_{name}.png")
-    (ROOT / "examples" / "nano_prompt.txt").write_text(clip.caption + "\n")
+        to_image(video[0, :, index].permute(1, 2, 0) * 0.5 + 0.5, 1).save(ROOT / "demo" / f"nano_{name}.png")
+    (ROOT / "demo" / "nano_prompt.txt").write_text(clip.caption + "\n")
 
 
 def to_image(pixels: Tensor, zoom: int) -> Image.Image:

@@ -163,8 +163,12 @@ class ComfyServer:
         return self._call(path)[1]
 
     def get_text(self, path: str) -> str:
+        return self.get_bytes(path).decode()
+
+    def get_bytes(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:  # noqa: S310
-            return answer.read().decode()
+            content: bytes = answer.read()
+            return content
 
     def queue(self, prompt: dict[str, Any], **extra: Any) -> tuple[int, dict[str, Any]]:
         """POST /prompt: HTTP status and answer."""

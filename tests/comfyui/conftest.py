@@ -18,7 +18,7 @@ if str(HERE) not in sys.path:
 
 from comfy_server import PACK, ComfyServer, why_not  # noqa: E402
 
-EXAMPLES = ("nano_first.png", "nano_last.png", "real_first.png", "real_last.png")
+PICTURES = ("nano_first.png", "nano_last.png", "real_first.png", "real_last.png")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,8 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
         pytest.skip(reason)
     base = tmp_path_factory.mktemp("comfyui")
     (base / "input").mkdir()
-    for name in EXAMPLES:
-        shutil.copy(PACK / "examples" / name, base / "input" / name)
+    for name in PICTURES:
+        shutil.copy(PACK / "demo" / name, base / "input" / name)
     from nano_graph import write_single_files
 
     write_single_files(base / "models")
@@ -46,4 +46,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 @pytest.fixture
 def workflow() -> dict[str, Any]:
     """A copy of the bundled API workflow, to change at will."""
-    return deepcopy(json.loads((PACK / "workflows" / "api" / "nano_first_last.json").read_text("utf-8")))
+    return deepcopy(json.loads((PACK / "workflows" / "api" / "wan_flf2v_nano_model.json").read_text("utf-8")))

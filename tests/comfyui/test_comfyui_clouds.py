@@ -48,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("clouds")
     (base / "input").mkdir()
     for name in ("real_first.png", "real_last.png"):
-        shutil.copy(PACK / "examples" / name, base / "input" / name)
+        shutil.copy(PACK / "demo" / name, base / "input" / name)
     return base
 
 
@@ -348,7 +348,7 @@ def test_without_a_key_the_queue_says_where_to_get_one(clouds: StandIn, tmp_path
     environment = {**clouds.environment, "GMI_API_KEY": "", "WAVESPEED_API_KEY": ""}
     (tmp_path / "input").mkdir()
     for name in ("real_first.png", "real_last.png"):
-        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+        shutil.copy(PACK / "demo" / name, tmp_path / "input" / name)
     with ComfyServer(tmp_path, environment=environment) as server:
         for maker, variable, site in (
             (gmi, "GMI_API_KEY", "gmicloud.ai"),
@@ -367,7 +367,7 @@ def test_kill_between_submission_and_first_look(clouds: StandIn, cloud: StandIn,
     """kill -9, a restart, the same graph: one submission in all, and the video."""
     (tmp_path / "input").mkdir()
     for name in ("real_first.png", "real_last.png"):
-        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+        shutil.copy(PACK / "demo" / name, tmp_path / "input" / name)
     asked = graph(gmi(prompt="killed"))
     with ComfyServer(tmp_path, environment=clouds.environment) as server:
         status, _ = server.queue(asked)

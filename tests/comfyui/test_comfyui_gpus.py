@@ -198,7 +198,7 @@ def own_server(tmp_path: Path) -> Iterator[ComfyServer]:
         pytest.skip(reason)
     (tmp_path / "input").mkdir()
     for name in ("nano_first.png", "nano_last.png"):
-        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+        shutil.copy(PACK / "demo" / name, tmp_path / "input" / name)
     write_single_files(tmp_path / "models")
     with ComfyServer(tmp_path) as running:
         yield running
@@ -282,7 +282,7 @@ def cluster_server(tmp_path: Path) -> Iterator[tuple[ComfyServer, Any]]:
 
     (tmp_path / "input").mkdir()
     for name in ("nano_first.png", "nano_last.png"):
-        shutil.copy(PACK / "examples" / name, tmp_path / "input" / name)
+        shutil.copy(PACK / "demo" / name, tmp_path / "input" / name)
     write_single_files(tmp_path / "models")
     machines = Cluster(cpus=1)
     try:

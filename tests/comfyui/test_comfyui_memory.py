@@ -34,7 +34,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer
     base = tmp_path_factory.mktemp("memory")
     (base / "input").mkdir()
     for name in ("nano_first.png", "nano_last.png"):
-        shutil.copy(PACK / "examples" / name, base / "input" / name)
+        shutil.copy(PACK / "demo" / name, base / "input" / name)
     write_single_files(base / "models")
     with ComfyServer(base, environment=RETURN_MEMORY) as running:
         yield running

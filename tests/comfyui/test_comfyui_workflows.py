@@ -1,68 +1,30 @@
-"""The shared workflows, each as a graph and as its API twin: run where this machine can, else held to the schema."""
+"""The templates in a running ComfyUI: served where the dialog asks, fit for its schemas, run where this machine can.
+
+What they are as files is tests/contracts/test_templates.py, how they open in the editor tests/browser/.
+"""
 
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from comfy_server import PACK, ComfyServer
 
-NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-RUNS_HERE = ("nano_first_last", "nano_single_nodes")
+TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
+RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_model_node_by_node")
 FILES = ("model_name", "vae_name", "lora_name", "clip_name", "folder", "image")  # names of files on somebody's disk
-ONLY_IN_THE_PAGE = ("fixed", "image")  # widgets that only the frontend has
-NOTES = ("MarkdownNote",)
+SWITCHED = "COMFY_MATCHTYPE_V3"  # the output of a switch has the type of what goes into it
+NAME = "ComfyUI-WanFLF2V"
 
 
-def load(name: str, form: str = "") -> dict[str, Any]:
-    return json.loads((PACK / "workflows" / form / f"{name}.json").read_text("utf-8"))
-
-
-def test_every_workflow_has_its_twin_and_its_picture() -> None:
-    assert set(RUNS_HERE) < set(NAMES)
-    assert sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json")) == NAMES
-    assert sorted(path.stem for path in (PACK / "workflows").glob("*.jpg")) == NAMES
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_graph_form_and_the_queue_form_are_the_same_workflow(name: str) -> None:
-    graph, queue = load(name), load(name, "api")
-    nodes = {str(row["id"]): row for row in graph["nodes"] if row["type"] not in NOTES}
-    assert {key: row["type"] for key, row in nodes.items()} == {k: v["class_type"] for k, v in queue.items()}
-    links = {link[0]: link for link in graph["links"]}
-    used = set()
-    for key, row in nodes.items():
-        wired = {}
-        for place, slot in enumerate(row["inputs"]):
-            if slot.get("link") is not None:
-                number, source, output, target, at, kind = links[slot["link"]]
-                assert (str(target), at, kind) == (key, place, slot["type"])
-                assert number in nodes[str(source)]["outputs"][output]["links"]
-                wired[slot["name"]] = [str(source), output]
-                used.add(number)
-        inputs = queue[key]["inputs"]
-        assert wired == {field: value for field, value in inputs.items() if isinstance(value, list)}
-        constants = [value for value in inputs.values() if not isinstance(value, list)]
-        assert [value for value in row["widgets_values"] if value not in ONLY_IN_THE_PAGE] == constants
-    assert used == set(links)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_note_says_which_files_go_where(name: str) -> None:
-    (note,) = [row for row in load(name)["nodes"] if row["type"] in NOTES]
-    text = note["widgets_values"][0]
-    for row in load(name, "api").values():
-        for field in FILES:
-            value = row["inputs"].get(field)
-            if isinstance(value, str) and "bundled" not in value and field != "image":
-                assert value in text, f"{value} is not in the note"
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUEUED)
 def test_the_queue_form_fits_the_schema(server: ComfyServer, name: str) -> None:
-    queue, info = load(name, "api"), server.get("/object_info")
+    queue, info = QUEUED[name], server.get("/object_info")
     for key, row in queue.items():
         schema = info[row["class_type"]]
         required, optional = schema["input"].get("required", {}), schema["input"].get("optional", {})
@@ -79,9 +41,8 @@ def check_value(place: str, spec: list[Any] | None, value: Any, queue: dict[str,
         return
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
     if isinstance(value, list):
-        source, output = value
-        given = info[queue[source]["class_type"]]["output"][output]
-        assert given == kind, f"{place} takes {kind} and gets {given}"
+        given = given_type(value, queue, info)
+        assert kind in (given, SWITCHED), f"{place} takes {kind} and gets {given}"
     elif isinstance(kind, list) or kind == "COMBO":
         choices = kind if isinstance(kind, list) else options.get("options", [])
         if place.rsplit(".", 1)[-1] not in FILES:
@@ -94,18 +55,81 @@ def check_value(place: str, spec: list[Any] | None, value: Any, queue: dict[str,
         assert isinstance(value, str), place
 
 
+def given_type(link: list[Any], queue: dict[str, Any], info: dict[str, Any]) -> str:
+    source, output = link
+    kind: str = info[queue[source]["class_type"]]["output"][output]
+    if kind != SWITCHED:
+        return kind
+    on, off = (given_type(queue[source]["inputs"][side], queue, info) for side in ("on_true", "on_false"))
+    assert on == off
+    return on
+
+
 @pytest.mark.parametrize("name", RUNS_HERE)
 def test_what_can_run_here_runs(server: ComfyServer, name: str) -> None:
-    queue = load(name, "api")
-    for row in queue.values():
-        if "steps" in row["inputs"]:
-            row["inputs"]["steps"] = 2
-    run = server.run(queue)
+    run = server.run(in_two_steps(QUEUED[name]))
     assert run.status == "success", run.error
     saved = [file for output in run.outputs.values() for file in output.get("images", [])]
     assert any(file["filename"].endswith(".mp4") for file in saved)
 
 
-def test_the_server_offers_the_workflows_as_templates(server: ComfyServer) -> None:
-    offered = {Path(name).stem for name in server.get("/workflow_templates")["ComfyUI-WanFLF2V"]}
-    assert set(NAMES) <= offered
+def in_two_steps(queue: dict[str, Any]) -> dict[str, Any]:
+    queue = deepcopy(queue)
+    for row in queue.values():
+        if "steps" in row["inputs"]:
+            row["inputs"]["steps"] = 2
+    return queue
+
+
+@pytest.mark.parametrize("four_steps", [False, True])
+def test_the_switch_of_the_main_graph_runs_one_sampler(server: ComfyServer, four_steps: bool) -> None:
+    """The main graph on the bundled model: the LoRA and its sampler run with the switch on, the other with it off."""
+    queue = in_two_steps(QUEUED["wan_flf2v_first_and_last_frame"])
+    kinds = {key: row["class_type"] for key, row in queue.items()}
+    by_title = {row["_meta"]["title"]: key for key, row in queue.items() if "_meta" in row}
+    inputs = {kind: queue[key]["inputs"] for key, kind in kinds.items()}
+    inputs["WanFLF2VLoadModel"]["model_name"] = inputs["WanFLF2VLoadVAE"]["vae_name"] = "nano (bundled)"
+    inputs["WanFLF2VLoRA"]["lora_name"] = "nano_lora.safetensors"
+    inputs["WanFLF2VConditioning"] |= {"width": 64, "height": 64, "length": 5}
+    inputs["ComfySwitchNode"]["switch"] = four_steps
+    for key in (by_title["First image"], by_title["Last image"]):
+        queue[key]["inputs"]["image"] = "nano_first.png"
+    # The bundled text and image encoders come from its folder.
+    load = {"folder": "nano (bundled)", "weight_dtype": "default", "attention": "auto"}
+    queue["load"] = {"class_type": "WanFLF2VLoadPipeline", "inputs": load}
+    encoders = {key: output for key, kind in kinds.items() for loader, output in ENCODERS if kind == loader}
+    for row in queue.values():
+        for field, value in row["inputs"].items():
+            if isinstance(value, list) and value[0] in encoders:
+                row["inputs"][field] = ["load", encoders[value[0]]]
+    run = server.run({key: row for key, row in queue.items() if key not in encoders})
+    assert run.status == "success", run.error
+    ran = {data["node"] for data in run.of("executed")} | {data["node"] for data in run.of("executing")}
+    slow, fast = by_title["Sampler, 50 steps"], by_title["Sampler, 4 steps with the LoRA"]
+    lora = by_title["LoRA for four steps"]
+    assert ran & {slow, fast, lora} == ({fast, lora} if four_steps else {slow})
+
+
+ENCODERS = (("CLIPLoader", 1), ("CLIPVisionLoader", 2))  # and the output of our loader that gives the same
+
+
+def test_the_server_offers_the_templates(server: ComfyServer) -> None:
+    assert sorted(server.get("/workflow_templates")[NAME]) == TITLES
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_the_dialog_gets_each_template_and_its_thumbnail(server: ComfyServer, title: str) -> None:
+    for ending in (".json", ".jpg"):
+        given = server.get_bytes(f"/api/workflow_templates/{NAME}/{quote(title)}{ending}")
+        assert given == (PACK / "workflows" / f"{title}{ending}").read_bytes()
+
+
+def test_the_server_offers_the_blueprint_and_knows_its_nodes(server: ComfyServer) -> None:
+    offered = {key: row for key, row in server.get("/global_subgraphs").items() if NAME in row["info"]["node_pack"]}
+    (path,) = (PACK / "subgraphs").glob("*.json")
+    ((key, row),) = offered.items()
+    assert row["name"] == Path(path).stem
+    given = json.loads(server.get(f"/global_subgraphs/{key}")["data"])
+    assert given == json.loads(path.read_text("utf-8"))
+    kinds = {node["type"] for graph in given["definitions"]["subgraphs"] for node in graph["nodes"]}
+    assert kinds <= server.get("/object_info").keys()

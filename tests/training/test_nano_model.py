@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from training.draw import draw, random_clips
 from training.latent_statistics import set_statistics
-from training.report import EXAMPLE, FRAMES, SEED, SETTINGS, SIZE, prompt_distance
+from training.report import DEMO_CLIP, FRAMES, SEED, SETTINGS, SIZE, prompt_distance
 from wan_local import ends, images
 from wan_local.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, VAEConfig
 from wan_local.generate import Pipeline
@@ -81,13 +81,13 @@ def test_setting_the_statistics_changes_no_picture():
     assert torch.allclose(vae.encode(video), expected, atol=1e-4)
 
 
-def test_the_examples_are_a_held_out_clip_and_the_ends_are_exact(pipeline):
-    clip = random_clips(SEED, EXAMPLE + 1)[EXAMPLE]
-    prompt = (ROOT / "examples" / "nano_prompt.txt").read_text().strip()
+def test_the_demo_is_a_held_out_clip_and_the_ends_are_exact(pipeline):
+    clip = random_clips(SEED, DEMO_CLIP + 1)[DEMO_CLIP]
+    prompt = (ROOT / "demo" / "nano_prompt.txt").read_text().strip()
     assert prompt == clip.caption
-    workflow = json.loads((ROOT / "workflows" / "api" / "nano_first_last.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / "api" / "wan_flf2v_nano_model.json").read_text())
     assert prompt in [node["inputs"].get("prompt") for node in workflow.values()]
-    first, last = (images.read(ROOT / "examples" / f"nano_{name}.png") for name in ("first", "last"))
+    first, last = (images.read(ROOT / "demo" / f"nano_{name}.png") for name in ("first", "last"))
     frames = pipeline(first, last, prompt, width=SIZE, height=SIZE, length=FRAMES, seed=1, **SETTINGS)
     report = ends.report(frames, first, last)
     print(report)

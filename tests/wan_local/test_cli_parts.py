@@ -17,7 +17,7 @@ from wan_local.generate import Pipeline
 from wan_local.weights import load_transformer, load_vae
 
 NANO = Path(__file__).parents[2] / "weights" / "nano"
-EXAMPLES = NANO.parents[1] / "examples"
+DEMO = NANO.parents[1] / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def arguments(model: Path, output: Path, *more: str) -> list[str]:
     return [
-        "generate", "--model", str(model), "--first", str(EXAMPLES / "nano_first.png"), "--last",
-        str(EXAMPLES / "nano_last.png"), "--prompt", "an orange circle moves", "--output", str(output), "--length", "5",
+        "generate", "--model", str(model), "--first", str(DEMO / "nano_first.png"), "--last",
+        str(DEMO / "nano_last.png"), "--prompt", "an orange circle moves", "--output", str(output), "--length", "5",
         "--steps", "3", "--seed", "7", "--device", "cpu", "--no-cache", "--guidance", "1", *more,
     ]  # fmt: skip
 
@@ -122,7 +122,7 @@ def test_guidance_one_is_one_forward_a_step_with_a_step_distill_lora(tmp_path: P
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
     calls = []
     pipeline.transformer.register_forward_hook(lambda *_: calls.append(1))
-    pictures = EXAMPLES / "nano_first.png", EXAMPLES / "nano_last.png"
+    pictures = DEMO / "nano_first.png", DEMO / "nano_last.png"
     for guidance, forwards in ((1.0, 4), (3.0, 8)):
         calls.clear()
         pipeline(*pictures, "a circle", length=5, steps=4, guidance=guidance, seed=1)

@@ -18,7 +18,7 @@ from wan_local.shapes import Grid
 from wan_local.vae import Tiling
 
 NANO = Path(__file__).parents[3] / "weights" / "nano"
-EXAMPLES = NANO.parents[1] / "examples"
+DEMO = NANO.parents[1] / "demo"
 LARGE = Grid(frames=81, height=720, width=1280)
 
 
@@ -42,7 +42,7 @@ def test_tiles_are_the_largest_that_fit(encode: bool) -> None:
 
 
 def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = EXAMPLES / "nano_first.png", EXAMPLES / "nano_last.png"
+    pictures = DEMO / "nano_first.png", DEMO / "nano_last.png"
     how = {"width": 256, "height": 128, "length": 5, "steps": 1, "guidance": 1.0, "seed": 3}
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
     whole = pipeline(*pictures, "a circle", **how)

@@ -161,8 +161,8 @@ def test_other_models_are_refused_before_anything_starts(tmp_path: Path, setup: 
 def test_the_command_line_on_two_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).resolve().parents[3]
     common = [
-        "generate", "--model", str(root / "weights/nano"), "--first", str(root / "examples/nano_first.png"),
-        "--last", str(root / "examples/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
+        "generate", "--model", str(root / "weights/nano"), "--first", str(root / "demo/nano_first.png"),
+        "--last", str(root / "demo/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
         "--seed", "3", "--device", "cpu", "--no-cache",
     ]  # fmt: skip
     assert main([*common, "--output", str(tmp_path / "one.mp4")]) == 0

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def command(tmp_path: Path, *more: str) -> list[str]:
     return [
-        "generate", "--model", str(ROOT / "weights/nano"), "--first", str(ROOT / "examples/nano_first.png"),
-        "--last", str(ROOT / "examples/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
+        "generate", "--model", str(ROOT / "weights/nano"), "--first", str(ROOT / "demo/nano_first.png"),
+        "--last", str(ROOT / "demo/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
         "--seed", "3", "--no-cache", "--output", str(tmp_path / "a.mp4"), *more,
     ]  # fmt: skip
 

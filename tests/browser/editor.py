@@ -1,0 +1,140 @@
+"""ComfyUI's editor in a real Chromium: what a person does with it, and what they then see."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comfy_server import why_not
+
+NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
+PATIENCE = 180_000  # ms; the page is heavy, the machine may be busy
+SETTLE = 700  # ms
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+READY = "window.app?.graph && app.extensionManager?.setting && document.querySelector('.side-tool-bar-container')"
+# [left, top, right, bottom] of every node with its title, in units of the graph.
+CLASSIC_BOXES = """() => app.graph._nodes.map(node => {
+  const [x, y, w, h] = node.getBounding()
+  return [node.id, node.type, x, y, x + w, y + h]
+})"""
+VUE_BOXES = """() => [...document.querySelectorAll('[data-node-id]')].map(element => {
+  const box = element.getBoundingClientRect(), scale = app.canvas.ds.scale
+  const node = app.graph.getNodeById(element.dataset.nodeId)
+  return [node.id, node.type, box.left / scale, box.top / scale, box.right / scale, box.bottom / scale]
+})"""
+LOADED = """() => app.graph._nodes.map(node => ({
+  id: node.id, type: node.type, title: node.title, mode: node.mode, known: node.type in LiteGraph.registered_node_types,
+  failed: Boolean(node.has_errors), inputs: node.inputs.map(slot => [slot.name, slot.link !== null]),
+  widgets: Object.fromEntries((node.widgets ?? []).map(widget => [widget.name, widget.value])),
+}))"""
+
+
+def missing() -> str | None:
+    """Why there can be no browser test here, in one line, or None."""
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        return "no Playwright (pip install -r tests/requirements.txt)"
+    if chromium() is None:
+        return "no Chromium on this machine"
+    return why_not()
+
+
+def chromium() -> str | None:
+    return shutil.which("chromium")
+
+
+@dataclass
+class Box:
+    """Where a node lies, with its title, in units of the graph."""
+
+    node: int
+    kind: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+@dataclass
+class Editor:
+    """One page of the editor. ``address`` is the server's; ``problems`` collects what the page threw."""
+
+    page: Any
+    address: str
+    problems: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.page.set_default_timeout(PATIENCE)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.goto(self.address)
+        self.page.wait_for_function(READY, timeout=PATIENCE)
+
+    @property
+    def has_nodes_2(self) -> bool:
+        return bool(self.page.evaluate("'Comfy.VueNodes.Enabled' in app.extensionManager.setting.settings"))
+
+    def set(self, name: str, value: Any) -> None:
+        self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+    def nodes_2(self, on: bool) -> None:
+        """Draw nodes with Vue, or on the classic canvas."""
+        self.set("Comfy.VueNodes.Enabled", on)
+        self.page.wait_for_function(f"(document.querySelector('[data-node-id]') !== null) === {str(on).lower()}")
+
+    def command(self, name: str) -> None:
+        self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
+
+    def browse_templates(self) -> None:
+        self.page.locator(".side-tool-bar-container").get_by_text("Templates", exact=True).click()
+        self.page.get_by_text(NAME, exact=True).click()
+
+    def open_template(self, name: str) -> None:
+        """Click it open in the dialog; returns once its graph is there."""
+        self.browse_templates()
+        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        self.page.wait_for_function(
+            "name => app.extensionManager.workflow.activeWorkflow?.path.includes(name) && app.graph._nodes.length > 0",
+            arg=name,
+        )
+
+    def add_node(self, name: str) -> None:
+        """Search for a node on an empty canvas and take the first that is found."""
+        self.command("Comfy.NewBlankWorkflow")
+        self.page.wait_for_function("app.graph._nodes.length === 0")
+        self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
+        self.page.wait_for_timeout(SETTLE)  # the box takes the focus
+        self.page.keyboard.type(name)
+        self.page.wait_for_timeout(SETTLE)  # it searches once the typing pauses
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function("app.graph._nodes.length === 1")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.page.evaluate(LOADED)
+        return found
+
+    def boxes(self, nodes_2: bool) -> list[Box]:
+        return [Box(*row) for row in self.page.evaluate(VUE_BOXES if nodes_2 else CLASSIC_BOXES)]
+
+    def fit(self) -> None:
+        """All of the graph in view."""
+        self.command("Comfy.Canvas.FitView")
+        self.page.wait_for_timeout(SETTLE)  # the view glides there
+
+    def complaints(self) -> list[str]:
+        """Texts of the dialogs and notices that stand before the graph."""
+        places = self.page.locator("[role=dialog]:visible, [role=alert]:visible, [data-testid=error-overlay]:visible")
+        return [text.strip() for text in places.all_inner_texts() if text.strip()]
+
+    def picture(self, path: Path) -> None:
+        self.page.screenshot(path=str(path))
