@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ParameterMismatch, WeightsError
 from ..quantised import Packing
-from ..quantised.ggml import BY_PACKAGE, FORMATS, packed_bytes
+from ..quantised.ggml import FORMATS, packed_bytes
 
 # What safetensors calls its dtypes. Those mapped to None can't be computed with as they are.
 DTYPES: Mapping[str, torch.dtype | None] = {
@@ -58,7 +58,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """What it takes as stored."""
-        if self.dtype in FORMATS or self.dtype in BY_PACKAGE:
+        if self.dtype in FORMATS:
             return packed_bytes(self.dtype, (self.size,))
         dtype = DTYPES.get(self.dtype)
         return self.size * (1 if dtype is None else dtype.itemsize)
