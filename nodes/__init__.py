@@ -6,6 +6,7 @@ does tensors, ``sockets.py`` and the files it names hold what travels on the wir
 
 from __future__ import annotations
 
+from ..wan_local import notices
 from . import host
 from .account import WanFLF2VAccount
 from .conditioning import WanFLF2VConditioning
@@ -43,4 +44,5 @@ class Extension(host.ComfyExtension):
 
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
         host.register_folders()  # not in on_load, which ComfyUI 0.8.0 never calls
+        notices.listen(host.notify)
         return list(NODES)

@@ -4,11 +4,13 @@ So our conditioning drives core's sampler and core's WanFirstLastFrameToVideo dr
 
 - ``concat_latent_image`` ``[1, z, T, h, w]``: raw latents of the clip of both pictures with grey between;
 - ``concat_mask`` ``[1, 4, T, h, w]``: 1 where the model must invent. The transformer wants the opposite;
-- ``clip_vision_output``: the image encoder's rows of the first picture, then of the last.
+- ``clip_vision_output``: the image encoder's rows of the first picture, then of the last; a model that was trained with
+  the first alone gets those.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +80,7 @@ def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: 
     return Prompted(
         text=_text(rows, name, config),
         condition=_condition(values, name, latent_shape),
-        image=_image(values, name) if config.has_image_branch else None,
+        image=_image(values, name, config) if config.has_image_branch else None,
     )
 
 
@@ -124,15 +126,33 @@ def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, 
     return torch.cat([known, host.normalise_latents(latents[:1].float()).to(known.device)], dim=1)
 
 
-def _image(values: dict[str, Any], name: str) -> Tensor:
+def _image(values: dict[str, Any], name: str, config: TransformerConfig) -> Tensor:
     output = values.get("clip_vision_output")
     rows = None if output is None else output["penultimate_hidden_states"]
     if rows is None:
         raise InputError(
-            f"{name} holds no image encoder output and this model looks at both images through one; connect "
+            f"{name} holds no image encoder output and this model looks at the images through one; connect "
             "clip_vision in the conditioning node"
         )
-    return rows[:1].float()
+    rows = rows[:1].float()
+    if rows.shape[1] == config.image_tokens:
+        return rows
+    pictures = rows.unflatten(1, (-1, rows_of_one(rows.shape[1])))  # [1, pictures, rows of one, image_dim]
+    if pictures.shape[1] < config.images_seen:
+        raise InputError(
+            f"{name} holds the image encoder's output of one picture and this model takes that of both; use Wan FLF2V "
+            "Conditioning, or connect clip_vision_start_image and clip_vision_end_image"
+        )
+    return pictures[:, [0, -1][: config.images_seen]].flatten(1, 2)
+
+
+def rows_of_one(rows: int) -> int:
+    """How many of the image encoder's rows, of some pictures one behind the other, are one picture's.
+
+    A picture is a class row and a square of patches: 257 is one, 514 are two.
+    """
+    sizes = (rows // count for count in range(1, rows // 2 + 1) if rows % count == 0)
+    return next((size for size in sizes if math.isqrt(size - 1) ** 2 == size - 1), rows)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,10 @@ TAKEN_BY = {
     detect.LORA: "Wan FLF2V LoRA",
     detect.TEXT_TRANSFORMER: "core's Load Diffusion Model",
     detect.OTHER_TRANSFORMER: "core's Load Diffusion Model",
+    **dict.fromkeys(
+        (*detect.VARIANTS.values(), detect.CONTROL_TRANSFORMER, detect.LARGE_TRANSFORMER), "core's Load Diffusion Model"
+    ),
+    detect.LARGE_VAE: "core's Load VAE",
     "a T5 text encoder in transformers' layout": "core's Load CLIP, type wan,",
     "a T5 text encoder in llama.cpp's layout": "CLIPLoader (GGUF) of ComfyUI-GGUF, type wan,",
     "the umT5 text encoder of the official release": "Load Wan FLF2V Pipeline, with the whole folder,",

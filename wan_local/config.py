@@ -68,6 +68,23 @@ class TransformerConfig:
     def has_image_branch(self) -> bool:
         return self.image_dim > 0
 
+    @property
+    def images_seen(self) -> int:
+        """How many pictures' image encoder rows the model was trained with.
+
+        Learned positions tell the first picture from the last (Wan2.1 ``wan/first_last_frame2video.py``). Models
+        without, I2V and Fun-InP, got the first picture's alone (``wan/image2video.py``), and would read those of
+        another as more of the first.
+        """
+        if not self.has_image_branch:
+            return 0
+        return 2 if self.image_tokens else 1
+
+    @property
+    def is_expert(self) -> bool:
+        """Whether it is one of Wan2.2's two: it has image latents and no image branch, and knows high or low noise."""
+        return not self.has_image_branch and self.in_dim > self.out_dim
+
 
 # Wan-AI/Wan2.1-FLF2V-14B-720P, as released.
 WAN_FLF2V_14B = TransformerConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)

@@ -198,7 +198,8 @@ class Pipeline:
         clock.start("encode text")
         positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
         clock.start("encode images", 2)
-        image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in (first, last)])
+        seen = (first, last)[: self.transformer.config.images_seen]
+        image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in seen])
         clock.tell(1)
         with self.memory.visit(self.vae):
             vae = self.memory.vae_for(self.vae, grid, encode=True)
@@ -237,8 +238,8 @@ class Pipeline:
         return rows[:1], rows[-1:]
 
     def _encode_images(self, images: list[Tensor]) -> Tensor | None:
-        """Rows of the first picture, then those of the last, ``[1, rows, image_dim]``."""
-        if self.image_encoder is None:
+        """Rows of the pictures one behind the other, ``[1, rows, image_dim]``."""
+        if self.image_encoder is None or not images:
             return None
         with self.memory.visit(self.image_encoder):
             rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])

@@ -283,6 +283,31 @@ def a_model_without_image_branch_needs_no_image_encoder(nodes: Any) -> None:
 
 
 @check
+def how_many_pictures_a_model_sees_is_its_own_affair(nodes: Any) -> None:
+    """Rows of both pictures, from our node or core's: both for weights with positions, the first's for others."""
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    three = torch.randn(1, 3 * 257, IMAGE)
+    first, _, last = three.split(257, dim=1)
+
+    def seen(rows: Any, **sizes: int) -> Any:
+        config = small_transformer(nodes, **sizes).config
+        output = nodes.host.clip_vision_output(penultimate_hidden_states=rows)
+        given = conditioning(nodes, grid, clip_vision_output=output)
+        return nodes.conds.read(given, "positive", config, grid.latent_shape).image
+
+    both = torch.cat([first, last], dim=1)
+    assert torch.equal(seen(both), both)
+    assert torch.equal(seen(both, image_tokens=0), first)
+    assert torch.equal(seen(first, image_tokens=0), first)
+    assert torch.equal(seen(three), both), "of a picture in the middle too"
+    assert torch.equal(seen(three, image_tokens=0), first)
+    message = refusal(seen, first)
+    assert "output of one picture and this model takes that of both" in message, message
+
+
+@check
 def stop_is_seen_between_two_layers(nodes: Any) -> None:
     model = nodes.sockets.WanModel(small_transformer(nodes))
     management = nodes.host.management

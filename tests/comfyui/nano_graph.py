@@ -82,6 +82,11 @@ def write_single_files(models: Path) -> None:
     t2v = {name: value.contiguous() for name, value in state.items() if "img" not in name}
     t2v["patch_embedding.weight"] = t2v["patch_embedding.weight"][:, :16].contiguous()
     save_file(t2v, models / "diffusion_models" / "t2v.safetensors", metadata)
+    i2v = {name: value.contiguous() for name, value in state.items() if name != "img_emb.emb_pos"}
+    mark = {"model_type.Wan2_1-I2V-14B-720P": torch.ones(1)}
+    save_file({**i2v, **mark}, models / "diffusion_models" / "i2v.safetensors", metadata)
+    expert = {name: value.contiguous() for name, value in state.items() if "img" not in name}
+    save_file(expert, models / "diffusion_models" / "expert.safetensors", metadata)
     cut = (models / "diffusion_models" / "nano.safetensors").read_bytes()[:-1000]
     (models / "diffusion_models" / "cut.safetensors").write_bytes(cut)
     torch.manual_seed(5)

@@ -199,6 +199,48 @@ def test_tiles_change_little(server: ComfyServer) -> None:
     assert psnr(*results) > 25.0
 
 
+def with_model(name: str) -> Graph:
+    graph = single_nodes()
+    graph[MODEL]["inputs"]["model_name"] = name
+    return graph
+
+
+def told_on(run: Run, key: str) -> list[str]:
+    """What a node showed as text, in order: a number of 4 bytes, the length of its id, the id, the text."""
+    head = b"\0\0\0\3" + len(key).to_bytes(4, "big") + key.encode()
+    return [message[len(head) :].decode() for message in run.previews if message.startswith(head)]
+
+
+def test_weights_without_positions_see_the_first_picture_alone(server: ComfyServer, reference: np.ndarray) -> None:
+    """From our node, and from core's with one output of the image encoder (its authors' way) and with both."""
+    graph = with_model("i2v.safetensors")
+    run = server.run(graph)
+    ours = frames(server, run)
+    assert np.abs(ours - reference).max() > 5
+    both, first = with_model("i2v.safetensors"), with_model("i2v.safetensors")
+    core_conditioning(both)
+    core_conditioning(first)
+    del first[COND]["inputs"]["clip_vision_end_image"], first["21"]
+    assert apart("I2V: ours / core's with one picture seen", ours, made(server, first)) <= LEVEL
+    assert apart("I2V: ours / core's with both", ours, made(server, both)) <= LEVEL
+    named = "1 tensor belongs to no layer of the model and is not used (model_type.Wan2_1-I2V-14B-720P)"
+    assert any(named in text for text in told_on(run, MODEL))
+    assert named in server.log()
+
+
+def test_one_of_two_experts_says_so_on_the_node_to_the_end(server: ComfyServer) -> None:
+    run = server.run(with_model("expert.safetensors"))
+    assert run.status == "success", run.error
+    shown = told_on(run, SAMPLER)
+    assert "two experts" in shown[0]
+    assert "step 3/3" in shown[-1]
+    assert "two experts" in shown[-1]
+    assert "one of Wan2.2's two experts and does every step alone" in server.log()
+    again = with_model("nano.safetensors")
+    again[SAMPLER]["inputs"]["seed"] = 41
+    assert not any("two experts" in text for text in told_on(server.run(again), SAMPLER))
+
+
 def test_a_lora_changes_the_clip_and_leaves_no_trace(server: ComfyServer, reference: np.ndarray) -> None:
     def with_lora(*strengths: float) -> np.ndarray:
         graph, model = single_nodes(), MODEL

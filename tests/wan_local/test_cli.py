@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import write_pipeline
 from wan_local import video
@@ -64,6 +65,26 @@ def start(*args: str) -> subprocess.Popen[str]:
         # A shell's background jobs hand down an ignored Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+# -- notices -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_person_should_know_is_a_line_on_stderr(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    """One expert of Wan2.2, with a tensor that belongs to no layer."""
+    folder = write_pipeline(tmp_path / "model")
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    images = ("image_embedder", "add_k_proj", "add_v_proj", "norm_added_k")
+    tensors = {name: value for name, value in load_file(file).items() if not any(part in name for part in images)}
+    save_file({**tensors, "model_type.Wan2_2": torch.ones(1)}, file, {"format": "pt"})
+    status, out, err = run(*arguments(folder, pictures, tmp_path / "clip.mp4"))
+    assert status == 0, err
+    lines = err.splitlines()
+    assert any(line.startswith("warning: ") and "belongs to no layer" in line for line in lines)
+    assert any(line.startswith("warning: the model is one of Wan2.2's two experts") for line in lines)
+    assert "Traceback" not in err
+    assert "warning" not in out
+    assert "one of Wan2.2's two experts, trained for high or for low noise alone" in run("inspect", str(folder))[1]
 
 
 # -- a whole run ------------------------------------------------------------------------------------------------

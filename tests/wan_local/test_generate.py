@@ -13,7 +13,9 @@ from wan_local.config import TransformerConfig, VAEConfig
 from wan_local.encoders.image import ImageEncoder
 from wan_local.errors import Cancelled, InputError, NumericError, WrongModel
 from wan_local.generate import Pipeline, choose_device
+from wan_local.images import view
 from wan_local.model import WanTransformer
+from wan_local.notices import WanNotice, listening
 from wan_local.progress import Progress
 from wan_local.settings import Settings, official_negative_prompt
 from wan_local.vae import WanVAE
@@ -35,10 +37,10 @@ class Words:
 
 def make_pipeline(**sizes: int) -> Pipeline:
     torch.manual_seed(0)
-    config = TransformerConfig(
-        dim=24, ffn_dim=32, num_heads=2, num_layers=2, text_dim=TEXT_DIM, freq_dim=16, image_dim=IMAGE_DIM,
-        image_tokens=10, text_len=TEXT_LEN,
-    )  # fmt: skip
+    config = TransformerConfig(**{
+        "dim": 24, "ffn_dim": 32, "num_heads": 2, "num_layers": 2, "text_dim": TEXT_DIM, "freq_dim": 16,
+        "image_dim": IMAGE_DIM, "image_tokens": 10, "text_len": TEXT_LEN, **sizes,
+    })  # fmt: skip
     transformer = WanTransformer(config).eval()
     for parameter in transformer.parameters():  # official starting weights end in zeros: nothing would matter
         torch.nn.init.normal_(parameter, std=0.3)
@@ -259,6 +261,45 @@ def test_device_that_is_not_here() -> None:
         with pytest.raises(InputError, match="can't be used here; use cpu"):
             choose_device(name)
     assert choose_device("cpu").type == "cpu"
+
+
+# -- models of another recipe -------------------------------------------------------------------------------------
+
+
+def asked(pipeline: Pipeline, **settings: object) -> list[torch.Tensor | None]:
+    """The image rows that the transformer got at each call."""
+    seen = []
+    pipeline.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[3]))
+    pipeline.generate(FIRST, LAST, "a disc", Settings(**{**QUICK, "width": 48, "height": 32, **settings}))
+    return seen
+
+
+def test_with_positions_a_model_sees_both_pictures_and_without_the_first_alone() -> None:
+    """As their authors run them: Wan2.1 ``first_last_frame2video.py`` and ``image2video.py``."""
+    both, first = make_pipeline(), make_pipeline(image_tokens=0)
+    encoder = both.image_encoder
+    first.image_encoder = encoder
+    pictures = [view(picture, 48, 32, "crop") * 2.0 - 1.0 for picture in (FIRST, LAST)]
+    rows = encoder.encode(pictures)  # [2, 5, D]
+    assert all(torch.equal(image, rows.flatten(0, 1)[None]) for image in asked(both))
+    alone = encoder.encode(pictures[:1])
+    assert len(seen := asked(first)) == 4
+    assert all(torch.equal(image, alone) for image in seen)
+
+
+def test_one_of_two_experts_says_so_before_the_first_step() -> None:
+    told = []
+    with listening(told.append):
+        asked(make_pipeline())
+        assert told == []
+        pipeline = make_pipeline(image_dim=0, image_tokens=0)
+        pipeline.image_encoder = None
+        pipeline.transformer.register_forward_pre_hook(lambda module, inputs: told.append("a step"))
+        assert asked(pipeline, steps=1, guidance=1.0) == [None]
+    assert told[1:] == ["a step"]
+    assert "one of Wan2.2's two experts and does every step alone" in told[0]
+    with pytest.warns(WanNotice, match="two experts"):
+        asked(pipeline)
 
 
 # -- size of the clip -------------------------------------------------------------------------------------------

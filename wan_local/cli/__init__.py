@@ -10,6 +10,7 @@ import argparse
 import sys
 from typing import NoReturn
 
+from .. import notices
 from ..errors import Cancelled, WanError
 
 PROGRAM = "python -m wan_local"
@@ -33,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         command.add_to(commands)
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        with notices.listening(lambda text: print(f"warning: {text}", file=sys.stderr)):
+            args.run(args)
     except (KeyboardInterrupt, Cancelled):
         return _say(args.parser.prog, "stopped; a finished file from before is untouched", STOPPED)
     except WanError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
 from . import lora_option, several_gpus
@@ -141,6 +142,7 @@ def run(args: argparse.Namespace) -> None:
     dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
 
     bar, began = ProgressBar(sys.stderr), time.monotonic()
+    notices.listen(lambda text: bar.say(f"warning: {text}"))
     try:
         if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
             bar(Progress(stage="load", done=0, total=1))

@@ -52,6 +52,12 @@ class ProgressBar:
             self._out.flush()
             self._drawn = 0
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.close()
+        self._out.write(text + "\n")
+        self._out.flush()
+
     def _line(self, progress: Progress, seconds: float) -> str:
         done, total = progress.done, max(progress.total, 1)
         filled = WIDTH * done // total

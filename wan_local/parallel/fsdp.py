@@ -17,7 +17,8 @@ from ..attention import Attend
 from ..errors import InputError
 from ..model import WanTransformer
 from ..weights import detect, sizes
-from ..weights.load import build, check_dtypes, check_parameters, needed, open_source
+from ..weights.fit import check_dtypes, check_parameters
+from ..weights.load import build, needed, open_source
 from ..weights.place import copied
 from ..weights.source import Entry
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import notices
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Whole
@@ -115,7 +116,8 @@ class Rank:
             model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
             packed = {"unpack": unpack, "float8_matmul": float8_matmul}
-            model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
+            with notices.listening(lambda text: None):  # the driver told it, of the same file
+                model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
             shapes = parameter_shapes(model)
             uses = [
                 lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..model import WanTransformer
 from ..quantised import parameter_shapes
 from ..weights import detect, sizes
+from ..weights.fit import fitted
 from ..weights.load import needed, open_source
 from ..weights.source import TensorSource
 from .degrees import AUTO, Degrees, choose
@@ -113,9 +114,10 @@ def check(setup: Setup) -> TransformerConfig:
     config = read_config(source)
     if setup.fsdp:
         _check_fsdp(setup, source)
+    with torch.device("meta"):
+        shapes = parameter_shapes(WanTransformer(config))
+    fitted(source, shapes)
     if setup.loras:
-        with torch.device("meta"):
-            shapes = parameter_shapes(WanTransformer(config))
         for path, _ in setup.loras:
             lora.read(path, shapes)
     return config

@@ -1,7 +1,8 @@
 """The block formats of GGUF files, unpacked by torch on whatever device they lie.
 
 Every block is some bytes that stand for 32 or 256 values. The layouts are those of ggml's ``ggml-common.h`` and
-``ggml-quants.c`` (https://github.com/ggml-org/ggml), which the ``gguf`` package has in numpy.
+``ggml-quants.c`` (https://github.com/ggml-org/ggml), which the ``gguf`` package has in numpy. Those that look numbers
+up in tables are in ``ggml_codebooks.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import UnreadableWeights
+from . import ggml_codebooks as codebooks
+from .ggml_bits import halves
 
 SMALL, LARGE = 32, 256  # values a block
 CHUNK = 1 << 23  # values unpacked at a time, which bounds the float32 copies below
@@ -61,45 +63,13 @@ class GGML:
         return result.view(self.shape)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GGMLByPackage:
-    """Rarer types, whose tables of numbers are not repeated here: unpacked by the ``gguf`` package, on the CPU.
-
-    Attributes:
-        shape, kind: as above; ``kind`` is a key of :data:`BY_PACKAGE`.
-    """
-
-    shape: tuple[int, ...]
-    kind: str
-
-    @property
-    def name(self) -> str:
-        return f"GGUF {self.kind}"
-
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """``shape`` in ``dtype``.
-
-        Raises:
-            UnreadableWeights: the package is not installed.
-        """
-        try:
-            import gguf
-        except ImportError as error:
-            raise UnreadableWeights(
-                f"weights of type {self.kind} need the gguf package; run `pip install gguf`, or use a Q8_0 or K file"
-            ) from error
-        kind = gguf.GGMLQuantizationType[self.kind]
-        values = gguf.quants.dequantize(packed.reshape(-1, BY_PACKAGE[self.kind][1]).cpu().numpy(), kind)
-        return torch.from_numpy(values).to(device=packed.device, dtype=dtype).view(self.shape)
-
-
 def packed_bytes(kind: str, shape: tuple[int, ...]) -> int:
     """How many bytes a tensor of that shape takes.
 
     Raises:
         ValueError: its rows are no whole blocks.
     """
-    values, size = BY_PACKAGE[kind] if kind in BY_PACKAGE else (FORMATS[kind].values, FORMATS[kind].size)
+    values, size = FORMATS[kind].values, FORMATS[kind].size
     if not shape or shape[-1] % values:
         raise ValueError(f"rows of {shape[-1] if shape else 0} values are no whole {kind} blocks of {values}")
     return math.prod(shape) // values * size
@@ -109,27 +79,27 @@ def packed_bytes(kind: str, shape: tuple[int, ...]) -> int:
 
 
 def _q4_0(blocks: Tensor) -> Tensor:
-    d, quants = _halves(blocks[:, :2]), _nibbles(blocks[:, 2:])
+    d, quants = halves(blocks[:, :2]), _nibbles(blocks[:, 2:])
     return d * (quants - 8.0)
 
 
 def _q4_1(blocks: Tensor) -> Tensor:
-    d, m, quants = _halves(blocks[:, :2]), _halves(blocks[:, 2:4]), _nibbles(blocks[:, 4:])
+    d, m, quants = halves(blocks[:, :2]), halves(blocks[:, 2:4]), _nibbles(blocks[:, 4:])
     return d * quants + m
 
 
 def _q5_0(blocks: Tensor) -> Tensor:
-    d, quants = _halves(blocks[:, :2]), _nibbles(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6])
+    d, quants = halves(blocks[:, :2]), _nibbles(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6])
     return d * (quants - 16.0)
 
 
 def _q5_1(blocks: Tensor) -> Tensor:
-    d, m = _halves(blocks[:, :2]), _halves(blocks[:, 2:4])
+    d, m = halves(blocks[:, :2]), halves(blocks[:, 2:4])
     return d * (_nibbles(blocks[:, 8:]) + 16 * _bits(blocks[:, 4:8])) + m
 
 
 def _q8_0(blocks: Tensor) -> Tensor:
-    return _halves(blocks[:, :2]) * blocks[:, 2:].view(torch.int8)
+    return halves(blocks[:, :2]) * blocks[:, 2:].view(torch.int8)
 
 
 # -- blocks of 256, in smaller groups that have scales of their own -----------------------------------------
@@ -137,13 +107,13 @@ def _q8_0(blocks: Tensor) -> Tensor:
 
 def _q2_k(blocks: Tensor) -> Tensor:
     scales, quants = blocks[:, :16], blocks[:, 16:80]
-    d, low = _halves(blocks[:, 80:82]), _halves(blocks[:, 82:84])
+    d, low = halves(blocks[:, 80:82]), halves(blocks[:, 82:84])
     groups = _planes(quants).view(-1, 16, 16)
     return ((d * (scales & 15))[..., None] * groups - (low * (scales >> 4))[..., None]).flatten(1)
 
 
 def _q3_k(blocks: Tensor) -> Tensor:
-    high, quants, packed, d = blocks[:, :32], blocks[:, 32:96], blocks[:, 96:108], _halves(blocks[:, 108:])
+    high, quants, packed, d = blocks[:, :32], blocks[:, 32:96], blocks[:, 96:108], halves(blocks[:, 108:])
     lower = torch.cat([packed[:, :8] & 15, packed[:, :8] >> 4], dim=1)  # 16 scales of 6 bits: four here, ...
     upper = torch.cat([(packed[:, 8:] >> shift) & 3 for shift in (0, 2, 4, 6)], dim=1)  # ... two there
     scales = (lower | (upper << 4)).float() - 32
@@ -162,7 +132,7 @@ def _q5_k(blocks: Tensor) -> Tensor:
 
 
 def _q6_k(blocks: Tensor) -> Tensor:
-    low, high, scales, d = blocks[:, :128], blocks[:, 128:192], blocks[:, 192:208], _halves(blocks[:, 208:])
+    low, high, scales, d = blocks[:, :128], blocks[:, 128:192], blocks[:, 192:208], halves(blocks[:, 208:])
     nibbles = torch.stack([low.view(-1, 2, 64) & 15, low.view(-1, 2, 64) >> 4], dim=2).flatten(1)  # [n, 256]
     groups = (nibbles + 16 * _planes(high) - 32.0).view(-1, 16, 16)
     return ((d * scales.view(torch.int8))[..., None] * groups).flatten(1)
@@ -170,7 +140,7 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 def _k_with_minimum(blocks: Tensor, groups: Tensor) -> Tensor:
     """Q4_K and Q5_K: eight groups ``[n, 8, 32]`` with 6-bit scales and minima in 12 bytes."""
-    d, low, packed = _halves(blocks[:, :2]), _halves(blocks[:, 2:4]), blocks[:, 4:16]
+    d, low, packed = halves(blocks[:, :2]), halves(blocks[:, 2:4]), blocks[:, 4:16]
     first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = torch.cat([first & 63, (third & 15) | ((first >> 6) << 4)], dim=1)
     minima = torch.cat([second & 63, (third >> 4) | ((second >> 6) << 4)], dim=1)
@@ -178,11 +148,6 @@ def _k_with_minimum(blocks: Tensor, groups: Tensor) -> Tensor:
 
 
 # -- bytes to numbers --------------------------------------------------------------------------------------
-
-
-def _halves(two: Tensor) -> Tensor:
-    """Two bytes each to float32, ``[n, 1]``."""
-    return two.contiguous().view(torch.float16).float()
 
 
 def _nibbles(packed: Tensor) -> Tensor:
@@ -219,12 +184,17 @@ FORMATS = {
     "Q4_K": BlockFormat(LARGE, 144, _q4_k),
     "Q5_K": BlockFormat(LARGE, 176, _q5_k),
     "Q6_K": BlockFormat(LARGE, 210, _q6_k),
+    "IQ4_NL": BlockFormat(SMALL, 18, codebooks.iq4_nl),
+    "IQ4_XS": BlockFormat(LARGE, 136, codebooks.iq4_xs),
+    "IQ3_S": BlockFormat(LARGE, 110, codebooks.iq3_s),
+    "IQ3_XXS": BlockFormat(LARGE, 98, codebooks.iq3_xxs),
+    "IQ2_S": BlockFormat(LARGE, 82, codebooks.iq2_s),
+    "IQ2_XS": BlockFormat(LARGE, 74, codebooks.iq2_xs),
+    "IQ2_XXS": BlockFormat(LARGE, 66, codebooks.iq2_xxs),
+    "IQ1_S": BlockFormat(LARGE, 50, codebooks.iq1_s),
+    "IQ1_M": BlockFormat(LARGE, 56, codebooks.iq1_m),
+    "TQ1_0": BlockFormat(LARGE, 54, codebooks.tq1_0),
+    "TQ2_0": BlockFormat(LARGE, 66, codebooks.tq2_0),
+    "MXFP4": BlockFormat(SMALL, 17, codebooks.mxfp4),
 }
 """Every block type that Wan files come in, by ggml's name."""
-
-BY_PACKAGE = {
-    "IQ4_NL": (SMALL, 18), "IQ4_XS": (LARGE, 136), "IQ3_S": (LARGE, 110), "IQ3_XXS": (LARGE, 98), "IQ2_S": (LARGE, 82),
-    "IQ2_XS": (LARGE, 74), "IQ2_XXS": (LARGE, 66), "IQ1_S": (LARGE, 50), "IQ1_M": (LARGE, 56), "TQ1_0": (LARGE, 54),
-    "TQ2_0": (LARGE, 66), "MXFP4": (SMALL, 17),
-}  # fmt: skip
-"""Values and bytes of a block of every type that is left to the ``gguf`` package."""

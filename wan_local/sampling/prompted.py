@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..notices import tell
 from .guidance import Velocity, guided_velocity
+
+ALONE = (
+    "the model is one of Wan2.2's two experts and does every step alone: it was trained for high noise or for low "
+    "noise only, so expect a poor clip; Wan2.1 FLF2V does all steps with one model"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,8 @@ def model_velocity(transformer: Any, sides: Sequence[Side], guidance: float) -> 
     Raises:
         InputError: ``guidance`` is not a finite number.
     """
+    if transformer.config.is_expert:
+        tell(ALONE)
     elsewhere = getattr(transformer, "guided_velocity", None)
     if elsewhere is not None:
         return elsewhere(sides, guidance)

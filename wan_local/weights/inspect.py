@@ -14,8 +14,9 @@ from ..errors import ParameterMismatch, WeightsError
 from ..model import WanTransformer
 from ..vae import WanVAE
 from . import detect, sizes
+from .fit import check_parameters
 from .formats import PARTS
-from .load import AnyPath, build, check_parameters, find_source, open_source
+from .load import AnyPath, build, find_source, open_source
 from .source import TensorSource, listed
 
 STORED = "as stored"
@@ -29,6 +30,7 @@ ENCODERS = {
         "visual.patch_embedding.weight": "image_encoder",
     }.items()
 }
+EXPERT = "one of Wan2.2's two experts, trained for high or for low noise alone; only the name of its file tells which"
 TRANSFORMERS = (*detect.LOADABLE, detect.TEXT_TRANSFORMER)
 
 
@@ -43,8 +45,10 @@ class Report:
         sizes: width, depth and so on, by name.
         parameters: number of values.
         stored: number of values by how they are stored, such as "BF16", "fp8 e4m3fn, scaled" or "GGUF Q4_K".
-        missing, unexpected, misshapen: parameters that do not fit the model, by name.
+        missing, misshapen: parameters that do not fit the model, by name.
+        unexpected: tensors that belong to no layer of the model, by name; they are not used.
         memory: bytes that the weights take: as stored, and by dtype they could be loaded in.
+        notes: what to know before it is used.
         error: what is wrong, for a part that can't be read or a config that contradicts the weights; else empty.
         parts: reports of the parts, for a pipeline folder.
     """
@@ -59,6 +63,7 @@ class Report:
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     error: str = ""
     parts: tuple[Report, ...] = ()
 
@@ -78,6 +83,7 @@ class Report:
             )
             if self.sizes or self.missing or self.unexpected:  # else the keys were compared with nothing
                 lines.append("  keys        " + self._keys())
+        lines += [f"  note        {note}" for note in self.notes]
         if self.error:
             lines.append("  error       " + self.error)
         return "\n".join([*lines, *(line for part in self.parts for line in str(part).split("\n"))])
@@ -147,9 +153,10 @@ def _report(source: TensorSource) -> Report:
         parameters=count,
         stored=dict(stored),
         missing=mismatch.missing if mismatch else (),
-        unexpected=mismatch.unexpected if mismatch else (),
+        unexpected=mismatch.unexpected if mismatch else described.unexpected,
         misshapen=tuple(name for name, _, _ in mismatch.misshapen) if mismatch else (),
         memory=_memory(count, sum(entry.bytes for entry in plain.entries.values())),
+        notes=(EXPERT,) if kind == detect.PLAIN_TRANSFORMER else (),
         error=described.error,
     )
 
@@ -159,6 +166,7 @@ class _Described:
     """What could be told of a model before something was wrong with it."""
 
     sizes: dict[str, Any] = field(default_factory=dict)
+    unexpected: tuple[str, ...] = ()
     mismatch: ParameterMismatch | None = None
     error: str = ""
 
@@ -181,7 +189,8 @@ def _describe(described: _Described, source: TensorSource, kind: str) -> None:
         return
     else:
         return
-    check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    described.unexpected = check_parameters(source, expected)
 
 
 def _describe_encoder(described: _Described, source: TensorSource, kind: str) -> None:
@@ -211,7 +220,7 @@ def _describe_encoder(described: _Described, source: TensorSource, kind: str) ->
         for name, value in model.state_dict().items()
         if name != skipped
     }
-    check_parameters(source, expected)
+    described.unexpected = check_parameters(source, expected)
 
 
 def _memory(values: int, stored: int) -> dict[str, int]:

@@ -15,19 +15,18 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..errors import ParameterMismatch, UnreadableWeights
+from ..errors import UnreadableWeights
 from ..model import WanTransformer
 from ..quantised import CastingLayers
 from ..vae import WanVAE
-from . import detect, packed, sizes
+from . import detect, packed, refused, sizes
+from .fit import check_dtypes, fitted
 from .formats import FORMATS
 from .place import place, place_packed
-from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, not_importable, reason, shown
+from .source import DTYPES, TensorSource, not_importable, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-QUANTISED = ("scaled_fp8", "comfy_quant", "scale_weight", "weight_scale")
 
 
 def load_transformer(
@@ -56,7 +55,7 @@ def load_transformer(
     Raises:
         UnreadableWeights: missing, cut short, broken, or quantised in a way not known here.
         WrongModel: another model, with what it is; or a config that contradicts the weights.
-        ParameterMismatch: missing, unexpected or misshapen parameters.
+        ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
     source = detect.canonical(open_source(path, "transformer"))
     found = detect.kind(source)
@@ -88,7 +87,7 @@ def load_vae(
     path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Any = nn
 ) -> WanVAE:
     """Load a Wan-VAE; ``dtype`` None is float32, which encoding needs. Arguments and errors as above."""
-    source = detect.canonical(open_source(path, "vae"))
+    source = detect.canonical(open_source(path, "vae"), "vae")
     found = detect.kind(source)
     if found != detect.VAE:
         raise detect.wrong(source, found, needed("vae", found))
@@ -123,6 +122,7 @@ def find_source(path: AnyPath, part: str) -> TensorSource | None:
         for layout in FORMATS:
             source = layout.open_part(place, part)
             if source is not None and source.entries:
+                refused.check(source)
                 return packed.combine(source)
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) else place
@@ -163,7 +163,7 @@ def fill(
 
     Args:
         model: on the meta device.
-        source: exactly its parameters.
+        source: its parameters; what else it has is told and left.
         dtype: of the result; None keeps what is stored, and unpacks to float32.
         device: where the result goes.
         tied: parameters that the caller points at others; they are in the model, but not in the source.
@@ -171,11 +171,12 @@ def fill(
         keep_packed: leave packed weights packed where the layer can hold them.
 
     Raises:
-        ParameterMismatch: missing, unexpected or misshapen parameters.
+        ParameterMismatch: missing or misshapen parameters.
+        WrongModel: the model's layers hold layers that it does not have.
         UnreadableWeights: a tensor that can't be read.
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
-    check_parameters(source, expected)
+    source = fitted(source, expected)
     state = {}
     for name in expected:
         entry = source.entries[name]
@@ -190,57 +191,15 @@ def fill(
     return model.requires_grad_(False).eval()
 
 
-def check_parameters(source: TensorSource, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise :class:`ParameterMismatch` unless the source has exactly the expected names and shapes."""
-    missing = tuple(name for name in expected if name not in source.entries)
-    unexpected = tuple(name for name in source.entries if name not in expected)
-    misshapen = tuple(
-        (name, source.entries[name].shape, shape)
-        for name, shape in expected.items()
-        if name in source.entries and source.entries[name].shape != shape
-    )
-    if not (missing or unexpected or misshapen):
-        return
-    dots = ", ..." if len(misshapen) > NAMES_SHOWN else ""
-    sized = ", ".join(f"{shown(n)} is {shown([*there])}, not {[*here]}" for n, there, here in misshapen[:NAMES_SHOWN])
-    counted = [
-        f"{len(rows)} {what} ({some})"
-        for what, rows, some in (
-            ("missing", missing, listed(missing)),
-            ("unexpected", unexpected, listed(unexpected)),
-            ("misshapen", misshapen, sized + dots),
-        )
-        if rows
-    ]
-    raise ParameterMismatch(
-        f"{source.path} does not fit the model: parameters {', '.join(counted)}; use an unmodified file of this model",
-        missing=missing,
-        unexpected=unexpected,
-        misshapen=misshapen,
-    )
-
-
-def check_dtypes(source: TensorSource) -> None:
-    """Raise :class:`UnreadableWeights` for weights that are neither plain numbers nor packed in a known way."""
-    marks = [name for name in source.entries if name.rsplit(".", 1)[-1] in QUANTISED]
-    others = [
-        name
-        for name, entry in source.entries.items()
-        if entry.packing is None and DTYPES.get(entry.dtype) not in FLOATS
-    ]
-    if marks or others:
-        told = shown(marks[0]) if marks else f"{shown(others[0])} is {shown(source.entries[others[0]].dtype)}"
-        raise UnreadableWeights(
-            f"{source.path} is quantised in a way not known here ({told}); use the fp8, GGUF, bf16 or fp16 file of "
-            "this model"
-        )
-
-
+COMFY = "Comfy-Org/Wan_2.1_ComfyUI_repackaged on huggingface.co"
 WANTED = {
-    "transformer": "Wan2.1 FLF2V weights (36 input channels), such as Wan2.1-FLF2V-14B-720P",
-    "vae": "the Wan2.1 VAE, such as Wan2.1_VAE.pth or wan_2.1_vae.safetensors",
-    "text_encoder": "a pipeline folder, or the official folder with models_t5_umt5-xxl-enc-bf16.pth",
-    "image_encoder": "a pipeline folder, or the official folder with its models_clip_*.pth",
+    "transformer": "Wan2.1 FLF2V weights (36 input channels), such as wan2.1_flf2v_720p_14B_fp16.safetensors of "
+    f"{COMFY}, or Wan-AI/Wan2.1-FLF2V-14B-720P",
+    "vae": f"the Wan2.1 VAE, such as Wan2.1_VAE.pth or wan_2.1_vae.safetensors of {COMFY}",
+    "text_encoder": f"umT5-xxl, such as umt5_xxl_fp16.safetensors of {COMFY}, a pipeline folder, or the official "
+    "folder with models_t5_umt5-xxl-enc-bf16.pth",
+    "image_encoder": f"CLIP ViT-H/14, such as clip_vision_h.safetensors of {COMFY}, a pipeline folder, or the "
+    "official folder with its models_clip_*.pth",
 }
 USABLE_AS = {
     **dict.fromkeys(detect.LOADABLE, "transformer"),
@@ -258,7 +217,4 @@ def needed(part: str, found: str) -> str:
     return f"use it as the {role}, and give {WANTED[part]} here" if role else f"give {WANTED[part]}"
 
 
-__all__ = [
-    "build", "check_dtypes", "check_parameters", "fill", "find_source", "load_transformer", "load_vae", "needed",
-    "open_source",
-]  # fmt: skip
+__all__ = ["build", "fill", "find_source", "load_transformer", "load_vae", "needed", "open_source"]

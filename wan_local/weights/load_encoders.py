@@ -26,6 +26,8 @@ SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor that
 TOWER = "vision_model."  # transformers 5 dropped this level; files and classes come with it and without
 T5_IN_TRANSFORMERS = "encoder.block.0.layer.0.SelfAttention.q.weight"
 CLIP_IN_TRANSFORMERS = "embeddings.patch_embedding.weight"
+TEXT_ROOTS = ("shared.", "encoder.")  # how the names of all their parameters begin
+IMAGE_ROOTS = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
 
 
 def load_text_encoder(
@@ -52,7 +54,7 @@ def load_text_encoder(
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
         WrongModel: another model, with what it is; or a config that contradicts the weights.
-        ParameterMismatch: missing, unexpected or misshapen parameters.
+        ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
     source = open_source(path, "text_encoder")
     sentences, folder = source.entries.get(SENTENCES), tokenizer_folder(source, tokenizer)
@@ -89,7 +91,7 @@ def load_image_encoder(
 
 
 def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
-    """Config of umT5 and its weights under transformers' names, without twins and whatever else a file carries.
+    """Config of umT5 and its weights under transformers' names, without twins; what else there is is ``extra``.
 
     Raises:
         WrongModel, ParameterMismatch, UnreadableWeights: as :func:`load_text_encoder`.
@@ -98,7 +100,8 @@ def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
         _check_sign(source, "encoder.block.", "text_encoder")
         config = _config(source, transformers.UMT5Config)
         _check_layers(source, "num_layers", config.num_layers, "encoder.block.")
-        return config, _without_twin(source)
+        return config, _without_twin(source).only(lambda name: name.startswith(TEXT_ROOTS))
+    source = _of_checkpoint(source, T5_IN_TRANSFORMERS)
     entries = {name: entry for name, entry in source.entries.items() if name != SENTENCES}
     source = replace(source, entries=entries)
     if T5_IN_TRANSFORMERS in entries:
@@ -106,7 +109,7 @@ def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
     else:
         _check_official(source, "token_embedding.weight", "blocks.0.attn.", "text_encoder")
         source = official_encoders.umt5(source)
-    return encoder_sizes.umt5_config(source), source
+    return encoder_sizes.umt5_config(source), source.only(lambda name: name.startswith(TEXT_ROOTS))
 
 
 def image_parts(source: TensorSource) -> tuple[Any, TensorSource]:
@@ -117,6 +120,7 @@ def image_parts(source: TensorSource) -> tuple[Any, TensorSource]:
         config = _config(source, transformers.CLIPVisionConfig)
         _check_layers(source, "num_hidden_layers", config.num_hidden_layers, "encoder.layers.")
         return config, source
+    source = _of_checkpoint(source, TOWER + CLIP_IN_TRANSFORMERS)
     if any(name.removeprefix(TOWER) == CLIP_IN_TRANSFORMERS for name in source.entries):
         source = _tower(source)
     else:
@@ -184,11 +188,20 @@ def _without_twin(source: TensorSource) -> TensorSource:
 
 def _tower(source: TensorSource) -> TensorSource:
     """The vision tower's weights alone: position ids are counted, not learned, and the projection is not used."""
-    return source.rebuilt(
+    tower = source.rebuilt(
         (name, name.removeprefix(TOWER), entry)
         for name, entry in source.entries.items()
         if name != "visual_projection.weight" and name.removeprefix(TOWER) != "embeddings.position_ids"
     )
+    return tower.only(lambda name: name.startswith(IMAGE_ROOTS))
+
+
+def _of_checkpoint(source: TensorSource, sign: str) -> TensorSource:
+    """The one model of a whole checkpoint that has the name ``sign``, without what stands before all its names."""
+    prefix = next((name.removesuffix(sign) for name in source.entries if name.endswith("." + sign)), "")
+    if not prefix or sign in source.entries:
+        return source
+    return source.only(lambda name: name.startswith(prefix)).renamed(lambda name: name.removeprefix(prefix))
 
 
 def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path | None:

@@ -13,8 +13,18 @@ from functools import cache
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "vae.", "first_stage_model.")
 """What single files put in front of every name."""
-SIGNS = ("patch_embedding.weight", "decoder.head.0.gamma", "decoder.norm_out.gamma")
+SIGNS = {
+    "transformer": ("patch_embedding.weight",),
+    "vae": ("decoder.head.0.gamma", "decoder.norm_out.gamma"),
+}
 """Names that every Wan transformer, and every Wan-VAE, has one of."""
+ROOTS = {
+    "transformer": (
+        "patch_embedding", "text_embedding", "time_embedding", "time_projection", "img_emb", "blocks", "head",
+    ),
+    "vae": ("encoder", "decoder", "conv1", "conv2"),
+}  # fmt: skip
+"""How the official names of all their parameters begin."""
 
 ATTENTION = (
     ("to_q.{}", "q.{}"),
@@ -117,9 +127,13 @@ def vae_to_diffusers(name: str, level: int) -> str | None:
     return None
 
 
-def find_prefix(names: Collection[str]) -> str:
-    """What a single file puts in front of its model's names: what stands before a telling name, else before all."""
-    for sign in SIGNS:
+def find_prefix(names: Collection[str], part: str = "transformer") -> str:
+    """What a single file puts in front of its model's names: what stands before a telling name, else before all.
+
+    Of a file with several models it is the one before those of ``part``.
+    """
+    others = [sign for other, signs in SIGNS.items() if other != part for sign in signs]
+    for sign in (*SIGNS[part], *others):
         for prefix in ("", *PREFIXES):
             if prefix + sign in names:
                 return prefix

@@ -66,7 +66,7 @@ def combine(source: TensorSource) -> TensorSource:
     if marked and (bare := [name for name in unscaled if len(plain[name].shape) > 1]):
         raise UnreadableWeights(
             f"{source.path} is marked as scaled fp8, and {len(bare)} fp8 tensors have no scale ({listed(bare)}); "
-            "use an unmodified file"
+            "use the fp16, bf16 or plain fp8 file of this model"
         )
     for name in unscaled:
         plain[name] = replace(plain[name], packing=Float8(shape=plain[name].shape, dtype=FLOAT8[plain[name].dtype]))
@@ -85,7 +85,7 @@ def _scaled(source: TensorSource, name: str, entry: Entry, scale: Entry) -> Entr
     """A weight with its scale, which is one number or one a row."""
     told = f"{source.path} has a scale for {shown(name)}"
     if entry.dtype not in FLOAT8:
-        raise UnreadableWeights(f"{told}, which is {shown(entry.dtype)} and not fp8; use an unmodified file")
+        raise UnreadableWeights(f"{told}, which is {shown(entry.dtype)} and not fp8; use the fp16 or bf16 file")
     rows = entry.shape[0] if entry.shape else 1
     if scale.size not in (1, rows) or any(side not in (1, rows) for side in scale.shape) or len(scale.shape) > 2:
         raise UnreadableWeights(

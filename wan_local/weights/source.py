@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ParameterMismatch, WeightsError
 from ..quantised import Packing
-from ..quantised.ggml import BY_PACKAGE, FORMATS, packed_bytes
+from ..quantised.ggml import FORMATS, packed_bytes
 
 # What safetensors calls its dtypes. Those mapped to None can't be computed with as they are.
 DTYPES: Mapping[str, torch.dtype | None] = {
@@ -58,7 +58,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """What it takes as stored."""
-        if self.dtype in FORMATS or self.dtype in BY_PACKAGE:
+        if self.dtype in FORMATS:
             return packed_bytes(self.dtype, (self.size,))
         dtype = DTYPES.get(self.dtype)
         return self.size * (1 if dtype is None else dtype.itemsize)
@@ -95,6 +95,7 @@ class TensorSource:
         entries: every tensor by the name it has in the file.
         config: what lies beside the weights as ``config.json``, or an empty dict.
         metadata: what a single file says of itself, or an empty dict.
+        extra: names of tensors that lie in the same file and are no part of what was asked for.
     """
 
     format: str
@@ -102,6 +103,7 @@ class TensorSource:
     entries: Mapping[str, Entry]
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
 
     @property
     def packed(self) -> bool:
@@ -116,19 +118,28 @@ class TensorSource:
         """
         return self.rebuilt((name, rename(name), entry) for name, entry in self.entries.items())
 
+    def only(self, belongs: Callable[[str], bool]) -> TensorSource:
+        """The tensors whose names belong; the names of the others go to ``extra``."""
+        kept = {name: entry for name, entry in self.entries.items() if belongs(name)}
+        return replace(self, entries=kept, extra=(*self.extra, *(n for n in self.entries if n not in kept)))
+
     def rebuilt(self, rows: Iterable[tuple[str, str, Entry]]) -> TensorSource:
         """Other tensors out of these: (name in the file, new name, tensor) each; raises as :meth:`renamed`."""
         entries: dict[str, Entry] = {}
         origin: dict[str, str] = {}
         for old, new, entry in rows:
             if new in entries:
-                raise ParameterMismatch(
-                    f"{self.path} holds {shown(origin[new])} and {shown(old)}, which are the same parameter; "
-                    "use a file with one of them",
-                    unexpected=(old,),
-                )
+                raise same_parameter(self.path, origin[new], old)
             entries[new], origin[new] = entry, old
         return replace(self, entries=entries)
+
+
+def same_parameter(path: str, first: str, second: str) -> ParameterMismatch:
+    """The error for two tensors that are the same parameter, so that nobody knows which is meant."""
+    return ParameterMismatch(
+        f"{path} holds {shown(first)} and {shown(second)}, which are the same parameter; use a file with one of them",
+        unexpected=(second,),
+    )
 
 
 def shown(value: object) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 
 from wan_local.attention import choose
 from wan_local.model.blocks import Block, Context
-from wan_local.model.embeddings import sinusoid
+from wan_local.model.embeddings import ImageEmbedding, sinusoid
+from wan_local.model.norms import rms_norm
 from wan_local.model.rope import rope_table
+from wan_local.quantised import CastingLayers
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -157,3 +161,39 @@ def test_layers_of_one_model_may_differ_in_dtype(lab):
             block.self_attn.norm_q.float()
         after = lab.ask(model, given)
     assert lab.errors(after, before)[1] < 0.02
+
+
+@pytest.mark.parametrize("rows_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_image_positions_are_added_in_float32(lab, dtype, rows_dtype):
+    """A row and its position differ by powers of two: the sum in half precision would lose the smaller's digits."""
+    seen = []
+
+    class Layers(CastingLayers):
+        class LayerNorm(CastingLayers.LayerNorm):
+            def forward(self, x):
+                seen.append(x)
+                return super().forward(x)
+
+    config = lab.tiny("flf")
+    embedding = ImageEmbedding(config, Layers).to(dtype)
+    with torch.no_grad():
+        embedding.emb_pos.normal_(std=0.01)
+        rows = (16 * torch.randn(1, config.image_tokens, config.image_dim)).to(rows_dtype)
+        embedding(rows, dtype)
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(seen[0], rows.float() + embedding.emb_pos.float())
+
+
+@pytest.mark.parametrize("dtypes", permutations((torch.float32, *HALVES), 2))
+def test_rms_norm_of_mixed_dtypes_is_float32(dtypes):
+    """As under autocast, where the input is half and the weight is not: neither may be rounded to the other."""
+    layer = torch.nn.RMSNorm(96, eps=1e-6).to(dtypes[0])
+    with torch.no_grad():
+        layer.weight.normal_(mean=1.0, std=0.3)
+        x = (3 * torch.randn(2, 5, 96)).to(dtypes[1])
+        got = rms_norm(layer, x)
+    wide = x.double()
+    expected = wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.weight.double()
+    assert got.dtype == torch.float32
+    assert (got.double() - expected).abs().max() < 1e-5 * expected.abs().max()

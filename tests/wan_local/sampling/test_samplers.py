@@ -242,3 +242,23 @@ def test_noise_follows_the_seed_alone():
     assert torch.equal(noise, expected)
     with pytest.raises(InputError, match="seed=-1 can't be used"):
         initial_noise(grid, 16, -1)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_velocity_of_half_precision_is_raised_before_anything_is_made_of_it(name, dtype):
+    """The same numbers in float32 must give the same latents and previews, to the last bit."""
+    seen = {torch.float32: [], dtype: []}
+
+    def run(kind):
+        def velocity(latents, timestep):
+            return (latents * 0.9 + timestep / 1000.0).to(dtype).to(kind)
+
+        noise = torch.randn(1, 2, 2, 4, 4, generator=torch.Generator().manual_seed(3))
+        return denoise(velocity, noise, make_sampler(name, 8, 5.0), lambda progress: seen[kind].append(progress.x0))
+
+    low, full = run(dtype), run(torch.float32)
+    assert low.dtype == torch.float32
+    assert torch.equal(low, full)
+    previews = list(zip(seen[dtype], seen[torch.float32], strict=True))
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in previews)

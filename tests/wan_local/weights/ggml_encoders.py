@@ -9,15 +9,35 @@ from __future__ import annotations
 import gguf
 import numpy as np
 
+from wan_local.quantised.ggml import FORMATS
+
 LARGE = 256
+HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82], "Q3_K": [108],
+          "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0], "IQ3_S": [0], "IQ3_XXS": [0],
+          "IQ2_S": [0], "IQ2_XS": [0], "IQ2_XXS": [0], "IQ1_S": [0], "IQ1_M": [], "TQ1_0": [52], "TQ2_0": [64],
+          "MXFP4": []}  # fmt: skip
+"""Where the scales of a block stand, if they have two bytes of their own."""
+UNENCODED = [kind for kind in FORMATS if not kind.startswith("Q")]
+"""Types that are not encoded here; their files get random bits, which are numbers all the same."""
 
 
 def encode(values: np.ndarray, kind: str) -> np.ndarray:
     """``[rows, n]`` float32 to ``[rows, bytes]`` uint8."""
+    if kind in UNENCODED:
+        return any_blocks(kind, values.size // FORMATS[kind].values).reshape(values.shape[0], -1)
     if kind not in K_TYPES:
         return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
     blocks = K_TYPES[kind](values.astype(np.float32).reshape(-1, LARGE))
     return blocks.reshape(values.shape[0], -1)
+
+
+def any_blocks(kind: str, rows: int) -> np.ndarray:
+    """``[rows, bytes]`` of random bits, with small scales: random halves would be infinite now and then."""
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (rows, FORMATS[kind].size), dtype=np.uint8)
+    for at in HALVES[kind]:
+        blocks[:, at : at + 2] = rng.normal(size=(rows, 1)).astype(np.float16).view(np.uint8)
+    return blocks
 
 
 def decode(blocks: np.ndarray, kind: str) -> np.ndarray:

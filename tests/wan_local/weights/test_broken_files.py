@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from wan_local.errors import ParameterMismatch, UnreadableWeights, WeightsError
+from wan_local.notices import WanNotice
 from wan_local.weights import inspect, load_image_encoder, load_text_encoder, load_transformer, load_vae, names
 
 LOADERS = (inspect, load_transformer, load_vae, load_text_encoder, load_image_encoder)
@@ -178,7 +179,10 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
 def test_names_with_control_characters(tmp_path, state):
     extra = {"line\nbreak": torch.zeros(1), "bell\x07": torch.zeros(1), "x" * 5000: torch.zeros(1)}
     path = tiny.write_single(tmp_path / "a.safetensors", {**state, **extra}, torch.float16)
-    text = refused(path, kind=ParameterMismatch)
+    with pytest.warns(WanNotice) as told:
+        load_transformer(path)
+    text = str(told[0].message)
+    assert text.isprintable()
     assert r"'line\nbreak'" in text
     assert len(text) < 1000
     assert all(line.isprintable() for line in str(inspect(path)).split("\n"))
@@ -188,13 +192,6 @@ def test_names_with_control_characters(tmp_path, state):
 
 
 # -- names ----------------------------------------------------------------------------------------------------
-
-
-def test_one_name_without_the_prefix_of_the_others(tmp_path, state):
-    prefixed = {"model.diffusion_model." + name: value for name, value in state.items()}
-    path = tiny.write_single(tmp_path / "a.safetensors", {**prefixed, "logit_scale": torch.zeros(1)}, torch.float16)
-    assert inspect(path).kind == "FLF2V transformer"
-    assert "1 unexpected (logit_scale)" in refused(path, kind=ParameterMismatch)
 
 
 def test_two_names_of_one_parameter(tmp_path, state):

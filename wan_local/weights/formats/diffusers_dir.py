@@ -13,8 +13,8 @@ NAME = "diffusers folder"
 CLASSES = {
     "transformer": ("WanTransformer3DModel",),
     "vae": ("AutoencoderKLWan",),
-    "text_encoder": ("UMT5EncoderModel",),
-    "image_encoder": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    "text_encoder": ("UMT5EncoderModel", "UMT5Model", "UMT5ForConditionalGeneration"),
+    "image_encoder": ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"),
 }
 
 

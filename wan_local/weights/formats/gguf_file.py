@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import UnreadableWeights
-from ...quantised.ggml import FORMATS, GGML, GGMLByPackage, packed_bytes
+from ...quantised.ggml import GGML, packed_bytes
 from ..source import Entry, reason, shown
 from .mapped import MappedFile
 
@@ -222,5 +222,5 @@ def _entry(file: MappedFile, name: str, kind: int, shape: tuple[int, ...], start
         dtype=dtype,
         read=lambda: file.read(name, "U8", (rows, (end - start) // rows if rows else 0), start, end),
         release=lambda first, last: file.release(start + first, start + last),
-        packing=(GGML if dtype in FORMATS else GGMLByPackage)(shape=shape, kind=dtype),
+        packing=GGML(shape=shape, kind=dtype),
     )

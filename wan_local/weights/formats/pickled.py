@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...errors import UnreadableWeights
 from ..source import DTYPES, Entry, reason, shown
+from . import mistaken
 
 SPELLING = {dtype: name for name, dtype in DTYPES.items() if dtype is not None}
 MAGIC = b"PK\x03\x04"  # how a zip archive starts, and with it every checkpoint since torch 1.6
@@ -44,6 +45,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
         ) from error
     except Exception as error:  # torch's reader lets almost anything out on a broken file
         raise _unreadable(path, error) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # as trainers save it, beside counters
+        state = state["state_dict"]
     if (
         not isinstance(state, dict)
         or not all(isinstance(value, Tensor) for value in state.values())
@@ -57,7 +60,9 @@ def _check_archive(path: Path) -> None:
     """Raise unless it is a whole, uncompressed archive with a pickle in it."""
     try:
         if not _starts(path):
-            raise UnreadableWeights(f"{path} is not a torch checkpoint; download it again")
+            with path.open("rb") as file:
+                told = mistaken.told(file.read(mistaken.LOOKED_AT))
+            raise UnreadableWeights(f"{path} {told or 'is not a torch checkpoint; download it again'}")
         if not zipfile.is_zipfile(path):  # the list of contents is at its end
             raise UnreadableWeights(f"{path} is a torch checkpoint, cut short; download it again")
         with zipfile.ZipFile(path) as archive:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import UnreadableWeights
 from ..source import Entry, reason, shown
+from . import mistaken
 from .mapped import MappedFile
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit
@@ -45,7 +46,11 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(LENGTH_BYTES + 2)
+            start = file.read(mistaken.LOOKED_AT)
+            told = mistaken.told(start)
+            start = start[: LENGTH_BYTES + 2]
+            if told and not _plausible(start):  # a header's length may look like the mark of another format
+                raise UnreadableWeights(f"{path} {told}")
             length = struct.unpack("<Q", start[:LENGTH_BYTES])[0] if _plausible(start) else 0
             if not _plausible(start) or length > MAX_HEADER:
                 raise UnreadableWeights(
