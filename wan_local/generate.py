@@ -175,7 +175,8 @@ class Pipeline:
                 :class:`wan_local.settings.Settings`.
 
         Returns:
-            frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them.
+            frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
+            the VAE's ``upscale``.
 
         Raises:
             InputError: anything that can't be used, before anything long starts.
@@ -214,9 +215,10 @@ class Pipeline:
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
         """Latents to frames ``[F, H, W, 3]`` float32 0..1 on the CPU."""
-        grid = sampled.grid
-        frames, at = torch.empty(grid.frames, grid.height, grid.width, 3), 0
+        frames, at = torch.empty(0), 0
         for chunk in self.decode_stream(sampled, on_progress):
+            if not at:  # a VAE may decode to larger frames than it encodes
+                frames = torch.empty(sampled.grid.frames, *chunk.shape[1:])
             frames[at : at + len(chunk)] = chunk
             at += len(chunk)
         return frames

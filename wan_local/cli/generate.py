@@ -153,6 +153,9 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else [several_gpus.line(cards)]
         bar(Progress(stage="load", done=1, total=1))
+        scale = pipeline.vae.config.upscale
+        if scale > 1:  # there is more to write than was asked for
+            _check_outputs(args, grid.frames * grid.height * grid.width * scale**2)
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
         print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
@@ -163,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
             raise
     finally:
         bar.close()
-    print(f"video {args.output} ({grid.frames} frames, {grid.width}x{grid.height}, {float(rate):g} fps, "
+    print(f"video {args.output} ({grid.frames} frames, {grid.width * scale}x{grid.height * scale}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
     print(line)
 

@@ -176,6 +176,8 @@ def _describe(described: _Described, source: TensorSource, kind: str) -> None:
         vae = sizes.vae_config(source)
         model = build(source, "Wan-VAE", lambda: WanVAE(vae))
         described.sizes = {"base width": vae.dim, "levels": len(vae.dim_mult), "latent channels": vae.z_dim}
+        if vae.upscale > 1:
+            described.sizes["decodes at"] = f"{vae.upscale} times the size"
     elif kind in ENCODERS:
         _describe_encoder(described, source, kind)
         return
