@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inside_checks import check
-from inside_models import apart, lib
+from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
 
 
 def upscaling_vae(nodes: Any, folder: str) -> tuple[str, Any]:
@@ -68,3 +68,97 @@ def core_vae_of_twelve_channels_is_put_together_too(nodes: Any) -> None:
     assert torch.equal(images[0, 0, :2, :2, 0] * 12, torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
     (video,) = nodes.wired.WiredVAE(CoreVAE()).decode_stream(torch.zeros(1, 16, 3, 4, 6))
     assert video.shape == (1, 3, 9, 8, 12)
+
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("int8_tensorwise", {}),
+    "int8 by rows": ("int8_tensorwise", {"per_channel": True}),
+    "int8 turned": ("int8_tensorwise", {"per_channel": True, "convrot": True, "convrot_groupsize": 256}),
+    "mxfp8": ("mxfp8", {}),
+    "nvfp4": ("nvfp4", {}),
+}
+PREFIX = "model.diffusion_model."
+
+
+def comfy_file(nodes: Any, folder: str, kind: str) -> str | None:
+    """A transformer as ComfyUI's own mixed precision layers save it; None where this ComfyUI has no such format."""
+    import comfy.ops
+    import torch
+    from comfy import quant_ops
+    from safetensors.torch import save_file
+
+    name, how = FORMATS[kind]
+    if name not in quant_ops.QUANT_ALGOS:
+        return None
+    layout = quant_ops.QUANT_ALGOS[name]["comfy_tensor_layout"]
+    model, tensors = small_transformer(nodes, ffn_dim=512), {}
+    operations = comfy.ops.mixed_precision_ops({}, torch.float32)
+    for path, value in model.state_dict().items():
+        layer = path.removesuffix(".weight")
+        if value.ndim != 2 or not path.startswith("blocks.") or not path.endswith(".weight"):
+            tensors[PREFIX + path] = value
+            continue
+        theirs = operations.Linear(value.shape[1], value.shape[0], bias=False)
+        packed = quant_ops.QuantizedTensor.from_float(value, layout, **how)
+        theirs.weight = torch.nn.Parameter(packed, requires_grad=False)
+        theirs.quant_format, theirs.layout_type = name, layout
+        tensors |= theirs.state_dict(prefix=f"{PREFIX}{layer}.")
+    place = str(Path(folder, f"{name}.safetensors"))
+    save_file({name: value.contiguous() for name, value in tensors.items()}, place)
+    return place
+
+
+@check
+def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> str:
+    import comfy.sd
+    import torch
+
+    told = []
+    for kind in FORMATS:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            path = comfy_file(nodes, folder, kind)
+            if path is None:
+                told.append(f"{kind}: not in this ComfyUI")
+                continue
+            core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32}).model.diffusion_model
+            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            ours.compute_dtype = torch.float32
+            seen = 0
+            for name, layer in ours.named_modules():
+                if getattr(layer, "packing", None) is None:
+                    continue
+                theirs = core.get_submodule(name).weight
+                values = layer.packing.unpack(layer.weight, layer.scale, torch.float32)
+                assert torch.equal(values, theirs.dequantize().float()), (kind, name)
+                seen += 1
+            assert seen == 3 * 12, seen
+            unpacked = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            expected, whole = unpacked(*inputs()), ours(*inputs())
+            assert apart(whole, expected) < 1e-5, (kind, apart(whole, expected))
+            patcher = resident(nodes, ours, sum(p.nbytes for p in ours.parameters()) // 2)
+            assert ours.model_lowvram
+            assert torch.equal(ours(*inputs()), whole), kind
+            told.append(f"{kind}: {patcher.model_size() / sum(p.nbytes for p in unpacked.parameters()):.2f} of float32")
+    return "; ".join(told)
+
+
+@check
+def a_lora_on_a_file_of_comfyuis_own_formats_equals_a_merged_one(nodes: Any) -> str:
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    worst = 0.0
+    for kind in FORMATS:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            path = comfy_file(nodes, folder, kind)
+            if path is None:
+                continue
+            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            packed.compute_dtype = torch.float32
+            merged = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            lora = lora_file(nodes, merged, folder, 3)
+            lib(nodes, "lora").merge(merged, [(lora, 0.6)])
+            model = nodes.sockets.WanModel(packed).with_lora(lora, 0.6)
+            worst = max(worst, apart(model.load(grid)(*inputs()), merged(*inputs())))
+    assert worst <= 1e-4, worst
+    return f"relative difference to the merged model: {worst:.1e}"

@@ -166,7 +166,8 @@ def run(args: argparse.Namespace) -> None:
             raise
     finally:
         bar.close()
-    print(f"video {args.output} ({grid.frames} frames, {grid.width * scale}x{grid.height * scale}, {float(rate):g} fps, "
+    size = f"{grid.width * scale}x{grid.height * scale}"
+    print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
     print(line)
 

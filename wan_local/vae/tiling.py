@@ -102,11 +102,9 @@ def encode_tiled(vae: WanVAE, video: Tensor, tiling: Tiling | None = None) -> Te
     return latents
 
 
-def _tiles(
-    tiling: Tiling, height: int, width: int, *, stride: int, scale: int | None = None
-) -> Iterator[_Tile]:
-    """All tiles of a frame of ``height`` x ``width`` cells of ``stride`` pixels, with weights of ``scale`` values a cell,
-    by default one a pixel."""
+def _tiles(tiling: Tiling, height: int, width: int, *, stride: int, scale: int | None = None) -> Iterator[_Tile]:
+    """All tiles of a frame of ``height`` x ``width`` cells of ``stride`` pixels, with weights of ``scale`` values a
+    cell, by default one a pixel."""
     scale = stride if scale is None else scale
     row_spans, column_spans = tiling.spans(height), tiling.spans(width)
     for rows, down in zip(row_spans, _ramps(row_spans, scale), strict=True):

@@ -16,6 +16,7 @@ WRITE = {
     "fp8 scaled": lambda p, s: files.write_kijai(p, s, torch.float8_e4m3fn, scaled=True),
     "comfy_quant": lambda p, s: files.write_comfy_quant(p, s, torch.float8_e4m3fn),
     "GGUF Q4_K": lambda p, s: files.write_gguf(p, s, "Q4_K"),
+    **files.COMFY_WRITERS,
     "bf16": lambda p, s: files.write_plain(p, s, torch.bfloat16),
 }
 
@@ -30,7 +31,7 @@ def test_headers_tell_what_is_loaded(kind: str, unpack: bool, tmp_path: Path) ->
     model = load_transformer(path, torch.bfloat16, unpack=unpack)
     loaded = size_of(tensors_of(model))
     print(f"{kind}, unpack={unpack}: {weights.transformer:,} bytes told, {loaded:,} loaded")
-    assert weights.transformer == pytest.approx(loaded, rel=0.001)  # scales are not counted
+    assert weights.transformer == pytest.approx(loaded, rel=0.001)  # scales of fp8 are not counted
     assert [round(size / 1e3) for size in weights.blocks] == [
         round(size_of(tensors_of(block)) / 1e3) for block in model.blocks
     ]
