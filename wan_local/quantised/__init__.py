@@ -8,11 +8,11 @@ from .block_scaled import MXFP8, NVFP4
 from .float8 import Float8
 from .ggml import GGML
 from .int8 import Int8
-from .layers import CastingLayers, Linear, multiplies_in_float8
+from .layers import CastingLayers, Embedding, Linear, multiplies_in_float8
 from .matmul import float8_linear
 from .packing import Packing, is_packed, parameter_shapes
 
 __all__ = [
-    "GGML", "MXFP8", "NVFP4", "CastingLayers", "Float8", "Int8", "Linear", "Packing", "float8_linear", "is_packed",
-    "multiplies_in_float8", "parameter_shapes",
+    "GGML", "MXFP8", "NVFP4", "CastingLayers", "Embedding", "Float8", "Int8", "Linear", "Packing", "float8_linear",
+    "is_packed", "multiplies_in_float8", "parameter_shapes",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ ENCODERS = {
     for sign, part in {
         "encoder.block.0.layer.0.SelfAttention.q.weight": "text_encoder",
         "token_embedding.weight": "text_encoder",
+        "enc.blk.0.attn_q.weight": "text_encoder",
         "embeddings.patch_embedding.weight": "image_encoder",
         "visual.patch_embedding.weight": "image_encoder",
     }.items()

@@ -247,6 +247,7 @@ LOADERS = {
     detect.VAE: "load_vae",
     detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"]: "load_text_encoder",
     detect.OTHERS["token_embedding.weight"]: "load_text_encoder",
+    detect.OTHERS["enc.blk.0.attn_q.weight"]: "load_text_encoder",
     detect.OTHERS["embeddings.patch_embedding.weight"]: "load_image_encoder",
     detect.OTHERS["visual.patch_embedding.weight"]: "load_image_encoder",
 }
