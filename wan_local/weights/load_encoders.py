@@ -36,6 +36,7 @@ def load_text_encoder(
     operations: Any = nn,
     *,
     tokenizer: AnyPath | None = None,
+    tokenizer_of: AnyPath | None = None,
 ) -> TextEncoder:
     """Load umT5 and its tokenizer.
 
@@ -50,6 +51,7 @@ def load_text_encoder(
         device: where they go.
         operations: not used: the network is transformers' own.
         tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
+        tokenizer_of: a pipeline folder whose tokenizer will do where the file brings none.
 
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
@@ -58,6 +60,8 @@ def load_text_encoder(
     """
     source = open_source(path, "text_encoder")
     opened, folder = source, tokenizer_folder(source, tokenizer)
+    if folder is not None and not folder.is_dir() and tokenizer is None and tokenizer_of is not None:
+        folder = tokenizer_folder(open_source(tokenizer_of, "text_encoder"))
     config, source = text_parts(source)
     check_dtypes(source)
     words = _tokenizer(folder) if folder is not None else _carried(opened)
