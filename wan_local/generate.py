@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,9 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack)
-        home, parts = memory.home, parts or Parts()
+        parts = parts or Parts()
+        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
+        home = memory.home
         if transformer is None:
             transformer = weights.load_transformer(
                 folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul

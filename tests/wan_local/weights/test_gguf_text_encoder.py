@@ -99,9 +99,10 @@ def test_other_dtypes_and_a_table_of_another_type(tmp_path: Path, truth: UMT5Enc
     path = write_umt5(tmp_path / "t5.gguf", state(truth), "Q8_0", sentences, table="Q6_K")
     for asked, made in ((None, torch.bfloat16), (torch.float16, torch.bfloat16), (torch.float32, torch.float32)):
         loaded = load_text_encoder(path, dtype=asked)
+        loaded.text_len = 24  # a CPU takes seconds for 512 rows
         out = loaded.encode(TEXTS)
         assert out.dtype == made
-        assert out.shape == (3, 512, 256)
+        assert out.shape == (3, 24, 256)
         assert torch.isfinite(out).all()
         assert loaded.model.encoder.embed_tokens is loaded.model.shared
     many = torch.randint(0, 300, (2, 70))
