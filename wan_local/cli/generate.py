@@ -89,8 +89,8 @@ def _add_sampling(group: Any) -> None:
 
 
 def _add_parts(group: Any) -> None:
-    group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE")
-    group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not")
+    group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE, one that upscales too")
+    group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not, or GGUF")
     group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
     group.add_argument("--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where the text encoder brings none")
 
