@@ -82,7 +82,7 @@ PREFIX = "model.diffusion_model."
 
 
 def comfy_file(nodes: Any, folder: str, kind: str) -> str | None:
-    """A transformer as ComfyUI's own mixed precision layers save it; None where this ComfyUI has no such format."""
+    """A transformer as ComfyUI's own mixed precision layers save it; None where this ComfyUI saves no such format."""
     import comfy.ops
     import torch
     from comfy import quant_ops
@@ -103,7 +103,10 @@ def comfy_file(nodes: Any, folder: str, kind: str) -> str | None:
         packed = quant_ops.QuantizedTensor.from_float(value, layout, **how)
         theirs.weight = torch.nn.Parameter(packed, requires_grad=False)
         theirs.quant_format, theirs.layout_type = name, layout
-        tensors |= theirs.state_dict(prefix=f"{PREFIX}{layer}.")
+        saved = theirs.state_dict(prefix=f"{PREFIX}{layer}.")
+        if isinstance(saved[PREFIX + path], quant_ops.QuantizedTensor):
+            return None  # older ones save no plain tensors
+        tensors |= saved
     place = str(Path(folder, f"{name}.safetensors"))
     save_file({name: value.contiguous() for name, value in tensors.items()}, place)
     return place
