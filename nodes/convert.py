@@ -5,6 +5,9 @@ IMAGE is ``[B, H, W, C]`` in 0..1, float32 or float16; LATENT holds raw VAE late
 
 from __future__ import annotations
 
+import math
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..wan_local.errors import InputError
@@ -54,6 +57,19 @@ def to_video(images: Tensor) -> Tensor:
     """A clip ``[B, 3, F, H, W]`` in -1..1 from IMAGE ``[F, H, W, C]`` or ``[B, F, H, W, C]``."""
     clips = images if images.ndim == 5 else images.unsqueeze(0)
     return clips[..., :RGB].movedim(-1, 1).mul(2.0).sub(1.0)
+
+
+def whole_pixels(images: Tensor) -> Tensor:
+    """IMAGE ``[..., n*H, n*W, 3]`` from ``[..., H, W, 3*n*n]``, which core's VAE gives of a decoder that upscales.
+
+    The channels of a pixel are then the colours of its ``n`` x ``n`` neighbours. Other images stay as they are.
+    """
+    channels = images.shape[-1]
+    upscale = math.isqrt(channels // RGB)
+    if upscale < 2 or channels != RGB * upscale**2:
+        return images
+    pictures = F.pixel_shuffle(images.flatten(0, -4).movedim(-1, 1), upscale).movedim(1, -1)
+    return pictures.unflatten(0, images.shape[:-3])
 
 
 def whole_chunks(images: Tensor, stride: int, chunk: int) -> Tensor:

@@ -19,7 +19,7 @@ TAKEN_BY = {
     ),
     detect.LARGE_VAE: "core's Load VAE",
     "a T5 text encoder in transformers' layout": "core's Load CLIP, type wan,",
-    "a T5 text encoder in llama.cpp's layout": "CLIPLoader (GGUF) of ComfyUI-GGUF, type wan,",
+    "a T5 text encoder in llama.cpp's layout": "Load Wan FLF2V Pipeline, as its text_encoder,",
     "the umT5 text encoder of the official release": "Load Wan FLF2V Pipeline, with the whole folder,",
     "the image encoder of the official release": "core's Load CLIP Vision",
     "a CLIP image encoder in transformers' layout": "core's Load CLIP Vision",

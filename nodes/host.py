@@ -44,7 +44,8 @@ PACK = Path(__file__).resolve().parent.parent
 MODEL_FOLDER = "wan_flf2v"  # models/wan_flf2v, beside the models/diffusers that ComfyUI has
 RESULTS = "wan_flf2v"  # output/wan_flf2v: what clouds made; the temp folder would be emptied at the next start
 PRIVATE = "wan_flf2v"  # user/__wan_flf2v: ComfyUI serves nothing from there
-GGUF = {"diffusion_models": "wan_flf2v_gguf"}  # lists of the same folders with another ending
+# Lists of the same folders with another ending.
+GGUF = {"diffusion_models": "wan_flf2v_gguf", "text_encoders": "wan_flf2v_text_gguf"}
 BUNDLED = "nano (bundled)"
 PIPELINE_MARKS = ("model_index.json", "Wan2.1_VAE.pth")  # diffusers layout, official layout
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..wan_local.errors import InputError
-from . import host, widgets
+from . import files, host, widgets
 from .host import io
 from .pipeline import DTYPES, load_parts
 from .sockets import Model
+
+TEXT = "text_encoders"
+OF_THE_FOLDER = "of the folder"
 
 
 class WanFLF2VLoadPipeline(io.ComfyNode):
@@ -36,6 +39,14 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
                     tooltip="What the transformer's weights are kept in; default keeps what the files hold.",
                 ),
                 widgets.attention(),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=[OF_THE_FOLDER, *host.model_files(TEXT)],
+                    default=OF_THE_FOLDER,
+                    optional=True,
+                    tooltip="Another umT5 than the folder's: a file in models/text_encoders, fp8 or GGUF to save "
+                    "memory.",
+                ),
             ],
             outputs=[
                 Model.Output("model", display_name="model"),
@@ -46,14 +57,18 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **others: Any) -> Any:
+    def fingerprint_inputs(cls, folder: str, text_encoder: str = OF_THE_FOLDER, **others: Any) -> Any:
         """A folder whose files were replaced is another model."""
         path = host.pipeline_folders().get(folder)
-        return sorted((str(file), file.stat().st_mtime_ns) for file in path.rglob("*.*")) if path else None
+        held = sorted((str(file), file.stat().st_mtime_ns) for file in path.rglob("*.*")) if path else None
+        return held, files.stamp(TEXT, text_encoder)
 
     @classmethod
-    def execute(cls, folder: str, weight_dtype: str, attention: str) -> io.NodeOutput:
+    def execute(
+        cls, folder: str, weight_dtype: str, attention: str, text_encoder: str = OF_THE_FOLDER
+    ) -> io.NodeOutput:
         folders = host.pipeline_folders()
         if folder not in folders:
             raise InputError(f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}")
-        return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention))
+        text = None if text_encoder == OF_THE_FOLDER else files.path(TEXT, "text_encoder", text_encoder)
+        return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention, text))

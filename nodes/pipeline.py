@@ -22,16 +22,26 @@ FAST = "fp8_fast"
 
 
 def load_parts(
-    folder: Path, weight_dtype: str, attention_name: str
+    folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None
 ) -> tuple[WanModel, PipelineCLIP, PipelineCLIPVision, PipelineVAE]:
     """Read all four networks into the host's care; nothing reaches a GPU before it is used.
+
+    Args:
+        folder: of the pipeline.
+        weight_dtype: name of :data:`DTYPES`, of the transformer.
+        attention_name: kernel.
+        text_encoder: a file to take in the place of the folder's own; None for that.
 
     Raises:
         InputError: an attention kernel that this machine does not have.
         WeightsError: a part that is missing, broken or of another model.
     """
     model = load_model(folder, weight_dtype, attention_name)
-    text, image = weights.load_text_encoder(folder), weights.load_image_encoder(folder)
+    try:
+        text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
+    except WrongModel as error:
+        raise files.with_node(error) from None
+    image = weights.load_image_encoder(folder)
     for encoder in (text, image):
         raise_half_on_cpu(encoder.model)
     return model, PipelineCLIP(text), PipelineCLIPVision(image), load_vae(folder, "default")

@@ -40,7 +40,7 @@ class PipelineVAE:
         self.latent_channels = vae.config.z_dim
         self.latent_dim = 3
         self.output_channels = convert.RGB
-        self.upscale_ratio = (video_frames, SPATIAL_STRIDE, SPATIAL_STRIDE)
+        self.upscale_ratio = (video_frames, vae.output_stride, vae.output_stride)
         self.downscale_ratio = (latent_frames, SPATIAL_STRIDE, SPATIAL_STRIDE)
 
     @property
@@ -124,7 +124,7 @@ class PipelineVAE:
         return convert.to_images(video.to(self.output_device, torch.float32))
 
     def spacial_compression_decode(self) -> int:
-        return SPATIAL_STRIDE
+        return self.config.output_stride
 
     def spacial_compression_encode(self) -> int:
         return SPATIAL_STRIDE

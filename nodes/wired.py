@@ -112,7 +112,7 @@ class WiredVAE:
         if self._ours:
             yield from self._vae.decode_chunks(latents)
             return
-        yield convert.to_video(self._vae.decode(latents))
+        yield convert.to_video(convert.whole_pixels(self._vae.decode(latents)))
 
     def decode_images(self, latents: Tensor, tile: int | None = 0) -> Tensor:
         """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
@@ -126,9 +126,10 @@ class WiredVAE:
         if tile:
             if self._ours:
                 return self._vae.decode_tiled(latents, tile, tile, on_progress=self._on_progress)
-            return with_batch(self._vae.decode_tiled(latents, tile_x=tile, tile_y=tile, overlap=tile // 4))
+            tiled = self._vae.decode_tiled(latents, tile_x=tile, tile_y=tile, overlap=tile // 4)
+            return convert.whole_pixels(with_batch(tiled))
         if not self._ours:
-            return with_batch(self._vae.decode(latents))
+            return convert.whole_pixels(with_batch(self._vae.decode(latents)))
         chunks = self._counted("decode", self._vae.decode_chunks(latents), latents.shape[2])
         return convert.to_images(torch.cat(list(chunks), dim=2))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .shapes import SPATIAL_STRIDE
+
 # Statistics of the Wan2.1 latents, one value a channel. Source: Wan-Video/Wan2.1 wan/modules/vae.py.
 WAN_LATENTS_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -102,6 +104,8 @@ class VAEConfig:
         temporal_downsample: for each step from one level to the next, whether time is halved too.
         latents_mean: per channel mean of the latents, ``z_dim`` values.
         latents_std: per channel standard deviation of the latents, ``z_dim`` values.
+        upscale: sides of the decoded frames over those of the encoded ones: 2 in decoders that were trained to upscale,
+            whose last layer gives ``3 * upscale ** 2`` channels, the colours of that many neighbouring pixels.
     """
 
     dim: int = 96
@@ -111,6 +115,7 @@ class VAEConfig:
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     latents_mean: tuple[float, ...] = WAN_LATENTS_MEAN
     latents_std: tuple[float, ...] = WAN_LATENTS_STD
+    upscale: int = 1
 
     def __post_init__(self) -> None:
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:
@@ -123,6 +128,11 @@ class VAEConfig:
                 f"latents_mean and latents_std need z_dim={self.z_dim} values each, "
                 f"got {len(self.latents_mean)} and {len(self.latents_std)}"
             )
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels that one latent cell decodes to, along each side."""
+        return SPATIAL_STRIDE * self.upscale
 
 
 WAN_VAE = VAEConfig()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,9 @@ class Pipeline:
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack)
-        home, parts = memory.home, parts or Parts()
+        parts = parts or Parts()
+        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
+        home = memory.home
         if transformer is None:
             transformer = weights.load_transformer(
                 folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
@@ -175,7 +176,8 @@ class Pipeline:
                 :class:`wan_local.settings.Settings`.
 
         Returns:
-            frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them.
+            frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
+            the VAE's ``upscale``.
 
         Raises:
             InputError: anything that can't be used, before anything long starts.
@@ -215,9 +217,10 @@ class Pipeline:
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
         """Latents to frames ``[F, H, W, 3]`` float32 0..1 on the CPU."""
-        grid = sampled.grid
-        frames, at = torch.empty(grid.frames, grid.height, grid.width, 3), 0
+        frames, at = torch.empty(0), 0
         for chunk in self.decode_stream(sampled, on_progress):
+            if not at:  # a VAE may decode to larger frames than it encodes
+                frames = torch.empty(sampled.grid.frames, *chunk.shape[1:])
             frames[at : at + len(chunk)] = chunk
             at += len(chunk)
         return frames

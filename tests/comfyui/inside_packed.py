@@ -29,7 +29,14 @@ def fp8_file(nodes: Any, folder: str) -> str:
 
 
 def gguf_file(nodes: Any, folder: str) -> str:
-    """Matrices of the blocks as Q8_0, written by hand: ComfyUI brings no gguf package."""
+    """Matrices of the blocks as Q8_0."""
+    state = small_transformer(nodes).state_dict()
+    packed = {name for name, value in state.items() if value.ndim == 2 and name.startswith("blocks.")}
+    return write_gguf(Path(folder, "packed.gguf"), "wan", state, packed)
+
+
+def write_gguf(path: Path, architecture: str, state: dict[str, Any], q8_0: set[str]) -> str:
+    """Some tensors as Q8_0 and the others as float32, written by hand: ComfyUI brings no gguf package."""
     import struct
 
     import torch
@@ -38,10 +45,10 @@ def gguf_file(nodes: Any, folder: str) -> str:
         return struct.pack("<Q", len(value)) + value.encode()
 
     rows, data = [], b""
-    for name, value in small_transformer(nodes).state_dict().items():
-        kind, raw = 0, value.numpy().tobytes()
-        if value.ndim == 2 and name.startswith("blocks."):
-            blocks = value.reshape(-1, 32)
+    for name, value in state.items():
+        kind, raw = 0, value.float().numpy().tobytes()
+        if name in q8_0:
+            blocks = value.float().reshape(-1, 32)
             scale = (blocks.abs().amax(1, keepdim=True) / 127).half()
             quants = (blocks / scale.float()).round().clamp(-127, 127).to(torch.int8)
             packed = torch.cat([scale.view(torch.uint8), quants.view(torch.uint8)], dim=1)
@@ -51,8 +58,7 @@ def gguf_file(nodes: Any, folder: str) -> str:
         rows.append(text(name) + struct.pack(f"<I{len(sides)}QIQ", len(sides), *sides, kind, len(data)))
         data += raw
     head = b"GGUF" + struct.pack("<IQQ", 3, len(rows), 1) + text("general.architecture")
-    head += struct.pack("<I", 8) + text("wan") + b"".join(rows)
-    path = Path(folder, "packed.gguf")
+    head += struct.pack("<I", 8) + text(architecture) + b"".join(rows)
     path.write_bytes(head + b"\0" * (-len(head) % 32) + data)
     return str(path)
 

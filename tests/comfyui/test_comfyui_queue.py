@@ -229,7 +229,8 @@ def schema_of(info: dict[str, Any]) -> dict[str, Any]:
             values = {key: value for key, value in (rest[0] if rest else {}).items() if key in options}
             if isinstance(kind, list):  # a combo as older versions write it
                 kind, values = "COMBO", {"options": kind, **values}
-            if name in ("folder", "attention", "model_name", "vae_name", "lora_name"):  # depends on the machine
+            # What depends on the machine.
+            if name in ("folder", "attention", "model_name", "vae_name", "lora_name", "text_encoder"):
                 values.pop("options", None)
             inputs[name] = {"type": kind, "needed": need, **values}
     return {

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.wan_local.weights import packed_files
+from tests.wan_local.weights.llama_files import write_umt5
 from wan_local import video
 from wan_local.cli import lora_option, main
 from wan_local.errors import InputError
 from wan_local.generate import Pipeline
-from wan_local.weights import load_transformer, load_vae
+from wan_local.weights import load_text_encoder, load_transformer, load_vae
 
 NANO = Path(__file__).parents[2] / "weights" / "nano"
 DEMO = NANO.parents[1] / "demo"
@@ -63,6 +64,16 @@ def test_loose_packed_files_make_nearly_the_same_clip(kind: str, parts: dict[str
     print(f"{kind} / folder: {psnr(frames(packed), frames(whole)):.1f} dB")
     assert psnr(frames(packed), frames(whole)) > 30
     assert psnr(frames(packed), frames(unpacked)) > 45
+
+
+def test_a_gguf_text_encoder_makes_nearly_the_same_clip(tmp_path: Path) -> None:
+    whole, packed = tmp_path / "whole.mp4", tmp_path / "packed.mp4"
+    state = {name: value.float() for name, value in load_text_encoder(NANO).model.state_dict().items()}
+    text = write_umt5(tmp_path / "umt5.gguf", state, "Q8_0", None)
+    assert main(arguments(NANO, whole)) == 0
+    assert main(arguments(NANO, packed, "--text-encoder", str(text), "--tokenizer", str(NANO / "tokenizer"))) == 0
+    print(f"Q8_0 text encoder / folder: {psnr(frames(packed), frames(whole)):.1f} dB")
+    assert psnr(frames(packed), frames(whole)) > 30
 
 
 def test_one_file_needs_the_other_parts(parts: dict[str, Path], tmp_path: Path, capsys) -> None:

@@ -90,8 +90,8 @@ def _add_sampling(group: Any) -> None:
 
 
 def _add_parts(group: Any) -> None:
-    group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE")
-    group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not")
+    group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE, one that upscales too")
+    group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not, or GGUF")
     group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
     group.add_argument("--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where the text encoder brings none")
 
@@ -155,6 +155,9 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else [several_gpus.line(cards)]
         bar(Progress(stage="load", done=1, total=1))
+        scale = pipeline.vae.config.upscale
+        if scale > 1:  # there is more to write than was asked for
+            _check_outputs(args, grid.frames * grid.height * grid.width * scale**2)
         sampled = pipeline.generate(first, last, args.prompt, settings, bar)
         print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
@@ -165,7 +168,8 @@ def run(args: argparse.Namespace) -> None:
             raise
     finally:
         bar.close()
-    print(f"video {args.output} ({grid.frames} frames, {grid.width}x{grid.height}, {float(rate):g} fps, "
+    size = f"{grid.width * scale}x{grid.height * scale}"
+    print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
     print(line)
 

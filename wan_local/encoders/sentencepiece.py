@@ -1,7 +1,9 @@
-"""umT5's tokenizer from the bytes that ComfyUI's text encoder files carry, with the library it was trained with."""
+"""umT5's tokenizer from what text encoder files carry, with the library it was trained with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,16 +19,23 @@ class SentencePieceTokenizer:
     """As much of a transformers tokenizer as :class:`~wan_local.encoders.text.TextEncoder` asks for.
 
     Args:
-        model: a serialised sentencepiece model.
+        model: a serialised sentencepiece model, or what makes one when the first prompt comes.
         path: of the file it is from, for messages.
 
     Raises:
-        UnreadableWeights: no such model, or the library is not installed.
+        UnreadableWeights: no such model, or the library is not installed; at the first prompt, if it is made then.
     """
 
     model_max_length = MAX_TEXT_LEN
 
-    def __init__(self, model: bytes, path: str) -> None:
+    def __init__(self, model: bytes | Callable[[], bytes], path: str) -> None:
+        self._model, self._path = model, path
+        if isinstance(model, bytes):
+            _ = self._processor
+
+    @cached_property
+    def _processor(self) -> Any:
+        model, path = self._model, self._path
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError as error:
@@ -35,7 +44,7 @@ class SentencePieceTokenizer:
                 "tokenizer's folder"
             ) from error
         try:
-            self._processor = SentencePieceProcessor(model_proto=model)
+            return SentencePieceProcessor(model_proto=model if isinstance(model, bytes) else model())
         except (RuntimeError, ValueError, TypeError) as error:
             raise UnreadableWeights(f"{path} carries a broken tokenizer; download it again") from error
 

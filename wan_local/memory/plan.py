@@ -153,7 +153,7 @@ def _stages(
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, grid), clip),
         ("sampling", resident_bytes(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
-        ("VAE decode", weights.vae, vae_decode_work(vae, grid), clip),
+        ("VAE decode", weights.vae, vae_decode_work(vae, grid), clip * vae.upscale**2),
     )
     packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
     host = 0 if stays else weights.converted + max(weights.converted_blocks, packed)

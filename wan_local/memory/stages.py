@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
 
@@ -127,8 +127,9 @@ def for_model(
     tiling: Tiles = TILES_AUTO,
     *,
     unpack: bool = False,
+    parts: Mapping[str, str | PathLike[str] | None] | None = None,
 ) -> Memory:
-    """The memory of a pipeline that is about to be loaded.
+    """The memory of a pipeline that is about to be loaded; ``unpack`` and ``parts`` as for :func:`.stored.read`.
 
     ``"auto"`` becomes ``"none"`` where nothing has to move: on a CPU, and where all parts together leave room for the
     largest usual clip.
@@ -143,7 +144,7 @@ def for_model(
     if memory.offload != AUTO:
         return memory
     free = free_device_bytes(device)
-    found = stored.read(path, dtype, unpack=unpack) if free is not None else None
+    found = stored.read(path, dtype, unpack=unpack, parts=parts) if free is not None else None
     if free is None or (found is not None and everything_fits(*found, LARGEST, free)):
         return Memory(device, NONE, tiling)
     return memory

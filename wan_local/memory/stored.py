@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ..config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from ..weights import detect, sizes
-from ..weights.load import find_source
+from ..weights.load import AnyPath, find_source
 from ..weights.source import Entry, TensorSource
 from .plan import Weights
 
 BLOCKS = "blocks."
+PARTS = ("text_encoder", "image_encoder", "vae")
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Values in the released encoders (umT5-xxl, CLIP ViT-H/14) and the released VAE, for a transformer's file by itself.
 RELEASED_TEXT_ENCODER, RELEASED_IMAGE_ENCODER, RELEASED_VAE = 5_680_910_336, 630_766_080, 126_892_531
 
 
 def read(
-    path: str | PathLike[str], dtype: torch.dtype, *, unpack: bool = False
+    path: AnyPath, dtype: torch.dtype, *, unpack: bool = False, parts: Mapping[str, AnyPath | None] | None = None
 ) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
     """Sizes and bytes of a model as it will be loaded; None where there is no transformer.
 
@@ -30,6 +31,8 @@ def read(
         path: a pipeline folder, a transformer folder or a file.
         dtype: of the transformer and the encoders; packed weights, and what else is in their file, stay as stored.
         unpack: whether plain weights are made of packed ones.
+        parts: files and folders of parts that are loaded in the place of the model's own, by ``"text_encoder"``,
+            ``"image_encoder"`` and ``"vae"``.
 
     Raises:
         WeightsError: a part is broken, or of another model.
@@ -55,9 +58,10 @@ def read(
         else:
             rest += size
             converted += size * changed
-    text, text_converted = _part(path, source, "text_encoder", dtype, RELEASED_TEXT_ENCODER)
-    image, image_converted = _part(path, source, "image_encoder", dtype, RELEASED_IMAGE_ENCODER)
-    vae_bytes, vae_converted = _part(path, source, "vae", torch.float32, RELEASED_VAE)
+    beside = {part: _beside(path, source, part, (parts or {}).get(part)) for part in PARTS}
+    text, text_converted = _part(beside["text_encoder"], dtype, RELEASED_TEXT_ENCODER)
+    image, image_converted = _part(beside["image_encoder"], dtype, RELEASED_IMAGE_ENCODER)
+    vae_bytes, vae_converted = _part(beside["vae"], torch.float32, RELEASED_VAE)
     weights = Weights(
         blocks=tuple(blocks),
         rest=rest,
@@ -69,7 +73,7 @@ def read(
         converted_blocks=converted_blocks,
         converted=converted + text_converted + image_converted + vae_converted,
     )
-    return config, weights, _vae_config(path, source)
+    return config, weights, _vae_config(beside["vae"])
 
 
 def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weights]:
@@ -92,11 +96,8 @@ def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weig
     )
 
 
-def _part(
-    path: str | PathLike[str], transformer: TensorSource, part: str, dtype: torch.dtype, otherwise: int
-) -> tuple[int, int]:
+def _part(source: TensorSource | None, dtype: torch.dtype, otherwise: int) -> tuple[int, int]:
     """Bytes of one part once loaded, and how many of them are converted."""
-    source = _beside(path, transformer, part)
     if source is None:
         return otherwise * dtype.itemsize, 0
     keep = source.packed
@@ -104,14 +105,15 @@ def _part(
     return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
 
 
-def _beside(path: str | PathLike[str], transformer: TensorSource, part: str) -> TensorSource | None:
+def _beside(path: AnyPath, transformer: TensorSource, part: str, given: AnyPath | None) -> TensorSource | None:
     """Another part than the transformer; a file that holds one is not opened again."""
+    if given is not None:
+        return find_source(given, part)
     source = None if Path(path).is_file() else find_source(path, part)
     return None if source is None or source.path == transformer.path else source
 
 
-def _vae_config(path: str | PathLike[str], transformer: TensorSource) -> VAEConfig:
-    source = _beside(path, transformer, "vae")
+def _vae_config(source: TensorSource | None) -> VAEConfig:
     if source is None:
         return WAN_VAE
     return sizes.vae_config(detect.canonical(source))

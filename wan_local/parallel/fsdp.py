@@ -50,7 +50,9 @@ def load_sharded(
         raise detect.wrong(source, found, needed("transformer", found))
     check_dtypes(source)
     if source.packed:
-        raise InputError(f"{path} holds packed weights (fp8 or GGUF), which fsdp can't deal out; run it without fsdp")
+        raise InputError(
+            f"{path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out; run it without fsdp"
+        )
     config = sizes.transformer_config(source)
     model = build(source, "Wan transformer", lambda: WanTransformer(config, attend=attend))
     check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})

@@ -153,7 +153,8 @@ def _check_fsdp(setup: Setup, source: TensorSource) -> None:
         raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
     if source.packed:
         raise InputError(
-            f"{setup.path} holds packed weights (fp8 or GGUF), which fsdp can't deal out; run it without fsdp"
+            f"{setup.path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out; run it "
+            "without fsdp"
         )
     if setup.device == "cuda" and platform.system() == "Windows":
         raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ class Float8:
     @property
     def name(self) -> str:
         return NAMES[self.dtype] + (", scaled" if self.scaled else "")
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape)
 
     def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``[out, in]`` in ``dtype``; ``packed`` may lie there as any other type of eight bits."""

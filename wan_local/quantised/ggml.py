@@ -52,10 +52,14 @@ class GGML:
     def name(self) -> str:
         return f"GGUF {self.kind}"
 
+    @property
+    def bytes(self) -> int:
+        return packed_bytes(self.kind, (math.prod(self.shape),))
+
     def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``shape`` in ``dtype``; there is never a scale."""
         form = FORMATS[self.kind]
-        blocks = packed.reshape(-1, form.size)
+        blocks = packed.view(torch.uint8).reshape(-1, form.size)
         result = torch.empty(len(blocks), form.values, dtype=dtype, device=packed.device)
         step = max(1, CHUNK // form.values)
         for start in range(0, len(blocks), step):

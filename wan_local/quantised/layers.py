@@ -6,6 +6,7 @@ Give :class:`CastingLayers` as ``operations`` of a model whose weights are packe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,22 +20,18 @@ from .packing import Packing
 SCALE = "scale_weight"  # as ComfyUI's and Kijai's files call it
 
 
-class Linear(nn.Linear):
-    """A linear layer whose weight may be packed; it is unpacked for the time of one call.
+class PackedLayer(nn.Module):
+    """A layer whose weight may be packed: what every kind of them has in common. Comes before torch's class.
 
     Attributes:
         weight: as in torch, or the packed bytes (then of another shape than the matrix).
-        scale: float32 ``[1 or out, 1]`` beside a packed weight, or None.
+        scale: the scales of a packed weight, as its packing has them, or None.
         packing: how to read ``weight``; None for plain numbers.
-        float8_matmul: whether to multiply in fp8 where the weight is fp8 e4m3 and the device has units for it.
-        reduce_amax: for a layer that is called with one part of the tokens, see :func:`.matmul.float8_linear`; None
-            where it has them all.
     """
 
+    weight: Any
     scale: Tensor | None
     packing: Packing | None = None
-    float8_matmul: bool = False
-    reduce_amax: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -46,7 +43,7 @@ class Linear(nn.Linear):
         self.scale = scale
         self.packing = packing
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLayer:
         """As torch's, which moves and casts; packed numbers are moved only, since in another dtype they are none."""
         if self.packing is None:
             return super()._apply(fn, recurse)
@@ -71,6 +68,19 @@ class Linear(nn.Linear):
             self.scale = scale.to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+
+class Linear(PackedLayer, nn.Linear):
+    """A linear layer whose weight may be packed; it is unpacked for the time of one call.
+
+    Attributes:
+        float8_matmul: whether to multiply in fp8 where the weight is fp8 e4m3 and the device has units for it.
+        reduce_amax: for a layer that is called with one part of the tokens, see :func:`.matmul.float8_linear`; None
+            where it has them all.
+    """
+
+    float8_matmul: bool = False
+    reduce_amax: Callable[[Tensor], Tensor] | None = None
+
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -83,6 +93,27 @@ class Linear(nn.Linear):
         if self.packing is None:
             return self.weight.to(dtype)
         return self.packing.unpack(self.weight, self.scale, dtype)
+
+
+class Embedding(PackedLayer, nn.Embedding):
+    """A table whose rows may be packed; only those that are looked up are unpacked.
+
+    Attributes:
+        dtype: of the rows that come out of a packed table.
+    """
+
+    dtype: torch.dtype = torch.float32
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``[...]`` -> ``[..., width]``."""
+        if self.packing is None:
+            return super().forward(ids)
+        rows = ids.flatten()
+        packing: Any = self.packing  # a frozen dataclass, as all of them
+        scale = self.scale if self.scale is None or len(self.scale) == 1 else self.scale[rows]
+        found = self.weight.view(torch.uint8)[rows]  # torch can't pick rows of fp8
+        values = replace(packing, shape=(len(rows), self.embedding_dim)).unpack(found, scale, self.dtype)
+        return values.view(*ids.shape, self.embedding_dim)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+CHUNK = 1 << 23  # values unpacked at a time
 
 
 class Packing(Protocol):
@@ -14,6 +17,7 @@ class Packing(Protocol):
     Attributes:
         name: what people call it, such as "fp8 e4m3fn, scaled" or "GGUF Q4_K".
         shape: of the matrix that comes out, ``(out, in)``.
+        bytes: that the matrix takes as it is packed, the scales of its blocks included.
     """
 
     @property
@@ -22,9 +26,18 @@ class Packing(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
+    @property
+    def bytes(self) -> int: ...
+
     def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The matrix in ``dtype`` on the device of ``packed``; ``scale`` is None for packings that have none."""
         ...
+
+
+def row_steps(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix a few at a time, which bounds the float32 copies that unpacking makes."""
+    step = max(1, CHUNK // max(1, shape[1]))
+    return (slice(start, start + step) for start in range(0, shape[0], step))
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

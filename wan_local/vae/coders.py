@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .blocks import AttentionBlock, ChannelNorm, Downsample, ResidualBlock, Upsample
+from .blocks import AttentionBlock, ChannelNorm, Downsample, ResidualBlock, Upsample, as_images, as_video
 from .causal_conv import causal_conv
 from .stream import Stream
 
@@ -31,6 +31,11 @@ def _head(dim: int, out_dim: int, operations: Any) -> nn.ModuleDict:
 
 def _run_head(head: nn.ModuleDict, x: Tensor, stream: Stream | None) -> Tensor:
     return causal_conv(head["2"], F.silu(head["0"](x), inplace=True), stream)
+
+
+def _spread(x: Tensor, upscale: int) -> Tensor:
+    """``[B, 3*n*n, F, H, W]`` to ``[B, 3, F, n*H, n*W]``: channels that are the ``n`` x ``n`` neighbours of a pixel."""
+    return as_video(F.pixel_shuffle(as_images(x), upscale), x.shape[2]) if upscale > 1 else x
 
 
 class Encoder(nn.Module):
@@ -62,7 +67,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """``[B, z_dim, T, h, w]`` (after ``conv2``) to ``[B, 3, F, H, W]``."""
+    """``[B, z_dim, T, h, w]`` (after ``conv2``) to ``[B, 3, F, H, W]``, of ``config.output_stride`` pixels a cell."""
 
     def __init__(self, config: VAEConfig, operations: Any) -> None:
         super().__init__()
@@ -80,7 +85,8 @@ class Decoder(nn.Module):
                 layers.append(Upsample(width, temporal[level], operations))
                 in_dim = width // 2
         self.upsamples = nn.ModuleList(layers)
-        self.head = _head(in_dim, RGB, operations)
+        self.upscale = config.upscale
+        self.head = _head(in_dim, RGB * config.upscale**2, operations)
 
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         x = causal_conv(self.conv1, x, stream)
@@ -88,4 +94,4 @@ class Decoder(nn.Module):
             x = layer(x, stream)
         for layer in self.upsamples:
             x = layer(x, stream)
-        return _run_head(self.head, x, stream)
+        return _spread(_run_head(self.head, x, stream), self.upscale)

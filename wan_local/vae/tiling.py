@@ -69,9 +69,9 @@ def decode_tiled(
         ``[B, 3, F, H, W]`` in -1..1 on the CPU, where a long clip has room.
     """
     batch, _, frames, height, width = latents.shape
-    size = (batch, RGB, video_frames(frames), height * SPATIAL_STRIDE, width * SPATIAL_STRIDE)
+    size = (batch, RGB, video_frames(frames), height * vae.output_stride, width * vae.output_stride)
     video = torch.zeros(size, dtype=latents.dtype)
-    tiles = list(_tiles(tiling or Tiling(), height, width, scale=SPATIAL_STRIDE))
+    tiles = list(_tiles(tiling or Tiling(), height, width, stride=vae.output_stride))
     for index, tile in enumerate(tiles):
         at = 0
         for done, chunk in enumerate(vae.decode_stream(latents[(..., *tile.cells)]), start=index * frames + 1):
@@ -96,26 +96,28 @@ def encode_tiled(vae: WanVAE, video: Tensor, tiling: Tiling | None = None) -> Te
     batch, _, frames, height, width = video.shape
     cells = height // SPATIAL_STRIDE, width // SPATIAL_STRIDE
     latents = video.new_zeros((batch, vae.config.z_dim, latent_frames(frames), *cells))
-    for tile in _tiles(tiling or Tiling(), *cells, scale=1):
+    for tile in _tiles(tiling or Tiling(), *cells, stride=SPATIAL_STRIDE, scale=1):
         part = latents[(..., *tile.cells)]
         part += vae.encode(video[(..., *tile.pixels)]) * tile.weight.to(latents)
     return latents
 
 
-def _tiles(tiling: Tiling, height: int, width: int, *, scale: int) -> Iterator[_Tile]:
-    """All tiles of a frame of ``height`` x ``width`` cells, with weights of ``scale`` values a cell."""
+def _tiles(tiling: Tiling, height: int, width: int, *, stride: int, scale: int | None = None) -> Iterator[_Tile]:
+    """All tiles of a frame of ``height`` x ``width`` cells of ``stride`` pixels, with weights of ``scale`` values a
+    cell, by default one a pixel."""
+    scale = stride if scale is None else scale
     row_spans, column_spans = tiling.spans(height), tiling.spans(width)
     for rows, down in zip(row_spans, _ramps(row_spans, scale), strict=True):
         for columns, across in zip(column_spans, _ramps(column_spans, scale), strict=True):
             yield _Tile(
                 cells=(slice(*rows), slice(*columns)),
-                pixels=(_in_pixels(rows), _in_pixels(columns)),
+                pixels=(_in_pixels(rows, stride), _in_pixels(columns, stride)),
                 weight=down[:, None] * across[None, :],
             )
 
 
-def _in_pixels(span: tuple[int, int]) -> slice:
-    return slice(span[0] * SPATIAL_STRIDE, span[1] * SPATIAL_STRIDE)
+def _in_pixels(span: tuple[int, int], stride: int) -> slice:
+    return slice(span[0] * stride, span[1] * stride)
 
 
 def _ramps(spans: list[tuple[int, int]], scale: int) -> list[Tensor]:

@@ -26,6 +26,7 @@ ENCODERS = {
     for sign, part in {
         "encoder.block.0.layer.0.SelfAttention.q.weight": "text_encoder",
         "token_embedding.weight": "text_encoder",
+        "enc.blk.0.attn_q.weight": "text_encoder",
         "embeddings.patch_embedding.weight": "image_encoder",
         "visual.patch_embedding.weight": "image_encoder",
     }.items()
@@ -184,6 +185,8 @@ def _describe(described: _Described, source: TensorSource, kind: str) -> None:
         vae = sizes.vae_config(source)
         model = build(source, "Wan-VAE", lambda: WanVAE(vae))
         described.sizes = {"base width": vae.dim, "levels": len(vae.dim_mult), "latent channels": vae.z_dim}
+        if vae.upscale > 1:
+            described.sizes["decodes at"] = f"{vae.upscale} times the size"
     elif kind in ENCODERS:
         _describe_encoder(described, source, kind)
         return

@@ -206,6 +206,7 @@ USABLE_AS = {
     detect.VAE: "VAE",
     detect.OTHERS["encoder.block.0.layer.0.SelfAttention.q.weight"]: "text encoder",
     detect.OTHERS["token_embedding.weight"]: "text encoder",
+    detect.OTHERS["enc.blk.0.attn_q.weight"]: "text encoder",
     detect.OTHERS["embeddings.patch_embedding.weight"]: "image encoder",
     detect.OTHERS["visual.patch_embedding.weight"]: "image encoder",
 }

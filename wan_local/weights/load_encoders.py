@@ -14,17 +14,18 @@ from ..encoders.image import ImageEncoder
 from ..encoders.sentencepiece import SentencePieceTokenizer
 from ..encoders.text import TextEncoder
 from ..errors import UnreadableWeights
-from ..quantised import Linear
-from . import detect, encoder_sizes, official_encoders, sizes
+from ..quantised import Embedding, Linear
+from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import Entry, TensorSource, not_importable, reason
+from .source import TensorSource, not_importable, reason
 
 TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
 SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
 SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor that transformers lists under both names
 TOWER = "vision_model."  # transformers 5 dropped this level; files and classes come with it and without
 T5_IN_TRANSFORMERS = "encoder.block.0.layer.0.SelfAttention.q.weight"
+T5_IN_LLAMA = "enc.blk.0.attn_q.weight"
 CLIP_IN_TRANSFORMERS = "embeddings.patch_embedding.weight"
 TEXT_ROOTS = ("shared.", "encoder.")  # how the names of all their parameters begin
 IMAGE_ROOTS = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
@@ -37,19 +38,22 @@ def load_text_encoder(
     operations: Any = nn,
     *,
     tokenizer: AnyPath | None = None,
+    tokenizer_of: AnyPath | None = None,
 ) -> TextEncoder:
     """Load umT5 and its tokenizer.
 
     As in transformers, the matrices ``wo`` stay float32 where the rest is float16, whose range they exceed. Packed
-    matrices (fp8) stay packed and are calculated with in ``dtype``, by default and in place of float16 bfloat16.
+    matrices (fp8, GGUF and the like) and a packed table of words stay packed and are calculated with in ``dtype``, by
+    default and in place of float16 bfloat16.
 
     Args:
         path: a pipeline folder (diffusers or official), or one file: official names or transformers', as ComfyUI and
-            Kijai repackage it.
+            Kijai repackage it, or GGUF with llama.cpp's.
         dtype: of the weights; None keeps what is stored.
         device: where they go.
         operations: not used: the network is transformers' own.
         tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
+        tokenizer_of: a pipeline folder whose tokenizer will do where the file brings none.
 
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
@@ -57,21 +61,24 @@ def load_text_encoder(
         ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
     source = open_source(path, "text_encoder")
-    sentences, folder = source.entries.get(SENTENCES), tokenizer_folder(source, tokenizer)
+    opened, folder = source, tokenizer_folder(source, tokenizer)
+    if folder is not None and not folder.is_dir() and tokenizer is None and tokenizer_of is not None:
+        folder = tokenizer_folder(open_source(tokenizer_of, "text_encoder"))
     config, source = text_parts(source)
     check_dtypes(source)
-    words = _tokenizer(folder) if folder is not None else _carried(sentences, source.path)
+    words = _tokenizer(folder) if folder is not None else _carried(opened)
     model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
     wide = [name for name in source.entries if name.endswith(".wo.weight")]
     if source.packed:
         dtype = torch.bfloat16 if dtype in (None, torch.float16) else dtype
         hold_packed(model, source)
+        _hold_packed_table(model, source, dtype)
     fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True)
-    for name, layer in model.named_modules():
-        if name.endswith(".wo") and getattr(layer, "packing", None) is not None:
-            # transformers casts the input of wo to the dtype of its weight, unless that is int8
+    for layer in model.modules():
+        if getattr(layer, "packing", None) is not None:
+            # transformers takes the dtype of a weight for that of the calculation, unless it is int8
             layer.weight = nn.Parameter(layer.weight.view(torch.int8), requires_grad=False)
-    model.encoder.embed_tokens.weight = model.shared.weight
+    model.encoder.embed_tokens = model.shared
     return TextEncoder(words, model)
 
 
@@ -106,6 +113,8 @@ def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
     source = replace(source, entries=entries)
     if T5_IN_TRANSFORMERS in entries:
         source = _without_twin(source)
+    elif T5_IN_LLAMA in entries:
+        source = official_encoders.llama_umt5(source)
     else:
         _check_official(source, "token_embedding.weight", "blocks.0.attn.", "text_encoder")
         source = official_encoders.umt5(source)
@@ -138,6 +147,16 @@ def hold_packed(model: nn.Module, source: TensorSource) -> None:
                 ours = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, ours)
+
+
+def _hold_packed_table(model: Any, source: TensorSource, dtype: torch.dtype | None) -> None:
+    """The same for the table of words."""
+    entry = source.entries[SHARED]
+    if entry.packing is None or dtype is None:
+        return
+    with torch.device("meta"):
+        model.shared = Embedding(*model.shared.weight.shape)
+    model.shared.dtype = dtype
 
 
 def _check_official(source: TensorSource, sign: str, stem: str, part: str) -> None:
@@ -214,15 +233,17 @@ def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path
         return Path(given)
     if source.format == diffusers_dir.NAME:
         return place.parent / "tokenizer"
-    if SENTENCES in source.entries:
+    if SENTENCES in source.entries or llama_tokenizer.carries(source):
         return None
     folder = place if place.is_dir() else place.parent
     return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
 
 
-def _carried(sentences: Entry | None, path: str) -> Any:
-    assert sentences is not None
-    return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), path)
+def _carried(source: TensorSource) -> Any:
+    sentences = source.entries.get(SENTENCES)
+    if sentences is None:  # making one of its lists takes a second
+        return SentencePieceTokenizer(lambda: llama_tokenizer.sentencepiece_model(source), source.path)
+    return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), source.path)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The official release's encoders under transformers' names."""
+"""The official release's encoders, and llama.cpp's umT5, under transformers' names."""
 
 from __future__ import annotations
 
@@ -36,6 +36,29 @@ def _umt5_name(name: str) -> str:
     if found := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
         return f"encoder.block.{found[1]}.{UMT5_BLOCK.get(found[2], found[2])}"
     return UMT5_TOP.get(name, name)
+
+
+# -- umT5 in llama.cpp's GGUF files (gguf-py/gguf/tensor_mapping.py, MODEL_ARCH.T5ENCODER) ----------------------
+
+LLAMA_TOP = {"token_embd.weight": "shared.weight", "enc.output_norm.weight": "encoder.final_layer_norm.weight"}
+LLAMA_BLOCK = {
+    "attn_norm": "layer.0.layer_norm", "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+    "attn_q": "layer.0.SelfAttention.q", "attn_k": "layer.0.SelfAttention.k", "attn_v": "layer.0.SelfAttention.v",
+    "attn_o": "layer.0.SelfAttention.o", "ffn_norm": "layer.1.layer_norm",
+    "ffn_gate": "layer.1.DenseReluDense.wi_0",  # the half with the activation
+    "ffn_up": "layer.1.DenseReluDense.wi_1", "ffn_down": "layer.1.DenseReluDense.wo",
+}  # fmt: skip
+
+
+def llama_umt5(source: TensorSource) -> TensorSource:
+    """The tensors of umT5's encoder under transformers' names."""
+    return source.renamed(_llama_umt5_name)
+
+
+def _llama_umt5_name(name: str) -> str:
+    if found := re.fullmatch(r"enc\.blk\.(\d+)\.(\w+)\.weight", name):
+        return f"encoder.block.{found[1]}.{LLAMA_BLOCK.get(found[2], found[2])}.weight"
+    return LLAMA_TOP.get(name, name)
 
 
 # -- CLIP (wan/modules/clip.py) ------------------------------------------------------------------------------

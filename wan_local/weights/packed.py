@@ -1,8 +1,9 @@
 """Which tensors of a file are packed, told from what stands beside them.
 
-Three markings are in use. ComfyUI's older one and Kijai's: an empty tensor ``scaled_fp8`` and ``LAYER.scale_weight``
-beside every fp8 weight. ComfyUI's newer one: ``LAYER.comfy_quant`` (JSON that names the format) and
-``LAYER.weight_scale``, or the same JSON in the metadata. And none at all: fp8 numbers that stand for themselves.
+Three markings of fp8 are in use. ComfyUI's older one and Kijai's: an empty tensor ``scaled_fp8`` and
+``LAYER.scale_weight`` beside every fp8 weight. ComfyUI's newer one: ``LAYER.comfy_quant`` (JSON that names the format)
+and ``LAYER.weight_scale``, or the same JSON in the metadata. And none at all: fp8 numbers that stand for themselves.
+The newer one marks other formats too, which ``comfy_layouts.py`` reads.
 
 A mark ``scaled_fp8`` of two elements, or ``full_precision_matrix_mult`` in the JSON, asks that nothing be multiplied in
 fp8: whoever made the file found that it needs the exact inputs.
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UnreadableWeights
 from ..quantised import Float8
+from . import comfy_layouts
 from .source import DTYPES, Entry, TensorSource, listed, reason, shown
 
 MARK = "scaled_fp8"  # without a layer; whatever prefix the file has stands before it
@@ -43,13 +45,18 @@ def combine(source: TensorSource) -> TensorSource:
     """
     if not _is_marked(source) and not any(entry.dtype in FLOAT8 for entry in source.entries.values()):
         return source
-    layers = _layers(source)
-    scales = {name: entry for name, entry in source.entries.items() if _last(name) in SCALES}
-    plain = {
+    layers, others = _layers(source)
+    scales = {
         name: entry
         for name, entry in source.entries.items()
-        if _last(name) not in (*SCALES, *IGNORED, LAYER_MARK, MARK)
+        if _last(name) in SCALES and name.rpartition(".")[0] + ".weight" not in others
     }
+    plain: dict[str, Entry] = {
+        name: entry
+        for name, entry in source.entries.items()
+        if _last(name) not in (*SCALES, comfy_layouts.SECOND, *IGNORED, LAYER_MARK, MARK)
+    }
+    plain.update(others)
     marks = [entry for name, entry in source.entries.items() if _last(name) == MARK]
     marked, all_wide = bool(marks), any(entry.size == WIDE_MARK for entry in marks)
     for name, scale in scales.items():
@@ -112,18 +119,31 @@ def _checked(told: str, scale: Entry) -> Callable[[], Tensor]:
     return read
 
 
-def _layers(source: TensorSource) -> Mapping[str, bool]:
-    """Every layer that the file marks, with a format that is known here, and whether it asks for wide products."""
+def _layers(source: TensorSource) -> tuple[Mapping[str, bool], Mapping[str, Entry]]:
+    """Every layer that the file marks: those in fp8 and whether they ask for wide products; the weights of others."""
     found: dict[str, bool] = {}
+    others: dict[str, Entry] = {}
     for layer, said in _marks(source):
-        kind = said.get("format") if isinstance(said, dict) else None
+        said = said if isinstance(said, dict) else {}
+        kind = said.get("format")
+        if (weight := _other(source, layer, said)) is not None:
+            others[f"{layer}.weight"] = weight
+            continue
         if kind not in FORMATS:
             raise UnreadableWeights(
                 f"{source.path} is quantised as {shown(kind)} (in {shown(layer)}), which can't be read here; use the "
                 "fp8, GGUF, bf16 or fp16 file of this model"
             )
         found[layer] = said.get(WIDE) is True
-    return found
+    return found, others
+
+
+def _other(source: TensorSource, layer: str, said: Mapping[str, Any]) -> Entry | None:
+    if not isinstance(said.get("format"), str):
+        return None
+    parts = ("weight", comfy_layouts.SCALE, comfy_layouts.SECOND, comfy_layouts.SMOOTHING)
+    entries = {part: source.entries[f"{layer}.{part}"] for part in parts if f"{layer}.{part}" in source.entries}
+    return comfy_layouts.packed(comfy_layouts.Layer(path=source.path, name=layer, said=said, entries=entries))
 
 
 def _marks(source: TensorSource) -> Iterable[tuple[str, Any]]:

@@ -79,6 +79,7 @@ def vae_config(source: TensorSource) -> VAEConfig:
             temporal_downsample=tuple(temporal for _, _, temporal in widths[:-1]),
             latents_mean=mean,
             latents_std=std,
+            upscale=_upscale(shape["decoder.head.2.weight"][0]),
         )
     except KeyError as error:
         raise lacks(source, str(error.args[0])) from error
@@ -168,6 +169,14 @@ def _statistics(source: TensorSource, key: str, known: tuple[float, ...], z_dim:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _upscale(channels: int) -> int:
+    """Pixels a side that the decoder's last layer gives for one: its channels are their colours."""
+    sides = math.isqrt(channels // 3)
+    if not sides or channels != 3 * sides**2:
+        raise ValueError(f"its decoder gives {channels} channels, which are no colours of a square of pixels")
+    return sides
 
 
 def _encoder_widths(shape: Mapping[str, tuple[int, ...]]) -> list[tuple[int, int, bool]]:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ..errors import ParameterMismatch, WeightsError
 from ..quantised import Packing
-from ..quantised.ggml import FORMATS, packed_bytes
 
 # What safetensors calls its dtypes. Those mapped to None can't be computed with as they are.
 DTYPES: Mapping[str, torch.dtype | None] = {
+    "F8_E8M0": torch.uint8,  # exponents, for which torch has a dtype from 2.7 on only
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "U64": None, "U32": None, "U16": None, "F8_E8M0": None, "F4": None,
+    "U64": None, "U32": None, "U16": None, "F4": None,
 }  # fmt: skip
 MAX_SHOWN = 100  # characters of a name in a message
 NAMES_SHOWN = 3
@@ -40,7 +40,7 @@ class Entry:
         release: gives memory back of a mapped tensor, from one of its bytes to before another, that was copied; it can
             be read again.
         packing: how to unpack it; None for plain numbers.
-        scale: gives the scale that belongs to a packed one, float32 ``[1 or out, 1]``; None if it has none.
+        scale: gives the scales that belong to a packed one, as its packing has them; None if it has none.
     """
 
     shape: tuple[int, ...]
@@ -58,8 +58,8 @@ class Entry:
     @property
     def bytes(self) -> int:
         """What it takes as stored."""
-        if self.dtype in FORMATS:
-            return packed_bytes(self.dtype, (self.size,))
+        if self.packing is not None:
+            return self.packing.bytes
         dtype = DTYPES.get(self.dtype)
         return self.size * (1 if dtype is None else dtype.itemsize)
 

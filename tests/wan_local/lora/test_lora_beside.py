@@ -25,6 +25,7 @@ PACKED = {
     "every tensor fp8": lambda p, s: files.write_plain(p, s, E4M3),
     "GGUF Q8_0": lambda p, s: files.write_gguf(p, s, "Q8_0"),
     "GGUF Q4_K": lambda p, s: files.write_gguf(p, s, "Q4_K"),
+    **files.COMFY_WRITERS,
     "bf16": lambda p, s: files.write_plain(p, s, torch.bfloat16),
 }
 

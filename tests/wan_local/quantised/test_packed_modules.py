@@ -19,6 +19,7 @@ FILES = {
     "fp8 scaled": lambda path: files.write_comfy_scaled(path, files.original(), torch.float8_e5m2),
     "fp8 scaled by rows": lambda path: files.write_rows(path, files.original(), E4M3),
     "GGUF Q4_K": lambda path: files.write_gguf(path, files.original(), "Q4_K"),
+    **{name: lambda path, write=write: write(path, files.original()) for name, write in files.COMFY_WRITERS.items()},
 }
 
 
@@ -40,16 +41,19 @@ def test_a_cast_leaves_packed_weights_packed(kind: str, cast: str, tmp_path: Pat
         assert ours.weight.dtype == theirs.weight.dtype
         assert torch.equal(ours.weight.view(torch.uint8), theirs.weight.view(torch.uint8))
         assert (ours.scale is None) == (theirs.scale is None)
-        assert ours.scale is None or (ours.scale.dtype == torch.float32 and torch.equal(ours.scale, theirs.scale))
+        assert ours.scale is None or (ours.scale.dtype == theirs.scale.dtype and torch.equal(ours.scale, theirs.scale))
     assert files.relative_error(files.forward(model).float(), files.forward(before)) < 0.1
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_move_takes_packed_weights_along(kind: str, tmp_path: Path) -> None:
-    model = load_transformer(FILES[kind](tmp_path / "model")).to("meta", torch.float16)
-    for layer in packed_layers(model):
+    model = load_transformer(FILES[kind](tmp_path / "model"))
+    before = [None if layer.scale is None else layer.scale.dtype for layer in packed_layers(model)]
+    assert set(before) <= {None, torch.float32, torch.uint8}
+    model.to("meta", torch.float16)
+    for layer, dtype in zip(packed_layers(model), before, strict=True):
         assert layer.weight.device.type == "meta"
-        assert layer.scale is None or (layer.scale.device.type == "meta" and layer.scale.dtype == torch.float32)
+        assert layer.scale is None or (layer.scale.device.type == "meta" and layer.scale.dtype == dtype)
 
 
 @pytest.mark.parametrize("kind", ["fp8", "fp8 scaled", "fp8 scaled by rows"])

@@ -159,6 +159,8 @@ def test_tile_weights_add_up_to_one(side):
 class FlatVAE:
     """Decodes everything to 1, so that a tiled decode shows its weights."""
 
+    output_stride = 8
+
     def decode_stream(self, latents):
         yield torch.ones(1, 3, 1, latents.shape[3] * 8, latents.shape[4] * 8)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -100,6 +103,43 @@ def write_comfy_quant(
     extra = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})} if in_metadata else {}
     save_file(tensors, path, META | extra)
     return path
+
+
+def write_comfy_layout(path: Path, state: dict[str, Tensor], format: str, **how: bool) -> Path:
+    """What ComfyUI's mixed precision layers save: comfy-kitchen's tensors of every layer, and its mark."""
+    from comfy_kitchen.tensor import QuantizedTensor  # not everywhere
+
+    layout = {"int8_tensorwise": "TensorWiseINT8Layout", "mxfp8": "TensorCoreMXFP8Layout",
+              "nvfp4": "TensorCoreNVFP4Layout"}[format]  # fmt: skip
+    mark = {"format": format} | ({"convrot": True, "convrot_groupsize": 256} if how.get("convrot") else {})
+    tensors = {}
+    for name, value in state.items():
+        if not is_matrix(name, value):
+            tensors[name] = value.bfloat16()
+            continue
+        tensors |= QuantizedTensor.from_float(value, layout, **how).state_dict(name)
+        data = torch.tensor(list(json.dumps(mark).encode()), dtype=torch.uint8)
+        tensors[name.removesuffix("weight") + "comfy_quant"] = data
+    save_file(tensors, path, META)
+    return path
+
+
+def _kitchen() -> bool:
+    try:
+        importlib.import_module("comfy_kitchen.tensor")
+    except Exception:  # it wants a newer torch than the oldest that this pack takes
+        return False
+    return True
+
+
+COMFY: dict[str, dict[str, Any]] = {  # empty where nothing can write them; reading needs nothing
+    "ComfyUI int8": {"format": "int8_tensorwise"},
+    "ComfyUI int8 by rows": {"format": "int8_tensorwise", "per_channel": True},
+    "ComfyUI int8 turned": {"format": "int8_tensorwise", "per_channel": True, "convrot": True},
+    "ComfyUI mxfp8": {"format": "mxfp8"},
+    "ComfyUI nvfp4": {"format": "nvfp4"},
+} if _kitchen() else {}  # fmt: skip
+COMFY_WRITERS = {name: partial(write_comfy_layout, **how) for name, how in COMFY.items()}
 
 
 def write_rows(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> Path:

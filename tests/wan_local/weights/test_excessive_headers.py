@@ -31,11 +31,16 @@ def lists(*counts: int, item: bytes = EMPTY) -> bytes:
 
 
 def test_lists_of_strings_are_passed_over(tmp_path: Path) -> None:
-    """A vocabulary of umT5's size, which need not be text for us."""
+    """A vocabulary of umT5's size, which need not be text unless it is asked for."""
     path = tmp_path / "a.gguf"
     path.write_bytes(lists(256_384, 256_384, item=text(b"\xff\xfe piece")))
     _, metadata = gguf_file.read_header(path)
-    assert metadata == {"list 0": None, "list 1": None, "general.name": "behind them"}
+    assert metadata["general.name"] == "behind them"
+    assert [metadata[f"list {number}"].count for number in (0, 1)] == [256_384, 256_384]
+    with pytest.raises(UnreadableWeights, match="a.gguf has a list in its header that can't be read"):
+        metadata["list 1"].read()
+    path.write_bytes(lists(3, 2, item=text("日本".encode())))
+    assert gguf_file.read_header(path)[1]["list 1"].read() == ["日本", "日本"]
 
 
 @pytest.mark.parametrize("counts", [(101,), (60, 41), (2**60,)])

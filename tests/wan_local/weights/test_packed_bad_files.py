@@ -76,7 +76,7 @@ def test_mis_scaled_fp8(scaled: tuple[Path, dict[str, Tensor]], damage, match: s
     refused(path, match, WeightsError)
 
 
-@pytest.mark.parametrize("format", ["nvfp4", "mxfp8", "int8_tensorwise", 7, None])
+@pytest.mark.parametrize("format", ["convrot_w4a4", "asym_w4a8_int8", 7, None])
 def test_a_quantisation_not_known_here(tmp_path: Path, state: dict[str, Tensor], format: object) -> None:
     path = files.write_comfy_quant(tmp_path / "model.safetensors", state, E4M3)
     tensors = load_file(path)

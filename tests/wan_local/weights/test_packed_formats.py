@@ -34,6 +34,9 @@ LAYOUTS: dict[str, tuple[Write, float]] = {  # what writes it, and the error of 
     "Kijai fp8 e5m2 scaled": (lambda p, s: files.write_kijai(p, s, E5M2, scaled=True), 0.09),
     "fp8 scaled by rows": (lambda p, s: files.write_rows(p, s, E4M3), 0.05),
 }
+COMFY_BOUND = {"ComfyUI int8": 0.016, "ComfyUI int8 by rows": 0.012, "ComfyUI int8 turned": 0.013,
+               "ComfyUI mxfp8": 0.05, "ComfyUI nvfp4": 0.13}  # fmt: skip
+LAYOUTS |= {name: (write, COMFY_BOUND[name]) for name, write in files.COMFY_WRITERS.items()}
 GGUF = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
 GGUF_BOUND = {"F16": 0.001, "BF16": 0.0025, "Q8_0": 0.008, "Q6_K": 0.04, "Q5_K": 0.07, "Q5_1": 0.07, "Q5_0": 0.07,
               "Q4_K": 0.11, "Q4_1": 0.12, "Q4_0": 0.13, "Q3_K": 0.25, "Q2_K": 0.4}  # fmt: skip

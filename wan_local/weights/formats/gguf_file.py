@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,7 +49,7 @@ def looks_like(path: Path) -> bool:
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Entries and metadata (without its lists of strings) of a file, without touching its tensors.
+    """Entries and metadata of a file, without touching its tensors; long lists and strings in lists stay unread.
 
     Raises:
         UnreadableWeights: not a GGUF file, one that is cut short, or one whose header contradicts itself or the file.
@@ -73,6 +74,47 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
 
 
 Row = tuple[tuple[int, ...], int, int]  # sides as in torch, ggml's type, place behind the start of the data
+
+
+@dataclass(frozen=True, slots=True)
+class StoredList:
+    """A list in the metadata that is left in the file until somebody wants it; a vocabulary has 256,000 strings.
+
+    Attributes:
+        path: of the file.
+        kind: GGUF's number of the type of its values.
+        count: how many they are.
+        start, end: first byte in the file and the byte behind the last.
+    """
+
+    path: Path
+    kind: int
+    count: int
+    start: int
+    end: int
+
+    def read(self) -> list[Any]:
+        """The values.
+
+        Raises:
+            UnreadableWeights: the file changed since.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                data = file.read(self.end - self.start)
+            if self.kind != STRING:
+                return list(struct.unpack(f"<{self.count}{NUMBERS[self.kind][1:]}", data))
+            found, at = [], 0
+            for _ in range(self.count):
+                (length,) = struct.unpack_from("<Q", data, at)
+                found.append(data[at + 8 : at + 8 + length].decode("utf-8"))
+                at += 8 + length
+            return found
+        except (OSError, ValueError, struct.error) as error:
+            raise UnreadableWeights(
+                f"{self.path} has a list in its header that can't be read ({reason(error)}); download it again"
+            ) from error
 
 
 class _Cursor:
@@ -112,10 +154,13 @@ class _Cursor:
         if kind != ARRAY:
             return self._plain(kind)
         kind, count = self.number("<I"), self.number("<Q")
-        if kind in NUMBERS and count > 16:  # no list that is read here is longer
-            return self.skip(count * struct.calcsize(NUMBERS[kind]))
-        if kind == STRING:
-            return self._skip_strings(count)
+        if kind == STRING or (kind in NUMBERS and count > 16):
+            start = self.at
+            if kind == STRING:
+                self._skip_strings(count)
+            else:
+                self.skip(count * struct.calcsize(NUMBERS[kind]))
+            return StoredList(Path(self._file.name), kind, count, start, self.at)
         self.check(count)  # every value takes a byte at least
         return [self._plain(kind) for _ in range(count)]
 

@@ -51,7 +51,8 @@ class MappedFile:
         """
         try:
             if self._safetensors and not can_map():
-                return self._by_library(name)
+                found = self._by_library(name)
+                return found if dtype != "F8_E8M0" else found.view(torch.uint8)
             kind = DTYPES[dtype]
             if kind is None:
                 raise TypeError(f"torch can't calculate with {dtype}")

@@ -1,0 +1,207 @@
+"""Weights in layouts of ComfyUI's own, held to what ComfyUI makes of them; inside its interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from inside_checks import check
+from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
+from inside_packed import write_gguf
+
+
+def upscaling_vae(nodes: Any, folder: str) -> tuple[str, Any]:
+    """A file of a decoder of 12 channels, and ComfyUI's own network with its weights."""
+    import comfy.ldm.wan.vae
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(4)
+    sizes = {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    theirs = comfy.ldm.wan.vae.WanVAE(**sizes, temperal_downsample=[False, True, True], conv_out_channels=12).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.copy_(torch.rand_like(parameter) + 0.5 if "gamma" in name else torch.randn_like(parameter) * 0.1)
+    path = str(Path(folder, "upscale2x.safetensors"))
+    save_file({name: value.contiguous() for name, value in theirs.state_dict().items()}, path)
+    return path, theirs
+
+
+@check
+def an_upscaling_vae_decodes_as_comfyuis_own_network(nodes: Any) -> str:
+    import inspect
+
+    import comfy.ldm.wan.vae
+    import torch
+
+    if "conv_out_channels" not in inspect.signature(comfy.ldm.wan.vae.WanVAE.__init__).parameters:
+        return "this ComfyUI has no such decoder"
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path, theirs = upscaling_vae(nodes, folder)
+        vae = nodes.pipeline.load_vae(Path(path), "fp32")
+    latents = torch.randn(1, 16, 3, 5, 6)
+    channels = theirs.decode(latents)  # [1, 12, 9, 40, 48]
+    pictures = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
+    expected = pictures.movedim(1, -1).add(1).div(2).clamp(0, 1)[None]
+    whole = vae.decode(latents)
+    assert whole.shape == expected.shape == (1, 9, 80, 96, 3)
+    difference = apart(whole, expected)
+    assert difference <= 1e-5, difference
+    assert vae.decode_tiled(latents, tile_x=4, tile_y=4, overlap=2).shape == whole.shape
+    assert vae.upscale_ratio[1:] == (16, 16)
+    assert vae.downscale_ratio[1:] == (8, 8)
+    assert vae.spacial_compression_decode() == 16  # core's tiled decode divides the side of a tile by it
+    return f"relative difference {difference:.1e}"
+
+
+@check
+def core_vae_of_twelve_channels_is_put_together_too(nodes: Any) -> None:
+    """Core's VAE gives the channels of such a decoder as they are."""
+    import torch
+
+    class CoreVAE:
+        def decode(self, latents: Any) -> Any:
+            return torch.arange(12.0).expand(9, 4, 6, 12) / 12
+
+    images = nodes.wired.WiredVAE(CoreVAE()).decode_images(torch.zeros(1, 16, 3, 4, 6))
+    assert images.shape == (1, 9, 8, 12, 3)
+    assert torch.equal(images[0, 0, :2, :2, 0] * 12, torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    (video,) = nodes.wired.WiredVAE(CoreVAE()).decode_stream(torch.zeros(1, 16, 3, 4, 6))
+    assert video.shape == (1, 3, 9, 8, 12)
+
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("int8_tensorwise", {}),
+    "int8 by rows": ("int8_tensorwise", {"per_channel": True}),
+    "int8 turned": ("int8_tensorwise", {"per_channel": True, "convrot": True, "convrot_groupsize": 256}),
+    "mxfp8": ("mxfp8", {}),
+    "nvfp4": ("nvfp4", {}),
+}
+PREFIX = "model.diffusion_model."
+
+
+def comfy_file(nodes: Any, folder: str, kind: str) -> str | None:
+    """A transformer as ComfyUI's own mixed precision layers save it; None where this ComfyUI saves no such format."""
+    import comfy.ops
+    import torch
+    from comfy import quant_ops
+    from safetensors.torch import save_file
+
+    name, how = FORMATS[kind]
+    if name not in quant_ops.QUANT_ALGOS:
+        return None
+    layout = quant_ops.QUANT_ALGOS[name]["comfy_tensor_layout"]
+    model, tensors = small_transformer(nodes, ffn_dim=512), {}
+    operations = comfy.ops.mixed_precision_ops({}, torch.float32)
+    for path, value in model.state_dict().items():
+        layer = path.removesuffix(".weight")
+        if value.ndim != 2 or not path.startswith("blocks.") or not path.endswith(".weight"):
+            tensors[PREFIX + path] = value
+            continue
+        theirs = operations.Linear(value.shape[1], value.shape[0], bias=False)
+        packed = quant_ops.QuantizedTensor.from_float(value, layout, **how)
+        theirs.weight = torch.nn.Parameter(packed, requires_grad=False)
+        theirs.quant_format, theirs.layout_type = name, layout
+        saved = theirs.state_dict(prefix=f"{PREFIX}{layer}.")
+        if isinstance(saved[PREFIX + path], quant_ops.QuantizedTensor):
+            return None  # older ones save no plain tensors
+        tensors |= saved
+    place = str(Path(folder, f"{name}.safetensors"))
+    save_file({name: value.contiguous() for name, value in tensors.items()}, place)
+    return place
+
+
+@check
+def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> str:
+    import comfy.sd
+    import torch
+
+    told = []
+    for kind in FORMATS:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            path = comfy_file(nodes, folder, kind)
+            if path is None:
+                told.append(f"{kind}: not in this ComfyUI")
+                continue
+            core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32}).model.diffusion_model
+            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            ours.compute_dtype = torch.float32
+            seen = 0
+            for name, layer in ours.named_modules():
+                if getattr(layer, "packing", None) is None:
+                    continue
+                theirs = core.get_submodule(name).weight
+                values = layer.packing.unpack(layer.weight, layer.scale, torch.float32)
+                assert torch.equal(values, theirs.dequantize().float()), (kind, name)
+                seen += 1
+            assert seen == 3 * 12, seen
+            unpacked = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            expected, whole = unpacked(*inputs()), ours(*inputs())
+            assert apart(whole, expected) < 1e-5, (kind, apart(whole, expected))
+            patcher = resident(nodes, ours, sum(p.nbytes for p in ours.parameters()) // 2)
+            assert ours.model_lowvram
+            assert torch.equal(ours(*inputs()), whole), kind
+            told.append(f"{kind}: {patcher.model_size() / sum(p.nbytes for p in unpacked.parameters()):.2f} of float32")
+    return "; ".join(told)
+
+
+@check
+def a_lora_on_a_file_of_comfyuis_own_formats_equals_a_merged_one(nodes: Any) -> str:
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    worst = 0.0
+    for kind in FORMATS:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            path = comfy_file(nodes, folder, kind)
+            if path is None:
+                continue
+            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            packed.compute_dtype = torch.float32
+            merged = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            lora = lora_file(nodes, merged, folder, 3)
+            lib(nodes, "lora").merge(merged, [(lora, 0.6)])
+            model = nodes.sockets.WanModel(packed).with_lora(lora, 0.6)
+            worst = max(worst, apart(model.load(grid)(*inputs()), merged(*inputs())))
+    assert worst <= 1e-4, worst
+    return f"relative difference to the merged model: {worst:.1e}"
+
+
+LLAMA = {
+    "shared": "token_embd", "encoder.final_layer_norm": "enc.output_norm", "layer.0.layer_norm": "attn_norm",
+    "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b", "layer.0.SelfAttention.q": "attn_q",
+    "layer.0.SelfAttention.k": "attn_k", "layer.0.SelfAttention.v": "attn_v", "layer.0.SelfAttention.o": "attn_o",
+    "layer.1.layer_norm": "ffn_norm", "layer.1.DenseReluDense.wi_0": "ffn_gate",
+    "layer.1.DenseReluDense.wi_1": "ffn_up", "layer.1.DenseReluDense.wo": "ffn_down",
+}  # fmt: skip
+
+
+@check
+def a_gguf_text_encoder_stands_in_for_the_folders_own(nodes: Any) -> str:
+    import folder_paths
+    import torch
+
+    pipeline = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
+    own = lib(nodes, "weights").load_text_encoder(pipeline, dtype=torch.float32)
+    state = {}
+    for name, value in own.model.state_dict().items():
+        place = name.removesuffix(".weight")
+        number, _, rest = place.removeprefix("encoder.block.").partition(".")
+        if name != "encoder.embed_tokens.weight":
+            state[f"{LLAMA[place]}.weight" if place in LLAMA else f"enc.blk.{number}.{LLAMA[rest]}.weight"] = value
+    packed = {name for name, value in state.items() if value.ndim == 2 and "attn_rel_b" not in name}
+    with tempfile.TemporaryDirectory() as folder:
+        write_gguf(Path(folder, "umt5.gguf"), "t5encoder", state, packed)
+        folder_paths.folder_names_and_paths[nodes.host.GGUF["text_encoders"]] = ([folder], {".gguf"})
+        assert "umt5.gguf" in nodes.host.model_files("text_encoders")
+        path = nodes.files.path("text_encoders", "text_encoder", "umt5.gguf")
+        _, clip, _, _ = nodes.pipeline.load_parts(pipeline, "default", "sdpa", path)
+        network = clip.cond_stage_model.transformer
+        assert network.shared.weight.dtype == torch.int8, "the table of words was unpacked"
+        text = "an orange circle moves to the right"
+        rows = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+        expected = own.encode([text])
+        difference = apart(rows, expected)
+        assert difference < 0.05, difference
+    return f"Q8_0 in bfloat16 against float32: {difference:.1e}"
