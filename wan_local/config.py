@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .shapes import SPATIAL_STRIDE
+
 # Statistics of the Wan2.1 latents, one value a channel. Source: Wan-Video/Wan2.1 wan/modules/vae.py.
 WAN_LATENTS_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -106,6 +108,11 @@ class VAEConfig:
                 f"latents_mean and latents_std need z_dim={self.z_dim} values each, "
                 f"got {len(self.latents_mean)} and {len(self.latents_std)}"
             )
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels that one latent cell decodes to, along each side."""
+        return SPATIAL_STRIDE
 
 
 WAN_VAE = VAEConfig()

@@ -35,6 +35,11 @@ class WanVAE(nn.Module):
         self.conv2 = operations.Conv3d(config.z_dim, config.z_dim, 1)
         self.decoder = Decoder(config, operations)
 
+    @property
+    def output_stride(self) -> int:
+        """Pixels that one latent cell decodes to, along each side."""
+        return self.config.output_stride
+
     # -- encode -----------------------------------------------------------------------------------------------
 
     def encode(self, video: Tensor) -> Tensor:
@@ -79,11 +84,12 @@ class WanVAE(nn.Module):
             latents: ``[B, z_dim, T, h, w]``, denormalised.
 
         Returns:
-            ``[B, 3, F, 8*h, 8*w]`` in -1..1 with F = 4 (T - 1) + 1, in the dtype and on the device of ``latents``.
+            ``[B, 3, F, s*h, s*w]`` in -1..1 with F = 4 (T - 1) + 1 and s the ``output_stride``, in the dtype and on the
+            device of ``latents``.
         """
         self._check_latents(latents)
         batch, _, frames, height, width = latents.shape
-        size = (batch, RGB, video_frames(frames), height * SPATIAL_STRIDE, width * SPATIAL_STRIDE)
+        size = (batch, RGB, video_frames(frames), height * self.output_stride, width * self.output_stride)
         video, at = latents.new_empty(size), 0
         for chunk in self.decode_stream(latents):
             video[:, :, at : at + chunk.shape[2]] = chunk
