@@ -14,7 +14,7 @@ from . import conds, host, widgets
 from .convert import picture
 from .host import io
 from .report import Reporter
-from .wired import WiredImageEncoder, WiredVAE
+from .wired import WiredImageEncoder, wired_vae
 
 
 class WanFLF2VConditioning(io.ComfyNode):
@@ -71,7 +71,7 @@ class WanFLF2VConditioning(io.ComfyNode):
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
             rows = WiredImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, rows of both, D]
-        condition = first_last(WiredVAE(vae, report), first, last, grid, fit=fit)
+        condition = first_last(wired_vae(vae, on_progress=report), first, last, grid, fit=fit)
         latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
         return io.NodeOutput(
             conds.attach(positive, condition, rows), conds.attach(negative, condition, rows), {"samples": latents}

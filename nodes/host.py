@@ -6,6 +6,7 @@ Written for ComfyUI 0.8.0 and later: what came after 0.8.0 is looked up at call 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -114,6 +115,16 @@ def private_folder() -> Path:
 def results_folder() -> Path:
     """Where downloaded clips are kept, inside the output folder."""
     return Path(folder_paths.get_output_directory()) / RESULTS
+
+
+def kept_latents(suffix: str) -> tuple[Path, Path]:
+    """Two files that are not there yet: one of :func:`results_folder`, and one that core's Load Latent lists."""
+    inputs = Path(folder_paths.get_input_directory())
+    for number in itertools.count(1):
+        name = f"latents_{number:05}"
+        paths = results_folder() / f"{name}{suffix}", inputs / f"{RESULTS}_{name}.latent"
+        if not any(path.exists() for path in paths):
+            return paths
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -259,11 +270,21 @@ def _stop_hook(layer: torch.nn.Module, inputs: Any) -> None:
     stop_if_asked()
 
 
-def room(device: torch.device) -> int:
-    """Bytes that one model and its work may take on ``device`` once everything else has been evicted."""
+def room_beside(patcher: Any) -> int:
+    """Bytes that work with a model of :func:`hold` may take once everything else has been evicted for it."""
+    device = patcher.load_device
+    free = management.get_free_memory(device)
     if device.type == "cpu":
-        return management.get_free_memory(device)
-    return management.get_total_memory(device) - management.extra_reserved_memory()
+        return free
+    held = [loaded for loaded in management.current_loaded_models if loaded.device == device and loaded.model]
+    evicted = sum(loaded.model_loaded_memory() for loaded in held)
+    return int(free + evicted - patcher.model_size() - management.extra_reserved_memory())
+
+
+def has_room_for(patcher: Any, work: int) -> bool:
+    """Whether a model and its work fit on its device; yes where it works on a CPU or waits on the device, too."""
+    device = patcher.load_device
+    return device.type == "cpu" or patcher.offload_device == device or room_beside(patcher) >= work
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -33,6 +33,9 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         host.stop_if_asked()
+        if progress.note:
+            host.log.warning("%s: %s", progress.stage, progress.note)
+            host.show_text(progress.note)
         if progress.stage not in self._span:
             return
         self._tell_pace(progress)

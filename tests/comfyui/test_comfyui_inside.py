@@ -11,7 +11,7 @@ from comfy_server import inside, why_not
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
 NAMES = [
     node.name
-    for file in (SCRIPT, SCRIPT.with_name("inside_models.py"), SCRIPT.with_name("inside_packed.py"))
+    for file in (SCRIPT, *map(SCRIPT.with_name, ("inside_decode.py", "inside_models.py", "inside_packed.py")))
     for node in ast.parse(file.read_text("utf-8")).body
     if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "check" for mark in node.decorator_list)
 ]
