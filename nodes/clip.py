@@ -49,13 +49,18 @@ class PipelineCLIP(host.CLIP):
         """
         stored = next(self.cond_stage_model.transformer.parameters()).dtype.itemsize
         work = TEXT_WORK[4 if stored >= 4 else 2] + RESERVE
-        if host.has_room_for(self.patcher, work):
+        if self._has_room(work):
             host.load(self.patcher, work, whole=True)
         else:
             size = self.patcher.model_size() / 1e9
             host.log.warning("no room for the text encoder (%.1f GB) on %s; it works on the CPU, slower", size,
                              self.patcher.load_device)  # fmt: skip
         return self.patcher
+
+    def _has_room(self, work: int) -> bool:
+        """Yes, too, where it works on a CPU or waits on the device."""
+        device = self.patcher.load_device
+        return device.type == "cpu" or self.patcher.offload_device == device or host.room_beside(self.patcher) >= work
 
     def __repr__(self) -> str:
         return "<text encoder of a Wan pipeline folder>"

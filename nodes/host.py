@@ -6,7 +6,6 @@ Written for ComfyUI 0.8.0 and later: what came after 0.8.0 is looked up at call 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -117,14 +116,9 @@ def results_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / RESULTS
 
 
-def kept_latents(suffix: str) -> tuple[Path, Path]:
-    """Two files that are not there yet: one of :func:`results_folder`, and one that core's Load Latent lists."""
-    inputs = Path(folder_paths.get_input_directory())
-    for number in itertools.count(1):
-        name = f"latents_{number:05}"
-        paths = results_folder() / f"{name}{suffix}", inputs / f"{RESULTS}_{name}.latent"
-        if not any(path.exists() for path in paths):
-            return paths
+def input_folder() -> Path:
+    """Where core's Load Latent looks."""
+    return Path(folder_paths.get_input_directory())
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -276,15 +270,9 @@ def room_beside(patcher: Any) -> int:
     free = management.get_free_memory(device)
     if device.type == "cpu":
         return free
-    held = [loaded for loaded in management.current_loaded_models if loaded.device == device and loaded.model]
-    evicted = sum(loaded.model_loaded_memory() for loaded in held)
+    models = [loaded for loaded in management.current_loaded_models if loaded.device == device and loaded.model]
+    evicted = sum(loaded.model_loaded_memory() for loaded in models)
     return int(free + evicted - patcher.model_size() - management.extra_reserved_memory())
-
-
-def has_room_for(patcher: Any, work: int) -> bool:
-    """Whether a model and its work fit on its device; yes where it works on a CPU or waits on the device, too."""
-    device = patcher.load_device
-    return device.type == "cpu" or patcher.offload_device == device or room_beside(patcher) >= work
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -293,13 +281,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_everything() -> None:
-    """Take every model off the device, for processes of ours that are about to use it."""
+    """Take every model off the device: for processes of ours that are about to use it, or after it was full."""
     management.unload_all_models()
-    management.soft_empty_cache()
-
-
-def release_cache() -> None:
-    """Give memory that torch keeps for itself back, after a calculation that did not fit."""
     management.soft_empty_cache()
 
 

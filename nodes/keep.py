@@ -7,7 +7,9 @@ Latent.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,7 +58,7 @@ def _reason(error: Exception) -> str:
 def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor) -> str:
     """Keep them; what to say about it."""
     raw = latents.detach().float().cpu()
-    path, copy = host.kept_latents(kept.SUFFIX)
+    path, copy = _places()
     try:
         kept.write(path, normalise(raw))
     except OutputError as error:
@@ -71,3 +73,13 @@ def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor) -> str:
         f"The latents are kept. To go on: press R, and connect Load Latent with {copy.name} to Wan FLF2V Decode; "
         f"or run {command}"
     )
+
+
+def _places() -> tuple[Path, Path]:
+    """Two files that are not there yet: in the results' folder and in the input folder."""
+    for number in itertools.count(1):
+        name = f"latents_{number:05}"
+        paths = host.results_folder() / f"{name}{kept.SUFFIX}", host.input_folder() / f"{host.RESULTS}_{name}.latent"
+        if not any(path.exists() for path in paths):
+            break
+    return paths

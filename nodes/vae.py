@@ -30,7 +30,7 @@ class HostedVAE(FittingVAE):
     """One encode or decode with the VAE of a socket: the host makes room for it and says when memory ran out."""
 
     def release(self) -> None:
-        host.release_cache()
+        host.free_everything()
 
     def ran_out(self, error: Exception) -> bool:
         return host.is_out_of_memory(error) or super().ran_out(error)
