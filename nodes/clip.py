@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..wan_local.encoders.text import TextEncoder
+from ..wan_local.memory.activations import RESERVE, TEXT_WORK
 from . import host
 
 KEY = "umt5xxl"  # core's name for this encoder in a dict of tokens
@@ -42,9 +43,24 @@ class PipelineCLIP(host.CLIP):
         return copy
 
     def load_model(self, tokens: Any = None) -> Any:
-        # The network is transformers' own, with torch's own layers: it runs whole or not at all.
-        host.load(self.patcher, whole=True)
+        """Bring the network to its device; where there is no room for it, it stays in host memory and works there.
+
+        It is transformers' own, with torch's own layers: it runs whole or not at all.
+        """
+        stored = next(self.cond_stage_model.transformer.parameters()).dtype.itemsize
+        work = TEXT_WORK[4 if stored >= 4 else 2] + RESERVE
+        if self._has_room(work):
+            host.load(self.patcher, work, whole=True)
+        else:
+            size = self.patcher.model_size() / 1e9
+            host.log.warning("no room for the text encoder (%.1f GB) on %s; it works on the CPU, slower", size,
+                             self.patcher.load_device)  # fmt: skip
         return self.patcher
+
+    def _has_room(self, work: int) -> bool:
+        """Yes, too, where it works on a CPU or waits on the device."""
+        device = self.patcher.load_device
+        return device.type == "cpu" or self.patcher.offload_device == device or host.room_beside(self.patcher) >= work
 
     def __repr__(self) -> str:
         return "<text encoder of a Wan pipeline folder>"

@@ -16,7 +16,7 @@ from .convert import picture
 from .host import io
 from .last_word import last_word
 from .report import Reporter
-from .wired import WiredImageEncoder, WiredVAE
+from .wired import WiredImageEncoder, wired_vae
 
 
 class WanFLF2VConditioning(io.ComfyNode):
@@ -80,7 +80,7 @@ class WanFLF2VConditioning(io.ComfyNode):
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
             rows = WiredImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, rows of both, D]
-        condition = first_last(WiredVAE(vae, report), first, last, grid, fit=fit)
+        condition = first_last(wired_vae(vae, on_progress=report), first, last, grid, fit=fit)
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
         return io.NodeOutput(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ..wan_local.errors import InputError
-from ..wan_local.shapes import SPATIAL_STRIDE
+from ..wan_local.memory import check_tiling
 from . import host, widgets
 from .host import io
 from .last_word import last_word, summary
 from .report import Reporter
+from .vae import decode_images
 from .video import of_frames
-from .wired import WiredVAE
+from .wired import wired_vae
 
-TILES = {"auto": None, "off": 0, "256": 256, "384": 384, "512": 512}  # side in pixels
+TILINGS = ("auto", "off", "256", "384", "512")
 
 
 class WanFLF2VDecode(io.ComfyNode):
@@ -30,7 +31,7 @@ class WanFLF2VDecode(io.ComfyNode):
                 widgets.fps(),
                 io.Combo.Input(
                     "tiling",
-                    options=list(TILES),
+                    options=list(TILINGS),
                     default="auto",
                     tooltip="Side of square tiles in pixels, for cards too small for a whole frame. auto cuts only "
                     "if a frame does not fit; off never does. Tiles change the picture a little.",
@@ -45,17 +46,16 @@ class WanFLF2VDecode(io.ComfyNode):
     @classmethod
     @last_word()
     def execute(cls, vae: Any, latent: dict[str, Any], fps: float, tiling: str) -> io.NodeOutput:
-        if tiling not in TILES:
-            raise InputError(f"tiling={tiling!r} is not known; use {', '.join(TILES)}")
+        if tiling not in TILINGS:
+            raise InputError(f"tiling={tiling!r} is not known; use {', '.join(TILINGS)}")
         samples = latent["samples"]
         if samples.ndim != 5:
             raise InputError(
                 f"latent has shape {list(samples.shape)}; this node decodes a clip, [batch, 16, frames, height, "
                 "width]: for single pictures use VAE Decode"
             )
-        tile = TILES[tiling]
-        cells = None if tile is None else tile // SPATIAL_STRIDE
-        wired = WiredVAE(vae, Reporter({"decode": 1.0}, host.vae_devices()[0]))
-        images = wired.decode_images(samples, cells).flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
+        coder = wired_vae(vae, check_tiling(tiling))
+        images = decode_images(coder, samples, Reporter({"decode": 1.0}, host.vae_devices()[0]))
+        images = images.flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
         host.show_text(summary(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -122,6 +122,11 @@ def results_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / RESULTS
 
 
+def input_folder() -> Path:
+    """Where core's Load Latent looks."""
+    return Path(folder_paths.get_input_directory())
+
+
 # -- memory ----------------------------------------------------------------------------------------------
 
 
@@ -292,11 +297,15 @@ def _stop_hook(layer: torch.nn.Module, inputs: Any) -> None:
     stop_if_asked()
 
 
-def room(device: torch.device) -> int:
-    """Bytes that one model and its work may take on ``device`` once everything else has been evicted."""
+def room_beside(patcher: Any) -> int:
+    """Bytes that work with a model of :func:`hold` may take once everything else has been evicted for it."""
+    device = patcher.load_device
+    free = management.get_free_memory(device)
     if device.type == "cpu":
-        return management.get_free_memory(device)
-    return management.get_total_memory(device) - management.extra_reserved_memory()
+        return free
+    models = [loaded for loaded in management.current_loaded_models if loaded.device == device and loaded.model]
+    evicted = sum(loaded.model_loaded_memory() for loaded in models)
+    return int(free + evicted - patcher.model_size() - management.extra_reserved_memory())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -305,13 +314,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_everything() -> None:
-    """Take every model off the device, for processes of ours that are about to use it."""
+    """Take every model off the device: for processes of ours that are about to use it, or after it was full."""
     management.unload_all_models()
-    management.soft_empty_cache()
-
-
-def release_cache() -> None:
-    """Give memory that torch keeps for itself back, after a calculation that did not fit."""
     management.soft_empty_cache()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.settings import official_negative_prompt
+from ..wan_local.settings import Settings, official_negative_prompt
 from ..wan_local.shapes import Grid
-from . import host, widgets
+from . import host, keep, widgets
 from .convert import picture
 from .host import io
 from .last_word import last_word, summary
@@ -87,10 +87,9 @@ class WanFLF2VLocal(io.ComfyNode):
     ) -> io.NodeOutput:
         began = time.perf_counter()
         grid = Grid(frames=length, height=height, width=width)
-        frames = pipeline(model, clip, clip_vision, vae, grid)(
-            picture(first_image, "first_image"),
-            picture(last_image, "last_image"),
-            prompt,
+        made = pipeline(model, clip, clip_vision, vae, grid)
+        report = Reporter(SHARES, model.device)
+        settings = Settings(
             negative_prompt=negative_prompt,
             width=width,
             height=height,
@@ -100,8 +99,11 @@ class WanFLF2VLocal(io.ComfyNode):
             guidance=guidance,
             shift=shift,
             sampler=sampler,
-            on_progress=Reporter(SHARES, model.device),
         )
-        images = frames.to(host.result_device())
+        pictures = picture(first_image, "first_image"), picture(last_image, "last_image")
+        sampled = made.generate(*pictures, prompt, settings, report)
+        # Nobody else has these latents, so they are kept when the user presses stop, too.
+        with keep.on_failure(made.vae.normalise, made.vae.denormalise(sampled.latents), stopped=True):
+            images = made.decode(sampled, report).to(host.result_device())
         host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
         return io.NodeOutput(images, of_frames(images, fps))

@@ -34,6 +34,8 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         host.stop_if_asked()
+        if progress.note:
+            host.notify(progress.note)
         if progress.stage not in self._span:
             return
         host.show_text(self._words(progress))

@@ -10,6 +10,7 @@ import torch
 
 from ..wan_local.errors import InputError
 from ..wan_local.lora import Delta, Difference, Lora, LowRank
+from ..wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
 from ..wan_local.model import WanTransformer
 from ..wan_local.quantised import parameter_shapes
 from ..wan_local.shapes import Grid
@@ -76,7 +77,8 @@ class WanModel:
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        host.load(self.patcher, batch * activation_bytes(self.transformer, grid), beside=self._beside.patchers)
+        work = batch * work_bytes(self.transformer, grid) + RESERVE
+        host.load(self.patcher, work, beside=self._beside.patchers)
         self._beside.switch_on()
         return self.transformer
 
@@ -121,14 +123,7 @@ def host_patch(delta: Delta) -> Any:
     return host.adapter_patch(delta)
 
 
-def activation_bytes(transformer: WanTransformer, grid: Grid) -> int:
-    """Upper estimate of what one forward of batch 1 needs besides the weights.
-
-    Alive at the peak, per token: three float32 rows of the model's width (the running sum, its normalised
-    copy, an update), five rows of it in the compute dtype (q, k, v, the attention's output and a copy), or in
-    their place the widened row of the feed-forward network twice.
-    """
-    config = transformer.config
-    item = (transformer.compute_dtype or torch.float32).itemsize
-    wide = max(5 * config.dim, 2 * config.ffn_dim) * item
-    return grid.tokens * (3 * config.dim * 4 + wide)
+def work_bytes(transformer: WanTransformer, grid: Grid) -> int:
+    """What one forward of batch 1 needs besides the weights, those that are cast or unpacked for a call among it."""
+    dtype = transformer.compute_dtype or torch.float32
+    return transformer_work(transformer.config, grid, dtype.itemsize, unpacked_bytes(transformer, dtype))

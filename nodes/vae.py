@@ -13,14 +13,27 @@ import torch
 from torch import Tensor
 
 from ..wan_local.config import VAEConfig
-from ..wan_local.progress import OnProgress, Progress, ignore
+from ..wan_local.generate import collect, frames_of
+from ..wan_local.memory import FittingVAE
+from ..wan_local.memory.activations import RESERVE
+from ..wan_local.memory.tiles import AUTO, Tiles
+from ..wan_local.progress import OnProgress, ignore
 from ..wan_local.shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_frames, video_frames
-from ..wan_local.vae import WanVAE
-from ..wan_local.vae.tiling import Tiling, decode_tiled, encode_tiled
-from . import convert, host
+from ..wan_local.vae import Tiling, WanVAE
+from . import convert, host, keep
+from .report import Reporter
 
-ALIVE = 8  # activations of the base width at full size that one streamed chunk keeps, at most
 SMALLEST_TILE, DEFAULT_TILE = 4, 32  # latent cells
+
+
+class HostedVAE(FittingVAE):
+    """One encode or decode with the VAE of a socket: the host makes room for it and says when memory ran out."""
+
+    def release(self) -> None:
+        host.free_everything()
+
+    def ran_out(self, error: Exception) -> bool:
+        return host.is_out_of_memory(error) or super().ran_out(error)
 
 
 class PipelineVAE:
@@ -56,34 +69,19 @@ class PipelineVAE:
 
     # -- what this pack calls ----------------------------------------------------------------------------
 
-    def encode_chunks(self, clip: Tensor) -> Iterator[Tensor]:
-        """``[B, 3, F, H, W]`` in -1..1 -> raw latents ``[B, z, 1, h, w]``, float32, result device."""
-        vae = self._load(clip.shape[-2], clip.shape[-1], torch.float32)
-        yield from self._collect(vae.encode_stream(clip.to(self.device, torch.float32)))
-
-    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
-        """Raw latents ``[B, z, T, h, w]`` -> ``[B, 3, 1 or 4, H, W]`` in -1..1, float32, result device."""
-        height, width = latents.shape[-2] * SPATIAL_STRIDE, latents.shape[-1] * SPATIAL_STRIDE
-        vae = self._load(height, width, self.vae_dtype)
-        yield from self._collect(vae.decode_stream(latents.to(self.device, self.vae_dtype)))
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.first_stage_model.normalise(latents)
-
-    def denormalise(self, latents: Tensor) -> Tensor:
-        return self.first_stage_model.denormalise(latents)
+    def coder(self, tiling: Tiles | Tiling = AUTO, on_progress: OnProgress = ignore) -> FittingVAE:
+        """What encodes and decodes clips, told how to cut and whom to tell."""
+        return PipelineCoder(self, tiling, on_progress)
 
     # -- what core's nodes call --------------------------------------------------------------------------
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """IMAGE ``[F, H, W, 3]`` (one clip) or ``[B, F, H, W, 3]`` -> ``[B, z, T, h, w]``."""
-        pixels = convert.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE)
-        return torch.cat(list(self.encode_chunks(convert.to_video(pixels))), dim=2)
+        return self._encode(pixel_samples, AUTO)
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """``[B, z, T, h, w]`` (or ``[B, z, h, w]``, one latent frame) -> ``[B, F, H, W, 3]`` in 0..1."""
-        latents = samples_in if samples_in.ndim == 5 else samples_in.unsqueeze(2)
-        return convert.to_images(torch.cat(list(self.decode_chunks(latents)), dim=2))
+        return self._decode(samples_in, AUTO)
 
     def encode_tiled(
         self,
@@ -95,12 +93,8 @@ class PipelineVAE:
         overlap_t: int | None = None,
     ) -> Tensor:
         """As :meth:`encode`, in spatial tiles (sides in pixels). Time is streamed, never tiled."""
-        pixels = convert.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE)
         sides = [None if side is None else side // SPATIAL_STRIDE for side in (tile_x, tile_y, overlap)]
-        tiling = self._tiling(*sides)
-        vae = self._load(tiling.tile * SPATIAL_STRIDE, tiling.tile * SPATIAL_STRIDE, torch.float32)
-        clip = convert.to_video(pixels).to(self.device, torch.float32)
-        return encode_tiled(vae, clip, tiling).to(self.output_device)
+        return self._encode(pixel_samples, square(*sides))
 
     def decode_tiled(
         self,
@@ -110,21 +104,12 @@ class PipelineVAE:
         overlap: int | None = None,
         tile_t: int | None = None,
         overlap_t: int | None = None,
-        on_progress: OnProgress = ignore,
     ) -> Tensor:
         """As :meth:`decode`, in spatial tiles (sides in latent cells). Time is streamed, never tiled."""
-        tiling = self._tiling(tile_x, tile_y, overlap)
-        vae = self._load(tiling.tile * SPATIAL_STRIDE, tiling.tile * SPATIAL_STRIDE, self.vae_dtype)
-
-        def told(progress: Progress) -> None:
-            host.stop_if_asked()
-            on_progress(progress)
-
-        video = decode_tiled(vae, samples.to(self.device, self.vae_dtype), tiling, told)
-        return convert.to_images(video.to(self.output_device, torch.float32))
+        return self._decode(samples, square(tile_x, tile_y, overlap))
 
     def spacial_compression_decode(self) -> int:
-        return self.config.output_stride
+        return self.first_stage_model.output_stride
 
     def spacial_compression_encode(self) -> int:
         return SPATIAL_STRIDE
@@ -146,28 +131,52 @@ class PipelineVAE:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def fits(self, latents: Tensor) -> bool:
-        """Whether whole frames can be decoded on this device, by an estimate on the safe side."""
-        batch, _, _, height, width = latents.shape
-        working = self._working(batch * height * SPATIAL_STRIDE, width * SPATIAL_STRIDE, self.vae_dtype)
-        return self.model_size() + working <= host.room(self.device)
+    def _encode(self, pixel_samples: Tensor, tiling: Tiles | Tiling) -> Tensor:
+        pixels = convert.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE)
+        report = Reporter({"encode images": 1.0}, self.device)
+        return self.coder(tiling, report).encode(convert.to_video(pixels))
 
-    def _working(self, height: int, width: int, dtype: torch.dtype) -> int:
-        """Bytes that one streamed chunk of four frames takes."""
-        return ALIVE * self.config.dim * TEMPORAL_STRIDE * height * width * dtype.itemsize
+    def _decode(self, samples: Tensor, tiling: Tiles | Tiling) -> Tensor:
+        latents = samples if samples.ndim == 5 else samples.unsqueeze(2)
+        return decode_images(self.coder(tiling), latents, Reporter({"decode": 1.0}, self.device))
 
-    def _load(self, height: int, width: int, dtype: torch.dtype) -> WanVAE:
-        host.load(self.patcher, self._working(height, width, dtype), whole=True)
-        return self.first_stage_model
 
-    def _collect(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Each chunk on the result device as it comes, so the working device holds one; may be stopped."""
-        for chunk in chunks:
-            host.stop_if_asked()
-            yield chunk.to(self.output_device, torch.float32)
+class PipelineCoder(HostedVAE):
+    """The network of a :class:`PipelineVAE`, brought to its device for each try."""
 
-    @staticmethod
-    def _tiling(width: int | None, height: int | None, overlap: int | None) -> Tiling:
-        """Square tiles, as large as the smaller side allows."""
-        tile = max(SMALLEST_TILE, min(width or DEFAULT_TILE, height or DEFAULT_TILE))
-        return Tiling(tile=tile, overlap=min(tile // 4 if overlap is None else overlap, tile // 2))
+    def __init__(self, socket: PipelineVAE, tiling: Tiles | Tiling, on_progress: OnProgress) -> None:
+        super().__init__(socket.first_stage_model, tiling, on_progress)
+        self._socket = socket
+
+    def parameters(self) -> Iterator[Tensor]:
+        """None to look at: dtype and place are the affair of this class."""
+        return iter(())
+
+    def encode(self, clip: Tensor) -> Tensor:
+        return super().encode(clip.to(self._socket.device, torch.float32)).to(self._socket.output_device)
+
+    def decode_stream(self, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+        return super().decode_stream(latents.to(self._socket.device, self._socket.vae_dtype), on_progress)
+
+    def free(self, device: torch.device) -> int | None:
+        return host.room_beside(self._socket.patcher)
+
+    def ready(self, work: int) -> None:
+        host.load(self._socket.patcher, work + RESERVE, whole=True)
+
+
+def square(width: int | None, height: int | None, overlap: int | None) -> Tiling:
+    """Square tiles, as large as the smaller side allows; cells."""
+    tile = max(SMALLEST_TILE, min(width or DEFAULT_TILE, height or DEFAULT_TILE))
+    return Tiling(tile=tile, overlap=min(tile // 4 if overlap is None else overlap, tile // 2))
+
+
+def decode_images(coder: FittingVAE, latents: Tensor, on_progress: OnProgress) -> Tensor:
+    """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
+
+    Raises:
+        DecodeError: it failed; the latents are kept in a file, and the message says where.
+    """
+    with keep.on_failure(coder.normalise, latents):
+        clips = [collect(frames_of(coder, clip, on_progress), video_frames(clip.shape[2])) for clip in latents.split(1)]
+    return torch.stack(clips).to(host.result_device())

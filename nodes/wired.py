@@ -15,18 +15,21 @@ from torch import Tensor
 
 from ..wan_local.config import WAN_VAE, TransformerConfig, VAEConfig
 from ..wan_local.generate import Pipeline
+from ..wan_local.memory import FittingVAE
+from ..wan_local.memory.tiles import AUTO, Tiles
 from ..wan_local.progress import OnProgress, Progress, ignore
-from ..wan_local.shapes import Grid, latent_frames
+from ..wan_local.shapes import Grid
+from ..wan_local.vae import Tiling
 from . import convert, host
 from .sockets import WanModel
-from .vae import DEFAULT_TILE, PipelineVAE
+from .vae import HostedVAE, PipelineVAE
 
 
 def pipeline(model: Any, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> Pipeline:
     """A library pipeline for one run of a clip of ``grid``, over the values of four sockets."""
     transformer = wired(model, grid)
     vision = WiredImageEncoder(clip_vision) if transformer.config.has_image_branch else None
-    return Pipeline(transformer, WiredVAE(vae), WiredTextEncoder(clip), vision, device=model.device)
+    return Pipeline(transformer, wired_vae(vae), WiredTextEncoder(clip), vision, device=model.device)
 
 
 def wired(model: Any, grid: Grid, batch: int = 1) -> Any:
@@ -79,88 +82,47 @@ class WiredImageEncoder:
         return torch.cat([output["penultimate_hidden_states"] for output in seen])
 
 
-class WiredVAE:
-    """A VAE socket.
+def wired_vae(vae: Any, tiling: Tiles = AUTO, on_progress: OnProgress = ignore) -> FittingVAE:
+    """What encodes and decodes with the value of a VAE socket, ours or core's.
 
     Args:
-        vae: the socket's value, ours or core's.
-        on_progress: told of every latent frame that is encoded or decoded.
+        vae: the socket's value.
+        tiling: as :func:`wan_local.memory.tiles.ways` takes it.
+        on_progress: told of every latent frame that is encoded.
     """
+    return vae.coder(tiling, on_progress) if isinstance(vae, PipelineVAE) else CoreVAE(vae, tiling, on_progress)
 
-    def __init__(self, vae: Any, on_progress: OnProgress = ignore) -> None:
-        self._vae = vae
-        self._ours = isinstance(vae, PipelineVAE)
-        self._on_progress = on_progress
+
+class CoreVAE(HostedVAE):
+    """Core's own VAE, which makes room for itself and gives all frames at once."""
 
     @property
     def config(self) -> VAEConfig:
-        return self._vae.config if self._ours else WAN_VAE
+        return WAN_VAE
 
     def parameters(self) -> Iterator[Tensor]:
-        """None to look at: dtype and place are the affair of whoever made the socket's value."""
+        """None to look at: dtype and place are core's affair."""
         return iter(())
 
     def encode(self, clip: Tensor) -> Tensor:
-        """``[1, 3, F, H, W]`` in -1..1 -> raw latents ``[1, z, T, h, w]``."""
-        if not self._ours:
-            return self._vae.encode(convert.to_images(clip)[0])
-        total = latent_frames(clip.shape[2])
-        return torch.cat(list(self._counted("encode images", self._vae.encode_chunks(clip), total)), dim=2)
+        return self.vae.encode(convert.to_images(clip)[0])
 
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
-        """Raw latents -> ``[1, 3, n, H, W]`` in -1..1; core's own VAE gives all frames at once."""
-        if self._ours:
-            yield from self._vae.decode_chunks(latents)
-            return
-        yield convert.to_video(convert.whole_pixels(self._vae.decode(latents)))
+    def decode_once(self, latents: Tensor, way: Tiling | None, on_progress: OnProgress) -> Iterator[Tensor]:
+        if way is None:
+            images = self.vae.decode(latents)
+        else:
+            images = self.vae.decode_tiled(latents, tile_x=way.tile, tile_y=way.tile, overlap=way.overlap)
+        yield convert.to_video(convert.whole_pixels(images).float())
+        on_progress(Progress(stage="decode", done=latents.shape[2], total=latents.shape[2]))
 
-    def decode_images(self, latents: Tensor, tile: int | None = 0) -> Tensor:
-        """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
+    def free(self, device: torch.device) -> int | None:
+        return None
 
-        Args:
-            latents: raw.
-            tile: side of square tiles in latent cells; 0 for none, None for tiles only if a frame does not fit.
-        """
-        if tile is None:
-            return self._decode_somehow(latents)
-        if tile:
-            if self._ours:
-                return self._vae.decode_tiled(latents, tile, tile, on_progress=self._on_progress)
-            tiled = self._vae.decode_tiled(latents, tile_x=tile, tile_y=tile, overlap=tile // 4)
-            return convert.whole_pixels(with_batch(tiled))
-        if not self._ours:
-            return convert.whole_pixels(with_batch(self._vae.decode(latents)))
-        chunks = self._counted("decode", self._vae.decode_chunks(latents), latents.shape[2])
-        return convert.to_images(torch.cat(list(chunks), dim=2))
+    def ready(self, work: int) -> None:
+        host.stop_if_asked()
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return self._vae.normalise(latents) if self._ours else host.normalise_latents(latents)
+        return host.normalise_latents(latents)
 
     def denormalise(self, latents: Tensor) -> Tensor:
-        return self._vae.denormalise(latents) if self._ours else host.denormalise_latents(latents)
-
-    def _decode_somehow(self, latents: Tensor) -> Tensor:
-        """Whole frames if they fit, else tiles: hours of sampling must not be lost to a full card.
-
-        Core's own VAE does the same by itself.
-        """
-        if self._ours and not self._vae.fits(latents):
-            return self.decode_images(latents, DEFAULT_TILE)
-        try:
-            return self.decode_images(latents, 0)
-        except Exception as error:
-            if not (self._ours and host.is_out_of_memory(error)):
-                raise
-            host.log.warning("out of memory while decoding whole frames; decoding again in tiles")
-        host.release_cache()
-        return self.decode_images(latents, DEFAULT_TILE)
-
-    def _counted(self, stage: str, chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
-        for done, chunk in enumerate(chunks, start=1):
-            self._on_progress(Progress(stage=stage, done=done, total=total))
-            yield chunk
-
-
-def with_batch(images: Tensor) -> Tensor:
-    """``[B, F, H, W, 3]``; some versions of core's VAE give one clip without its batch."""
-    return images if images.ndim == 5 else images.unsqueeze(0)
+        return host.denormalise_latents(latents)

@@ -7,6 +7,8 @@
         WrongModel              readable, but another model than the one asked for
         ParameterMismatch       right model, but parameters are missing, unexpected or misshapen
       NumericError              NaN or infinity where there must be none
+      OutOfMemory (MemoryError) a calculation that does not fit, even in the smallest pieces
+      DecodeError               decoding failed; the latents are kept, and the message says where
       OutputError (OSError)     the result could not be written
       Cancelled                 the user stopped the run; not a failure
 
@@ -79,6 +81,14 @@ class ParameterMismatch(WeightsError):
 
 class NumericError(WanError):
     """A tensor holds NaN or infinity."""
+
+
+class OutOfMemory(WanError, MemoryError):
+    """There is no room for a calculation, even cut into the smallest pieces it may be cut into."""
+
+
+class DecodeError(WanError):
+    """Latents were sampled and could not be decoded; they are kept in a file."""
 
 
 class OutputError(WanError, OSError):

@@ -25,7 +25,7 @@ from .memory import AUTO, NONE, Memory, for_model, host_has_room
 from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
-from .shapes import TEMPORAL_STRIDE, Grid, video_frames
+from .shapes import TEMPORAL_STRIDE, Grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +204,7 @@ class Pipeline:
         image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in seen])
         clock.tell(1)
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae, grid, encode=True)
+            vae = self.memory.vae_for(self.vae)
             condition = first_last(vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
@@ -217,19 +217,13 @@ class Pipeline:
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
         """Latents to frames ``[F, H, W, 3]`` float32 0..1 on the CPU."""
-        frames, at = torch.empty(0), 0
-        for chunk in self.decode_stream(sampled, on_progress):
-            if not at:  # a VAE may decode to larger frames than it encodes
-                frames = torch.empty(sampled.grid.frames, *chunk.shape[1:])
-            frames[at : at + len(chunk)] = chunk
-            at += len(chunk)
-        return frames
+        return collect(self.decode_stream(sampled, on_progress), sampled.grid.frames)
 
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        """As :meth:`decode`, but yield one frame first, then four at a time, and hold no more."""
+        """As :meth:`decode`, but yield one frame first, then four at a time."""
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae, sampled.grid, encode=False)
-            yield from decode_stream(vae, sampled.latents.to(self.device), on_progress)
+            vae = self.memory.vae_for(self.vae)
+            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
@@ -250,28 +244,37 @@ class Pipeline:
 
 
 @torch.no_grad()
-def decode_stream(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1 on the CPU, as they come.
+def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come. Every decode there is goes through here.
 
     Args:
-        vae: as for :class:`Pipeline`.
-        latents: ``[1, 16, T, h, w]`` in model space, where the VAE is.
-        on_progress: called after each latent frame; may raise to stop.
+        vae: :class:`wan_local.memory.FittingVAE`.
+        latents: ``[1, 16, T, h, w]``, raw, where the VAE is.
+        on_progress: as :meth:`wan_local.memory.FittingVAE.decode_stream` takes it.
 
     Raises:
         NumericError: the VAE gave NaN or infinity.
+        OutOfMemory: there is no room, even for small tiles.
     """
-    total = latents.shape[2]
-    on_progress(Progress(stage="decode", done=0, total=total))
-    for done, chunk in enumerate(vae.decode_stream(vae.denormalise(latents)), start=1):
-        frames = chunk[0].permute(1, 2, 3, 0).float().cpu() * 0.5 + 0.5  # [n, H, W, 3]
+    done = 0
+    for chunk in vae.decode_stream(latents, on_progress):
+        frames = chunk[0].permute(1, 2, 3, 0) * 0.5 + 0.5  # [n, H, W, 3]
         if not torch.isfinite(frames).all():
-            at = video_frames(done) - 1
-            raise NumericError(
-                f"the VAE decoded frame {at} to NaN or infinity; decode in fp32, or download its weights again"
-            )
-        on_progress(Progress(stage="decode", done=done, total=total))
+            at = done + int((~torch.isfinite(frames)).flatten(1).any(1).nonzero()[0])
+            raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
+        done += len(frames)
         yield frames.clamp_(0.0, 1.0)
+
+
+def collect(chunks: Iterator[Tensor], total: int) -> Tensor:
+    """``total`` frames in one tensor, each put there as it comes."""
+    frames, at = torch.empty(0), 0
+    for chunk in chunks:
+        if at == 0:
+            frames = chunk.new_empty((total, *chunk.shape[1:]))
+        frames[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return frames
 
 
 class Clock:

@@ -23,12 +23,14 @@ class Progress:
         done: units finished, ``0..total``.
         total: units of the stage (steps when sampling, latent frames when encoding or decoding).
         x0: when sampling, the current clean estimate ``[B, 16, T, h, w]`` in model space, for a preview; else None.
+        note: a line for a person, such as that decoding begins again in tiles; mostly empty.
     """
 
     stage: str
     done: int
     total: int
     x0: torch.Tensor | None = None
+    note: str = ""
 
 
 OnProgress = Callable[[Progress], None]

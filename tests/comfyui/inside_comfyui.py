@@ -15,7 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import inside_formats  # noqa: F401  (puts its checks in the table)
+import inside_decode  # noqa: F401  (puts its checks in the table)
+import inside_formats  # noqa: F401  (likewise)
 import inside_loras  # noqa: F401  (likewise)
 import inside_models  # noqa: F401  (likewise)
 import inside_packed  # noqa: F401  (likewise)

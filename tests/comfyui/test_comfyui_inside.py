@@ -9,9 +9,10 @@ import pytest
 from comfy_server import inside, why_not
 
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
+PARTS = ("decode", "formats", "loras", "models", "packed")
 NAMES = [
     node.name
-    for file in (SCRIPT, *(SCRIPT.with_name(f"inside_{name}.py") for name in ("formats", "loras", "models", "packed")))
+    for file in (SCRIPT, *(SCRIPT.with_name(f"inside_{name}.py") for name in PARTS))
     for node in ast.parse(file.read_text("utf-8")).body
     if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "check" for mark in node.decorator_list)
 ]

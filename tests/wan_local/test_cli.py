@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import write_pipeline
-from wan_local import video
+from wan_local import kept, video
 from wan_local.cli import main
 from wan_local.cli.progress_bar import ProgressBar
 from wan_local.generate import Pipeline
 from wan_local.progress import Progress
+from wan_local.vae import WanVAE
 
 ROOT = Path(__file__).parents[2]
 
@@ -318,6 +320,55 @@ def test_kept_latents_are_decoded_to_the_same_video(model, pictures, tmp_path, m
     latents = tmp_path / "kept.latents.safetensors"
     assert main(["decode", str(latents), "--model", str(model), "--output", str(kept), "--device", "cpu"]) == 0
     assert torch.equal(video.read(kept)[0], video.read(whole)[0])
+
+
+def test_the_line_about_kept_latents_is_a_command_that_works(model, pictures, tmp_path, monkeypatch, capsys):
+    """Memory runs out at everything; the printed line, pasted when there is room again, makes the video."""
+    whole, clip = tmp_path / "whole.mp4", tmp_path / "a clip.mp4"
+    assert main(arguments(model, pictures, whole)) == 0
+    with monkeypatch.context() as full:
+        full.setattr(WanVAE, "decode_stream", no_room(0))
+        assert main(arguments(model, pictures, clip)) == 1
+    line, error = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert "decoding ran out of memory" in error
+    command = line.partition("to go on: python -m wan_local ")[2]
+    assert main([*shlex.split(command), "--device", "cpu"]) == 0
+    assert torch.equal(video.read(clip)[0], video.read(whole)[0])
+
+
+@pytest.mark.parametrize("how", [[], ["--tiling", "128"]])
+def test_decode_goes_on_in_tiles_and_tells_so(model, tmp_path, monkeypatch, capsys, how):
+    file, clip = tmp_path / "two.latents.safetensors", tmp_path / "clip.mp4"
+    kept.write(file, torch.randn(2, 16, 2, 18, 16, generator=torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(WanVAE, "decode_stream", no_room(256))
+    assert main(["decode", str(file), "--model", str(model), "--output", str(clip), "--device", "cpu", *how]) == 0
+    assert video.read(clip)[0].shape == (10, 144, 128, 3)  # both clips, one after the other
+    told = "out of memory with whole frames; beginning again in tiles of 128 pixels"
+    assert (told in capsys.readouterr().err) is (not how)
+
+
+def test_a_decode_that_may_not_cut_is_one_line(model, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "one.latents.safetensors"
+    kept.write(file, torch.zeros(1, 16, 2, 18, 16))
+    monkeypatch.setattr(WanVAE, "decode_stream", no_room(256))
+    command = ["decode", str(file), "--model", str(model), "--output", str(tmp_path / "a.mp4"), "--device", "cpu"]
+    assert main([*command, "--tiling", "off"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("tiling is off; set tiling to auto")
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--tiling", "some"])
+    assert caught.value.code == 2
+
+
+def no_room(cells):
+    """A ``WanVAE.decode_stream`` on a device that holds so many latent cells."""
+    real = WanVAE.decode_stream
+
+    def decode_stream(self, latents):
+        if latents.shape[-1] * latents.shape[-2] > cells:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return real(self, latents)
+
+    return decode_stream
 
 
 def test_what_are_no_latents_is_refused(model, tmp_path, capsys):

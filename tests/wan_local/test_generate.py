@@ -246,7 +246,7 @@ def test_nan_from_the_decoder_names_the_frame() -> None:
     sampled = pipeline.generate(FIRST, LAST, "a disc", Settings(**QUICK))
     with torch.no_grad():
         sampled.latents[:, :, 1] = float("nan")
-    with pytest.raises(NumericError, match="decoded frame 4 to NaN"):
+    with pytest.raises(NumericError, match="decoded frame 1 to NaN"):
         pipeline.decode(sampled)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "decode",
         help="decode latents that an earlier run kept",
-        description="Decode the .latents.safetensors that `generate` keeps when decoding or writing fails.",
+        description="Decode the .latents.safetensors that `generate` or a node in ComfyUI keeps when decoding or "
+        "writing fails.",
         allow_abbrev=False,
     )
     parser.add_argument("latents", metavar="LATENTS", help="the .latents.safetensors file")
@@ -23,34 +25,41 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--output", required=True, metavar="VIDEO", help=".mp4, .mov or .mkv")
     parser.add_argument("--fps", type=float, default=16.0, metavar="N", help="frames a second (default: 16)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--tiling", default="auto", metavar="HOW",
+                        help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where "
+                             "whole frames don't fit")  # fmt: skip
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    tiling, rate = _checked(args)
     import torch
 
-    from .. import video, weights
-    from ..generate import choose_device, decode_stream
+    from .. import kept, video, weights
+    from ..generate import choose_device, frames_of
+    from ..memory import NONE, Memory
 
-    rate = video.check_fps(args.fps)
     video.check_path(args.output)
-    latents = read_latents(Path(args.latents))
+    latents = kept.read(Path(args.latents))
     device = choose_device(None if args.device == "auto" else args.device)
     vae = weights.load_vae(args.model, dtype=torch.float32, device=device)
+    fitting = Memory(device, NONE, tiling).vae_for(vae)
     bar = ProgressBar(sys.stderr)
+    clips = (frames_of(fitting, vae.denormalise(clip.to(device)), bar) for clip in latents.split(1))
     try:
-        video.write(decode_stream(vae, latents.to(device), bar), args.output, rate)
+        video.write(chain.from_iterable(clips), args.output, rate)
     finally:
         bar.close()
     print(f"video {args.output}")
 
 
-def read_latents(path: Path) -> Any:
-    """``[1, z, T, h, w]`` of a kept file, or :class:`InputError`."""
-    from ..weights.formats import safetensors_file
+def _checked(args: argparse.Namespace) -> tuple[str | int, Any]:
+    """Way of tiling and frame rate; wrong ones are wrong use: exit status 2."""
+    from ..memory import check_tiling
+    from ..video import check_fps
 
-    entries, _ = safetensors_file.read_header(path)
-    entry = entries.get("latents")
-    if entry is None or len(entry.shape) != 5:
-        raise InputError(f"{path} holds no latents; give a .latents.safetensors file that `generate` kept")
-    return entry.read().float()
+    try:
+        return check_tiling(args.tiling), check_fps(args.fps)
+    except InputError as error:
+        args.parser.error(str(error))
+        raise  # never comes to this: the line above ends the program

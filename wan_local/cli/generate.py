@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from . import lora_option, several_gpus
+from . import PROGRAM, lora_option, several_gpus
 from .cache_folder import default_folder
 from .progress_bar import ProgressBar
 
@@ -164,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
             line = _write(args, pipeline, sampled, (first, last), rate, bar)
         except BaseException:
             bar.close()
-            _keep(sampled, args.output)
+            _keep(sampled, args)
             raise
     finally:
         bar.close()
@@ -243,17 +244,15 @@ def _hush_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _keep(sampled: Sampled, output: str) -> None:
+def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     """A failed decode must not lose the long part of a run."""
-    from safetensors.torch import save_file
+    from .. import kept
 
-    from ..output import replacing
-
-    path = Path(output).with_suffix(".latents.safetensors")
+    path = Path(args.output).with_suffix(kept.SUFFIX)
     try:
-        with replacing(path) as temporary:
-            save_file({"latents": sampled.latents}, temporary, {"seed": str(sampled.settings.seed)})
+        kept.write(path, sampled.latents, {"seed": str(sampled.settings.seed)})
     except OutputError as error:
         print(f"the latents could not be kept: {error}", file=sys.stderr)
         return
-    print(f"latents kept in {path}", file=sys.stderr)
+    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output]
+    print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)

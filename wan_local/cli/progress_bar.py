@@ -32,7 +32,10 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
-        if progress.stage != self._stage:
+        if progress.note:
+            self.close()
+            self._out.write(progress.note + "\n")
+        if progress.stage != self._stage or progress.note:
             self.close()
             self._stage, self._started, self._began_at = progress.stage, now, progress.done
             self._said = -LOG_EVERY

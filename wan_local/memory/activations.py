@@ -1,93 +1,148 @@
-"""How much memory calculating takes beside the weights, from what is alive at once in our own code.
+"""How much memory calculating takes beside the weights, counted: our own code runs on the meta device, where tensors
+have sizes and nothing else.
 
-The transformer's is a formula, which the tests hold to counted tensors. The VAE's is counted: its real code runs on the
-meta device, where tensors have sizes and nothing else. What a kernel takes for itself is not in either.
+The one model of it, for the library's plan and for the nodes. What a kernel takes for itself is no tensor and not in
+it; :data:`RESERVE` stands for that wherever something is decided.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ..config import TransformerConfig, VAEConfig
-from ..shapes import Grid, video_frames
+from ..model import WanTransformer
+from ..shapes import SPATIAL_STRIDE, Grid, video_frames
 from ..vae import WanVAE
 from .live import LiveBytes
 
-FLOAT, COMPLEX = 4, 8  # bytes: float32, complex64
+RESERVE = 1_500_000_000
+"""Bytes of a GPU that are left to what is no tensor of ours: workspaces of cuDNN and cuBLAS, and what the allocator
+loses between pieces. A choice, not a measurement."""
+
+FLOAT = 4  # bytes of a float32
 RUN = 10  # latents alive in a sampling step outside the transformer: joined input, condition, noise, history
+BLOCKS = 2  # of a transformer after which its memory grows no more
 LONGEST = 3  # latent frames after which the VAE's memory grows no more
+SIDE = 16  # latent cells: the VAE's memory is in proportion to the area, so a small frame is counted
 
 # By bytes of the dtype: one prompt of 512 rows through umT5-xxl, two pictures through CLIP ViT-H/14 with the output of
 # every layer kept. Counted with LiveBytes on two layers of the real width, torch 2.13 and transformers 5.23.
 TEXT_WORK = {2: 97_000_000, 4: 193_000_000}
 IMAGE_WORK = {2: 62_000_000, 4: 125_000_000}
 
+Shape = tuple[int, int, int]
+"""``(T, h, w)`` of latents."""
 
-def transformer_work(config: TransformerConfig, grid: Grid, itemsize: int, unpacked: int = 0) -> int:
+
+def transformer_work(
+    config: TransformerConfig, grid: Grid, itemsize: int, unpacked: int = 0, *, fused: bool | None = None
+) -> int:
     """Peak bytes of one forward of the transformer, batch 1, and of the sampler around it.
-
-    Two moments can be the largest, both with the tokens before the block and those of now alive in float32: the query
-    norm of the cross attention (torch's composite RMSNorm raises its input and makes two products of it), or the hidden
-    rows of the feed-forward network before and after GELU.
 
     Args:
         config: sizes.
         grid: of the clip.
         itemsize: bytes of the dtype that linears and attention run in.
         unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
+        fused: whether RMSNorm is one kernel; None for what this torch does on a GPU.
     """
-    tokens, dim, c = grid.tokens, config.dim, itemsize
-    raised = FLOAT if c < FLOAT else 0  # a float32 copy, where there is something to raise
-    streams = 2 * FLOAT
-    self_attention = FLOAT + 6 * c  # input, q, k, v, result, output layer
-    norm_of_keys = FLOAT + 3 * c + raised + 2 * FLOAT  # input, q, k; raised, square or product, product
-    cross_norm = streams + 2 * c + raised + 2 * FLOAT
-    cross_attention = streams + 5 * c  # input, q, text part, image part, their sum
-    feed_forward = streams + c + 2 * c * config.ffn_dim / dim
-    width = max(self_attention, norm_of_keys, cross_norm, cross_attention, feed_forward)
-    rope = tokens * config.head_dim // 2 * COMPLEX
-    rows = config.text_len + config.image_tokens
-    context = rows * dim * (2 * c + raised + 2 * FLOAT)
-    latents = config.out_dim * grid.tokens * 4 * FLOAT * RUN  # 4 cells a token
-    return int(tokens * dim * width) + rope + context + latents + unpacked
+    fused = has_fused_rms_norm() if fused is None else fused
+    latents = RUN * config.out_dim * _cells(grid.latent_shape) * FLOAT
+    return _forward(config, grid, itemsize, fused) + latents + unpacked
 
 
-def vae_encode_work(config: VAEConfig, grid: Grid) -> int:
-    """Peak bytes of encoding a clip in float32, the clip itself among them."""
-    return _counted(config, grid.height, grid.width, True) + clip_bytes(grid)
+def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
+    """Peak bytes of encoding to latents of ``shape``, the pixels they come from among them."""
+    return _area(shape) * _vae_cell(config, itemsize, True) // SIDE**2 + clip_bytes(shape, itemsize)
 
 
-def vae_decode_work(config: VAEConfig, grid: Grid) -> int:
-    """Peak bytes of decoding a clip in float32; the frames leave as they come."""
-    return _counted(config, grid.height, grid.width, False)
+def vae_decode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
+    """Peak bytes of decoding latents of ``shape`` in a dtype of ``itemsize``; the frames leave as they come."""
+    return _area(shape) * _vae_cell(config, itemsize, False) // SIDE**2
 
 
-def clip_bytes(grid: Grid) -> int:
-    """A clip as float32 pixels."""
-    return 3 * grid.frames * grid.height * grid.width * FLOAT
+def clip_bytes(shape: Shape, itemsize: int = FLOAT) -> int:
+    """The pixels that latents of ``shape`` stand for."""
+    return 3 * video_frames(shape[0]) * _area(shape) * SPATIAL_STRIDE**2 * itemsize
 
 
-@lru_cache(maxsize=32)
-def _counted(config: VAEConfig, height: int, width: int, encode: bool) -> int:
-    grid = Grid(frames=video_frames(LONGEST), height=height, width=width)
-    with torch.device("meta"):
-        vae = WanVAE(config).requires_grad_(False)
-        video = torch.empty(1, 3, grid.frames, height, width)
-        latents = torch.empty(1, config.z_dim, *grid.latent_shape)
-    with torch.no_grad(), _Fused(), LiveBytes() as count:
-        for _ in vae.encode_stream(video) if encode else vae.decode_stream(latents):
-            pass
+def has_fused_rms_norm() -> bool:
+    """Whether this torch has RMSNorm as one GPU kernel; without it the norm makes float32 copies of its input."""
+    return hasattr(torch.ops.aten, "_fused_rms_norm")
+
+
+def _cells(shape: Shape) -> int:
+    return shape[0] * _area(shape)
+
+
+def _area(shape: Shape) -> int:
+    return shape[1] * shape[2]
+
+
+@lru_cache(maxsize=64)
+def _forward(config: TransformerConfig, grid: Grid, itemsize: int, fused: bool) -> int:
+    config = replace(config, num_layers=min(config.num_layers, BLOCKS))
+    with _counting(fused) as count, torch.device("meta"):
+        model = WanTransformer(config, attend=lambda q, k, v: torch.empty_like(q))
+        model = model.to(_dtype(itemsize)).requires_grad_(False)
+        latents = torch.empty(1, config.in_dim, *grid.latent_shape)
+        timestep, text = torch.empty(1), torch.empty(1, config.text_len, config.text_dim)
+        rows = torch.empty(1, config.image_tokens or config.text_len, config.image_dim)
+        with count:
+            model(latents, timestep, text, rows if config.has_image_branch else None)
     return count.peak
 
 
-class _Fused(TorchFunctionMode):
-    """Attention by a kernel that keeps no matrix of all pairs, as on every device but the meta one."""
+@lru_cache(maxsize=64)
+def _vae_cell(config: VAEConfig, itemsize: int, encode: bool) -> int:
+    """Peak bytes at a frame of ``SIDE`` x ``SIDE`` cells."""
+    frames, pixels = video_frames(LONGEST), SIDE * SPATIAL_STRIDE
+    with _counting(fused=True) as count, torch.device("meta"):
+        vae = WanVAE(config).to(_dtype(itemsize)).requires_grad_(False)
+        video = torch.empty(1, 3, frames, pixels, pixels, dtype=_dtype(itemsize))
+        latents = torch.empty(1, config.z_dim, LONGEST, SIDE, SIDE, dtype=_dtype(itemsize))
+        with count:
+            for _ in vae.encode_stream(video) if encode else vae.decode_stream(latents):
+                pass
+    return count.peak
+
+
+@contextlib.contextmanager
+def _counting(fused: bool) -> Iterator[LiveBytes]:
+    # In inference mode, where ComfyUI runs nodes, operations made of others are not seen as those others.
+    with torch.inference_mode(False), torch.no_grad(), _Kernels(fused):
+        yield LiveBytes()
+
+
+def _dtype(itemsize: int) -> torch.dtype:
+    return torch.float32 if itemsize >= FLOAT else torch.bfloat16
+
+
+class _Kernels(TorchFunctionMode):
+    """What a GPU does in one kernel and the meta device in many operations: attention, which keeps no matrix of all
+    pairs, and RMSNorm if ``fused``."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self._whole = {functional.scaled_dot_product_attention} | ({functional.rms_norm} if fused else set())
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.nn.functional.scaled_dot_product_attention:
+        if function in self._whole:
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
+
+
+def unpacked_bytes(transformer: Any, dtype: torch.dtype) -> int:
+    """Bytes of the largest weight of a block in ``dtype``, if any weight is kept as something else; else 0."""
+    layers = [layer for layer in transformer.blocks.modules() if getattr(layer, "weight", None) is not None]
+    matrices = [layer for layer in layers if layer.weight.ndim > 1]
+    other = any(getattr(layer, "packing", None) is not None or layer.weight.dtype != dtype for layer in matrices)
+    return transformer.config.dim * transformer.config.ffn_dim * dtype.itemsize if other else 0

@@ -1,7 +1,7 @@
 """How much memory a run will take, stage by stage, for every way of offloading: computed, before anything is loaded.
 
 Bytes of tensors. What is not a tensor comes on top: the driver's own part of a GPU, and what kernels take while they
-work (:data:`RESERVE` stands for it where a setting is chosen).
+work (:data:`.activations.RESERVE` stands for it where a setting is chosen).
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from dataclasses import dataclass
 
 from ..config import WAN_VAE, TransformerConfig, VAEConfig
 from ..shapes import Grid
-from .activations import IMAGE_WORK, TEXT_WORK, clip_bytes, transformer_work, vae_decode_work, vae_encode_work
+from .activations import (
+    IMAGE_WORK,
+    RESERVE,
+    TEXT_WORK,
+    clip_bytes,
+    transformer_work,
+    vae_decode_work,
+    vae_encode_work,
+)
 from .offload import BUFFERS, away_blocks
 
-RESERVE = 1_500_000_000  # bytes kept free on a GPU for what is no tensor: a choice, not a measurement
 NONE = "none"
 AUTO = "auto"
 Offloading = str | int
@@ -146,14 +153,14 @@ def _stages(
     config: TransformerConfig, weights: Weights, vae: VAEConfig, grid: Grid, way: Offloading
 ) -> tuple[Stage, ...]:
     stays, away = way == NONE, 0 if isinstance(way, str) else way
-    clip = clip_bytes(grid)
+    shape, clip = grid.latent_shape, clip_bytes(grid.latent_shape)
     c = 4 if weights.itemsize >= 4 else 2
     rows = (  # stage, weights on the device if the parts take turns, work there, work in the host
         ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
-        ("VAE encode", weights.vae, vae_encode_work(vae, grid), clip),
+        ("VAE encode", weights.vae, vae_encode_work(vae, shape), clip),
         ("sampling", resident_bytes(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
-        ("VAE decode", weights.vae, vae_decode_work(vae, grid), clip * vae.upscale**2),
+        ("VAE decode", weights.vae, vae_decode_work(vae, shape), clip * vae.upscale**2),
     )
     packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
     host = 0 if stays else weights.converted + max(weights.converted_blocks, packed)

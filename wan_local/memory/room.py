@@ -10,6 +10,13 @@ import torch
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 V2 = ("memory.max", "memory.current", "")  # limit, use, and what names in memory.stat start with
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+NO_MEMORY = (  # how cudart, torch's CPU allocator, cuDNN and cuBLAS say it
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+)
 HOST_RESERVE = 4_000_000_000  # bytes of host memory that packing blocks leaves to everything else
 
 
@@ -19,6 +26,14 @@ def free_device_bytes(device: torch.device) -> int | None:
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a calculation failed for want of memory, on the device or in the host, torch's own or a library's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
 
 
 def free_host_bytes() -> int | None:

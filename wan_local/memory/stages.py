@@ -16,13 +16,15 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..shapes import SPATIAL_STRIDE, Grid
+from ..shapes import Grid
+from .activations import RESERVE, unpacked_bytes
+from .fitting import FittingVAE
 from .offload import Offload, away_blocks
-from .plan import AUTO, LARGEST, NONE, RESERVE, Offloading, Weights, choose_away, everything_fits
+from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_away, everything_fits
 from .room import free_device_bytes
 from .storage import Guest, held_by, size_of, tensors_of
 from .tiles import AUTO as TILES_AUTO
-from .tiles import OFF, TiledVAE, Tiles, check_tiling, of_side, tiling_for
+from .tiles import Tiles, check_tiling
 
 
 class Memory:
@@ -80,14 +82,9 @@ class Memory:
                 if key in self._guests:
                     self._guests.pop(key).leave()
 
-    def vae_for(self, vae: Any, grid: Grid, *, encode: bool) -> Any:
-        """The VAE for one clip, or what looks like it and works in tiles; ask within its visit."""
-        if self.tiling == OFF or not isinstance(vae, nn.Module):
-            return vae
-        if isinstance(self.tiling, int):
-            return TiledVAE(vae, of_side(self.tiling // SPATIAL_STRIDE))
-        tiling = tiling_for(vae.config, grid, free_device_bytes(self.device), encode=encode)  # type: ignore[arg-type]
-        return vae if tiling is None else TiledVAE(vae, tiling)
+    def vae_for(self, vae: Any) -> Any:
+        """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
+        return FittingVAE(vae, self.tiling) if isinstance(vae, nn.Module) else vae
 
     @contextlib.contextmanager
     def sampling(self, transformer: Any, grid: Grid) -> Iterator[None]:
@@ -163,12 +160,10 @@ def check_offload(offload: Any) -> Offloading:
 def weights_of(transformer: Any, device: torch.device) -> Weights:
     """Bytes of a transformer that is loaded."""
     blocks = tuple(size_of(tensors_of(block)) for block in transformer.blocks)
-    plain = transformer.config.dim * transformer.config.ffn_dim
     dtype = transformer.dtype_of(transformer.blocks[0].self_attn.q, device)
-    packed = any(getattr(module, "packing", None) is not None for module in transformer.modules())
     return Weights(
         blocks=blocks,
         rest=size_of(tensors_of(transformer)) - sum(blocks),
         itemsize=dtype.itemsize,
-        unpacked=plain * dtype.itemsize if packed else 0,
+        unpacked=unpacked_bytes(transformer, dtype),
     )

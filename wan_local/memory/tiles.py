@@ -1,24 +1,18 @@
-"""A VAE that works in tiles where whole frames don't fit, looking like one that doesn't."""
+"""Into which tiles the VAE's frames are cut: what fits, and what to try after it when memory runs out all the same."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ..config import VAEConfig
 from ..errors import InputError
-from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, Grid
-from ..vae import Tiling, decode_tiled, encode_tiled
-from .activations import vae_decode_work, vae_encode_work
-from .plan import RESERVE
+from ..shapes import SPATIAL_STRIDE
+from ..vae import Tiling
+from .activations import RESERVE, Shape
 
 AUTO, OFF = "auto", "off"
 TILES = (96, 64, 48, 32, 16)  # sides in latent cells: 768 to 128 pixels
-SMALLEST = 16
+SMALLEST = TILES[-1]
 Tiles = str | int
 """``"auto"``, ``"off"``, or the side of a tile in pixels."""
 
@@ -33,25 +27,35 @@ def check_tiling(tiling: Any) -> Tiles:
     return tiling
 
 
-def tiling_for(config: VAEConfig, grid: Grid, free: int | None, *, encode: bool) -> Tiling | None:
-    """None where whole frames fit into ``free`` bytes, or nobody knows; else the largest tiles that do.
+def ways(
+    tiling: Tiles | Tiling, shape: Shape, free: int | None, work: Callable[[Shape], int]
+) -> tuple[Tiling | None, ...]:
+    """Ways to cut the frames of one clip, the first to begin with, each next one for when memory ran out.
 
     Args:
-        config: of the VAE.
-        grid: of the clip.
-        free: bytes to be had on the device, the VAE's own weights already counted off.
-        encode: for encoding, else for decoding.
+        tiling: what was asked for. ``"off"`` never cuts; ``"auto"`` begins with the largest that fits.
+        shape: of the latents.
+        free: bytes to be had on the device, the VAE's own weights already counted off; None where nobody knows.
+        work: bytes that coding a frame of some shape takes.
+
+    Returns:
+        at least one; None stands for whole frames.
     """
-    work = vae_encode_work if encode else vae_decode_work
-    if free is None or work(config, grid) + RESERVE <= free:
-        return None
-    for side in TILES:
-        pixels = side * SPATIAL_STRIDE
-        if pixels < max(grid.height, grid.width):
-            tile = Grid(frames=grid.frames, height=min(pixels, grid.height), width=min(pixels, grid.width))
-            if work(config, tile) + RESERVE <= free:
-                return of_side(side)
-    return of_side(SMALLEST)
+    if tiling == OFF:
+        return (None,)
+    first = of_side(tiling // SPATIAL_STRIDE) if isinstance(tiling, int) else tiling
+    largest = first.tile if isinstance(first, Tiling) else max(shape[1:])
+    smaller = [of_side(side) for side in TILES if side < largest]
+    if isinstance(first, Tiling):
+        return first, *smaller
+    whole = [None, *smaller]
+    fitting = [way for way in whole if free is None or work(cut(shape, way)) + RESERVE <= free]
+    return tuple(whole[whole.index(fitting[0]) :]) if fitting else (whole[-1],)
+
+
+def cut(shape: Shape, way: Tiling | None) -> Shape:
+    """What is in the network at once."""
+    return shape if way is None else (shape[0], min(way.tile, shape[1]), min(way.tile, shape[2]))
 
 
 def of_side(cells: int) -> Tiling:
@@ -59,38 +63,6 @@ def of_side(cells: int) -> Tiling:
     return Tiling(tile=cells, overlap=cells // 4)
 
 
-class TiledVAE:
-    """What conditioning and decoding ask of a VAE, in tiles.
-
-    Args:
-        vae: :class:`wan_local.vae.WanVAE`.
-        tiling: how to cut.
-    """
-
-    def __init__(self, vae: Any, tiling: Tiling) -> None:
-        self._vae, self.tiling, self.config = vae, tiling, vae.config
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        return self._vae.parameters()
-
-    def encode(self, video: Tensor) -> Tensor:
-        return encode_tiled(self._vae, video, self.tiling)
-
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
-        """Frames as :meth:`wan_local.vae.WanVAE.decode_stream` yields them; all tiles are decoded at the first."""
-        video = decode_tiled(self._vae, latents, self.tiling)
-        yield video[:, :, :1]
-        yield from video[:, :, 1:].split(TEMPORAL_STRIDE, dim=2)
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self._vae.normalise(latents)
-
-    def denormalise(self, latents: Tensor) -> Tensor:
-        return self._vae.denormalise(latents)
-
-    def __deepcopy__(self, memo: Any) -> TiledVAE:
-        return TiledVAE(copy.deepcopy(self._vae, memo), self.tiling)
-
-    def float(self) -> TiledVAE:
-        self._vae.float()
-        return self
+def told(way: Tiling | None) -> str:
+    """A way in words."""
+    return "whole frames" if way is None else f"tiles of {way.tile * SPATIAL_STRIDE} pixels"

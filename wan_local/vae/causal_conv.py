@@ -40,8 +40,6 @@ def causal_conv(conv: Any, x: Tensor, stream: Stream | None) -> Tensor:
     if past is None:
         x = F.pad(x, (0, 0, 0, 0, reach, 0))
     else:
-        if past.shape[2] < reach:  # the first frame alone came before: zeros stand for what was before it
-            past = F.pad(past, (0, 0, 0, 0, reach - past.shape[2], 0))
         x = torch.cat((past, x), dim=2)
     if stream is not None:
         stream.remember(conv, x[:, :, -reach:])

@@ -16,8 +16,8 @@ from wan_local.generate import Pipeline
 from wan_local.memory import Memory, check_offload, for_model
 from wan_local.memory import room as room_module
 from wan_local.memory import stages as stages_module
-from wan_local.memory.activations import transformer_work
-from wan_local.memory.plan import RESERVE, resident_bytes
+from wan_local.memory.activations import RESERVE, transformer_work
+from wan_local.memory.plan import resident_bytes
 from wan_local.memory.storage import tensors_of
 from wan_local.progress import Progress
 from wan_local.settings import Settings

@@ -10,35 +10,56 @@ import torch
 from wan_local.config import WAN_VAE
 from wan_local.errors import InputError
 from wan_local.generate import Pipeline
-from wan_local.memory import check_tiling, stages
-from wan_local.memory.activations import vae_decode_work, vae_encode_work
-from wan_local.memory.plan import RESERVE
-from wan_local.memory.tiles import TILES, TiledVAE, tiling_for
+from wan_local.memory import check_tiling, fitting
+from wan_local.memory.activations import RESERVE, Shape, vae_decode_work
+from wan_local.memory.tiles import TILES, of_side, ways
 from wan_local.shapes import Grid
 from wan_local.vae import Tiling
 
 NANO = Path(__file__).parents[3] / "weights" / "nano"
 DEMO = NANO.parents[1] / "demo"
-LARGE = Grid(frames=81, height=720, width=1280)
+LARGE = Grid(frames=81, height=720, width=1280).latent_shape
 
 
-@pytest.mark.parametrize("encode", [True, False])
-def test_tiles_are_the_largest_that_fit(encode: bool) -> None:
-    work = vae_encode_work if encode else vae_decode_work
-    whole = work(WAN_VAE, LARGE) + RESERVE
-    assert tiling_for(WAN_VAE, LARGE, None, encode=encode) is None
-    assert tiling_for(WAN_VAE, LARGE, whole, encode=encode) is None
-    smaller = tiling_for(WAN_VAE, LARGE, whole - 1, encode=encode)
-    assert smaller is not None
-    assert smaller.tile == TILES[0]
+def work(shape: Shape) -> int:
+    return vae_decode_work(WAN_VAE, shape)
+
+
+def sides(found: tuple[Tiling | None, ...]) -> list[int]:
+    """Sides of tiles in cells; 0 for whole frames."""
+    return [way.tile if way else 0 for way in found]
+
+
+def test_the_first_way_is_the_largest_that_fits_and_smaller_ones_follow() -> None:
+    whole = work(LARGE) + RESERVE
+    assert sides(ways("auto", LARGE, None, work)) == [0, *TILES]
+    assert sides(ways("auto", LARGE, whole, work)) == [0, *TILES]
+    assert sides(ways("auto", LARGE, whole - 1, work)) == list(TILES)
     for free in (12e9, 8e9, 5e9):
-        found = tiling_for(WAN_VAE, LARGE, int(free), encode=encode)
-        assert found is not None
-        side = found.tile * 8
-        need = work(WAN_VAE, Grid(frames=81, height=min(side, 720), width=min(side, 1280))) + RESERVE
-        print(f"encode={encode}, 720p, {free / 1e9:.0f} GB free: tiles of {side} pixels, {need / 1e9:.1f} GB")
+        first, *smaller = ways("auto", LARGE, int(free), work)
+        assert first is not None
+        need = work((21, min(first.tile, 90), first.tile)) + RESERVE
+        print(f"720p, {free / 1e9:.0f} GB free: tiles of {first.tile * 8} pixels, {need / 1e9:.1f} GB")
         assert need <= free
-    assert tiling_for(WAN_VAE, LARGE, 0, encode=encode).tile == TILES[-1]
+        assert sides(tuple(smaller)) == [side for side in TILES if side < first.tile]
+    assert sides(ways("auto", LARGE, 0, work)) == [TILES[-1]]
+
+
+def test_tiles_are_smaller_than_the_frame() -> None:
+    assert sides(ways("auto", (3, 40, 50), None, work)) == [0, 48, 32, 16]
+    assert sides(ways("auto", (3, 16, 16), 0, work)) == [0]
+
+
+def test_what_was_asked_for_comes_first() -> None:
+    assert ways("off", LARGE, 0, work) == (None,)
+    assert sides(ways(384, LARGE, 0, work)) == [48, 32, 16]
+    own = Tiling(tile=40, overlap=3)
+    assert ways(own, LARGE, None, work) == (own, of_side(32), of_side(16))
+
+
+def test_neighbours_share_a_quarter() -> None:
+    """Without it a seam would be seen at every edge."""
+    assert [of_side(side).overlap for side in TILES] == [24, 16, 12, 8, 4]
 
 
 def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,28 +67,24 @@ def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.Mo
     how = {"width": 256, "height": 128, "length": 5, "steps": 1, "guidance": 1.0, "seed": 3}
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
     whole = pipeline(*pictures, "a circle", **how)
-    asked = []
-    seen = TiledVAE.__init__
-
-    def remember(self: TiledVAE, vae: torch.nn.Module, tiling: Tiling) -> None:
-        asked.append(tiling)
-        seen(self, vae, tiling)
-
-    monkeypatch.setattr(TiledVAE, "__init__", remember)
+    cut: list[str] = []
+    for name in ("encode_tiled", "decode_tiled"):
+        real = getattr(fitting, name)
+        monkeypatch.setattr(fitting, name, lambda *given, name=name, real=real: cut.append(name) or real(*given))
     same = pipeline(*pictures, "a circle", **how)
-    assert not asked
+    assert not cut
     assert torch.equal(same, whole)
-    monkeypatch.setattr(stages, "free_device_bytes", lambda device: RESERVE + 50_000_000)
+    monkeypatch.setattr(fitting, "free_device_bytes", lambda device: RESERVE + 50_000_000)
     tiled = pipeline(*pictures, "a circle", **how)
-    assert len(asked) == 2  # to encode and to decode
+    assert cut == ["encode_tiled", "decode_tiled"]
     assert tiled.shape == whole.shape
     psnr = -10 * torch.log10(((tiled - whole) ** 2).mean())
-    print(f"tiles of {asked[0].tile * 8} pixels / whole frames: {psnr:.1f} dB")
+    print(f"tiles / whole frames: {psnr:.1f} dB")
     assert 20 < psnr < 80
-    asked.clear()
+    cut.clear()
     off = Pipeline.from_pretrained(NANO, device="cpu", tiling="off")
     assert torch.equal(off(*pictures, "a circle", **how), whole)
-    assert not asked
+    assert not cut
 
 
 @pytest.mark.parametrize("value", ["big", "127", 0, -1, 2.5, True, None, ""])

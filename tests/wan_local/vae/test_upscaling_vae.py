@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parent))  # the oracle lies beside this file
 from vae_names import to_official
 
 NANO = Path(__file__).parents[3] / "weights" / "nano"
-EXAMPLES = NANO.parents[1] / "examples"
+DEMO = NANO.parents[1] / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def test_a_clip_has_its_pictures_at_twice_the_size(
 ) -> None:
     usual, double = tmp_path / "usual.mp4", tmp_path / "double.mp4"
     arguments = [
-        "generate", "--model", str(NANO), "--first", str(EXAMPLES / "nano_first.png"), "--last",
-        str(EXAMPLES / "nano_last.png"), "--prompt", "a disc", "--width", "64", "--height", "48", "--length", "5",
+        "generate", "--model", str(NANO), "--first", str(DEMO / "nano_first.png"), "--last",
+        str(DEMO / "nano_last.png"), "--prompt", "a disc", "--width", "64", "--height", "48", "--length", "5",
         "--steps", "2", "--guidance", "1", "--seed", "7", "--device", "cpu", "--no-cache", "--output",
     ]  # fmt: skip
     sheet = tmp_path / "sheet.png"
@@ -162,7 +162,7 @@ def test_the_plan_counts_the_larger_frames() -> None:
 
 def test_the_library_gives_frames_of_the_decoded_size(doubling: Path) -> None:
     pipeline = Pipeline.from_pretrained(NANO, dtype=torch.float32, device="cpu", parts=Parts(vae=doubling))
-    first, last = EXAMPLES / "nano_first.png", EXAMPLES / "nano_last.png"
+    first, last = DEMO / "nano_first.png", DEMO / "nano_last.png"
     frames = pipeline(first, last, "a disc", width=32, height=32, length=5, steps=1, guidance=1, seed=3)
     assert frames.shape == (5, 64, 64, 3)
     assert torch.equal(frames[:, ::2, ::2], frames[:, 1::2, 1::2])

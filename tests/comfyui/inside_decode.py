@@ -1,0 +1,279 @@
+"""Decoding inside ComfyUI where memory runs out: every door goes on in tiles, and what can't be decoded is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from inside_checks import check
+from inside_models import refusal
+
+SIZE = {"width": 128, "height": 144, "length": 5}  # 16 x 18 cells: one tile of 128 pixels is less than a frame
+CHOICES = {"negative_prompt": "", "fps": 8.0, "seed": 1, "steps": 1, "guidance": 1.0, "shift": 5.0, "sampler": "euler"}
+
+
+def lib(nodes: Any, name: str) -> Any:
+    return importlib.import_module(f"..wan_local.{name}", nodes.__package__)
+
+
+def bundled(nodes: Any) -> Path:
+    return nodes.host.pipeline_folders()[nodes.host.BUNDLED]
+
+
+def latents(batch: int = 1) -> Any:
+    import torch
+
+    return torch.randn(batch, 16, 2, 18, 16, generator=torch.Generator().manual_seed(0))
+
+
+@contextlib.contextmanager
+def room_for(vae: Any, cells: int) -> Iterator[list[int]]:
+    """A card on which the VAE of a socket can decode so many latent cells at once; the sizes it was asked for."""
+    import torch
+
+    network, asked = vae.first_stage_model, []
+    real = network.decode_stream
+
+    def limited(latents: Any) -> Any:
+        size = latents.shape[-1] * latents.shape[-2]
+        asked.append(size)
+        if size > cells:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        yield from real(latents)
+
+    network.decode_stream = limited
+    try:
+        yield asked
+    finally:
+        del network.decode_stream
+
+
+@contextlib.contextmanager
+def folders() -> Iterator[tuple[Path, Path]]:
+    """Output and input folders of a moment."""
+    import folder_paths
+
+    before = folder_paths.get_output_directory(), folder_paths.get_input_directory()
+    with tempfile.TemporaryDirectory() as output, tempfile.TemporaryDirectory() as inputs:
+        folder_paths.set_output_directory(output)
+        folder_paths.set_input_directory(inputs)
+        try:
+            yield Path(output), Path(inputs)
+        finally:
+            folder_paths.set_output_directory(before[0])
+            folder_paths.set_input_directory(before[1])
+
+
+def local(nodes: Any, parts: Any) -> Any:
+    import torch
+
+    pictures = torch.rand(2, 1, 144, 128, 3, generator=torch.Generator().manual_seed(2))
+    return nodes.local.WanFLF2VLocal.execute(
+        *parts, first_image=pictures[0], last_image=pictures[1], prompt="a disc", **SIZE, **CHOICES
+    )
+
+
+def decode(nodes: Any, vae: Any, samples: Any, tiling: str = "auto") -> Any:
+    return nodes.decode.WanFLF2VDecode.execute(vae, {"samples": samples}, 8.0, tiling).args[0]
+
+
+@check
+def every_door_goes_on_in_tiles_when_whole_frames_do_not_fit(nodes: Any) -> str:
+    import torch
+
+    import nodes as core
+
+    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    vae, given = parts[3], latents(batch=2)
+    vae.vae_dtype = torch.float32
+    doors = {
+        "Decode": lambda: decode(nodes, vae, given),
+        "VAEDecode": lambda: core.VAEDecode().decode(vae, {"samples": given})[0],
+        "VAEDecodeTiled": lambda: core.VAEDecodeTiled().decode(vae, {"samples": given}, 144, 32)[0],
+        "Local": lambda: local(nodes, parts).args[0],
+    }
+    worst = 0.0
+    for name, door in doors.items():
+        whole = door()
+        with room_for(vae, 256) as asked:
+            tiled = door()
+        assert max(asked) > 256, (name, asked)
+        assert min(asked) == 256, (name, asked)
+        assert tiled.shape == whole.shape == (5 if name == "Local" else 10, 144, 128, 3), (name, tiled.shape)
+        worst = max(worst, (tiled - whole).abs().mean().item())
+    assert worst < 0.1, worst
+    return f"tiles and whole frames differ by {worst:.3f} on average at most"
+
+
+@check
+def cores_own_vae_gets_smaller_tiles_from_our_decode(nodes: Any) -> None:
+    import torch
+
+    asked: list[int] = []
+
+    class Core:
+        def decode(self, samples: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        def decode_tiled(self, samples: Any, tile_x: int, tile_y: int, overlap: int) -> Any:
+            asked.append(tile_x)
+            if tile_x > 16:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return torch.full((1, 5, 272, 264, 3), 0.25)
+
+    images = decode(nodes, Core(), torch.zeros(1, 16, 2, 34, 33))
+    assert images.shape == (5, 272, 264, 3)
+    assert torch.allclose(images, torch.full_like(images, 0.25))
+    assert asked == [32, 16]
+
+
+@check
+def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) -> None:
+    import torch
+
+    import nodes as core
+
+    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    vae = parts[3]
+    vae.vae_dtype = torch.float32
+    expected = local(nodes, parts).args[0]
+    with folders() as (output, inputs):
+        message = ""
+        with room_for(vae, 0):
+            try:
+                local(nodes, parts)
+            except lib(nodes, "errors").DecodeError as error:
+                message = str(error)
+        (kept,) = output.rglob("*.latents.safetensors")
+        (loadable,) = inputs.iterdir()
+        assert "even in tiles of 128 pixels" in message, message
+        assert str(kept) in message, message
+        assert "Load Latent" in message, message
+        assert loadable.name in message, message
+        assert loadable.name in core.LoadLatent.INPUT_TYPES()["required"]["latent"][0]
+        loaded = core.LoadLatent().load(loadable.name)[0]["samples"]
+        assert (decode(nodes, vae, loaded) - expected).abs().max() < 1e-4
+        found = lib(nodes, "kept").read(kept)
+        assert torch.allclose(vae.first_stage_model.denormalise(found), loaded, atol=1e-5)
+
+
+@check
+def every_door_keeps_what_it_could_not_decode(nodes: Any) -> None:
+    import nodes as core
+
+    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    doors = (
+        lambda: decode(nodes, vae, latents()),
+        lambda: decode(nodes, vae, latents(), "off"),
+        lambda: core.VAEDecode().decode(vae, {"samples": latents()}),
+        lambda: core.VAEDecodeTiled().decode(vae, {"samples": latents()}, 128, 32),
+    )
+    with folders() as (output, inputs), room_for(vae, 0):
+        for number, door in enumerate(doors, start=1):
+            with contextlib.suppress(lib(nodes, "errors").DecodeError):
+                door()
+                raise AssertionError("it was decoded")
+            assert len(list(output.rglob("*.latents.safetensors"))) == number
+            assert len(list(inputs.iterdir())) == number
+
+
+@check
+def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
+    import comfy.model_management as management
+
+    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    vae = parts[3]
+
+    def stop(latents: Any) -> Any:
+        raise management.InterruptProcessingException
+
+    vae.first_stage_model.decode_stream = stop
+    with folders() as (output, _):
+        for door, files in ((lambda: decode(nodes, vae, latents()), 0), (lambda: local(nodes, parts), 1)):
+            try:
+                door()
+            except management.InterruptProcessingException:
+                pass
+            else:
+                raise AssertionError("the stop was swallowed")
+            assert len(list(output.rglob("*.latents.safetensors"))) == files
+
+
+@check
+def latents_of_another_kind_are_refused_and_not_kept(nodes: Any) -> None:
+    import torch
+
+    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    with folders() as (output, _):
+        assert "this VAE decodes" in refusal(vae.decode, torch.zeros(1, 4, 8, 8))
+        assert not list(output.rglob("*.*"))
+
+
+@check
+def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
+    """Counted while our own code runs, for both precisions; less and a card overflows, more and weights stay away."""
+    import torch
+
+    live, activations = lib(nodes, "memory.live"), lib(nodes, "memory.activations")
+    asked: list[int] = []
+    real, nodes.host.load = nodes.host.load, lambda patcher, work=0, **how: asked.append(work)
+    said = []
+    try:
+        for dtype in ("fp32", "bf16"):
+            vae = nodes.pipeline.load_vae(bundled(nodes), dtype)
+            given = torch.zeros(1, 16, 4, 18, 16, dtype=vae.vae_dtype)
+            list(vae.coder("off").decode_stream(given))
+            with torch.inference_mode(False), torch.no_grad(), live.LiveBytes() as count:
+                for _ in vae.first_stage_model.decode_stream(given):
+                    pass
+            said.append((asked.pop() - activations.RESERVE) / count.peak)
+        model = nodes.pipeline.load_model(bundled(nodes), "fp32", "auto")
+        grid = lib(nodes, "shapes").Grid(frames=17, height=96, width=128)
+        model.load(grid)
+        work = activations.transformer_work(model.transformer.config, grid, 4)
+        said.append((asked.pop() - activations.RESERVE) / work)
+    finally:
+        nodes.host.load = real
+    assert all(0.95 < share < 1.25 for share in said), said  # the host's layers copy a weight for a call
+    return "asked for / counted: " + ", ".join(f"{share:.2f}" for share in said)
+
+
+@check
+def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
+    import torch
+
+    clip = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")[1]
+    clip.cond_stage_model.float()
+    expected = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+    management = nodes.host.management
+    activations = lib(nodes, "memory.activations")
+    need = clip.patcher.model_size() + activations.TEXT_WORK[4] + activations.RESERVE
+    real, free = nodes.host.load, management.get_free_memory
+    loads: list[int] = []
+    nodes.host.load = lambda patcher, work=0, **how: loads.append(work)
+    loaded, management.current_loaded_models = management.current_loaded_models, []
+    clip.patcher.load_device = torch.device("meta")  # stands for a GPU
+    reserved = management.extra_reserved_memory()
+    try:
+        for room, comes in ((need + reserved, 1), (need + reserved - 1, 0)):
+            management.get_free_memory = lambda device, room=room: room
+            loads.clear()
+            rows = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+            assert len(loads) == comes, (room - need, loads)
+            assert torch.equal(rows, expected)
+        # What the host would send away for it counts as room.
+        management.current_loaded_models = [
+            SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)
+        ]
+        loads.clear()
+        nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+        assert loads == [need - clip.patcher.model_size()]
+    finally:
+        nodes.host.load, management.get_free_memory = real, free
+        management.current_loaded_models = loaded
+        clip.patcher.load_device = torch.device("cpu")
