@@ -73,8 +73,7 @@ def from_pil(image: Image.Image, background: tuple[float, float, float] = BLACK)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32) / 65535.0  # [H, W]; all integer modes hold 16-bit pictures
         return torch.from_numpy(grey).clamp(0.0, 1.0).expand(3, -1, -1).contiguous()
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    pixels = np.asarray(image.convert(mode)).copy()  # [H, W, 3 or 4]
+    pixels = np.asarray(image.convert("RGBA")).copy()  # [H, W, 4]; opaque where there is no transparency
     return _over(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0, background)
 
 
