@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -77,7 +76,7 @@ def _colours(images: Tensor) -> Tensor:
     """What the patches must tell: mean colours of ``CELLS x CELLS`` parts of each, ``[B, patches, 3 * CELLS**2]``."""
     side = CONFIG.image_size // CONFIG.patch_size
     cells = F.interpolate(images, size=(side * CELLS, side * CELLS), mode="area")
-    return rearrange(cells, "b c (h p) (w q) -> b (h w) (c p q)", p=CELLS, q=CELLS)
+    return F.pixel_unshuffle(cells, CELLS).flatten(2).transpose(1, 2)
 
 
 def _numbers(clip: Clip, end: bool) -> tuple[float, ...]:
