@@ -1,5 +1,6 @@
 # make demo   a video from two bundled pictures, with the bundled nano model
 # make test   everything that runs without a GPU; ComfyUI and browser tests where they are installed
+# make floor  the demo and the tests again on the oldest releases that the pack says it runs on
 # make bench  speed and memory beside diffusers
 # make lint   ruff and mypy
 
@@ -8,17 +9,25 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+# PyAV as hosts bring it: the video tests run on these releases too.
+HOST_PYAV ?= 14.2.0 17.0.0
+FLOOR := .venv-floor
+FLOOR_TORCH ?= torch==2.5.0
+# The oldest Python from 3.10 that is here, pyenv's among them; torch 2.5 has none above 3.12.
+FLOOR_PYTHON ?= $(shell for minor in 10 11 12; do \
+  for python in python3.$$minor $(HOME)/.pyenv/versions/3.$$minor.*/bin/python; do \
+  "$$python" -c "" 2>/dev/null && echo "$$python" && exit; done; done)
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test floor bench lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 # Torch first and by itself, so that no other package chooses it.
-$(VENV)/run: requirements.txt
+$(VENV)/run: requirements.txt $(LIMITS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet $(TORCH) $(LIMITS:%=-c %)
+	$(BIN)/pip install --quiet -r requirements.txt $(LIMITS:%=-c %)
 	@touch $@
 
 $(VENV)/test: $(VENV)/run pyproject.toml tests/requirements.txt
@@ -35,7 +44,24 @@ demo: $(VENV)/run
 
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
+	$(MAKE) --no-print-directory -j 2 $(HOST_PYAV:%=video-%)
 	@COMFYUI_PATH="$(COMFYUI_PATH)" sh tests/host_tests.sh $(BIN)/python
+
+.PRECIOUS: $(VENV)/pyav/%
+# A folder with that PyAV alone goes in front of the packages of .venv: no second torch.
+$(VENV)/pyav/%: | $(VENV)/test
+	$(BIN)/pip install --quiet --no-deps --only-binary :all: --upgrade --target $@.part av==$*
+	@mv $@.part $@
+
+video-%: $(VENV)/pyav/%
+	@PYTHONPATH="$(CURDIR)/$<" $(BIN)/python -c "import av; assert av.__version__ == '$*', av.__version__"
+	PYTHONPATH="$(CURDIR)/$<" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/wan_local/test_video*.py
+
+floor:
+	@test -n "$(FLOOR_PYTHON)" || { echo "make floor needs Python 3.10, 3.11 or 3.12; set FLOOR_PYTHON to one"; exit 1; }
+	$(MAKE) --no-print-directory demo VENV=$(FLOOR) PYTHON="$(FLOOR_PYTHON)" TORCH="$(FLOOR_TORCH)" LIMITS=tests/floor.txt
+	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist hypothesis gguf accelerate diffusers
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
@@ -45,4 +71,4 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) output
+	rm -rf $(VENV) $(FLOOR) output

@@ -112,7 +112,7 @@ def _wavespeed_options(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _picture(path: Path) -> np.ndarray:
-    """A picture file as ``[H, W, 3 or 4]`` uint8, turned as its camera says."""
+    """A picture file as ``[H, W, 4]`` uint8, turned as its camera says, opaque where it has no transparency."""
     from PIL import ImageOps
 
     try:
@@ -120,7 +120,7 @@ def _picture(path: Path) -> np.ndarray:
             if opened.width * opened.height > MOST_PIXELS:
                 raise InvalidRequest(f"{path} has {opened.width}x{opened.height} pixels; use a smaller picture")
             image = ImageOps.exif_transpose(opened)
-            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+            return np.asarray(image.convert("RGBA"))
     except FileNotFoundError:
         why = "is not there; check the path"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
