@@ -1,6 +1,6 @@
 """The nodes of this pack: ``NODES`` is the table, one file a node.
 
-A node is a schema, a check and a call into a library. ``host.py`` alone imports ComfyUI, ``convert.py`` alone
+A node is a schema, a check and a call into a library. ``host/`` alone imports ComfyUI, ``convert.py`` alone
 does tensors, ``sockets.py`` and the files it names hold what travels on the wires.
 """
 

@@ -75,11 +75,11 @@ def test_the_cloud_library_prints_only_on_the_command_line():
 
 
 @pytest.mark.parametrize("path", sources("nodes"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_host_file_knows_the_host(path):
+def test_only_the_host_folder_knows_the_host(path):
     for level, module in imports(path):
         top = module.split(".")[0]
-        if path.name != "host.py":
-            assert level or top not in HOST, f"{module} belongs into host.py"
+        if path.parent.name != "host":
+            assert level or top not in HOST, f"{module} belongs into host/"
         assert level or top not in {*OUTSIDE, "wan_local", "wan_remote"}, module
 
 

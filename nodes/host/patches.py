@@ -1,0 +1,66 @@
+"""Changes of weights in the host's form, which adds them to a weight wherever it keeps that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.weight_adapter.base import WeightAdapterBase
+from comfy.weight_adapter.lora import LoRAAdapter
+
+
+def low_rank_patch(up: torch.Tensor, down: torch.Tensor, scale: float) -> Any:
+    """``scale * up @ down`` as the host adds it to a weight, wherever it keeps that."""
+    return LoRAAdapter(set(), (up, down, scale * down.shape[0], None, None, None))
+
+
+def difference_patch(difference: torch.Tensor, scale: float = 1.0) -> Any:
+    """``scale`` times a whole difference, likewise."""
+    return ("diff", (difference if scale == 1.0 else scale * difference,))
+
+
+def adapter_patch(delta: Any) -> Any:
+    """Any other change of a weight, likewise.
+
+    The host's own classes are not used: from 0.8.0 to 0.33.0 its DoRA divides rows of outputs by the norm of the weight
+    before the change, where trainers divide by that of the changed one.
+    """
+    return _Adapter(set(), (delta.mapped(lambda tensor: tensor.to("meta")), *delta.tensors()))
+
+
+class _Adapter(WeightAdapterBase):
+    """One change in the host's form: a tuple in which it finds the tensors that it moves, behind what they are."""
+
+    name = "WanFLF2V"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+        self.loaded_keys, self.weights = loaded_keys, weights
+
+    def calculate_weight(
+        self, weight: torch.Tensor, key: str, strength: float, *others: Any, **options: Any
+    ) -> torch.Tensor:
+        form, *tensors = self.weights
+        each = iter(tensors)
+        delta = form.mapped(lambda _: next(each).to(weight.device))
+        return delta.applied(weight.float(), strength).to(weight.dtype)
+
+
+def patched(patcher: Any, patches: dict[str, Any], strength: float, replaced: dict[str, torch.nn.Parameter]) -> Any:
+    """A patcher of the same weights with ``strength`` times ``patches`` on top.
+
+    Args:
+        patcher: from :func:`hold`; stays as it is.
+        patches: parameter name of a layer to a patch from above.
+        strength: of all of them.
+        replaced: parameters that belong to no layer. The host patches layers only, so these are put in place whole.
+    """
+    copy = patcher.clone()
+    copy.add_patches(patches, strength)
+    for name, parameter in replaced.items():
+        copy.add_object_patch(name, parameter)
+    return copy
+
+
+def object_patch(patcher: Any, name: str) -> Any:
+    """What an earlier :func:`patched` put in place of the parameter ``name``; None if nothing did."""
+    return patcher.object_patches.get(name)
