@@ -261,7 +261,9 @@ def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> It
         frames = chunk[0].permute(1, 2, 3, 0) * 0.5 + 0.5  # [n, H, W, 3]
         if not torch.isfinite(frames).all():
             at = done + int((~torch.isfinite(frames)).flatten(1).any(1).nonzero()[0])
-            raise NumericError(f"the VAE decoded frame {at} to NaN or infinity; check its weights with `inspect`")
+            raise NumericError(
+                f"the VAE decoded frame {at} to NaN or infinity; decode in fp32, or download its weights again"
+            )
         done += len(frames)
         yield frames.clamp_(0.0, 1.0)
 

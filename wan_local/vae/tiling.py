@@ -113,17 +113,12 @@ def encode_tiled(vae: WanVAE, video: Tensor, tiling: Tiling | None = None, on_pr
     return latents
 
 
-def _tiles(tiling: Tiling, height: int, width: int, *, stride: int, scale: int | None = None) -> Iterator[_Tile]:
-    """All tiles of a frame of ``height`` x ``width`` cells of ``stride`` pixels, with weights of ``scale`` values a
-    cell, by default one a pixel."""
-    scale = stride if scale is None else scale
+def _tiles(tiling: Tiling, height: int, width: int, *, scale: int) -> Iterator[_Tile]:
+    """All tiles of a frame of ``height`` x ``width`` cells, with weights of ``scale`` values a cell."""
     row_spans, column_spans = tiling.spans(height), tiling.spans(width)
     for rows, down in zip(row_spans, _ramps(row_spans, scale), strict=True):
         for columns, across in zip(column_spans, _ramps(column_spans, scale), strict=True):
-            yield _Tile(
-                cells=(slice(*rows), slice(*columns)),
-                weight=down[:, None] * across[None, :],
-            )
+            yield _Tile(cells=(slice(*rows), slice(*columns)), weight=down[:, None] * across[None, :])
 
 
 def _ramps(spans: list[tuple[int, int]], scale: int) -> list[Tensor]:
