@@ -1,5 +1,6 @@
 # make demo   a video from two bundled pictures, with the bundled nano model
 # make test   everything that runs without a GPU; ComfyUI and browser tests where they are installed
+# make soak   300 random schedules of faults at the clouds' stand-in
 # make bench  speed and memory beside diffusers
 # make lint   ruff and mypy
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test soak bench lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,6 +37,9 @@ demo: $(VENV)/run
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
 	@COMFYUI_PATH="$(COMFYUI_PATH)" sh tests/host_tests.sh $(BIN)/python
+
+soak: $(VENV)/test
+	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} $(BIN)/python -m pytest -v --tb=short tests/wan_remote/test_schedules.py
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
