@@ -42,7 +42,7 @@ def fit(session: Session, entry: Entry, job: Job) -> Fit:
         return Fit.NO
     if job.created is None:
         return Fit.PERHAPS
-    first, last = window(session, entry)
+    first, last = window(session, entry, narrow=not (prompt and seed))  # what is alike may be late
     if not first <= job.created <= last:
         return Fit.NO
     told = entry.ahead is not None and not entry.recovered  # else there is no right moment
@@ -54,10 +54,10 @@ def fit(session: Session, entry: Entry, job: Job) -> Fit:
     return Fit.LIKELY if soon and False not in (prompt, seed) else Fit.PERHAPS
 
 
-def window(session: Session, entry: Entry) -> tuple[float, float]:
-    """Between which moments of the cloud's clock the job of an entry was made."""
+def window(session: Session, entry: Entry, *, narrow: bool = True) -> tuple[float, float]:
+    """Between which moments of the cloud's clock the job of an entry was made; ``narrow`` only near a refusal."""
     sent, known = sent_at(session, entry), entry.ahead is not None
-    if entry.state is State.REJECTED and known:
+    if narrow and entry.state is State.REJECTED and known:
         return sent - AT_REFUSAL, sent + AT_REFUSAL
     before = DAMAGED if entry.recovered else BEFORE if known else UNSURE
     return sent - before, sent + AFTER

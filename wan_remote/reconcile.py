@@ -115,7 +115,7 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Loo
             free = [job for job in listing.jobs if job.id not in taken]
             fits = sorted(((fit(session, entry, job), job) for job in free), key=lambda row: -row[0])
             fits = [(found, job) for found, job in fits if found]
-            others = [other for other in _open(entries) if other.fingerprint != entry.fingerprint]
+            others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
             mine = _surely(session, entry, fits, others)
             if mine is not None:
                 return Look(found=(accepted(session, entry, mine), mine))
@@ -144,6 +144,11 @@ def _surely(session: Session, entry: Entry, fits: list[tuple[Fit, Job]], others:
         return None
     job = close[0][1]
     return None if any(fit(session, other, job) for other in others) else job
+
+
+def _without_id(entries: list[Entry]) -> list[Entry]:
+    """Those that a job in the list may be of, a refused one too: its job must not be taken for another's."""
+    return _open(entries) + [entry for entry in entries if entry.state is State.REJECTED and entry.submissions]
 
 
 def _open(entries: list[Entry]) -> list[Entry]:
