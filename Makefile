@@ -1,6 +1,7 @@
 # make demo   a video from two bundled pictures, with the bundled nano model
 # make test   everything that runs without a GPU; ComfyUI and browser tests where they are installed
 # make floor  the demo and the tests again on the oldest releases that the pack says it runs on
+# make soak   300 random schedules of faults at the clouds' stand-in
 # make bench  speed and memory beside diffusers
 # make lint   ruff and mypy
 
@@ -18,7 +19,7 @@ FLOOR_PYTHON ?= $(shell for minor in 10 11 12; do \
   for python in python3.$$minor $(HOME)/.pyenv/versions/3.$$minor.*/bin/python; do \
   "$$python" -c "" 2>/dev/null && echo "$$python" && exit; done; done)
 
-.PHONY: help demo test floor bench lint clean
+.PHONY: help demo test floor soak bench lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -62,6 +63,8 @@ floor:
 	$(MAKE) --no-print-directory demo VENV=$(FLOOR) PYTHON="$(FLOOR_PYTHON)" TORCH="$(FLOOR_TORCH)" LIMITS=tests/floor.txt
 	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist hypothesis gguf accelerate diffusers
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
+soak: $(VENV)/test
+	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} $(BIN)/python -m pytest -v --tb=short tests/wan_remote/test_schedules.py
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks

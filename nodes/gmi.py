@@ -33,7 +33,9 @@ class WanFLF2VGMI(io.ComfyNode):
                 remote.seed(),
                 widgets.fit(optional=True),
                 remote.minutes(),
+                remote.take(),
             ],
+            hidden=remote.GRAPH,
             outputs=remote.outputs(io.String.Output("request_id", display_name="request_id")),
         )
 
@@ -58,6 +60,7 @@ class WanFLF2VGMI(io.ComfyNode):
         seed: int,
         fit: str = "crop",
         wait_minutes: int = remote.WAIT,
+        take: int = 1,
     ) -> io.NodeOutput:
         request = GMIRequest(
             first=remote.pixels(first_image, "first_image"),
@@ -67,6 +70,7 @@ class WanFLF2VGMI(io.ComfyNode):
             prompt_extend=prompt_extend,
             seed=seed,
             fit=fit,
+            take=take,
         )
-        result = await remote.generate(request, wait_minutes)
+        result = await remote.generate(request, wait_minutes, remote.graph(cls))
         return await remote.shown(result, result.request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Awaitable, Mapping
 from dataclasses import fields
@@ -15,6 +16,8 @@ from ..wan_local import video
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
 from ..wan_remote.errors import InvalidRequest
 from ..wan_remote.providers import PROVIDERS
+from ..wan_remote.request import MOST_TAKES
+from ..wan_remote.run import told_seed
 from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
@@ -115,8 +118,32 @@ def minutes() -> io.Int.Input:
         min=1,
         max=24 * 60,
         optional=True,
-        tooltip="Patience. When it runs out the job goes on; queue the same inputs again to keep waiting.",
+        tooltip="Patience, first until the account has room for the job, then until it is done. When it runs out, "
+        "queue the same inputs again.",
     )
+
+
+def take() -> io.Int.Input:
+    return io.Int.Input(
+        "take",
+        default=1,
+        min=1,
+        max=MOST_TAKES,
+        optional=True,
+        tooltip="The same inputs and take are one clip, which is paid for once. Another number makes and pays for "
+        "another clip.",
+    )
+
+
+def graph(node: Any) -> str | None:
+    """The workflow that a node runs in, as JSON, or the prompt of the API where there is none."""
+    hidden = getattr(node, "hidden", None)
+    workflow = (getattr(hidden, "extra_pnginfo", None) or {}).get("workflow")
+    found = workflow or getattr(hidden, "prompt", None)
+    try:
+        return json.dumps(found) if found else None
+    except (TypeError, ValueError):  # it is another's data
+        return None
 
 
 def seed() -> io.Int.Input:
@@ -126,7 +153,7 @@ def seed() -> io.Int.Input:
         min=-1,
         max=2**31 - 1,
         control_after_generate=False,  # None would bring it back, set to randomize: each Run would be another bill
-        tooltip="-1 draws one, which is shown on the node. The same inputs with the same seed are paid once.",
+        tooltip="-1 draws one, which is shown on the node. The same inputs and take are the same clip, also with -1.",
     )
 
 
@@ -138,10 +165,10 @@ def outputs(*more: Any) -> list[Any]:
     ]
 
 
-async def generate(request: Request, wait_minutes: float) -> Result:
+async def generate(request: Request, wait_minutes: float, graph: str | None) -> Result:
     """Have a clip made, or pick it up where an earlier run left it."""
     return await listening(
-        run(request, folders=folders(), watch=NodeWatch(), keys=keys(), wait_seconds=60.0 * wait_minutes)
+        run(request, folders=folders(), watch=NodeWatch(), keys=keys(), wait_seconds=60.0 * wait_minutes, graph=graph)
     )
 
 
@@ -168,9 +195,9 @@ async def shown(result: Result, *more: Any) -> io.NodeOutput:
     watch = NodeWatch()
     watch.stage("reading the frames of the video")
     frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
-    seed = f", seed {result.seed}" if result.seed >= 0 else ""
     again = ", not paid for again" if result.resumed else ""
-    host.show_text(f"{summary(frames, fps)}\n{result.request_id}{seed}{again}")
+    lines = (summary(frames, fps), f"{result.request_id}{again}", told_seed(result), result.note)
+    host.show_text("\n".join(filter(None, lines)))
     images = frames.to(host.result_device())
     return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
 
@@ -186,3 +213,4 @@ def _frames(path: Path, stop: threading.Event) -> tuple[Tensor, float]:
 
 
 CATEGORY = f"{widgets.ROOT}/cloud"
+GRAPH = [io.Hidden.prompt, io.Hidden.extra_pnginfo]

@@ -50,7 +50,9 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
                 ),
                 widgets.fit(optional=True),
                 remote.minutes(),
+                remote.take(),
             ],
+            hidden=remote.GRAPH,
             outputs=remote.outputs(io.String.Output("request_id", display_name="request_id")),
         )
 
@@ -77,6 +79,7 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
         enable_safety_checker: bool,
         fit: str = "crop",
         wait_minutes: int = remote.WAIT,
+        take: int = 1,
     ) -> io.NodeOutput:
         request = WaveSpeedRequest(
             first=remote.pixels(first_image, "first_image"),
@@ -90,6 +93,7 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
             seed=seed,
             enable_safety_checker=enable_safety_checker,
             fit=fit,
+            take=take,
         )
-        result = await remote.generate(request, wait_minutes)
+        result = await remote.generate(request, wait_minutes, remote.graph(cls))
         return await remote.shown(result, result.request_id)

@@ -22,7 +22,6 @@ from .session import Folders, Session, open_session
 from .watch import Watch
 
 WHAT = ("requests", "models", "model", "balance", "price", "billings")
-PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 
 
 async def account(
@@ -40,7 +39,7 @@ async def account(
         what: one of :data:`WHAT`.
         keys: where API keys are.
         watch: says whether to stop.
-        inputs: what a price is asked for; :data:`PRICED` counts.
+        inputs: what a price is asked for.
 
     Raises:
         InvalidRequest: something this cloud can't be asked.
@@ -68,7 +67,7 @@ async def account(
         "model": cloud.models(),
         "balance": cloud.balance(),
         "billings": cloud.billings(),
-        "price": cloud.price({name: value for name, value in (inputs or {}).items() if name in PRICED}),
+        "price": cloud.price(inputs or {}),
     }.get(what)
     if call is None:
         raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")

@@ -13,6 +13,7 @@ from .errors import InvalidRequest
 
 LADDER = (("PNG", None), ("JPEG", 95), ("JPEG", 90))
 """Tried in turn until the picture fits the budget."""
+THUMBNAIL_SIDE = 160  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,14 @@ def fitted(picture: np.ndarray, width: int, height: int, fit: str) -> np.ndarray
 def fingerprint(pixels: np.ndarray) -> str:
     """Tells pictures apart by their pixels, however they are encoded."""
     return sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """``[H, W, 3]`` uint8 as a small JPEG file."""
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    image.save(out, "JPEG", quality=80)
+    return out.getvalue()
 
 
 def encode(pixels: np.ndarray, budget: int, name: str) -> Frame:

@@ -1,18 +1,17 @@
 """What was asked of a cloud and what became of it, on disk before and after each step, so that nothing is paid twice.
 
-One small JSON file a job, named after its fingerprint. It holds no key, no picture and no address (addresses may be
-signed). ``intent`` is written before a submission, ``submitted`` with the cloud's id before the first poll.
+One small JSON file a job, named after its inputs. It holds no key and no address (addresses may be signed). ``intent``
+is written before a submission, ``submitted`` with the cloud's id before the first poll. Beside it lie a thumbnail of
+the first picture and the graph that asked, for a list of jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,16 +21,15 @@ from typing import Any
 
 from .clock import Clock
 from .errors import StorageError
+from .locks import is_at, opened, try_lock, unique
+from .states import Event, State, after
 from .watch import SLICE, Watch, check
 
-VERSION = 1
-INTENT, SUBMITTED, MISSING, DONE, FETCHED = "intent", "submitted", "missing", "done", "fetched"
-REJECTED, FAILED, CANCELLED, GONE = "rejected", "failed", "cancelled", "gone"
-OPEN = (INTENT, SUBMITTED, MISSING, DONE)  # paid for or perhaps paid for, and not yet here
-OVER = (REJECTED, FAILED, CANCELLED, GONE)  # the same inputs are a new job
-KEPT = 30 * 86400.0  # seconds that entries of finished jobs are kept
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock that somebody has answers
+VERSION, OLDEST = 2, 1  # of the format: the one written, and the first that is read
+KEPT = 90 * 86400.0  # seconds that entries of finished jobs are kept
 LONGEST_CLAIM = 60.0  # seconds that one claim may take at most; it reads small files
+THUMBNAIL, GRAPH = ".jpg", ".graph"  # endings of what lies beside an entry
+MOST_GRAPH = 512 * 2**10  # bytes
 
 log = logging.getLogger("wan_remote")
 
@@ -41,21 +39,23 @@ class Entry:
     """One job.
 
     Attributes:
-        fingerprint: of cloud, account and all inputs.
-        provider, model, scope: cloud, its model, and which account (a hash of key, organisation and address).
+        fingerprint: of all inputs, whichever key they are sent with.
+        provider, model, scope: cloud, its model, and which account paid (a hash of key, organisation and address).
         parameters: as asked, without pictures; ``seed`` -1 stays -1 here.
-        first, last: hashes of the two pictures.
+        first, last: hashes of the two pictures; empty for a job that was collected by its id alone.
+        take: which of several clips of otherwise equal inputs.
         seed: the one that was sent.
-        state: where it stands; see above. ``missing`` was submitted and the cloud says it knows no such job, which is
-            not believed while its list does not say so too.
+        price: US dollars, as the cloud quoted it before it was sent.
+        state: where it stands; see :mod:`wan_remote.states`.
         id: the cloud's name for it, once known.
         earlier: ids of the same inputs that ended without a video; none of them is the one looked for.
         intent_at, submitted_at, ended_at: seconds since 1970, by this machine's clock.
         ahead: seconds that the cloud's clock was before this machine's at the intent, if that is known.
         word: the cloud's last word.
-        message: why it failed.
+        message: why it failed, or what was said instead of an id.
+        note: what is odd about the file.
         file, sha256, size: the result, relative to the output folder.
-        submissions: how often it was sent.
+        submissions: how often it may have reached the cloud since the job before it ended.
     """
 
     v: int = VERSION
@@ -66,8 +66,10 @@ class Entry:
     parameters: Mapping[str, Any]
     first: str
     last: str
+    take: int = 1
     seed: int
-    state: str = INTENT
+    price: float | None = None
+    state: State = State.INTENT
     id: str = ""
     earlier: tuple[str, ...] = ()
     intent_at: float = 0.0
@@ -76,6 +78,7 @@ class Entry:
     ended_at: float = 0.0
     word: str = ""
     message: str = ""
+    note: str = ""
     file: str = ""
     sha256: str = ""
     size: int = 0
@@ -89,6 +92,7 @@ TYPES = {
     "float": (int, float),
     "float | None": (int, float, type(None)),
     "str": str,
+    "State": str,
     "bool": bool,
     "tuple[str, ...]": list,
     "Mapping[str, Any]": dict,
@@ -96,15 +100,33 @@ TYPES = {
 
 
 def same_inputs(one: Entry, two: Entry) -> bool:
-    """Whether two jobs were asked for the same, in whichever account."""
-    asked = [(entry.provider, entry.model, dict(entry.parameters), entry.first, entry.last) for entry in (one, two)]
+    """Whether two jobs were asked for the same, with whichever key."""
+    asked = [
+        (entry.provider, entry.model, dict(entry.parameters), entry.first, entry.last, entry.take)
+        for entry in (one, two)
+    ]
     return asked[0] == asked[1]
 
 
-def fingerprint(provider: str, model: str, scope: str, parameters: Mapping[str, Any], first: str, last: str) -> str:
-    """Equal for equal inputs in one account, and for nothing else."""
-    text = json.dumps([provider, model, scope, dict(sorted(parameters.items())), first, last], sort_keys=True)
-    return sha256(text.encode()).hexdigest()[:40]
+def fingerprint(provider: str, model: str, parameters: Mapping[str, Any], first: str, last: str, take: int = 1) -> str:
+    """Equal for equal inputs, and for nothing else."""
+    return _digest([provider, model, dict(parameters), first, last, take])
+
+
+def former_fingerprint(entry: Entry, scope: str) -> str:
+    """What the entry of such a first take was named after in format 1."""
+    return _digest([entry.provider, entry.model, scope, dict(entry.parameters), entry.first, entry.last])
+
+
+def _digest(inputs: list[Any]) -> str:
+    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:40]
+
+
+PREFERRED = (
+    State.FETCHED, State.DONE, State.SUBMITTED, State.MISSING, State.INTENT, State.WITHHELD, State.REJECTED,
+    State.FAILED, State.CANCELLED,
+)  # fmt: skip
+"""Of several entries of the same inputs, which only format 1 has: those that were paid for first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,9 +177,29 @@ class Journal:
             return None
         raise StorageError(f"{path} can't be read ({failed}); nothing was sent")
 
-    def was_damaged(self, name: str) -> bool:
-        """Whether an entry of this fingerprint was ever set aside."""
-        return any(self.folder.glob(f"{name}.damaged-*"))
+    def find(self, wanted: Entry) -> Entry | None:
+        """The job of these inputs under their fingerprint; one that format 1 kept under another name is moved there.
+
+        Raises:
+            StorageError: as for :meth:`read`, or it can't be moved.
+        """
+        if (found := self.read(wanted.fingerprint)) is not None:
+            return found
+        known = [entry for entry in self.entries() if same_inputs(entry, wanted)]
+        if known:
+            best = min(known, key=lambda entry: PREFERRED.index(entry.state))
+            found = self.write(replace(best, fingerprint=wanted.fingerprint))
+            with contextlib.suppress(OSError):
+                self._path(best.fingerprint).unlink()
+            return found
+        former = former_fingerprint(wanted, wanted.scope)
+        if self._was_damaged(wanted.fingerprint) or (wanted.take == 1 and self._was_damaged(former)):
+            return self.write(replace(wanted, recovered=True))  # now, so that it is known of
+        return None
+
+    def _was_damaged(self, name: str) -> bool:
+        """Whether an entry of this fingerprint was ever set aside, or can't be read now."""
+        return any(self.folder.glob(f"{name}.damaged-*")) or self._path(name).exists()
 
     def write(self, entry: Entry) -> Entry:
         """Put an entry on the disk, whole or not at all, and only then come back.
@@ -165,36 +207,49 @@ class Journal:
         Raises:
             StorageError: the disk is full or can't be written.
         """
-        path = self._path(entry.fingerprint)
-        temporary = path.with_suffix(f".tmp-{unique()}")
+        path, entry = self._path(entry.fingerprint), replace(entry, v=VERSION)
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(asdict(entry), file, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            self._sync_folder()
+            self._put(path, json.dumps(asdict(entry), indent=1, sort_keys=True).encode())
         except OSError as error:
             failed = error.strerror
         else:
             return entry
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StorageError(f"{path} can't be written ({failed}); make room")
+
+    def _put(self, path: Path, data: bytes, *, flush: bool = True) -> None:
+        """A private file, whole or not at all; raises OSError."""
+        temporary = path.with_suffix(f".tmp-{unique()}")
+        try:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                if flush:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+            if flush:
+                self._sync_folder()
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
     def update(self, entry: Entry, **changes: Any) -> Entry:
         """:meth:`write` with changes."""
         return self.write(replace(entry, **changes))
 
-    def archive(self, entry: Entry) -> None:
-        """Keep an entry under another name, so that the same inputs are a new job."""
-        with contextlib.suppress(OSError):
-            os.replace(
-                self._path(entry.fingerprint), self.folder / f"{entry.fingerprint}.{entry.id or 'none'}.old.json"
-            )
+    def move(self, entry: Entry, event: Event, **changes: Any) -> Entry:
+        """:meth:`write` what happened to a job, with changes."""
+        return self.update(entry, state=after(entry.state, event), **changes)
+
+    def keep_beside(self, entry: Entry, thumbnail: bytes, graph: str | None) -> None:
+        """What a list of jobs shows besides. Nobody pays twice for want of it, so a full disk is no error here."""
+        for ending, data in ((THUMBNAIL, thumbnail), (GRAPH, (graph or "").encode())):
+            if data and len(data) <= MOST_GRAPH:
+                with contextlib.suppress(OSError):
+                    self._put(self._path(entry.fingerprint).with_suffix(ending), data, flush=False)
 
     def entries(self) -> list[Entry]:
-        """All jobs, newest first, archived ones too."""
+        """All jobs, newest first."""
         found = []
         for path in self.folder.glob("*.json"):
             try:
@@ -206,7 +261,7 @@ class Journal:
         return sorted(found, key=lambda entry: -entry.intent_at)
 
     def prune(self, output: Path) -> None:
-        """Forget jobs that ended a month ago. Reads only what was not touched for as long.
+        """Forget jobs that ended three months ago. Reads only what was not touched for as long.
 
         A job whose clip is still below ``output`` is kept: the same inputs are that clip, not another bill. Nor is one
         forgotten that somebody works on.
@@ -217,16 +272,21 @@ class Journal:
                 if path.stat().st_mtime > old:
                     continue
                 entry = _parse(path.read_bytes())
-                if entry is None or entry.state in OPEN or not 0.0 < entry.ended_at < old:
+                if entry is None or entry.state.unfinished or not 0.0 < entry.ended_at < old:
                     continue
                 if entry.file and (output / entry.file).is_file():
                     continue
                 lock = path.with_suffix(".lock")
-                with self._open_lock(lock) as file:
+                with opened(lock) as file:
                     if try_lock(file, lock) and _parse(path.read_bytes()) == entry:
                         path.unlink()
                         if os.name != "nt":  # there, an open file can't be taken away
                             lock.unlink(missing_ok=True)
+        for ending in (THUMBNAIL, GRAPH):
+            for path in self.folder.glob(f"*{ending}"):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < old and not path.with_suffix(".json").exists():
+                        path.unlink()
 
     @contextlib.asynccontextmanager
     async def alone(self, name: str, watch: Watch) -> AsyncIterator[None]:
@@ -239,14 +299,14 @@ class Journal:
         """
         path, waiting = self._path(name).with_suffix(".lock"), False
         while True:
-            with self._open_lock(path) as file:
+            with opened(path) as file:
                 while not try_lock(file, path):
                     if not waiting:
                         watch.stage("another run of the same inputs is under way; waiting for it")
                         waiting = True
                     check(watch)
                     await asyncio.sleep(SLICE)
-                if not _is_at(file, path):  # taken away meanwhile: whoever comes next would lock another file
+                if not is_at(file, path):  # taken away meanwhile: whoever comes next would lock another file
                     continue
                 yield
                 return
@@ -259,24 +319,12 @@ class Journal:
             StorageError: somebody else does not end to, or the file system knows no locks.
         """
         path, end = self.folder / "claims.lock", time.monotonic() + LONGEST_CLAIM
-        with self._open_lock(path) as file:
+        with opened(path) as file:
             while not try_lock(file, path):
                 if time.monotonic() > end:
                     raise StorageError(f"{path} is held by another program; nothing was sent, end that one")
                 time.sleep(0.05)
             yield
-
-    @contextlib.contextmanager
-    def _open_lock(self, path: Path) -> Iterator[Any]:
-        try:
-            file = path.open("a+b")
-        except OSError as error:
-            failed = error.strerror
-        else:
-            with file:
-                yield file
-            return
-        raise StorageError(f"{path} can't be written ({failed}); nothing was sent, choose another folder")
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -300,8 +348,10 @@ class Journal:
 def _parse(text: bytes) -> Entry | None:
     """An entry, or None for anything else."""
     row = _row(text)
-    if row.get("v") != VERSION:
+    if row.get("v") not in range(OLDEST, VERSION + 1):
         return None
+    if row.get("state") == "gone":  # of format 1
+        row["state"] = State.MISSING.value
     known = {column.name: str(column.type) for column in fields(Entry)}
     values = {name: value for name, value in row.items() if name in known}
     if not all(isinstance(value, TYPES[known[name]]) for name, value in values.items()):  # type: ignore[arg-type]
@@ -309,8 +359,10 @@ def _parse(text: bytes) -> Entry | None:
     if "earlier" in values:
         values["earlier"] = tuple(str(name) for name in values["earlier"])
     try:
+        if "state" in values:
+            values["state"] = State(values["state"])
         return Entry(**values)
-    except TypeError:
+    except (TypeError, ValueError):
         return None
 
 
@@ -329,11 +381,6 @@ def _version(text: bytes) -> int:
     return version if isinstance(version, int) and not isinstance(version, bool) else 0
 
 
-def unique() -> str:
-    """Part of a file name that no other process, thread or machine makes."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
-
-
 def probe_folder(folder: Path) -> None:
     """Write into a folder and take it away again.
 
@@ -343,44 +390,3 @@ def probe_folder(folder: Path) -> None:
     probe = folder / f".probe-{unique()}"
     probe.write_bytes(b"")
     probe.unlink(missing_ok=True)
-
-
-def _is_at(file: Any, path: Path) -> bool:
-    """Whether an open file is still the one at ``path``."""
-    if os.name == "nt":
-        return True
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
-
-
-def try_lock(file: Any, path: Path) -> bool:
-    """Lock an open file, or say that somebody else has it.
-
-    Raises:
-        StorageError: the file system has no locks, so that nothing would keep two runs apart.
-    """
-    try:
-        _lock(file)
-    except OSError as error:
-        if error.errno in HELD:
-            return False
-        failed = error.strerror
-    else:
-        return True
-    raise StorageError(f"{path} can't be locked ({failed}); nothing was sent, choose a folder on a local disk")
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _lock(file: Any) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-
-else:
-    import fcntl
-
-    def _lock(file: Any) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

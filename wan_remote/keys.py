@@ -43,6 +43,10 @@ class Secret:
         """Tells accounts apart without telling the key: 8 hexadecimal digits."""
         return sha256(self._value.encode()).hexdigest()[:8]
 
+    def cut_from(self, text: str) -> str:
+        """``text`` without the key, should somebody have written it into a graph."""
+        return text.replace(self._value, "***")
+
     def __repr__(self) -> str:
         return f"<key from {self.source}>"
 

@@ -17,12 +17,14 @@ from .errors import (
     StillRunning,
 )
 from .job import Job, Status
-from .journal import CANCELLED, DONE, FAILED, GONE, MISSING, SUBMITTED, Entry
+from .journal import Entry
+from .listing import read_list
+from .matching import window
 from .providers.base import OK, Reply, is_moderation, refusal, told_id
-from .reconcile import read_list, window
 from .redact import redact
-from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause
+from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause, span
 from .session import Session
+from .states import Event, State
 from .transport import Failure, Lost
 from .watch import check, sleep
 
@@ -30,7 +32,7 @@ PAUSES = (3.0, 5.0, 5.0, 8.0, 10.0, 10.0, 15.0)  # seconds; the last one for eve
 JITTER = 0.2
 NEW = 30.0  # seconds of nothing but 404 after which its list is asked
 LISTED_STILL = 300.0  # seconds for which a job is waited for that is listed and can't be asked for
-RETENTION = 7 * 86400.0  # seconds that WaveSpeedAI keeps records; GMI Cloud does not say
+NAMELESS_READS = 6  # answers in a row that name no job; more of them would say nothing else
 EMPTY_READS, EMPTY_PAUSE = 4, 3.0  # looks at a finished job without a video
 
 log = logging.getLogger("wan_remote")
@@ -38,7 +40,40 @@ log = logging.getLogger("wan_remote")
 
 def still_going(session: Session, entry: Entry) -> str:
     """For someone who stops."""
-    return f"stopped; {session.provider.label} goes on with {entry.id}: queue the same inputs again to collect it"
+    return f"stopped; {session.provider.label} goes on with {entry.id}: {again(entry)} to collect it"
+
+
+def again(entry: Entry) -> str:
+    """What brings a job back that is not here yet; nothing is paid for then."""
+    return "queue the same inputs again" if entry.first else f"fetch {entry.id} again"
+
+
+def another(entry: Entry) -> str:
+    """What pays once more where queueing again does not."""
+    if not entry.first:
+        return "it was not sent from here, so it can't be made again here"
+    return f"to have and pay for another, set take to {entry.take + 1}"
+
+
+def outcome(session: Session, entry: Entry) -> str:
+    """How a job ended without a video, and what the same inputs are now."""
+    label = session.provider.label
+    if entry.state is State.WITHHELD:
+        return (
+            f"{entry.message}. Queueing the same inputs again pays for nothing and says this again: "
+            f"{session.provider.moderation_note()}; or, {another(entry)}"
+        )
+    if entry.state is State.DONE:
+        return (
+            f"{entry.message}. It had a video before, so it is not sent again: {again(entry)} later; or, "
+            f"{another(entry)}"
+        )
+    if entry.state is State.MISSING:
+        return (
+            f"{entry.message}. It is kept, and nothing is paid for again: see that key, organisation and address are "
+            f"those it was paid with, and {again(entry)}, or ask {label}; or, {another(entry)}"
+        )
+    return f"{entry.message}; queue the same inputs again for a new job, which is paid for anew"
 
 
 async def wait(session: Session, entry: Entry, job: Job | None, wait_seconds: float) -> tuple[Entry, Job]:
@@ -72,6 +107,7 @@ class _Waiting:
     failures: int = 0
     empty: int = 0
     slower: float = 1.0
+    nameless: int = 0
     warned: bool = False
     unknown_since: float | None = None
 
@@ -95,36 +131,30 @@ class _Waiting:
 
     def settle(self, job: Job) -> tuple[Entry, Job]:
         """Write down how a job ended; the first end counts."""
-        session = self.session
+        session, now = self.session, self.session.clock.time()
         if job.status is Status.SUCCEEDED and job.url:
-            entry = session.journal.update(
-                self.entry, state=DONE, word=job.word, ended_at=session.clock.time(), seconds=job.seconds or 0.0
-            )
-            return entry, job
-        state, error = self._ended(job)
-        session.journal.update(
-            self.entry, state=state, word=job.word, ended_at=session.clock.time(), message=str(error)
-        )
-        raise error
+            return session.journal.move(
+                self.entry, Event.MADE, word=job.word, ended_at=now, seconds=job.seconds or 0.0
+            ), job  # fmt: skip
+        event, kind, what = self._ended(job)
+        entry = session.journal.move(self.entry, event, word=job.word, ended_at=now, message=what)
+        raise kind(outcome(session, entry))
 
-    def _ended(self, job: Job) -> tuple[str, RemoteError]:
-        label, notes = self.session.provider.label, self.session.provider
+    def _ended(self, job: Job) -> tuple[Event, type[RemoteError], str]:
+        label, word = self.session.provider.label, job.word.lower()
         message = redact(job.message, (self.session.secret.reveal(),))
         if job.flagged or (job.status is Status.FAILED and is_moderation(job.message)):
-            what = message or "its content filter withheld the clip"
-            return FAILED, Moderated(f"{label} withheld {job.id}: {what}; {notes.moderation_note()}")
-        if job.word == "deleted":
-            return GONE, JobGone(f"{label} has deleted {job.id}; queue the same inputs again for a new job")
+            why = message or "its content filter withheld the clip"
+            return Event.WITHHELD, Moderated, f"{label} withheld {job.id}: {why}"
+        if word == "deleted":
+            return Event.NOT_KNOWN, JobGone, f"{label} says that {job.id} was deleted"
         if job.status is Status.CANCELLED:
-            return CANCELLED, JobCancelled(
-                f"{job.id} was cancelled at {label}; queue the same inputs again for a new job"
-            )
-        if job.status is Status.SUCCEEDED:
-            return FAILED, EmptyResult(f"{label} says that {job.id} is done and gives no video")
-        what = message or ("it took too long there (timeout)" if job.word == "timeout" else "it does not say why")
-        if job.word == "timeout" and "timeout" not in what:
-            what += " (timeout)"
-        return FAILED, JobFailed(f"{label} could not make {job.id}: {what}{notes.failure_note()}")
+            return Event.CANCELLED, JobCancelled, f"{job.id} was cancelled at {label}"
+        why = message or ("it took too long there (timeout)" if word == "timeout" else "it does not say why")
+        if word == "timeout" and "timeout" not in why:
+            why += " (timeout)"
+        note = self.session.provider.failure_note()
+        return Event.FAILED, JobFailed, f"{label} could not make {job.id}: {why}{note}"
 
     def _look(self, found: Reply | Lost) -> tuple[float, Job | None]:
         """Seconds until the next look, and the job if that is over."""
@@ -143,29 +173,30 @@ class _Waiting:
         if found.status in PASSING or found.status == OK:
             return self._troubled(f"it answers {found.status}"), None
         error = refusal(session.provider, found, session.secret)
-        raise type(error)(f"{error} (the job {self.entry.id} is kept: queue the same inputs again)")
+        raise type(error)(f"{error} (the job {self.entry.id} is kept: {again(self.entry)})")
 
     def _read(self, found: Reply) -> tuple[float, Job | None]:
         session, entry = self.session, self.entry
         named = told_id(found.data)
         if named in (None, "") or isinstance(named, list | dict):
-            return self._troubled("its answer has no id"), None
+            return self._nameless(), None
         job = session.provider.job(found.data)
-        if job.id != entry.id or (job.model not in (None, entry.model) and entry.model):
+        if job.id != entry.id:  # whatever its model is called
             raise BadResponse(
-                f"{session.provider.label} was asked for {entry.id} and gave another job; it is kept: queue the same "
-                "inputs again"
+                f"{session.provider.label} was asked for {entry.id} and gave another job; it is kept: {again(entry)}"
             )
-        self.failures, self.unknown_since = 0, None
-        if entry.state == MISSING:
-            self.entry = entry = session.journal.update(entry, state=SUBMITTED)
+        self.failures, self.nameless, self.unknown_since = 0, 0, None
+        if entry.state is State.MISSING:
+            self.entry = entry = session.journal.move(entry, Event.KNOWN, message="")
+        if entry.scope != session.scope:  # a new key of the same account
+            self.entry = entry = session.journal.update(entry, scope=session.scope)
         self.polls += 1
         if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
             self.empty += 1
             if self.empty >= EMPTY_READS:
                 raise EmptyResult(
-                    f"{session.provider.label} says that {job.id} is done and gives no video; it is kept: queue the "
-                    "same inputs again to look once more"
+                    f"{session.provider.label} says that {job.id} is done and gives no video; it is kept: "
+                    f"{again(entry)} to look once more"
                 )
             return EMPTY_PAUSE, None
         if job.status.ended:
@@ -179,9 +210,18 @@ class _Waiting:
         )
         return self._pause(), None
 
+    def _nameless(self) -> float:
+        self.nameless += 1
+        if self.nameless >= NAMELESS_READS:
+            raise BadResponse(
+                f"{self.session.provider.label} answers {self.nameless} times without saying of which job; "
+                f"{self.entry.id} is kept: {again(self.entry)}"
+            )
+        return self._troubled("its answer has no id")
+
     async def _not_known(self) -> tuple[float, Job | None]:
         """A 404 ends no job that was paid for: it may be taken too lately, the answer may be a balancer's, or this is
-        not the account that it was paid from. What ends it is a list without it, or that it is too old to be kept.
+        not the account that it was paid from.
 
         Returns:
             seconds until the next look, and the job if its list shows how it ended.
@@ -195,26 +235,16 @@ class _Waiting:
         if now - self.unknown_since < NEW:
             return NEW / 6, None
         listing = await read_list(session, window(session, entry)[0])
-        if listing is not None:
-            for job in listing.jobs:
-                if job.id == entry.id and job.status.ended and (job.url or job.status is not Status.SUCCEEDED):
-                    return 0.0, job
-                if job.id == entry.id and now - self.unknown_since < LISTED_STILL:
-                    return self._troubled("it says it knows no such job, and lists it"), None
-        gone = listing is not None and listing.whole and all(job.id != entry.id for job in listing.jobs)
-        over = gone or session.clock.time() - entry.submitted_at > RETENTION
-        error = JobGone(
-            f"{label} does not know {entry.id} any more; queue the same inputs again for a new job"
-            if over
-            else f"{label} says it does not know {entry.id}, and its list does not settle it. It is kept: see that "
-            "key, organisation and address are those it was paid with and queue the same inputs again, or change the "
-            "seed to have and pay for another"
-        )
-        if over:
-            session.journal.update(entry, state=GONE, ended_at=session.clock.time(), message=str(error))
-        elif entry.state != DONE:
-            session.journal.update(entry, state=MISSING, message=str(error))
-        raise error
+        listed = next((job for job in listing.jobs if job.id == entry.id), None) if listing is not None else None
+        if listed is not None and listed.status.ended and (listed.url or listed.status is not Status.SUCCEEDED):
+            return 0.0, listed
+        if listed is not None and now - self.unknown_since < LISTED_STILL:
+            return self._troubled("it says it knows no such job, and lists it"), None
+        what = f"{label} says it does not know {entry.id}"
+        if entry.scope != session.scope:
+            what += ", which was sent with another key"
+        self.entry = session.journal.move(entry, Event.NOT_KNOWN, message=what)
+        raise JobGone(outcome(session, self.entry))
 
     def _troubled(self, why: str) -> float:
         self.failures += 1
@@ -230,11 +260,11 @@ class _Waiting:
         return seconds * (1.0 + JITTER * (2.0 * random.random() - 1.0))  # noqa: S311
 
     def _out_of_patience(self) -> StillRunning:
-        waited = (self.session.clock.monotonic() - self.began) / 60.0
+        waited = span(self.session.clock.monotonic() - self.began)
         return StillRunning(
-            f"{self.session.provider.label} is not done with {self.entry.id} after {waited:.0f} minutes; it goes on: "
-            "queue the same inputs again to keep waiting"
+            f"{self.session.provider.label} is not done with {self.entry.id} after {waited}; it goes on: "
+            f"{again(self.entry)} to keep waiting"
         )
 
 
-__all__ = ["still_going", "wait"]
+__all__ = ["again", "another", "outcome", "still_going", "wait"]

@@ -1,32 +1,28 @@
 """A submission whose answer was lost: its job is looked for in the cloud's list and adopted if exactly one fits.
 
-That there is none is believed only of a list that was understood, row by row, back to before the submission. Times are
-the cloud's own: this machine's clock may have been corrected since.
+The rule behind all of it: *unknown is never absent*. That there is none is believed only of a list that was understood
+row by row, reaches back to before the submission, shows another job of the same account, has had time to show this
+one, and has no row that could be it. Times are the cloud's own: this machine's clock may have been corrected since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import BadResponse, SubmissionUnknown
+from .errors import StorageError, SubmissionUnknown
 from .job import Job
-from .journal import INTENT, SUBMITTED, Entry, same_inputs
-from .keys import WHERE
-from .providers.base import OK
-from .retry import once
+from .journal import Entry
+from .listing import Listing, read_list
+from .matching import Fit, age, cloud_ahead, fit, sent_at, window
 from .session import Session
-from .transport import Lost
+from .states import Event, State
 from .watch import sleep, to_the_end
 
-SEEN_AFTER = 120.0  # seconds after which the cloud's list shows every job
-BEFORE, AFTER = 60.0, 180.0  # seconds around the intent in which its job may be, by the cloud's clock
-SKEW = 10.0  # seconds that a cloud's machines may differ: a job before that was not made by a later submission
-UNSURE = 86400.0  # what BEFORE and AFTER are where it is not known how far the cloud's clock was from ours
-DAMAGED = 7 * 86400.0  # the same for an entry whose time is lost
+SEEN_AFTER = 900.0  # seconds after which the cloud's list shows every job
 LOOKS, BETWEEN_LOOKS = 3, 3.0
-MOST_PAGES = 50
-SHORTEST_PAGE = 10  # rows; a list without pages that has fewer is not cut off
+SHOWN_FOR = 86400.0  # seconds for which a list surely shows a job
+MOST_TOLD = 3  # ids in a message
 
 
 class NotThere(Exception):  # noqa: N818
@@ -34,22 +30,40 @@ class NotThere(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listing:
-    """A cloud's list back to some moment.
+class Look:
+    """What a cloud's list says of one submission.
 
     Attributes:
-        jobs: those with a time.
-        whole: whether every job since that moment is surely among them.
+        found: its job, taken for it on disk.
+        perhaps: ids of jobs that it could be, the best fit first.
+        shared: whether other submissions without an id could have made all of these, such as some that are under way.
+        clear: whether nothing speaks of a job, in a list that does not contradict what is known. That is enough where
+            the cloud itself said that it made none.
+        settled: whether every job of that time is known: then there is none, also where the cloud said nothing.
     """
 
-    jobs: tuple[Job, ...]
-    whole: bool
+    found: tuple[Entry, Job] | None = None
+    perhaps: tuple[str, ...] = ()
+    shared: bool = False
+    clear: bool = False
+    settled: bool = False
 
 
 def accepted(session: Session, entry: Entry, job: Job) -> Entry:
-    """The entry with the cloud's id, on disk."""
-    return session.journal.update(
-        entry, state=SUBMITTED, id=job.id, submitted_at=session.clock.time(), word=job.word, recovered=False
+    """The entry with the cloud's id, on disk.
+
+    Raises:
+        StorageError: it can't be written; says the id.
+    """
+    try:
+        return session.journal.move(
+            entry, Event.TAKEN, id=job.id, submitted_at=session.clock.time(), word=job.word, recovered=False
+        )
+    except StorageError as error:
+        failed = str(error)
+    raise StorageError(
+        f"{session.provider.label} has the job as {job.id}, which can't be written down: {failed}. Then queue the same "
+        f"inputs again or collect {job.id} with Fetch Result; neither is paid for again"
     )
 
 
@@ -62,157 +76,124 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
         just_sent: whether this very run sent it: it is not sent again then, however long that took.
 
     Raises:
-        SubmissionUnknown: none or several fit, or the list can't be had or not be trusted.
-        NotThere: none fits and the list has had time to show it: the same inputs may be sent.
+        SubmissionUnknown: none or several fit, or the list can't be had or not be trusted; says what to do.
+        NotThere: it was surely not taken: the same inputs may be sent.
     """
-    label = session.provider.label
-    session.watch.stage(f"it is not known whether {label} took the submission; looking for it in its list")
-    problem, advice = "its list can't be had", _later(session)
-    for look in range(LOOKS):
-        if look:
+    session.watch.stage(
+        f"it is not known whether {session.provider.label} took the submission; looking for it in its list"
+    )
+    last: Look | None = None
+    for number in range(LOOKS):
+        if number:
             await sleep(BETWEEN_LOOKS, session.watch, session.clock)
-        listing = await read_list(session, window(session, entry)[0])
+        look = await look_for(session, entry)
         if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
             entry = session.journal.update(entry, ahead=ahead)
-        if listing is None:
-            continue
-        found = await to_the_end(_claim(session, entry, listing), session.watch)
-        if isinstance(found, tuple):
-            session.watch.stage(f"found in the list of {label}: {found[1].id}")
-            return found
-        if found:
-            problem = f"its list shows {_several(found)} that it could be ({', '.join(found[:3])})"
-            advice = "collect the right one by its id (Fetch Result), or change the seed to have and pay for another"
+            look = await look_for(session, entry)  # with the time told, it may be taken
+        last = look or last
+        if look is not None and look.found is not None:
+            return look.found
+        if look is not None and look.perhaps and not look.shared:
             break
-        late = _age(session, entry) > SEEN_AFTER
-        if late and listing.whole and not just_sent:
-            raise NotThere("the cloud has no such job")
-        if late and not listing.whole:
-            problem = "its list does not show it, as far back as it can be read"
-            advice = (
-                f"look for it at {WHERE[session.provider.name][1]}, queue the same inputs again later, or change the "
-                "seed to have and pay for another"
-            )
-        else:
-            problem, advice = "its list does not show it yet", _later(session)
-    raise SubmissionUnknown(
-        f"it is not known whether {label} took the submission: {problem}. Nothing was sent a second time; {advice}"
-    )
+    if last is not None and last.settled and not just_sent and age(session, entry) > SEEN_AFTER:
+        raise NotThere("the cloud has no such job")
+    raise unknown(session, entry, last)
 
 
-async def read_list(session: Session, since: float) -> Listing | None:
-    """The list, page by page, back to ``since`` in seconds since 1970 of the cloud's clock; None if it can't be had."""
-    jobs: dict[str, Job] = {}
-    unclear = False
-    for page in range(1, MOST_PAGES + 1):
-        call = session.provider.listing(page)
-        if call is None:
-            return Listing(jobs=tuple(jobs.values()), whole=len(jobs) < SHORTEST_PAGE and not unclear)
-        reply = await once(session, call)
-        if isinstance(reply, Lost) or reply.status != OK:
-            return None
-        rows = session.provider.listed(reply.data)
-        if rows is None:
-            return None
-        fresh = [job for job in map(_reader(session), rows) if job is None or job.id not in jobs]
-        dated = [job for job in fresh if job is not None and job.created is not None]
-        unclear |= len(dated) < len(fresh)
-        jobs |= {job.id: job for job in dated}
-        times = [job.created or 0.0 for job in jobs.values()]
-        newest_first = times == sorted(times, reverse=True)
-        if (not rows and not unclear) or (times and newest_first and times[-1] < since):
-            return Listing(jobs=tuple(jobs.values()), whole=not unclear)
-        if not fresh:  # it says the same on every page
-            break
-    return Listing(jobs=tuple(jobs.values()), whole=False)
+async def look_for(session: Session, entry: Entry) -> Look | None:
+    """Look once for the job of an entry, and take it if it is surely the one; None if the list can't be had."""
+    listing = await read_list(session, window(session, entry)[0])
+    return None if listing is None else await to_the_end(_claim(session, entry, listing), session.watch)
 
 
-def _reader(session: Session) -> Callable[[object], Job | None]:
-    def read(row: object) -> Job | None:
-        try:
-            return session.provider.job(row)
-        except BadResponse:
-            return None
-
-    return read
-
-
-def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], tuple[Entry, Job] | Sequence[str]]:
-    """Take the one job that fits, or name those that it could be; nobody else takes one meanwhile."""
-
-    def work() -> tuple[Entry, Job] | list[str]:
-        with session.journal.claiming():
+def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Look]:
+    def work() -> Look:
+        with session.journal.claiming():  # nobody else takes one meanwhile
             entries = [other for other in session.journal.entries() if other.provider == entry.provider]
             # One that was collected by its id alone is nobody's yet.
             taken = {name for other in entries if other.first for name in (other.id, *other.earlier)} | {*entry.earlier}
-            fit = {job.id: job for job in listing.jobs if job.id not in taken and _fits(session, entry, job)}
-            others = [
-                other
-                for other in entries
-                if other.state == INTENT and not other.recovered and not same_inputs(other, entry)
-            ]
-            shared = any(_fits(session, other, job) for job in fit.values() for other in others)
-            for job in fit.values():
-                if len(fit) == 1 and not shared and _surely(session, entry, job):
-                    return accepted(session, entry, job), job
-            return list(fit)
+            free = [job for job in listing.jobs if job.id not in taken]
+            fits = sorted(((fit(session, entry, job), job) for job in free), key=lambda row: -row[0])
+            fits = [(found, job) for found, job in fits if found]
+            others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
+            mine = _surely(session, entry, fits, others)
+            if mine is not None:
+                return Look(found=(accepted(session, entry, mine), mine))
+            ours = [other for other in entries if other.scope == entry.scope and other.first]
+            shown = {job.id for job in listing.jobs}
+            shows_ours = any(shown.intersection((other.id, *other.earlier)) for other in ours)
+            expected = [other for other in ours if session.clock.time() - other.submitted_at < SHOWN_FOR]
+            return Look(
+                perhaps=tuple(job.id for _, job in fits),
+                shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
+                clear=not fits and (listing.whole or listing.empty) and (shows_ours or not expected),
+                settled=not fits and listing.whole and shows_ours and not entry.recovered,
+            )
 
     return work
 
 
-def cloud_ahead(session: Session) -> float | None:
-    """Seconds that the cloud's clock is before this machine's, if the cloud has told its time."""
-    return None if session.api.time is None else session.api.time - session.clock.time()
+def _surely(session: Session, entry: Entry, fits: list[tuple[Fit, Job]], others: list[Entry]) -> Job | None:
+    """The one job that is the entry's, if there is exactly one; where the cloud repeats nothing, another submission of
+    unknown fate must not have a claim to it either. A refusal is not overruled by a job that only came at its time."""
+    for level in (Fit.SURE, Fit.ALIKE):
+        if alike := [job for found, job in fits if found is level]:
+            return alike[0] if len(alike) == 1 else None
+    close = [(found, job) for found, job in fits if found > Fit.UNLIKELY]
+    if len(close) != 1 or close[0][0] is not Fit.LIKELY or entry.state is not State.INTENT:
+        return None
+    job = close[0][1]
+    return None if any(fit(session, other, job) for other in others) else job
 
 
-def _sent(session: Session, entry: Entry) -> float:
-    """When an entry was sent, by the cloud's clock."""
-    return entry.intent_at + (entry.ahead if entry.ahead is not None else cloud_ahead(session) or 0.0)
+def _without_id(entries: list[Entry]) -> list[Entry]:
+    """Those that a job in the list may be of, a refused one too: its job must not be taken for another's."""
+    return _open(entries) + [entry for entry in entries if entry.state is State.REJECTED and entry.submissions]
 
 
-def _age(session: Session, entry: Entry) -> float:
-    """Seconds since an entry was sent."""
-    return session.clock.time() + (cloud_ahead(session) or 0.0) - _sent(session, entry)
+def _open(entries: list[Entry]) -> list[Entry]:
+    """Those that were perhaps taken and have no id."""
+    return [entry for entry in entries if entry.state is State.INTENT and (entry.submissions or entry.recovered)]
 
 
-def window(session: Session, entry: Entry) -> tuple[float, float]:
-    """Between which moments of the cloud's clock the job of an entry was made."""
-    sent, known = _sent(session, entry), entry.ahead is not None
-    before = DAMAGED if entry.recovered else BEFORE if known else UNSURE
-    return sent - before, sent + (AFTER if known else UNSURE)
+def open_for(session: Session, job: Job) -> Entry | None:
+    """Of the submissions of unknown fate the one that a job, asked for by its id, belongs to: the best fit, and of
+    equal ones that which was sent nearest to when the job was made."""
+    entries = [entry for entry in session.journal.entries() if entry.provider == session.provider.name]
+    if any(job.id in (entry.id, *entry.earlier) for entry in entries if entry.first):
+        return None
+
+    def rank(entry: Entry) -> tuple[int, float]:
+        apart = abs((job.created or 0.0) - sent_at(session, entry))
+        return fit(session, entry, job), -apart
+
+    fits = [entry for entry in _open(entries) if fit(session, entry, job)]
+    return max(fits, key=rank, default=None)
 
 
-def _fits(session: Session, entry: Entry, job: Job) -> bool:
-    """Same model, made about when it was sent, and, where the cloud repeats them, the same prompt and seed."""
-    if job.model not in (None, entry.model) or job.created is None:
-        return False
-    if job.prompt is not None and job.prompt != entry.parameters.get("prompt"):
-        return False
-    if job.seed is not None and job.seed != entry.seed:
-        return False
-    first, last = window(session, entry)
-    return first <= job.created <= last
-
-
-def _surely(session: Session, entry: Entry, job: Job) -> bool:
-    """Whether the only job that fits is ours, and not one that another machine of the account made just before."""
-    if job.prompt is not None and job.seed is not None:
-        return True
-    known = entry.ahead is not None
-    before = DAMAGED if entry.recovered else SKEW if known else BEFORE
-    sent = _sent(session, entry)
-    return job.created is not None and sent - before <= job.created <= sent + AFTER
-
-
-def _several(found: Sequence[str]) -> str:
-    return "one" if len(found) == 1 else "several"
-
-
-def _later(session: Session) -> str:
-    return (
-        f"queue the same inputs again in {SEEN_AFTER / 60:.0f} minutes, and the job is picked up or, if "
-        f"{session.provider.label} has none, sent anew"
+def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnknown:
+    """What to say of a submission of unknown fate, to someone who may have paid for it."""
+    label = session.provider.label
+    said = f" (it said: {entry.message})" if entry.message else ""
+    again = f"to have and pay for another clip on purpose, set take to {entry.take + 1}"
+    collect = "with Fetch Result, and it belongs to these inputs from then on"
+    if look is not None and look.perhaps:
+        ids = ", ".join(look.perhaps[:MOST_TOLD]) + (" and others" if len(look.perhaps) > MOST_TOLD else "")
+        several = len(look.perhaps) > 1
+        news = f"its list shows {ids}, {'one of which may be it' if several else 'which may be it'}"
+        advice = f"collect {'the right one' if several else 'it'} by its id {collect}; or, {again}"
+    else:
+        news = "its list can't be had" if look is None else "its list does not settle it"
+        wait = SEEN_AFTER - age(session, entry) if entry.state is State.INTENT else 0.0
+        when = f"in {max(wait, 60.0) / 60.0:.0f} minutes" if wait > 0.0 else "later"
+        advice = (
+            f"queue the same inputs again {when} to have it looked for once more; or see on the site of {label} "
+            f"whether there is a job of that time and collect that {collect}; or, {again}"
+        )
+    return SubmissionUnknown(
+        f"it is not known whether {label} took the submission{said}, so you may be billed for one clip: {news}. "
+        f"Nothing was sent a second time; {advice}"
     )
 
 
-__all__ = ["NotThere", "accepted", "cloud_ahead", "read_list", "reconcile", "window"]
+__all__ = ["Look", "NotThere", "accepted", "look_for", "open_for", "reconcile", "unknown"]

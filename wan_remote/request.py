@@ -13,6 +13,7 @@ from .errors import InvalidRequest
 
 MAX_SEED = 2**31 - 1
 RANDOM_SEED = -1
+MOST_TAKES = 9999
 FITS = ("crop", "pad", "stretch")
 PRICED_DURATIONS = (5, 10)  # seconds, in WaveSpeedAI's price list
 LONGEST_SIDE = 16384  # pixels; beyond it a picture is a mistake
@@ -31,6 +32,7 @@ class GMIRequest:
         prompt_extend: let the cloud write the prompt out.
         seed: 0..2147483647; -1 draws one here.
         fit: "crop", "pad" or "stretch" pictures of another aspect.
+        take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for.
 
     Raises:
         InvalidRequest: names the field, its value and what is allowed.
@@ -43,6 +45,7 @@ class GMIRequest:
     prompt_extend: bool = False
     seed: int = RANDOM_SEED
     fit: str = "crop"
+    take: int = 1
 
     provider: ClassVar[str] = "gmi"
     model: ClassVar[str] = "Wan-AI_Wan2.1-FLF2V-14B-720P"
@@ -78,6 +81,7 @@ class WaveSpeedRequest:
         seed: 0..2147483647; -1 draws one here.
         enable_safety_checker: the cloud's content filter.
         fit: "crop", "pad" or "stretch" pictures of another aspect.
+        take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for.
 
     Raises:
         InvalidRequest: names the field, its value and what is allowed.
@@ -94,6 +98,7 @@ class WaveSpeedRequest:
     seed: int = RANDOM_SEED
     enable_safety_checker: bool = True
     fit: str = "crop"
+    take: int = 1
 
     provider: ClassVar[str] = "wavespeed"
     model: ClassVar[str] = "wavespeed-ai/wan-flf2v"
@@ -131,19 +136,26 @@ class WaveSpeedRequest:
 Request = GMIRequest | WaveSpeedRequest
 
 
+def seconds_of(request: Request) -> int:
+    """How long the clip is to be."""
+    return request.video_length if isinstance(request, GMIRequest) else request.duration
+
+
 def frame_size(request: Request) -> tuple[int, int]:
     """Width and height of the clip in pixels."""
     return request.size if isinstance(request, GMIRequest) else request.pixels
 
 
 def _parameters(request: Request) -> dict[str, Any]:
-    """Everything but the pictures."""
-    return {row.name: getattr(request, row.name) for row in fields(request) if row.name not in ("first", "last")}
+    """Everything that is asked of the cloud but the pictures."""
+    apart = ("first", "last", "take")
+    return {row.name: getattr(request, row.name) for row in fields(request) if row.name not in apart}
 
 
 def _check_common(request: Request) -> None:
     _check_text("prompt", request.prompt)
     _check_whole("seed", request.seed, RANDOM_SEED, MAX_SEED)
+    _check_whole("take", request.take, 1, MOST_TAKES)
     if request.fit not in FITS:
         raise InvalidRequest(f"fit={request.fit!r} is not known; use {', '.join(FITS)}")
     for name in ("first", "last"):

@@ -11,7 +11,7 @@ from .session import Session
 from .transport import Failure, Lost
 from .watch import in_thread, sleep
 
-PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 529, 530)
 ATTEMPTS = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LONGEST_ASKED = 120.0  # seconds a cloud may ask for; beyond that it is an answer, not a pause
@@ -22,15 +22,25 @@ def pause(attempt: int) -> float:
 
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**attempt)
-    return longest * (0.5 + 0.5 * random.random())  # noqa: S311
+    return jittered(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**attempt))
+
+
+def jittered(seconds: float) -> float:
+    """Between half and all of it, so that those who were turned away together do not come back together."""
+    return seconds * (0.5 + 0.5 * random.random())  # noqa: S311
+
+
+def span(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
 def too_long(session: Session, seconds: float, reply: Reply) -> RateLimited:
     """What to say if a cloud asks for more patience than a run has."""
-    hours = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
     said = str(refusal(session.provider, reply, session.secret)).removesuffix("; try again later")
-    return RateLimited(f"{said}; it asks to wait for {hours}")
+    return RateLimited(f"{said}; it asks to wait for {span(seconds)}")
 
 
 def no_answer(session: Session, lost: Lost) -> RemoteError:

@@ -1,6 +1,6 @@
 """A clip from a cloud, from two pictures to a file: the story in one screen.
 
-    check -> journal -> (pick up what is under way | encode, submit) -> wait -> download -> journal
+    check -> journal -> (pick up what is under way | stand in line, submit) -> wait -> download -> journal
 
 At every point the process may die: what is on disk is enough for the same inputs to go on from there, and never enough
 to pay twice.
@@ -10,53 +10,31 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import threading
+import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 
 from .clock import Clock
-from .errors import BadResponse, InvalidRequest, ResultExpired, StorageError
-from .images import Frame, encode, fingerprint, fitted
-from .inherit import paid_elsewhere
+from .collecting import Result, collect, kept, told_seed
+from .errors import InvalidRequest, Moderated, StorageError
+from .images import Frame, encode, fingerprint, fitted, thumbnail
 from .job import Job, safe_id
-from .journal import FETCHED, INTENT, OVER, SUBMITTED, Entry, probe_folder
+from .journal import Entry, probe_folder
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
-from .polling import still_going, wait
-from .reconcile import NotThere, reconcile
+from .polling import outcome
+from .providers.base import OK, told_id
+from .reconcile import NotThere, accepted, open_for, reconcile
 from .request import MAX_SEED, RANDOM_SEED, Request, frame_size
+from .retry import once
 from .session import Folders, Session, open_session
-from .submission import redrawn, submit
-from .transport import download, refuse_address
-from .transport.download import File
-from .watch import Watch, check, in_thread
+from .states import State
+from .submission import submit
+from .transport import Lost
+from .watch import Watch, in_thread, to_the_end
 
 PATIENCE = 1800.0  # seconds
 ROOM = 256 * 2**20  # bytes that have to be free for a video before one is paid for
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """A clip on disk.
-
-    Attributes:
-        path: of the MP4 file, as the cloud made it.
-        provider, request_id: which job it was.
-        seed: the one it was made with, also where -1 was asked for.
-        resumed: whether the job was there before this call; nothing was paid then.
-        seconds: what making it took, if the cloud says.
-        sha256, size: of the file.
-    """
-
-    path: Path
-    provider: str
-    request_id: str
-    seed: int
-    resumed: bool
-    seconds: float | None
-    sha256: str
-    size: int
 
 
 async def run(
@@ -67,9 +45,9 @@ async def run(
     clock: Clock | None = None,
     keys: Keys | None = None,
     wait_seconds: float = PATIENCE,
-    new: bool = False,
+    graph: str | None = None,
 ) -> Result:
-    """Make a clip, or go on with the one that these inputs were sent for before.
+    """Make a clip, or go on with the one that these inputs were sent for before, with whichever key.
 
     Args:
         request: what is wanted.
@@ -77,9 +55,9 @@ async def run(
         watch: shows stages and says whether to stop.
         clock: time.
         keys: where API keys are.
-        wait_seconds: patience for the cloud; running out of it loses nothing.
-        new: make and pay for another clip though these inputs have a finished one, or one that was perhaps
-            submitted. One that is known to be under way is waited for.
+        wait_seconds: patience for the cloud, until it has room for the job and from then on until it is done; running
+            out of it loses nothing.
+        graph: what asked for it, as JSON, kept for a list of jobs.
 
     Raises:
         RemoteError: see :mod:`wan_remote.errors`; the message says what to do.
@@ -88,26 +66,18 @@ async def run(
     session = open_session(request.provider, folders=folders, watch=watch, clock=clock, keys=keys)
     pictures = await in_thread(lambda stop: _pictures(session, request), session.watch)  # before anything is paid
     prepare(session)
-    name = fingerprint_of(
-        request.provider, request.model, session.scope, request.parameters, pictures.first, pictures.last
-    )
-    async with session.journal.alone(name, session.watch):
-        entry = session.journal.read(name)
-        if new and (entry is None or entry.state != SUBMITTED):
-            if entry is not None:
-                session.journal.archive(entry)
-            entry = _new_entry(session, request, name, pictures)
-        elif entry is None:
-            entry = await paid_elsewhere(session, wanted := _new_entry(session, request, name, pictures)) or wanted
-            if session.journal.was_damaged(name) and not entry.id:
-                entry = session.journal.update(entry, recovered=True)  # now, so that it grows old
-        elif entry.state in OVER:  # the same inputs are a new job, and a random seed is drawn anew
-            entry = replace(redrawn(entry), seed=_drawn(request.seed))
+    wanted = _wanted(session, request, pictures)
+    async with session.journal.alone(wanted.fingerprint, session.watch):
+        entry = session.journal.find(wanted) or wanted
+        if entry.state is State.WITHHELD:  # a filter does not change its mind for money
+            raise Moderated(outcome(session, entry))
+        if (here := await kept(session, entry)) is not None:
+            return here
+        if entry.state in (State.FAILED, State.CANCELLED):
+            entry = _anew(entry, request)
         resumed = bool(entry.id)
-        if entry.state == FETCHED and (kept := _kept(session, entry)) is not None:
-            return _result(entry, kept, resumed=True)
-        entry, job = await _submitted(session, entry, pictures.frames)
-        return await _collect(session, entry, job, wait_seconds, resumed=resumed)
+        entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
+        return await collect(session, entry, job, wait_seconds, resumed=resumed)
 
 
 async def fetch(
@@ -134,16 +104,41 @@ async def fetch(
     known = [entry for entry in session.journal.entries() if entry.id == wanted]
     if known and all(entry.provider != provider for entry in known):
         raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
-    entry = next((entry for entry in known if entry.provider == provider), None) or _foreign(session, wanted)
-    current = session.journal.read(entry.fingerprint)
-    if current is not None and current.id != wanted:  # another job of the same inputs has taken its place
-        entry = replace(entry, fingerprint=_foreign(session, wanted).fingerprint)
+    mine = [entry for entry in known if entry.provider == provider and entry.first]
+    entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
     async with session.journal.alone(entry.fingerprint, session.watch):
         current = session.journal.read(entry.fingerprint)
         entry = current if current is not None and current.id == wanted else entry
-        if entry.state == FETCHED and (kept := _kept(session, entry)) is not None:
-            return _result(entry, kept, resumed=True)
-        return await _collect(session, replace(entry, id=wanted), None, wait_seconds, resumed=True)
+        if (here := await kept(session, entry)) is not None:
+            return here
+        if entry.state in (State.FAILED, State.CANCELLED, State.WITHHELD):
+            entry = replace(entry, state=State.SUBMITTED)  # so it was, and asking again costs nothing
+        return await collect(session, entry, None, wait_seconds, resumed=True)
+
+
+async def _claimed(session: Session, request_id: str) -> Entry | None:
+    """The submission of unknown fate whose job someone asks for by its id, with that id on disk; None if there is none
+    that it can be."""
+    reply = await once(session, session.provider.status(request_id))
+    if isinstance(reply, Lost) or reply.status != OK or str(told_id(reply.data)) != request_id:
+        return None
+    job = session.provider.job(reply.data)
+    entry = open_for(session, job)
+    if entry is None:
+        return None
+    async with session.journal.alone(entry.fingerprint, session.watch):
+
+        def work() -> Entry | None:
+            with session.journal.claiming():
+                current = open_for(session, job)
+                same = current is not None and current.fingerprint == entry.fingerprint
+                return accepted(session, current, job) if current is not None and same else None
+
+        found = await to_the_end(work, session.watch)
+    if found is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.intent_at))
+        session.watch.stage(f"{request_id} belongs to the inputs that were sent on {at} from now on")
+    return found
 
 
 def prepare(session: Session) -> None:
@@ -168,64 +163,30 @@ def prepare(session: Session) -> None:
     raise StorageError(f"{folder} {failed}; nothing was sent, make room or choose another folder")
 
 
-async def _submitted(session: Session, entry: Entry, frames: tuple[Frame, Frame]) -> tuple[Entry, Job | None]:
+async def _submitted(
+    session: Session, entry: Entry, pictures: _Pictures, wait_seconds: float, graph: str | None
+) -> tuple[Entry, Job | None]:
     """The entry with its id on disk: picked up, found again, or sent now."""
     if entry.id:
         session.watch.stage(f"going on with {entry.id} at {session.provider.label}")
         return entry, None
-    if entry.state == INTENT and (entry.submissions or entry.recovered):  # perhaps sent, its answer never came here
+    if entry.state is State.INTENT and (entry.submissions or entry.recovered):  # perhaps taken, its answer was lost
         try:
             return await reconcile(session, entry)
         except NotThere:
-            entry = replace(entry, recovered=False)
-    return await submit(session, entry, frames)
+            pass
+    entry = replace(entry, price=await _quote(session, entry))
+    session.journal.keep_beside(entry, pictures.thumbnail, graph and session.secret.cut_from(graph))
+    return await submit(session, entry, pictures.frames, wait_seconds)
 
 
-async def _collect(session: Session, entry: Entry, job: Job | None, wait_seconds: float, *, resumed: bool) -> Result:
-    """Wait for a submitted job and bring its file here. An address that has expired is asked for once more."""
-    entry, job = await wait(session, entry, job, wait_seconds)
-    for last in (False, True):
-        try:
-            file = await _download(session, entry, job)
-            break
-        except ResultExpired as error:
-            failed = str(error)
-        if last:
-            raise ResultExpired(
-                f"{failed}; the job {entry.id} is over: to have it made and paid for again, change the seed or ask for "
-                "a new one"
-            )
-        entry, job = await wait(session, entry, None, wait_seconds)
-    entry = session.journal.update(
-        entry,
-        state=FETCHED,
-        file=str(file.path.relative_to(session.folders.output)),
-        sha256=file.sha256,
-        size=file.size,
-    )
-    session.watch.stage(f"{session.provider.label}: here it is ({entry.id})", 1.0, 1.0)
-    return _result(entry, file.path, resumed=resumed)
-
-
-async def _download(session: Session, entry: Entry, job: Job) -> File:
-    """To a file named after the job."""
-    address, allow = job.url, session.allow_loopback
-    path = session.folders.output / session.provider.name / f"{entry.id}.mp4"
-    session.watch.stage("downloading the video", 0.0)
-
-    def work(stop: threading.Event) -> File:
-        if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
-            raise BadResponse(
-                f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
-            )
-
-        def tell(done: int, total: int | None) -> None:
-            session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
-
-        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=tell)
-
-    check(session.watch, still_going(session, entry))
-    return await in_thread(work, session.watch, still_going(session, entry))
+async def _quote(session: Session, entry: Entry) -> float | None:
+    """What the cloud says it will cost. Asked once: a clip is not held up for it."""
+    call = session.provider.price(entry.parameters)
+    if call is None:
+        return None
+    reply = await once(session, call)
+    return None if isinstance(reply, Lost) or reply.status != OK else session.provider.quoted(reply.data)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,6 +194,7 @@ class _Pictures:
     frames: tuple[Frame, Frame]
     first: str  # hashes of the pixels
     last: str
+    thumbnail: bytes  # of the first one
 
 
 def _pictures(session: Session, request: Request) -> _Pictures:
@@ -240,21 +202,32 @@ def _pictures(session: Session, request: Request) -> _Pictures:
     budget, size = session.provider.picture_bytes, frame_size(request)
     first, last = (fitted(picture, *size, request.fit) for picture in (request.first, request.last))
     frames = encode(first, budget, "first picture"), encode(last, budget, "last picture")
-    return _Pictures(frames=frames, first=fingerprint(first), last=fingerprint(last))
+    return _Pictures(frames=frames, first=fingerprint(first), last=fingerprint(last), thumbnail=thumbnail(first))
 
 
-def _new_entry(session: Session, request: Request, name: str, pictures: _Pictures) -> Entry:
+def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:
     return Entry(
-        fingerprint=name,
+        fingerprint=fingerprint_of(
+            request.provider, request.model, request.parameters, pictures.first, pictures.last, request.take
+        ),
         provider=request.provider,
         model=request.model,
         scope=session.scope,
         parameters=request.parameters,
         first=pictures.first,
         last=pictures.last,
+        take=request.take,
         seed=_drawn(request.seed),
         intent_at=session.clock.time(),
     )
+
+
+def _anew(entry: Entry, request: Request) -> Entry:
+    """An entry whose job made nothing, ready to be sent again: a random seed is drawn anew."""
+    return replace(
+        entry, seed=_drawn(request.seed), id="", earlier=(*entry.earlier, entry.id), submissions=0, word="",
+        message="", submitted_at=0.0, ended_at=0.0,
+    )  # fmt: skip
 
 
 def _drawn(seed: int) -> int:
@@ -266,7 +239,7 @@ def _foreign(session: Session, request_id: str) -> Entry:
     """An entry for a job that was submitted somewhere else."""
     provider = session.provider
     return Entry(
-        fingerprint=sha256(f"{provider.name} {session.scope} {request_id}".encode()).hexdigest()[:40],
+        fingerprint=sha256(f"{provider.name} {request_id}".encode()).hexdigest()[:40],
         provider=provider.name,
         model=provider.model,
         scope=session.scope,
@@ -274,33 +247,10 @@ def _foreign(session: Session, request_id: str) -> Entry:
         first="",
         last="",
         seed=RANDOM_SEED,
-        state=SUBMITTED,
+        state=State.SUBMITTED,
         id=request_id,
         intent_at=session.clock.time(),
     )
 
 
-def _kept(session: Session, entry: Entry) -> Path | None:
-    """The file of a finished job, if it is still what it was."""
-    path = session.folders.output / entry.file
-    try:
-        whole = path.is_file() and sha256(path.read_bytes()).hexdigest() == entry.sha256
-    except OSError:
-        whole = False
-    return path if whole else None
-
-
-def _result(entry: Entry, path: Path, *, resumed: bool) -> Result:
-    return Result(
-        path=path,
-        provider=entry.provider,
-        request_id=entry.id,
-        seed=entry.seed,
-        resumed=resumed,
-        seconds=entry.seconds or None,
-        sha256=entry.sha256,
-        size=entry.size,
-    )
-
-
-__all__ = ["Folders", "Result", "fetch", "prepare", "run"]
+__all__ = ["Folders", "Result", "fetch", "prepare", "run", "told_seed"]

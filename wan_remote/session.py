@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,7 @@ class Session:
     journal: Journal
     watch: Watch = field(default_factory=Watch)
     clock: Clock = field(default_factory=Clock)
+    began: int = field(default_factory=time.time_ns)  # nanoseconds since 1970, for the order of jobs that wait
     organisation: str | None = None
 
     @property
@@ -51,6 +53,11 @@ class Session:
         if not base and not self.organisation:
             return self.secret.scope
         return sha256(f"{self.secret.scope} {self.organisation or ''} {base}".encode()).hexdigest()[:8]
+
+    @property
+    def line(self) -> Path:
+        """Where jobs of this account stand in line; see :mod:`wan_remote.line`."""
+        return self.folders.state / "line" / f"{self.provider.name}-{self.scope}"
 
     @property
     def allow_loopback(self) -> bool:

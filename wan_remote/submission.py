@@ -1,59 +1,69 @@
 """The one request that costs money: sent at most once for a job that may exist.
 
-Its end is one of three. The cloud took it: its id is on disk before anything else happens. The cloud refused it:
-nothing was made. Or nobody knows: then the job is looked for in the cloud's list; see :mod:`wan_remote.reconcile`.
+The cloud took it: its id is on disk before anything else happens. The cloud refused it: nothing was made, and it is
+sent again only after its list has been looked at. Or nobody knows: see :mod:`wan_remote.reconcile`. Where the account
+has no room for another job, this one stands in line.
 """
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from .errors import BadResponse, NoUploads, RateLimited, RemoteError, TooLarge
+from .errors import BadResponse, InsecureConnection, NoUploads, RateLimited, RemoteError, TooLarge
 from .images import Frame
 from .job import Job
-from .journal import INTENT, REJECTED, Entry
+from .journal import Entry
+from .line import Place, place
+from .matching import cloud_ahead
 from .providers.base import OK, Call, Reply, is_moderation, refusal, told_id, wraps_refusal
-from .reconcile import accepted, cloud_ahead, reconcile
-from .retry import LONGEST_ASKED, no_answer, pause, too_long
+from .providers.texts import reason
+from .reconcile import BETWEEN_LOOKS, LOOKS, accepted, look_for, reconcile, unknown
+from .redact import redact
+from .retry import LONGEST_ASKED, jittered, no_answer, pause, span, too_long
 from .session import Session
-from .transport import Failure, Lost
+from .states import Event, State
+from .transport import Answer, Failure, Lost
 from .uploads import forget, upload
 from .watch import check, sleep, to_the_end
 
 READ = 60.0  # seconds of silence; twice that in all
 CONNECTS = 3
-RATE_LIMITS = 6
 IMAGE_WORDS = ("image", "frame")
 NOT_HEARD = (408, 425, 499)  # what a gateway says when it gave up waiting; what is behind it may have gone on
+CONFLICT = 409  # may mean that it is there already
+NEXT_TRY = (5.0, 10.0, 20.0, 30.0)  # seconds until the first in line tries again; the last one for ever
+GLANCE = 1.0  # seconds between two looks at the line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Later:
-    """Refused for now."""
+class Outcome:
+    """What became of one submission.
 
-    seconds: float
-    error: RemoteError
+    Attributes:
+        event: what happened to the job.
+        job: as the cloud described it, if it was taken.
+        error: what to say if that is the end.
+        wait: seconds that the cloud asks for.
+        said: the cloud's words in place of an id.
+    """
+
+    event: Event
+    job: Job | None = None
+    error: RemoteError | None = None
+    wait: float | None = None
+    said: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _OtherForm:
-    """Refused for the way the pictures are sent."""
-
-    error: RemoteError
-
-
-class _Nobody:
-    """Not known whether it was taken."""
-
-
-async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) -> tuple[Entry, Job]:
+async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame], wait_seconds: float) -> tuple[Entry, Job]:
     """Send ``entry`` to its cloud.
 
     Args:
         session: cloud, key, journal.
-        entry: on disk, in state ``intent`` or ``rejected``.
+        entry: in a state from which it may be sent; an intent must be known not to have been taken.
         frames: both pictures, encoded.
+        wait_seconds: patience with a cloud that has no room for the job.
 
     Returns:
         the entry with the cloud's id, on disk, and the job as the cloud first described it.
@@ -63,116 +73,195 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame]) ->
         RemoteError: it was refused.
         Interrupted: stopped before it was sent, or after its id was written down.
     """
-    forms, started = iter(session.provider.forms), session.clock.time()
-    first, last = await _in_form(session, next(forms), frames)
-    limits = connects = 0
-    while True:
-        check(session.watch)
-        session.watch.stage(f"submitting to {session.provider.label}")
-        call = session.provider.submission(entry.parameters, entry.seed, first, last)
-        entry, found = await _send(session, entry, call)
-        if isinstance(found, Job):
-            session.watch.stage(f"{session.provider.label} took it as {found.id}")
-            return entry, found
-        if isinstance(found, _Nobody):
-            return await reconcile(session, entry, just_sent=True)
-        if isinstance(found, _OtherForm):
-            form = next(forms, None)
-            if form is None and forget(session, frames, before=started):  # an upload of yesterday may be gone
-                form = "url"
-            if form is None:
-                raise found.error
-            try:
-                first, last = await _in_form(session, form, frames)
-            except NoUploads:  # the way out does not exist; what was wrong in the first place is the news
-                failed = found.error
+    with place(session.line, session.began) as where:
+        sending = _Sending(session, entry, frames, where, session.clock.monotonic(), wait_seconds)
+        return await sending.until_taken()
+
+
+@dataclass(slots=True)
+class _Sending:
+    session: Session
+    entry: Entry
+    frames: tuple[Frame, Frame]
+    place: Place
+    began: float
+    patience: float
+    busy: int = 0
+    connects: int = 0
+    forms: Iterator[str] = field(default_factory=lambda: iter(()))
+
+    async def until_taken(self) -> tuple[Entry, Job]:
+        session, started = self.session, self.session.clock.time()
+        self.forms = iter(session.provider.forms)
+        pictures = await _in_form(session, next(self.forms), self.frames)
+        while True:
+            await self._my_turn()
+            if (found := await self._there_already()) is not None:
+                return found
+            check(session.watch)
+            session.watch.stage(f"submitting to {session.provider.label}")
+            call = session.provider.submission(self.entry.parameters, self.entry.seed, *pictures)
+            self.entry, outcome = await _send(session, self.entry, call)
+            if outcome.job is not None:
+                session.watch.stage(f"{session.provider.label} took it as {outcome.job.id}")
+                return self.entry, outcome.job
+            if outcome.event is Event.LOST and outcome.error is None:
+                return await reconcile(session, self.entry, just_sent=True)
+            assert outcome.error is not None
+            if outcome.event is Event.OTHER_FORM:
+                pictures = await self._in_next_form(outcome.error, started)
+            elif outcome.event is Event.UNREACHED:
+                await self._connect_again(outcome.error)
+            elif outcome.event is Event.BUSY:
+                await self._no_room(outcome.error, outcome.wait)
             else:
-                continue
-            raise failed
-        if isinstance(found, Lost):
-            connects += 1
-            if connects >= CONNECTS or found.failure is Failure.INSECURE:
-                raise no_answer(session, found)
-            await sleep(pause(connects), session.watch, session.clock)
-            continue
-        limits += 1
-        if limits >= RATE_LIMITS:
-            raise found.error
-        session.watch.stage(f"{session.provider.label} is busy; trying again in {found.seconds:.0f} s")
-        await sleep(found.seconds or pause(limits + 1), session.watch, session.clock)
+                if self.entry.word == str(CONFLICT) and (found := await self._there_already()) is not None:
+                    return found
+                raise outcome.error
+
+    async def _there_already(self) -> tuple[Entry, Job] | None:
+        """Before anything is sent once more the list is looked at: a refusal may have been a gateway's word only."""
+        if not self.entry.submissions or self.entry.state is not State.REJECTED:
+            return None
+        label, vain = self.session.provider.label, 0
+        while True:
+            look = await look_for(self.session, self.entry)
+            if look is not None and look.found is not None:
+                return look.found
+            if look is not None and look.clear:
+                return None
+            doubted = look is not None and bool(look.perhaps)
+            vain += not doubted
+            if vain >= LOOKS or (doubted and look is not None and not look.shared) or self._left() <= 0.0:
+                if doubted:
+                    self.entry = self.session.journal.move(self.entry, Event.DOUBTED)
+                raise unknown(self.session, self.entry, look)
+            self.session.watch.stage(f"looking at the list of {label} before anything is sent again")
+            await sleep(BETWEEN_LOOKS, self.session.watch, self.session.clock)  # others of ours get their ids
+
+    async def _my_turn(self) -> None:
+        """Wait until nobody stands in line before this job."""
+        while before := self.place.before():
+            self.place.stand()
+            self._tell(before)
+            if self._left() <= 0.0:
+                raise self._out_of_patience(None)
+            await sleep(GLANCE, self.session.watch, self.session.clock)
+
+    async def _no_room(self, error: RemoteError, asked: float | None) -> None:
+        """Wait for the next try; nobody who comes later tries before that."""
+        self.place.stand()
+        seconds = jittered(NEXT_TRY[min(self.busy, len(NEXT_TRY) - 1)]) if asked is None else asked
+        self.busy += 1
+        if asked is not None and asked > self._left():
+            raise error
+        if self._left() <= 0.0:
+            raise self._out_of_patience(error)
+        self._tell(0, seconds)
+        await sleep(min(seconds, self._left()), self.session.watch, self.session.clock)
+
+    def _left(self) -> float:
+        return self.began + self.patience - self.session.clock.monotonic()
+
+    def _tell(self, before: int, seconds: float | None = None) -> None:
+        label, waited = self.session.provider.label, self.patience - self._left()
+        place = f"{before} waiting before this one" if before else f"this one is next, in {seconds:.0f} s"
+        self.session.watch.stage(
+            f"{label} has no room for another job of this account yet; {place}, waited {span(waited)} of "
+            f"{span(self.patience)}. Nothing was made so far",
+            min(waited, self.patience), self.patience,
+        )  # fmt: skip
+
+    def _out_of_patience(self, error: RemoteError | None) -> RateLimited:
+        said = "" if error is None else f" ({error})"
+        return RateLimited(
+            f"{self.session.provider.label} had no room for another job of this account in {span(self.patience)}"
+            f"{said}; nothing was made and nothing is billed: queue the same inputs again, or give it more time "
+            "(wait_minutes, --wait)"
+        )
+
+    async def _in_next_form(self, error: RemoteError, started: float) -> tuple[str, str]:
+        form = next(self.forms, None)
+        if form is None and forget(self.session, self.frames, before=started):  # an upload of yesterday may be gone
+            form = "url"
+        if form is None:
+            raise error
+        try:
+            return await _in_form(self.session, form, self.frames)
+        except NoUploads:  # the way out does not exist; what was wrong in the first place is the news
+            pass
+        raise error
+
+    async def _connect_again(self, error: RemoteError) -> None:
+        self.connects += 1
+        if self.connects >= CONNECTS or isinstance(error, InsecureConnection):
+            raise error
+        await sleep(pause(self.connects), self.session.watch, self.session.clock)
 
 
-async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Job | Lost | _Later | _OtherForm | _Nobody]:
+async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outcome]:
     """One submission, and its outcome on disk, in one piece that no stop cuts in two."""
 
-    def work() -> tuple[Entry, Job | Lost | _Later | _OtherForm | _Nobody | RemoteError]:
-        intent = session.journal.update(
-            entry,
-            state=INTENT,
-            intent_at=session.clock.time(),
-            ahead=cloud_ahead(session),
-            submissions=entry.submissions + 1,
-            message="",
-        )
+    def work() -> tuple[Entry, Outcome]:
+        intent = session.journal.move(
+            entry, Event.SENT, intent_at=session.clock.time(), ahead=cloud_ahead(session),
+            submissions=entry.submissions + 1, scope=session.scope, message="", word="",
+        )  # fmt: skip
         answer = session.api.call(call.method, call.path, body=call.body, read=READ)
-        if isinstance(answer, Lost):
-            if answer.failure is Failure.LOST:
-                return intent, _Nobody()
-            return session.journal.update(intent, state=REJECTED, ended_at=session.clock.time()), answer
-        reply = session.provider.unwrap(answer)
-        try:
-            outcome = _judge(session, reply)
-        except BadResponse as error:  # taken, under a name that can't be used
-            return intent, error
-        if isinstance(outcome, Job):
-            return accepted(session, intent, outcome), outcome
-        if isinstance(outcome, _Nobody):
-            return intent, outcome
-        said = outcome if isinstance(outcome, RemoteError) else outcome.error
-        refused = session.journal.update(
-            intent, state=REJECTED, ended_at=session.clock.time(), message=str(said), word=str(reply.status)
-        )
+        outcome = _of_lost(session, answer) if isinstance(answer, Lost) else _of_reply(session, answer)
+        if outcome.job is not None:
+            return accepted(session, intent, outcome.job), outcome
+        known = {"ahead": cloud_ahead(session) if intent.ahead is None else intent.ahead}
+        if outcome.event is Event.LOST:
+            return session.journal.move(intent, Event.LOST, message=outcome.said, **known), outcome
+        status = "" if isinstance(answer, Lost) else str(session.provider.unwrap(answer).status)
+        never = outcome.event is Event.UNREACHED
+        refused = session.journal.move(
+            intent, outcome.event, ended_at=session.clock.time(), message=str(outcome.error), word=status,
+            submissions=entry.submissions if never else intent.submissions, **known,
+        )  # fmt: skip
         return refused, outcome
 
-    entry, found = await to_the_end(work, session.watch)
-    if isinstance(found, RemoteError):
-        raise found
-    return entry, found
+    return await to_the_end(work, session.watch)
 
 
-def _judge(session: Session, reply: Reply) -> Job | _Later | _OtherForm | _Nobody | RemoteError:
-    """What an answer to a submission means.
+def _of_lost(session: Session, lost: Lost) -> Outcome:
+    if lost.failure is Failure.LOST:
+        return Outcome(event=Event.LOST)
+    return Outcome(event=Event.UNREACHED, error=no_answer(session, lost))
 
-    Raises:
-        BadResponse: an id that can't be one.
-    """
+
+def _of_reply(session: Session, answer: Answer) -> Outcome:
+    """What an answer to a submission means."""
+    reply = session.provider.unwrap(answer)
     status, provider = reply.status, session.provider
     if status == OK or status in (201, 202):
-        record = reply.data if isinstance(reply.data, dict) else {}
-        told = told_id(record)
-        if told is None or told == "":
-            return _Nobody()
-        return provider.job(record)
-    if status in NOT_HEARD:
-        return _Nobody()
-    error = refusal(provider, reply, session.secret)
-    wait = reply.answer.retry_after
+        return _of_success(session, reply)
+    if status in NOT_HEARD or status in (301, 302, 303):  # these three may mean: done, look there
+        return Outcome(event=Event.LOST)
+    error, wait = refusal(provider, reply, session.secret), answer.retry_after
     if status == 429 or (status == 503 and wait is not None):
         if wait is not None and wait > LONGEST_ASKED:
-            return too_long(session, wait, reply)
-        if status == 503:
-            error = RateLimited(f"{provider.label} is overloaded; try again later")
-        return _Later(seconds=wait or 0.0, error=error)
+            error = too_long(session, wait, reply)
+        return Outcome(event=Event.BUSY, error=error, wait=wait)
     about_pictures = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
     if about_pictures and is_moderation(reply.text):  # in another form they would show the same
-        return error
+        return Outcome(event=Event.REFUSED, error=error)
     if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
-        return _OtherForm(error=error)
-    if status in (301, 302, 303):  # may mean: done, look there
-        return _Nobody()
+        return Outcome(event=Event.OTHER_FORM, error=error)
     if 300 <= status < 500 or wraps_refusal(reply):
-        return error
-    return _Nobody()
+        return Outcome(event=Event.REFUSED, error=error)
+    return Outcome(event=Event.LOST)
+
+
+def _of_success(session: Session, reply: Reply) -> Outcome:
+    record = reply.data if isinstance(reply.data, dict) else {}
+    if told_id(record) in (None, ""):
+        return Outcome(event=Event.LOST, said=redact(reason(record), (session.secret.reveal(),)))
+    try:
+        return Outcome(event=Event.TAKEN, job=session.provider.job(record))
+    except BadResponse as error:  # taken, under a name that can't be used
+        return Outcome(event=Event.LOST, error=error)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
@@ -189,10 +278,4 @@ async def _in_form(session: Session, form: str, frames: tuple[Frame, Frame]) -> 
     return texts[0], texts[1]
 
 
-def redrawn(entry: Entry) -> Entry:
-    """An entry ready to be sent anew after all: nothing known of the cloud, but which jobs it is not."""
-    earlier = (*entry.earlier, entry.id) if entry.id else entry.earlier
-    return replace(entry, id="", earlier=earlier, word="", message="", submitted_at=0.0, ended_at=0.0)
-
-
-__all__ = ["redrawn", "submit"]
+__all__ = ["submit"]

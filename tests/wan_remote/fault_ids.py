@@ -147,9 +147,11 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "F70": ("different inputs in two nodes", (f"{CONTROL}test_two_nodes_with_different_inputs",)),
     "F71": ("the same inputs after success", (
         f"{CONTROL}test_same_inputs_after_success", f"{CONTROL}test_a_lost_file_is_downloaded_again",
-        f"{CONTROL}test_an_expired_result_is_bought_again_only_when_told")),
+        f"{CONTROL}test_an_expired_result_is_bought_again_only_as_another_take")),
     "F72": ("forty nodes at once", (f"{CONTROL}test_forty_jobs_at_once",)),
-    "F73": ("another key, another cloud", (f"{CONTROL}test_another_key", f"{CONTROL}test_another_cloud")),
+    "F73": ("another key, another cloud", (
+        f"{CONTROL}test_a_clip_that_is_here_is_used_with_any_key", f"{CONTROL}test_another_cloud",
+    )),
     "F74": ("a netrc entry, a proxy", (
         f"{SECRETS}test_netrc_is_not_used", f"{SECRETS}test_proxy_variables_are_honoured")),
     "F75": ("what errors hang on", (f"{SECRETS}test_a_cloud_that_echoes_the_key", f"{SECRETS}test_a_failed_record")),

@@ -50,7 +50,7 @@ def ends(name: str, steps: object, end: str, *says: str, journal: str = "failed"
 OUTAGES = [
     *[
         case
-        for status in (408, 425, 500, 502, 503, 504, 520, 524)
+        for status in (408, 425, 500, 502, 503, 504, 520, 524, 525, 529, 530)
         for case in each(
             lambda p, status=status: Case(  # type: ignore[misc]
                 name=f"{status} between good polls",
@@ -142,8 +142,10 @@ REFUSALS = [
             provider=p,
             faults=poll(p, answer(p, 404, "not found", times=0)) | {f"{p}.list": [EMPTY_LIST[p]]},
             end="JobGone",
-            journal="gone",
+            journal="missing",
             slept=(25, 600),
+            says=("kept", "set take to 2"),
+            again=Again(posts=1),
         )
     ),
     *each(
@@ -199,12 +201,9 @@ REFUSALS = [
         )
     ),
     Case(
-        name="record of another model",
+        name="the right record under another model's label",
         provider=GMI,
         plan=["queued", {"status": "success", "model": "other-model-1"}],
-        end="BadResponse",
-        journal="submitted",
-        never=("file",),
     ),
 ]
 
@@ -228,6 +227,31 @@ STRANGE = [
             plan=[WAITING[p], "warming_up", "warming_up", "warming_up", DONE[p]],
         )
     ),
+    *each(
+        lambda p: Case(
+            name="an answer that never has an id",
+            provider=p,
+            faults=poll(
+                p, {"kind": "answer", "json": {"code": 200, "status": 7, "data": {"status": "completed"}}, "times": 0}
+            ),
+            end="BadResponse",
+            journal="submitted",
+            says=("kept",),
+            slept=(20, 200),
+            again=Again(posts=1),
+        )
+    ),
+    *[
+        Case(name=f"status {word} with a video", provider=p, plan=[WAITING[p], {"status": DONE[p], "shown_as": word}])
+        for p, word in ((GMI, "Success"), (GMI, None), (GMI, 7), (WAVESPEED, "SUCCEEDED"), (WAVESPEED, "finito"))
+    ],
+    *[
+        Case(
+            name=f"status {word}", provider=p, plan=[WAITING[p], word], end="JobCancelled", journal="cancelled",
+            again=Again(posts=2, accepted=2),
+        )
+        for p, word in ((GMI, "canceled"), (WAVESPEED, "CANCELED"))
+    ],
     *each(
         lambda p: Case(
             name="unknown status for ever",
@@ -278,10 +302,16 @@ ENDS = [
         "bad",
     ),
     *ends("cancelled", lambda p: ["cancelled"], "JobCancelled", journal="cancelled"),
-    *ends(
-        "failed for content policy",
-        lambda p: [failed(p, "blocked by content policy")],
-        "Moderated",
+    *each(
+        lambda p: Case(
+            name="failed for content policy",
+            provider=p,
+            plan=[WAITING[p], failed(p, "blocked by content policy")],
+            end="Moderated",
+            journal="withheld",
+            says=("pays for nothing", "set take to 2"),
+            again=Again(end="Moderated", posts=1),
+        )
     ),
     Case(
         name="timeout",
@@ -291,13 +321,13 @@ ENDS = [
         journal="failed",
         says=("timeout",),
     ),
-    Case(name="deleted", provider=WAVESPEED, plan=["created", "deleted"], end="JobGone", journal="gone"),
+    Case(name="deleted", provider=WAVESPEED, plan=["created", "deleted"], end="JobGone", journal="missing"),
     Case(
         name="failed with the code of moderation",
         provider=WAVESPEED,
         plan=["created", {"status": "failed", "error": "code 1200: input rejected"}],
         end="Moderated",
-        journal="failed",
+        journal="withheld",
         says=("safety",),
     ),
     Case(
@@ -305,8 +335,9 @@ ENDS = [
         provider=WAVESPEED,
         plan=["created", {"status": "completed", "outputs": [], "has_nsfw_contents": [True]}],
         end="Moderated",
-        journal="failed",
+        journal="withheld",
         says=("enable_safety_checker",),
+        again=Again(end="Moderated", posts=1),
         never=("file",),
     ),
     *each(

@@ -55,7 +55,7 @@ def adopted(name: str, fault: dict[str, object], providers: tuple[str, ...] = BO
 
 
 def unknown(name: str, fault: dict[str, object]) -> list[Case]:
-    """The answer was lost and no job was made: nothing is resent until the cloud's list has had time to show it."""
+    """The answer was lost and no job was made. The list is empty, which proves nothing: it is not resent."""
     return each(
         lambda p: Case(
             name=name,
@@ -64,7 +64,8 @@ def unknown(name: str, fault: dict[str, object]) -> list[Case]:
             end="SubmissionUnknown",
             accepted=0,
             journal="intent",
-            again=Again(posts=2, after=200),
+            says=("may be billed", "Fetch Result", "set take to 2"),
+            again=Again(end="SubmissionUnknown", posts=1, accepted=0, after=2000),
         )
     )
 
@@ -212,10 +213,13 @@ RATE = [
             provider=p,
             faults=submit(p, answer(p, 429, "rate limit exceeded", times=0)),
             end="RateLimited",
-            posts=(3, 8),
+            posts=(10, 60),
             accepted=0,
             journal=("rejected",),
-            slept=(1, 200),
+            wait_seconds=600,
+            slept=(590, 640),
+            says=("10 minutes", "nothing was made", "wait_minutes"),
+            asked={f"{p}.list": (9, 60)},
         )
     ),
     *each(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,10 @@ def result(node, tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(clips.clip(81))
     made = node.part("wan_remote").Result
-    return made(path=path, provider="gmi", request_id="gm-1", seed=7, resumed=False, seconds=1.0, sha256="", size=1)
+    return made(
+        path=path, provider="gmi", request_id="gm-1", seed=7, drawn=False, take=1, resumed=False, seconds=1.0,
+        price=None, note="", sha256="", size=1,
+    )  # fmt: skip
 
 
 def slow(node, monkeypatch, seconds: float) -> list[float]:
@@ -43,7 +47,16 @@ def test_all_frames_come_out(node, result):
     frames, file, told = asyncio.run(node.part("nodes.remote").shown(result, "gm-1")).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
     assert (file, told) == (result.path, "gm-1")
-    assert node.texts[-1] == "81 frames of 128x72, 5.06 s at 16 fps\ngm-1, seed 7"
+    assert node.texts[-1] == "81 frames of 128x72, 5.06 s at 16 fps\ngm-1\nseed 7"
+
+
+def test_a_drawn_seed_and_what_is_odd_are_shown(node, result):
+    drawn = replace(result, drawn=True, resumed=True, note="the clip is 64x64")
+    asyncio.run(node.part("nodes.remote").shown(drawn, "gm-1"))
+    assert node.texts[-1] == (
+        "81 frames of 128x72, 5.06 s at 16 fps\ngm-1, not paid for again\nseed 7 (drawn for -1: the same inputs and "
+        "take give this clip, another take another)\nthe clip is 64x64"
+    )
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,3 +52,20 @@ def test_single_pictures_become_a_clip(world, node, kind):
     frames, path, request_id = asyncio.run(made.execute(first_image=ONE, last_image=ONE, **GIVEN[kind])).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
     assert (path.stem, world.cloud.accepted()) == (request_id, 1)
+
+
+@pytest.mark.parametrize("kind", list(GIVEN))
+@pytest.mark.parametrize("saved", [True, False], ids=["editor", "API queue"])
+def test_the_graph_and_the_take_come_with_the_job(world, node, monkeypatch, kind, saved):
+    world.cloud.always(GMI, "success")
+    world.cloud.always(WAVESPEED, "completed")
+    made = getattr(node.part(MODULE[kind]), kind)
+    workflow, prompt = {"nodes": [{"type": kind}]}, {"7": {"class_type": kind}}
+    extra = {"workflow": workflow} if saved else None
+    monkeypatch.setattr(made, "hidden", SimpleNamespace(prompt=prompt, extra_pnginfo=extra), raising=False)
+    remote = node.part("nodes.remote")
+    monkeypatch.setattr(remote, "run", partial(remote.run, clock=world.clock))
+    asyncio.run(made.execute(first_image=ONE, last_image=ONE, **GIVEN[kind], take=4))
+    [entry] = node.folder.rglob("jobs/*.json")
+    assert json.loads(entry.read_text())["take"] == 4
+    assert json.loads(entry.with_suffix(".graph").read_text()) == (workflow if saved else prompt)

@@ -33,8 +33,8 @@ def kill_at(world, provider: str, moment: Callable[[], object]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def rerun(world, provider: str) -> None:
-    done = world.command(provider)
+def rerun(world, provider: str, *more: str) -> None:
+    done = world.command(provider, *more)
     assert done.returncode == 0, done.stderr
     files = list(world.output.rglob("*.mp4"))
     assert len(files) == 1
@@ -50,9 +50,12 @@ def test_killed_after_the_intent_before_the_cloud_read_anything(world):
     kill_at(world, GMI, lambda: world.cloud.records("gmi.submit"))
     assert world.states() == ["intent"]
     assert world.cloud.accepted() == 0
-    world.age_journal(300)
+    world.age_journal(1000)
+    told = world.command(GMI)
+    assert told.returncode == 1
+    assert "set take to 2" in told.stderr
     world.cloud.plan(GMI, {"status": "success", "at_submit": True}, "success")
-    rerun(world, GMI)
+    rerun(world, GMI, "--take", "2")
     assert world.cloud.accepted() == 1
 
 

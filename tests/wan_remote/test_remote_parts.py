@@ -18,15 +18,16 @@ from wan_remote.clock import Clock
 from wan_remote.container import why_no_video
 from wan_remote.errors import Interrupted, InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from wan_remote.job import safe_id
-from wan_remote.journal import DONE, FETCHED, INTENT, KEPT, SUBMITTED, Entry, Journal, fingerprint
+from wan_remote.journal import KEPT, Entry, Journal, fingerprint
 from wan_remote.keys import Keys, Secret
 from wan_remote.providers import PROVIDERS
 from wan_remote.redact import redact
 from wan_remote.retry import LONGEST_PAUSE, pause
+from wan_remote.states import State
 from wan_remote.transport import Answer, refuse_address
 from wan_remote.watch import Watch
 
-NAME = fingerprint("gmi", "m", "s", {"prompt": "p", "seed": 1}, "a", "b")
+NAME = fingerprint("gmi", "m", {"prompt": "p", "seed": 1}, "a", "b")
 
 
 class StoppedClock(Clock):
@@ -55,39 +56,39 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def test_what_was_written_is_read(journal):
-    written = journal.write(entry(state=SUBMITTED, id="x-1", submitted_at=12.5))
+    written = journal.write(entry(state=State.SUBMITTED, id="x-1", submitted_at=12.5))
     assert journal.read(NAME) == written
     assert journal.read("0" * 40) is None
     path = journal.folder / f"{NAME}.json"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert journal.update(written, state=DONE).state == DONE
-    assert json.loads(path.read_text())["state"] == DONE
+    assert journal.update(written, state=State.DONE).state == State.DONE
+    assert json.loads(path.read_text())["state"] == State.DONE
 
 
 def test_a_write_that_dies_leaves_the_entry_before_it(journal, monkeypatch):
-    journal.write(entry(state=SUBMITTED, id="x-1"))
+    journal.write(entry(state=State.SUBMITTED, id="x-1"))
 
     def die(source, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        journal.write(entry(state=DONE, id="x-1"))
+        journal.write(entry(state=State.DONE, id="x-1"))
     monkeypatch.undo()
-    assert journal.read(NAME).state == SUBMITTED
+    assert journal.read(NAME).state == State.SUBMITTED
 
 
 def test_a_full_disk_is_told_and_leaves_no_scrap(journal, monkeypatch):
-    journal.write(entry(state=SUBMITTED, id="x-1"))
+    journal.write(entry(state=State.SUBMITTED, id="x-1"))
 
     def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left on device.*make room"):
-        journal.write(entry(state=DONE))
+        journal.write(entry(state=State.DONE))
     monkeypatch.undo()
-    assert journal.read(NAME).state == SUBMITTED
+    assert journal.read(NAME).state == State.SUBMITTED
     assert not list(journal.folder.glob("*.tmp*"))
 
 
@@ -99,19 +100,18 @@ def test_a_full_disk_is_told_and_leaves_no_scrap(journal, monkeypatch):
 def test_a_damaged_entry_is_set_aside_once(journal, caplog, text):
     path = journal.folder / f"{NAME}.json"
     path.write_bytes(text)
-    assert not journal.was_damaged(NAME)
     assert journal.read(NAME) is None
-    assert journal.was_damaged(NAME)
     assert not path.exists()
     assert [aside.read_bytes() for aside in journal.folder.glob("*.damaged-*")] == [text]
     assert "set aside" in caplog.text
     path.write_bytes(text)
     assert journal.read(NAME) is None
     assert len(list(journal.folder.glob("*.damaged-*"))) == 2
+    assert journal.find(entry()) == journal.read(NAME) == entry(recovered=True)
 
 
 def test_an_entry_under_another_name_is_not_believed(journal):
-    journal.write(entry(state=FETCHED))
+    journal.write(entry(state=State.FETCHED))
     other = "1" * 40
     os.rename(journal.folder / f"{NAME}.json", journal.folder / f"{other}.json")
     assert journal.read(other) is None
@@ -121,7 +121,12 @@ def test_old_jobs_are_forgotten_unless_they_are_open(journal):
     now = journal.clock.time()
     names = {}
     for index, (state, ended) in enumerate(
-        [(FETCHED, now - KEPT - 1), (FETCHED, now - KEPT + 10), (SUBMITTED, now - KEPT - 1), (INTENT, 0.0)]
+        [
+            (State.FETCHED, now - KEPT - 1),
+            (State.FETCHED, now - KEPT + 10),
+            (State.SUBMITTED, now - KEPT - 1),
+            (State.INTENT, 0.0),
+        ]
     ):
         name = str(index) * 40
         journal.write(entry(fingerprint=name, state=state, ended_at=ended))
@@ -129,13 +134,6 @@ def test_old_jobs_are_forgotten_unless_they_are_open(journal):
         names[name] = index
     journal.prune(journal.folder)
     assert sorted(names[e.fingerprint] for e in journal.entries()) == [1, 2, 3]
-
-
-def test_an_archived_entry_is_listed_and_not_read(journal):
-    made = journal.write(entry(state=FETCHED, id="x-1"))
-    journal.archive(made)
-    assert journal.read(NAME) is None
-    assert [row.id for row in journal.entries()] == ["x-1"]
 
 
 def test_a_folder_that_is_a_file_stops_everything(tmp_path):
@@ -182,12 +180,12 @@ def test_waiting_for_another_run_can_be_stopped(journal):
 
 
 def test_fingerprints_differ_in_every_input():
-    given = ["gmi", "m", "s", {"prompt": "p", "seed": 1}, "a", "b"]
+    given = ["gmi", "m", {"prompt": "p", "seed": 1}, "a", "b", 1]
     seen = {fingerprint(*given)}  # type: ignore[arg-type]
-    for index, other in enumerate(["w", "n", "t", {"prompt": "p", "seed": 2}, "c", "d"]):
+    for index, other in enumerate(["w", "n", {"prompt": "p", "seed": 2}, "c", "d", 2]):
         seen.add(fingerprint(*[*given[:index], other, *given[index + 1 :]]))  # type: ignore[arg-type]
     assert len(seen) == 7
-    assert fingerprint("gmi", "m", "s", {"seed": 1, "prompt": "p"}, "a", "b") == NAME  # the order does not count
+    assert fingerprint("gmi", "m", {"seed": 1, "prompt": "p"}, "a", "b") == NAME  # the order does not count
 
 
 # -- keys and what is shown ------------------------------------------------------------------------------------
@@ -367,14 +365,14 @@ def box(kind: bytes, size: int = 16) -> bytes:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "it lacks ftyp, moov, mdat"),
-        (b"<html>no</html>", "it is no MP4 file"),
+        (b"", "its frames can't be decoded"),
+        (b"<html>no</html>", "its frames can't be decoded"),
         (box(b"ftyp"), "it lacks moov, mdat"),
         (box(b"ftyp") + box(b"moov"), "it lacks mdat"),
         (box(b"ftyp") + box(b"moov")[:-1], "it ends in the middle of a box"),
         (box(b"ftyp") + b"\0\0", "it ends in the middle of a box"),
         (box(b"ftyp") + struct.pack(">I", 4) + b"moov", "it ends in the middle of a box"),
-        (box(b"moov") + box(b"ftyp"), "it is no MP4 file"),
+        (box(b"moov") + box(b"ftyp"), "it has no picture"),
         (box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 999), "it ends in the middle of a box"),
         (box(b"ftyp") + box(b"moov") + struct.pack(">I", 0) + b"mdat", "it has no picture"),
         (box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 16), "it has no picture"),

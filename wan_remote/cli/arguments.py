@@ -57,7 +57,10 @@ def _pictures(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--prompt", default="", help="what happens in between")
     generate.add_argument("--seed", type=int, default=-1, help="0 to 2147483647; -1 (default) draws one and says it")
     generate.add_argument("--fit", choices=FITS, default="crop", help="for pictures of another aspect (default: crop)")
-    generate.add_argument("--new", action="store_true", help="pay for another clip though the same inputs have one")
+    generate.add_argument(
+        "--take", type=int, default=1, metavar="N",
+        help="the same inputs are one clip, paid once; another number makes and pays for another (default: 1)",
+    )  # fmt: skip
 
 
 def _gmi(generate: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from ..errors import InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from ..journal import Journal
 from ..keys import WHERE, Keys
 from ..request import GMIRequest, Request, WaveSpeedRequest
-from ..run import Result, fetch, run
+from ..run import Result, fetch, run, told_seed
 from ..session import Folders
 from ..watch import Watch
 
@@ -32,7 +32,7 @@ async def generate(given: argparse.Namespace, watch: Watch) -> str:
     output, target = _places(given.output)
     result = await run(
         _request(given), folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
-        wait_seconds=60.0 * given.wait, new=given.new,
+        wait_seconds=60.0 * given.wait,
     )  # fmt: skip
     return _told(result, target)
 
@@ -62,7 +62,7 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
     entries = Journal(folder=given.state / "jobs").entries()
     rows = [
         f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry.intent_at))}  {entry.provider:9}  {entry.state:9}  "
-        f"{entry.id or '-':38}  seed {entry.seed}  {entry.parameters.get('prompt', '')[:60]}"
+        f"{entry.id or '-':38}  seed {entry.seed}  take {entry.take}  {entry.parameters.get('prompt', '')[:60]}"
         for entry in entries
     ]
     return "\n".join(rows) or f"no jobs in {given.state}"
@@ -94,7 +94,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
 
 def _request(given: argparse.Namespace) -> Request:
     both = {"first": _picture(given.first), "last": _picture(given.last), "prompt": given.prompt}
-    both |= {"seed": given.seed, "fit": given.fit}
+    both |= {"seed": given.seed, "fit": given.fit, "take": given.take}
     if given.provider == "gmi":
         return GMIRequest(**both, video_length=given.video_length, prompt_extend=given.prompt_extend)
     return WaveSpeedRequest(**both, **_wavespeed_options(given))
@@ -145,7 +145,8 @@ def _told(result: Result, target: Path | None) -> str:
         if failed:
             raise StorageError(f"{target} can't be written ({failed}); the video is kept as {result.path}")
     again = ", picked up and not paid for again" if result.resumed else ""
-    return f"{path}\n{result.provider} {result.request_id}, seed {result.seed}, {result.size:,} bytes{again}"
+    told = f"{path}\n{result.provider} {result.request_id}, {told_seed(result)}, {result.size:,} bytes{again}"
+    return f"{told}\n{result.note}" if result.note else told
 
 
 def _keys(given: argparse.Namespace) -> Keys:

@@ -90,7 +90,19 @@ class Provider(Protocol):
         """Requests, newest first; None where there are no more pages."""
         ...
 
+    def more(self, data: Any) -> bool:
+        """Whether a page of a list says that there are others behind it."""
+        ...
+
     def models(self) -> Call: ...
+    def price(self, inputs: Mapping[str, Any]) -> Call | None:
+        """Asks what a clip would cost; None where that can't be asked."""
+        ...
+
+    def quoted(self, data: Any) -> float | None:
+        """US dollars of an answer to :meth:`price`."""
+        ...
+
     def unwrap(self, answer: Answer) -> Reply: ...
     def job(self, record: Any) -> Job: ...
     def listed(self, data: Any) -> Sequence[Any] | None:
@@ -152,13 +164,28 @@ def a_text(value: Any) -> str:
 
 
 def a_number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # JSON knows no limit
+        return None
 
 
 def told_id(record: Any) -> Any:
     """What a record of either cloud gives for an id, whatever it is; None if it gives none."""
     row = a_dict(record)
     return row.get("request_id", row.get("id"))
+
+
+MORE = ("has_more", "hasMore", "next", "next_page", "next_page_token", "nextPageToken", "next_cursor", "cursor")
+COUNTS = ("total", "total_count", "count")
+
+
+def says_more(data: Any, rows: int) -> bool:
+    """Whether a list without documented pages says, in one of the usual ways, that it is not all."""
+    row = a_dict(data)
+    return any(row.get(name) for name in MORE) or any((an_int(row.get(name)) or 0) > rows for name in COUNTS)
 
 
 def an_int(value: Any) -> int | None:

@@ -9,22 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BadResponse
-from ..job import Job, Status, safe_id
+from ..job import Job, safe_id
 from ..request import GMIRequest
 from ..transport import Answer
-from .base import OK, Call, Reply, a_dict, a_list, a_text, an_int
+from .base import OK, Call, Reply, a_dict, a_list, a_text, an_int, says_more
 from .moments import moment_of
+from .outcomes import status_of, video_among
 from .texts import reason, status_word, whole_text
 
-STATUSES = {
-    "created": Status.QUEUED,
-    "queued": Status.QUEUED,
-    "dispatched": Status.QUEUED,
-    "processing": Status.PROCESSING,
-    "success": Status.SUCCEEDED,
-    "failed": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-}
 BASE64_BUDGET = 6_000_000  # characters of both pictures in one body
 
 
@@ -79,12 +71,14 @@ class GMI:
         if request_id is None:
             raise BadResponse("GMI Cloud answered without a usable request id")
         outcome, payload, word = a_dict(row.get("outcome")), a_dict(row.get("payload")), a_text(row.get("status"))
+        url = _video(outcome)
+        status, known = status_of(word, url)
         return Job(
             id=request_id,
-            status=STATUSES.get(word, Status.PROCESSING),
+            status=status,
             word=status_word(word),
-            known=word in STATUSES,
-            url=_video(outcome),
+            known=known,
+            url=url,
             message=reason({"error": row.get("error") or outcome.get("error")}),
             created=moment_of(row.get("created_at")),
             model=a_text(row.get("model")) or None,
@@ -99,6 +93,15 @@ class GMI:
             data = next(lists, None)
         return data if isinstance(data, list) else None
 
+    def more(self, data: Any) -> bool:
+        return says_more(data, len(self.listed(data) or ()))
+
+    def price(self, inputs: Mapping[str, Any]) -> Call | None:
+        return None  # it has no such call
+
+    def quoted(self, data: Any) -> float | None:
+        return None
+
     def failure_note(self) -> str:
         return ""
 
@@ -108,8 +111,5 @@ class GMI:
 
 def _video(outcome: Mapping[str, Any]) -> str:
     """The video's address: as documented, or as production has it. Never the thumbnail's, which stands beside it."""
-    if url := a_text(outcome.get("video_url")):
-        return url
     urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in a_list(outcome.get("media_urls"))]
-    urls = [url for url in urls if url]
-    return next((url for url in urls if url.split("?")[0].endswith(".mp4")), urls[0] if urls else "")
+    return a_text(outcome.get("video_url")) or video_among(urls)

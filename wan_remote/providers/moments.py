@@ -10,17 +10,18 @@ from .base import a_number, a_text
 
 MOMENT = re.compile(
     r"(?P<whole>[0-9-]{10}[T ][0-9:]{8})(\.(?P<fraction>[0-9]+))?"
-    r"([Zz]|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)?"
+    r" ?([Zz]|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)"
 )
-IN_MILLISECONDS = 1e11  # seconds up to here reach into the year 5138; what is more counts thousandths
+LARGEST = 1e11  # seconds up to here reach into the year 5138; what is more counts thousandths of what it seems to
+UNITS = (1.0, 1e3, 1e6, 1e9)  # seconds, milli-, micro- and nanoseconds
 
 
 def moment_of(value: Any) -> float | None:
-    """Seconds since 1970: of such a number, of one in milliseconds, or of an ISO time, which may have nine digits
-    behind the point and any zone; None for anything else."""
+    """Seconds since 1970: of such a number, of one in milli-, micro- or nanoseconds, or of an ISO time, which may have
+    nine digits behind the point and has to name its zone; None for anything else."""
     number = a_number(value)
     if number is not None:
-        return number / 1000.0 if number > IN_MILLISECONDS else number
+        return next((number / unit for unit in UNITS if 0.0 < number / unit <= LARGEST), None)
     found = MOMENT.fullmatch(a_text(value).strip())
     if found is None:
         return None

@@ -9,24 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BadResponse
-from ..job import Job, Status, safe_id
+from ..job import Job, safe_id
 from ..request import WaveSpeedRequest
 from ..transport import Answer
 from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text
 from .moments import moment_of
+from .outcomes import status_of, video_among
 from .texts import reason, status_word, whole_text
 
-STATUSES = {
-    "created": Status.QUEUED,
-    "pending": Status.QUEUED,
-    "queued": Status.QUEUED,
-    "processing": Status.PROCESSING,
-    "completed": Status.SUCCEEDED,
-    "failed": Status.FAILED,
-    "timeout": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-    "deleted": Status.FAILED,
-}
+PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 MODERATED_CODE = "1200"
 
 
@@ -68,7 +59,14 @@ class WaveSpeed:
         return [_billed(a_dict(row)) for row in a_list(a_dict(data).get("items"))]
 
     def price(self, inputs: Mapping[str, Any]) -> Call:
-        return Call(method="POST", path="/model/price", body={"model_id": self.model, "inputs": dict(inputs)})
+        counts = {name: value for name, value in inputs.items() if name in PRICED}
+        body = {"model_id": self.model, "inputs": counts}
+        return Call(method="POST", path="/model/price", body=body)
+
+    def quoted(self, data: Any) -> float | None:
+        row = a_dict(data)
+        discounted = a_number(row.get("discounted_price"))
+        return a_number(row.get("price")) if discounted is None else discounted
 
     def upload_ticket(self, name: str, size: int, mime: str) -> Call:
         """Asks where to put a picture; the answer holds ``upload`` (method, url, headers) and ``download_url``."""
@@ -102,14 +100,16 @@ class WaveSpeed:
         error = a_text(row.get("error"))
         flagged = any(value is True for value in a_list(row.get("has_nsfw_contents")))
         milliseconds = a_number(a_dict(row.get("timings")).get("inference")) or a_number(row.get("executionTime"))
+        url = video_among(urls)
+        status, known = status_of(word, url)
         return Job(
             id=request_id,
-            status=STATUSES.get(word, Status.PROCESSING),
+            status=status,
             word=status_word(word),
-            known=word in STATUSES,
-            url=next((url for url in urls if url), ""),
+            known=known,
+            url=url,
             message=error,
-            flagged=(flagged and not any(urls)) or MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error,
+            flagged=(flagged and not url) or MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error,
             seconds=None if milliseconds is None else milliseconds / 1000.0,
             created=moment_of(row.get("created_at")),
             model=a_text(row.get("model")) or None,
@@ -119,8 +119,11 @@ class WaveSpeed:
         rows = data.get("items") if isinstance(data, dict) else data
         return rows if isinstance(rows, list) else None
 
+    def more(self, data: Any) -> bool:
+        return False  # it has pages, and the one behind the last is empty
+
     def failure_note(self) -> str:
-        return "; WaveSpeedAI refunds failed jobs within three hours"
+        return " (WaveSpeedAI refunds failed jobs within three hours)"
 
     def moderation_note(self) -> str:
         return "its safety checker (enable_safety_checker) can be switched off, or use other pictures or another prompt"

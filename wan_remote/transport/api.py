@@ -72,7 +72,7 @@ class Answer:
     def retry_after(self) -> float | None:
         """Seconds to wait, from either form of ``Retry-After``; a date counts from the answer's own date."""
         told = self.headers.get("retry-after", "").strip()
-        if told.isdigit():
+        if told.isdecimal() and told.isascii():
             return float(told[:9])
         until = _moment(told)
         if until is None:

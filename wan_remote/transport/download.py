@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 import requests
 from urllib3.exceptions import HTTPError
 
-from ..container import why_no_video
+from ..container import ending, why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
 from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of, pieces
 from .guard import NotPublic, guarded_session, refuse_address
@@ -30,6 +30,7 @@ SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, looked at after so 
 PIECE = 2**16
 PAUSE = 0.5  # seconds before the second attempt, doubled for each later one
 GONE = (401, 403, 404, 410)
+UNREAD = ".unread"  # ending of what came and is no video
 MOVED = (301, 302, 303, 307, 308)
 
 OnBytes = Callable[[int, "int | None"], None]
@@ -53,7 +54,8 @@ def download(
     stop: threading.Event,
     on_bytes: OnBytes = lambda done, total: None,
 ) -> File:
-    """Fetch ``address`` to ``path``; blocks. The file has its name only once it is whole.
+    """Fetch ``address`` to ``path``; blocks. The file has its name only once it is whole, with the ending that its
+    content has. What can't be read as a video is kept beside it after the last attempt: it was paid for.
 
     Raises:
         BadDownload: a place nothing is fetched from, or something else than a video.
@@ -74,7 +76,7 @@ def download(
             failed = _attempt(address, part, state, allow_loopback, stop, on_bytes)
             if failed is None:
                 _go_on(stop)
-                failed = _verify(part, state)
+                failed = _verify(part, path, state, last=attempt + 1 == ATTEMPTS)
             if failed is None:
                 return _finish(part, path, stop)
             if not isinstance(failed, _TryAgain):
@@ -221,17 +223,32 @@ def _copy(
     return None
 
 
-def _verify(part: Path, state: _State) -> RemoteError | None:
+def _verify(part: Path, path: Path, state: _State, *, last: bool) -> RemoteError | None:
     """What only the whole file shows; a file that fails is thrown away, so that the next attempt starts anew."""
-    why = why_no_video(part)
-    if why is None and state.md5 is not None:
+    why, broken = why_no_video(part), False
+    if state.md5 is not None:
         digest = base64.b64encode(hashlib.md5(part.read_bytes(), usedforsecurity=False).digest()).decode()
-        why = None if digest == state.md5 else "its bytes are not those that the host announced"
+        broken = digest != state.md5
+        why = why or ("its bytes are not those that the host announced" if broken else None)
     if why is None:
         return None
+    if last and not broken and not _is_page(part):
+        place = path.with_suffix(UNREAD)
+        os.replace(part, place)
+        return BadDownload(f"the cloud's file is no complete video: {why}; it is kept as {place}, look at it there")
     part.unlink(missing_ok=True)
     state.tag = None
     return _TryAgain(BadDownload(f"what was downloaded is no complete video: {why}; queue the same inputs again later"))
+
+
+def _is_page(part: Path) -> bool:
+    """Whether a file is text, as the pages are that hosts give in place of a file."""
+    with part.open("rb") as file:
+        head = file.read(512)
+    try:
+        return all(character.isprintable() or character.isspace() for character in head.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _finish(part: Path, path: Path, stop: threading.Event) -> File:
@@ -239,7 +256,7 @@ def _finish(part: Path, path: Path, stop: threading.Event) -> File:
     with part.open("rb") as file:
         while piece := file.read(2**20):
             digest.update(piece)
-    size = part.stat().st_size
+    size, path = part.stat().st_size, path.with_suffix(ending(part))
     _go_on(stop)
     os.replace(part, path)
     return File(path=path, sha256=digest.hexdigest(), size=size)

@@ -7,6 +7,7 @@ import secrets
 from typing import Any
 
 from .messages import Answer, Refused, Request, decode_base64
+from .odd import page
 from .state import Job, State, image_facts
 
 MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
@@ -71,6 +72,7 @@ def check(state: State, body: Any) -> list[dict[str, Any]]:
 
 def submit(state: State, request: Request) -> Answer:
     state.check_key(request, "gmi")
+    state.check_room("gmi")
     if len(request.body) > MAX_BODY:
         raise Refused(413, "request body too large")
     body = need_json(request)
@@ -109,7 +111,7 @@ def view(state: State, job: Job, advance: bool = True) -> dict[str, Any]:
         record["outcome"] = {**video, "thumbnail_image_url": thumbnail}
     for name, value in changes.items():
         if name != "at_submit":
-            record[name] = value
+            record["status" if name == "shown_as" else name] = value
     return record
 
 
@@ -124,8 +126,9 @@ def listing(state: State, request: Request) -> Answer:
         raise Refused(400, "model_id is required")
     jobs = [job for job in state.jobs.values() if job.provider == "gmi" and request.query["model_id"] == MODEL]
     records = [view(state, job, advance=False) for job in sorted(jobs, key=lambda job: -job.created)]
+    records, beside = page(state.settings["list_style"], records)
     shape = state.settings["gmi_list_shape"]
-    return Answer.of(records if shape == "list" else {shape: records})
+    return Answer.of(records if shape == "list" else {shape: records, **beside})
 
 
 def models(state: State, request: Request) -> Answer:

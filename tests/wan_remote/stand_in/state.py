@@ -89,6 +89,8 @@ class State:
                 "offset": 0.0,  # seconds between this machine's clock and the clouds'
                 "speed": 1.0,  # seconds that pass at the clouds in one second
                 "balance": 12.5,
+                "list_style": "",  # how the lists differ from what was sent; see odd.py
+                "room": 0,  # jobs that an account may have at once; 0 for any number
             }
             self.epoch = time.time()
             self.jobs: dict[str, Job] = {}
@@ -112,6 +114,13 @@ class State:
         given = request.headers.get("authorization", "")
         if given not in [f"Bearer {key}" for key in self.keys[provider]]:
             raise Refused(401, "invalid or missing API key")
+
+    def check_room(self, provider: str) -> None:
+        """An account that has as many jobs at once as it may have gets no more, and is not told for how long."""
+        room = int(self.settings["room"])
+        busy = [job for job in self.jobs.values() if job.provider == provider and job.real_end is None]
+        if room and len(busy) >= room:
+            raise Refused(429, "too many concurrent tasks")
 
     def new_job(self, provider: str, body: dict[str, Any], images: list[dict[str, Any]]) -> Job:
         with self.lock:
@@ -206,6 +215,7 @@ class State:
                     "id": job.id,
                     "provider": job.provider,
                     "reads": job.reads,
+                    "last": job.steps[-1],
                     "start": job.real_start,
                     "end": job.real_end,
                     "sha256": hashlib.sha256(job.data).hexdigest(),

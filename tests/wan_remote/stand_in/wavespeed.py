@@ -10,6 +10,7 @@ from typing import Any
 
 from .gmi import need_json
 from .messages import Answer, Refused, Request
+from .odd import page
 from .state import Job, State, image_facts
 
 MODEL = "wavespeed-ai/wan-flf2v"
@@ -81,6 +82,7 @@ def check(state: State, body: Any) -> list[dict[str, Any]]:
 
 def submit(state: State, request: Request) -> Answer:
     state.check_key(request, "wavespeed")
+    state.check_room("wavespeed")
     body = need_json(request)
     job = state.new_job("wavespeed", body, check(state, body))
     first = job.steps[0]
@@ -105,7 +107,7 @@ def view(state: State, job: Job, advance: bool = True) -> dict[str, Any]:
     }
     for name, value in changes.items():
         if name != "at_submit":
-            record[name] = value
+            record["status" if name == "shown_as" else name] = value
     return record
 
 
@@ -117,8 +119,8 @@ def result(state: State, request: Request, job_id: str) -> Answer:
 def listing(state: State, request: Request) -> Answer:
     state.check_key(request, "wavespeed")
     body = need_json(request)
-    page, size = body.get("page"), body.get("page_size")
-    if type(page) is not int or page < 1 or type(size) is not int or not 1 <= size <= 100:
+    number, size = body.get("page"), body.get("page_size")
+    if type(number) is not int or number < 1 or type(size) is not int or not 1 <= size <= 100:
         raise Refused(400, "page and page_size (1 to 100) are required")
     jobs = [job for job in state.jobs.values() if job.provider == "wavespeed"]
     if body.get("model") not in (None, "", MODEL):
@@ -129,10 +131,11 @@ def listing(state: State, request: Request) -> Answer:
         jobs = [job for job in jobs if job.created >= moment(after)]
     if before := body.get("created_before"):
         jobs = [job for job in jobs if job.created <= moment(before)]
-    items = [view(state, job, advance=False) for job in jobs[(page - 1) * size : page * size]]
+    items = [view(state, job, advance=False) for job in jobs[(number - 1) * size : number * size]]
     for item in items:
         item.pop("urls")
-    return envelope({"page": page, "page_size": size, "total": len(jobs), "items": items})
+    items, beside = page(state.settings["list_style"], items)
+    return envelope({"page": number, "page_size": size, "total": len(jobs), "items": items, **beside})
 
 
 def delete(state: State, request: Request) -> Answer:

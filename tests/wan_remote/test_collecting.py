@@ -1,0 +1,182 @@
+"""What was paid for reaches the person: from the disk, in whatever container, and the id stands in every error."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import av
+import numpy as np
+import pytest
+
+import wan_remote
+from tests.wan_remote.fault_case import BOTH, DONE, POLL, WAITING, answer
+from tests.wan_remote.stand_in import clips
+from wan_remote.errors import StorageError
+from wan_remote.journal import Journal
+from wan_remote.providers.outcomes import video_among
+from wan_remote.states import State
+
+PIECE = 200
+
+
+def video(kind: str, codec: str, width: int, height: int, frames: int) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=16)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for shade in range(frames):
+            picture = np.full((height, width, 3), shade * 3, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return out.getvalue()
+
+
+def give(world, monkeypatch, data: bytes) -> None:
+    """What is downloaded from now on is this."""
+    real = wan_remote.collecting.download
+
+    def download(address, path, **options):
+        module = wan_remote.transport.download.__globals__
+        part = module["new_part"](path)
+        part.write_bytes(data)
+        state = module["_State"]()
+        for last in (False, True):
+            failed = module["_verify"](part, path, state, last=last)
+            if failed is None:
+                return module["_finish"](part, path, options["stop"])
+            part.write_bytes(data) if not last else None
+        raise getattr(failed, "final", failed)
+
+    assert real
+    monkeypatch.setattr(wan_remote.collecting, "download", download)
+
+
+def test_a_webm_is_handed_over_under_its_own_name(world, monkeypatch):
+    data = video("webm", "libvpx", 128, 72, 81)
+    give(world, monkeypatch, data)
+    first, again = world.run(world.gmi()), world.run(world.gmi())
+    assert (first.end, again.end) == ("result", "result")
+    assert first.value.path.suffix == ".webm"
+    assert first.value.path.read_bytes() == data
+    assert (again.value.path, again.value.resumed) == (first.value.path, True)
+
+
+def test_stray_bytes_behind_a_video_do_no_harm(world, monkeypatch):
+    give(world, monkeypatch, clips.clip(81) + b"\0" * 7)
+    assert world.run(world.gmi()).end == "result"
+
+
+def test_what_can_not_be_read_is_kept_and_told(world, monkeypatch):
+    give(world, monkeypatch, bytes(range(256)) * 8)
+    outcome = world.run(world.gmi())
+    [job] = world.cloud.jobs()
+    assert outcome.end == "BadDownload"
+    kept = world.output / "gmi" / f"{job['id']}.unread"
+    assert kept.read_bytes() == bytes(range(256)) * 8
+    assert str(kept) in str(outcome.error)
+    assert job["id"] in str(outcome.error)
+
+
+def test_a_picture_is_no_video(world, monkeypatch):
+    out = io.BytesIO()
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(out, "JPEG")
+    give(world, monkeypatch, out.getvalue())
+    assert "it is a picture" in str(world.run(world.gmi()).error)
+
+
+def test_a_clip_that_is_not_what_was_asked_for_is_told(world, monkeypatch):
+    give(world, monkeypatch, video("mp4", "libx264", 64, 64, 1))
+    first, again = world.run(world.gmi()), world.run(world.gmi())
+    for outcome in (first, again):
+        assert "the clip is 64x64 with 1 frames" in outcome.value.note
+        assert "1280x720 in 5 s was asked for" in outcome.value.note
+        assert any(outcome.value.note in line for line in outcome.lines)
+
+
+def test_a_clip_as_asked_for_is_not_spoken_of(world, monkeypatch):
+    give(world, monkeypatch, video("mp4", "libx264", 832, 480, 81))
+    assert world.run(world.wavespeed()).value.note == ""
+
+
+@pytest.mark.parametrize(
+    ("urls", "found"),
+    [
+        (["https://x/t.jpg?s=1", "https://x/a.mp4?s=2"], "https://x/a.mp4?s=2"),
+        (["https://x/t.PNG", "https://x/clip"], "https://x/clip"),
+        (["", "https://x/b.WEBM", "https://x/a.mp4"], "https://x/b.WEBM"),
+        (["https://x/t.jpg"], ""),
+        (["https://[x/a.mp4"], "https://[x/a.mp4"),
+        ([], ""),
+    ],
+)
+def test_the_video_is_found_among_several_outputs(urls, found):
+    assert video_among(urls) == found
+
+
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.DONE])
+def test_a_file_that_came_before_a_kill_is_used(world, state):
+    """Killed between the rename and the last entry of the journal, and the cloud has long forgotten the job."""
+    first = world.run(world.gmi())
+    [path] = world.entries()
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, "state": state.value, "file": "", "sha256": "", "size": 0}))
+    world.cloud.control(reset=True)
+    again = world.run(world.gmi())
+    assert (again.end, again.value.path, again.value.sha256) == ("result", first.value.path, first.value.sha256)
+    assert world.cloud.records() == []
+    assert world.states() == ["fetched"]
+
+
+def test_a_withheld_clip_is_not_bought_again(world):
+    flagged = {"status": "completed", "outputs": [], "has_nsfw_contents": [True]}
+    for _ in range(3):
+        outcome = world.run(world.wavespeed(), plan=["created", flagged])
+        assert outcome.end == "Moderated"
+        assert world.cloud.jobs()[0]["id"] in str(outcome.error)
+    assert world.cloud.posts() == 1
+    assert world.run(world.wavespeed(take=2), plan=["completed"]).end in ("result", "Moderated")
+    assert world.cloud.posts() == 2
+
+
+TROUBLES = {
+    "refused poll": lambda p: {POLL[p]: [answer(p, 401, "invalid key")]},
+    "no such file": lambda p: {"file": [{"kind": "answer", "status": 410, "times": 0}]},
+    "a page for a file": lambda p: {"file": [{"kind": "body", "text": "<html>later</html>", "times": 0}]},
+    "unknown to the cloud": lambda p: {POLL[p]: [answer(p, 404, "not found", times=0)]},
+    "nameless": lambda p: {POLL[p]: [{"kind": "answer", "json": {"code": 200, "data": {}}, "times": 0}]},
+}
+
+
+@pytest.mark.parametrize("trouble", list(TROUBLES))
+@pytest.mark.parametrize("provider", BOTH)
+def test_the_id_stands_in_every_error_after_it_was_taken(world, provider, trouble):
+    world.cloud.control(faults=TROUBLES[trouble](provider))
+    outcome = world.run(world.request(provider), plan=[WAITING[provider], DONE[provider]])
+    [job] = world.cloud.jobs()
+    assert outcome.end not in ("result", "SubmissionUnknown")
+    assert job["id"] in str(outcome.error)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_it_does_also_if_it_can_not_be_written_down(world, monkeypatch, provider):
+    real, full = Journal.write, [True]
+
+    def write(journal, entry):
+        if entry.state is State.SUBMITTED and full.pop():
+            raise StorageError("the journal can't be written (No space left on device); make room")
+        return real(journal, entry)
+
+    monkeypatch.setattr(Journal, "write", write)
+    outcome = world.run(world.request(provider))
+    [job] = world.cloud.jobs()
+    assert outcome.end == "StorageError"
+    assert job["id"] in str(outcome.error)
+    assert "neither is paid for again" in str(outcome.error)
+    monkeypatch.setattr(Journal, "write", real)
+    assert world.run(world.request(provider)).value.request_id == job["id"]
+    assert world.cloud.posts() == 1

@@ -1,0 +1,190 @@
+"""From a job that was paid for to a file: what is here is used, what is in the cloud is waited for and brought."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from .container import ENDINGS, Clip, measure, why_no_video
+from .errors import BadResponse, RemoteError, ResultExpired
+from .job import Job
+from .journal import Entry
+from .polling import another, still_going, wait
+from .request import RANDOM_SEED
+from .session import Session
+from .states import MOVES, Event, State
+from .transport import download, refuse_address
+from .transport.download import File
+from .watch import check, in_thread
+
+SMALLER, SHORTER = 0.5, 0.5  # share of the pixels and seconds asked for, below which a clip is spoken of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A clip on disk.
+
+    Attributes:
+        path: of the video file, as the cloud made it; nearly always MP4.
+        provider, request_id: which job it was.
+        seed: the one it was made with, also where -1 was asked for.
+        drawn: whether -1 was asked for.
+        take: which of several clips of otherwise equal inputs.
+        resumed: whether the job was there before this call; nothing was paid then.
+        seconds: what making it took, if the cloud says.
+        price: US dollars, as quoted before it was sent, if the cloud says.
+        note: what is odd about the file; empty if nothing is.
+        sha256, size: of the file.
+    """
+
+    path: Path
+    provider: str
+    request_id: str
+    seed: int
+    drawn: bool
+    take: int
+    resumed: bool
+    seconds: float | None
+    price: float | None
+    note: str
+    sha256: str
+    size: int
+
+
+def told_seed(result: Result) -> str:
+    """The seed and what it means that it was drawn here; empty where it is not known."""
+    if result.seed < 0:
+        return ""
+    if not result.drawn:
+        return f"seed {result.seed}"
+    return f"seed {result.seed} (drawn for -1: the same inputs and take give this clip, another take another)"
+
+
+async def kept(session: Session, entry: Entry) -> Result | None:
+    """The clip of a job if it is on disk: noted down, or brought by a run that was killed before it could do that."""
+    if not entry.id or (entry.state, Event.STORED) not in MOVES:
+        return None
+    file = await in_thread(lambda stop: _on_disk(session, entry), session.watch)
+    return None if file is None else await _stored(session, entry, file, resumed=True)
+
+
+async def collect(session: Session, entry: Entry, job: Job | None, wait_seconds: float, *, resumed: bool) -> Result:
+    """Wait for a submitted job and bring its file here. An address that has expired is asked for once more.
+
+    Raises:
+        RemoteError: there is no file; says the id, whatever it was.
+        Interrupted: stopped; the job goes on.
+    """
+    try:
+        return await _brought(session, entry, job, wait_seconds, resumed)
+    except RemoteError as error:
+        if entry.id in str(error):
+            raise
+        named = type(error)(f"{error} (the job is {entry.id})")
+    raise named
+
+
+async def _brought(session: Session, entry: Entry, job: Job | None, wait_seconds: float, resumed: bool) -> Result:
+    entry, job = await wait(session, entry, job, wait_seconds)
+    for last in (False, True):
+        try:
+            file = await _download(session, entry, job)
+            break
+        except ResultExpired as error:
+            failed = str(error)
+        if last:
+            raise ResultExpired(
+                f"{failed}; the job {entry.id} is over, and nothing is paid for again: {another(entry)}"
+            )
+        entry, job = await wait(session, entry, None, wait_seconds)
+    return await _stored(session, entry, file, resumed=resumed)
+
+
+async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) -> Result:
+    """What is on disk, in the journal and told."""
+    if entry.state is not State.FETCHED or entry.sha256 != file.sha256:
+        clip = await in_thread(lambda stop: measure(file.path), session.watch)
+        entry = session.journal.move(
+            entry, Event.STORED, file=str(file.path.relative_to(session.folders.output)), sha256=file.sha256,
+            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(entry.parameters, clip),
+        )  # fmt: skip
+    said = f"; {entry.note}" if entry.note else ""
+    session.watch.stage(f"{session.provider.label}: here it is ({entry.id}){said}", 1.0, 1.0)
+    return Result(
+        path=file.path,
+        provider=entry.provider,
+        request_id=entry.id,
+        seed=entry.seed,
+        drawn=entry.parameters.get("seed") == RANDOM_SEED,
+        take=entry.take,
+        resumed=resumed,
+        seconds=entry.seconds or None,
+        price=entry.price,
+        note=entry.note,
+        sha256=entry.sha256,
+        size=entry.size,
+    )
+
+
+async def _download(session: Session, entry: Entry, job: Job) -> File:
+    """To a file named after the job."""
+    address, allow = job.url, session.allow_loopback
+    path = _place(session, entry, ".mp4")
+    session.watch.stage("downloading the video", 0.0)
+
+    def work(stop: threading.Event) -> File:
+        if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
+            raise BadResponse(
+                f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
+            )
+
+        def tell(done: int, total: int | None) -> None:
+            session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
+
+        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=tell)
+
+    check(session.watch, still_going(session, entry))
+    return await in_thread(work, session.watch, still_going(session, entry))
+
+
+def _on_disk(session: Session, entry: Entry) -> File | None:
+    """The file of a job if it is whole: by its hash where that is known, else by its content."""
+    if entry.file:
+        paths = [session.folders.output / entry.file]
+    else:
+        paths = [_place(session, entry, ending) for ending in ENDINGS]
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        digest = sha256(data).hexdigest()
+        if digest == entry.sha256 or (not entry.file and why_no_video(path) is None):
+            return File(path=path, sha256=digest, size=len(data))
+    return None
+
+
+def _place(session: Session, entry: Entry, ending: str) -> Path:
+    return session.folders.output / session.provider.name / f"{entry.id}{ending}"
+
+
+def _odd(parameters: Mapping[str, Any], clip: Clip | None) -> str:
+    """How a clip differs from what was asked for, if that is much; empty for jobs of which nothing is known."""
+    seconds = parameters.get("video_length", parameters.get("duration"))
+    if clip is None or not isinstance(seconds, int):
+        return ""
+    width, height = map(int, str(parameters.get("size", "1280*720")).split("*"))
+    small = clip.width * clip.height < SMALLER * width * height
+    if not small and clip.frames > 1 and clip.seconds >= SHORTER * seconds:
+        return ""
+    return (
+        f"the clip is {clip.width}x{clip.height} with {clip.frames} frames in {clip.seconds:.1f} s, and "
+        f"{width}x{height} in {seconds} s was asked for"
+    )
+
+
+__all__ = ["Result", "collect", "kept", "told_seed"]
