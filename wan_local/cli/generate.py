@@ -254,5 +254,6 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     except OutputError as error:
         print(f"the latents could not be kept: {error}", file=sys.stderr)
         return
-    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output]
+    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
+    again += [] if args.device == "auto" else ["--device", args.device]
     print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)
