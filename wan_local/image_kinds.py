@@ -30,8 +30,8 @@ SIGNATURES = {
 INSTEAD = {
     "HEIC": "pip install pillow-heif, or save it as PNG or JPEG",
     "AVIF": "Pillow reads it from 11.3 on; update it, or save it as PNG or JPEG",
-    "a web page": "download the picture itself",
-    "a git-lfs pointer": "fetch the picture with git lfs pull",
+    "a web page": "download the image itself",
+    "a git-lfs pointer": "fetch the image with git lfs pull",
 }
 
 

@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
             tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
         )  # fmt: skip
-        lines = lora_option.put_on(pipeline, args.lora) if cards is None else [several_gpus.line(cards)]
+        lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))
         scale = pipeline.vae.config.upscale
         if scale > 1:  # there is more to write than was asked for
@@ -254,5 +254,6 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     except OutputError as error:
         print(f"the latents could not be kept: {error}", file=sys.stderr)
         return
-    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output]
+    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
+    again += [] if args.device == "auto" else ["--device", args.device]
     print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("\n".join([str(report), *map(_table, plans)]))
     if broken:
-        raise UnreadableWeights(f"{broken[0].path}: {broken[0].error}")
+        raise UnreadableWeights(broken[0].error)
 
 
 def _plans(path: str) -> tuple[Plan, ...]:

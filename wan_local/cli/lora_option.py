@@ -10,6 +10,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..generate import Pipeline
+    from ..lora import Lora
 
 HELP = (
     "a LoRA; several add up. STRENGTH is 1 unless said, FIRST-LAST the sampling steps it counts in (from 1, all unless "
@@ -35,10 +36,15 @@ def put_on(pipeline: Pipeline, given: list[str]) -> list[str]:
         path, strength, first, last = parse(text)
         use = lora.Use(lora=lora.read(path, shapes), strength=strength, first_step=first, last_step=last)
         steps = "" if use.always else f", steps {first} to {last or 'the end'}"
-        lines.append(f"LoRA {use.lora.report()}, strength {strength:g}{steps}")
+        lines.append(told(use.lora, strength) + steps)
         uses.append(use)
     pipeline.use_loras(uses)
     return lines
+
+
+def told(lora: Lora, strength: float) -> str:
+    """The line about one."""
+    return f"LoRA {lora.report()}, strength {strength:g}"
 
 
 def parse(text: str) -> tuple[str, float, int, int | None]:

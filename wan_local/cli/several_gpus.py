@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .lora_option import parse
+from .lora_option import parse, told
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +98,15 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def line(cards: GroupTransformer) -> str:
-    """What is said about it."""
-    return f"{cards.setup.gpus} cards: {cards.why}"
+def lines(cards: GroupTransformer) -> list[str]:
+    """What is said about it: the LoRAs that every rank puts on, and the split."""
+    import torch
+
+    from .. import lora
+    from ..model import WanTransformer
+    from ..quantised import parameter_shapes
+
+    with torch.device("meta"):
+        shapes = parameter_shapes(WanTransformer(cards.config))
+    loras = [told(lora.read(path, shapes), strength) for path, strength in cards.setup.loras]
+    return [*loras, f"{cards.setup.gpus} cards: {cards.why}"]

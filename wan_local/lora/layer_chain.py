@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..quantised import Packing
 from .delta import Delta
 
 SAME_DTYPE = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv3d)  # calculate with parameters of their input's dtype only
@@ -102,7 +103,8 @@ class _ThroughPacking:
 
     @classmethod
     def put_on(cls, layer: Any, chain: LayerChain) -> None:
-        layer.packing = cls(layer.packing, chain)
+        through: Packing = cls(layer.packing, chain)
+        layer.packing = through
 
     @staticmethod
     def take_off(layer: Any) -> None:
@@ -115,6 +117,10 @@ class _ThroughPacking:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.packing.shape
+
+    @property
+    def bytes(self) -> int:
+        return self.packing.bytes
 
     def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         if not self._chain.goes_through_weight:

@@ -195,7 +195,7 @@ def _from(start: int, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _remedy(stage: str, way: Tiling | None, tiling: Tiles | Tiling) -> str:
-    doing = "encoding the pictures" if stage != "decode" else "decoding"
+    doing = "encoding the images" if stage != "decode" else "decoding"
     if tiling == OFF:
         return f"{doing} whole frames ran out of memory and tiling is off; set tiling to auto"
     where = "" if way is None else f" even in {told(way)}"

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from . import ggml_codebooks as codebooks
 from .ggml_bits import halves
+from .packing import CHUNK
 
 SMALL, LARGE = 32, 256  # values a block
-CHUNK = 1 << 23  # values unpacked at a time, which bounds the float32 copies below
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-CHUNK = 1 << 23  # values unpacked at a time
+CHUNK = 1 << 23  # values unpacked at a time, which bounds the float32 copies that it makes
 
 
 class Packing(Protocol):

@@ -88,8 +88,8 @@ def check_parameters(source: TensorSource, expected: Mapping[str, tuple[int, ...
     foreign = [n for n in inside if n.endswith(LEARNED) and any(_place(n).startswith(stack) for stack in stacks)]
     if foreign:
         raise WrongModel(
-            f"{source.path} is a variant of the model that is not known here: its layers hold {len(foreign)} more "
-            f"parameters ({listed(foreign)}), without which it would be another model; use the file of the model itself"
+            f"{source.path} is a variant of the model that is not known here: its layers hold parameters beside the "
+            f"model's own ({listed(foreign)}), without which it would be another; use the file of the model itself"
         )
     return unexpected
 

@@ -82,7 +82,8 @@ class Report:
             lines.append(
                 "  memory      " + ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.memory.items())
             )
-            if self.sizes or self.missing or self.unexpected:  # else the keys were compared with nothing
+            compared = self.sizes or self.missing or self.unexpected
+            if compared and not self.error:
                 lines.append("  keys        " + self._keys())
         lines += [f"  note        {note}" for note in self.notes]
         if self.error:

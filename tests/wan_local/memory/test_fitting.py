@@ -196,7 +196,7 @@ def test_encoding_falls_back_too() -> None:
     assert latents.shape == (1, 16, 3, 17, 33)
     assert (17, 32) in vae.sizes
     assert set(told) == {"encode images"}
-    with pytest.raises(OutOfMemory, match="encoding the pictures ran out of memory even in tiles of 128 pixels"):
+    with pytest.raises(OutOfMemory, match="encoding the images ran out of memory even in tiles of 128 pixels"):
         FittingVAE(made(cells=1)).encode(video)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from wan_local import generate
+from wan_local.cli import generate as cli_generate
 from wan_local.cli import main, several_gpus
 from wan_local.parallel.ranks import RankGroup
 
@@ -55,6 +59,26 @@ def test_what_can_not_be_is_told_before_the_encoders_are_read(
     monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pytest.fail("read the parts"))
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", *more)) == 1
     assert words in capsys.readouterr().err
+
+
+def test_what_a_lora_does_is_told_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    width = 256
+    layer, other = "diffusion_model.blocks.0.self_attn.q", "lora_te_encoder_block_0"
+    names = {f"{stem}.lora_{side}": shape for stem in (layer, other)
+             for side, shape in (("down", (2, width)), ("up", (width, 2)))}  # fmt: skip
+    save_file({f"{name}.weight": torch.zeros(shape) for name, shape in names.items()}, tmp_path / "a.safetensors")
+    sampled = SimpleNamespace(settings=SimpleNamespace(seed=3))
+    pipeline = SimpleNamespace(
+        vae=SimpleNamespace(config=SimpleNamespace(upscale=1)), generate=lambda *given: sampled
+    )  # fmt: skip
+    monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pipeline)
+    monkeypatch.setattr(cli_generate, "_write", lambda *given: "ends")
+    assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--lora", f"{tmp_path / 'a.safetensors'}:0.5")) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("LoRA a.safetensors: 2 tensors change 1 parameters; 2 not used ('lora_te_encoder_block_0")
+    assert line.endswith("strength 0.5")
 
 
 def test_the_help_says_why_xfuser_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel, UMT5ForConditionalGeneration
 
 from tests import tiny
 from tests.wan_local.weights import packed_files as files
+from wan_local.cli import main
 from wan_local.errors import ParameterMismatch, WrongModel
 from wan_local.notices import WanNotice, listening
 from wan_local.weights import inspect, load_image_encoder, load_text_encoder, load_transformer, load_vae, names
@@ -222,9 +223,18 @@ def test_a_variant_of_wan_is_named(name: str, prefix: str, tmp_path: Path, state
 def test_layers_inside_layers_are_another_network(tmp_path: Path, state: State) -> None:
     more = {f"blocks.{i}.ip_adapter.to_k.weight": torch.zeros(4, 4) for i in range(2)}
     path = single(tmp_path / "a.safetensors", {**state, **more})
-    with pytest.raises(WrongModel, match=r"variant .* not known here: its layers hold 2 more parameters \(blocks.0.ip"):
+    with pytest.raises(WrongModel, match=r"variant .* not known here: its layers hold parameters .* \(blocks.0.ip"):
         load_transformer(path)
     assert "ip_adapter" in inspect(path).error
+    assert "none unexpected" not in str(inspect(path))
+
+
+def test_inspect_names_a_file_that_is_wrong_once(
+    tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = single(tmp_path / "a.safetensors", {**state, "blocks.0.self_attn.gate.weight": torch.zeros(4, 4)})
+    assert main(["inspect", str(path)]) == 1
+    assert capsys.readouterr().err.count(str(path)) == 1
 
 
 def test_blocks_behind_a_gap_are_an_error(tmp_path: Path, state: State) -> None:
