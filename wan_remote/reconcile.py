@@ -87,12 +87,14 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
         if number:
             await sleep(BETWEEN_LOOKS, session.watch, session.clock)
         look = await look_for(session, entry)
-        if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
-            entry = session.journal.update(entry, ahead=ahead)
-            look = await look_for(session, entry)  # with the time told, it may be taken
-        last = look or last
         if look is not None and look.found is not None:
             return look.found
+        if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
+            entry = session.journal.update(entry, ahead=ahead)
+            look = await look_for(session, entry) or look  # with the time told, it may be taken
+            if look is not None and look.found is not None:
+                return look.found
+        last = look or last
         if look is not None and look.perhaps and not look.shared:
             break
     if last is not None and last.settled and not just_sent and age(session, entry) > SEEN_AFTER:
