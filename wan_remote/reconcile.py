@@ -39,7 +39,8 @@ class Look:
         shared: whether other submissions without an id could have made all of these, such as some that are under way.
         clear: whether nothing speaks of a job, in a list that does not contradict what is known. That is enough where
             the cloud itself said that it made none.
-        settled: whether every job of that time is known: then there is none, also where the cloud said nothing.
+        settled: whether every job of that time is known: then there is none, also where the cloud said nothing. A list
+            that lacks a job of ours that came later may lack this one too.
     """
 
     found: tuple[Entry, Job] | None = None
@@ -125,11 +126,13 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Loo
             shown = {job.id for job in listing.jobs}
             shows_ours = any(shown.intersection((other.id, *other.earlier)) for other in ours)
             expected = [other for other in ours if session.clock.time() - other.submitted_at < SHOWN_FOR]
+            later = [other for other in ours if other.submitted_at > entry.intent_at]
+            lags = any(other.id not in shown and other.state is not State.MISSING for other in later)
             return Look(
                 perhaps=tuple(job.id for _, job in fits),
                 shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
                 clear=not fits and (listing.whole or listing.empty) and (shows_ours or not expected),
-                settled=not fits and listing.whole and shows_ours and not entry.recovered,
+                settled=not fits and listing.whole and shows_ours and not entry.recovered and not lags,
             )
 
     return work
