@@ -49,6 +49,8 @@ class Entry:
         state: where it stands; see :mod:`wan_remote.states`.
         id: the cloud's name for it, once known.
         earlier: ids of the same inputs that ended without a video; none of them is the one looked for.
+        guessed: whether its id was found in a list or given by hand, and the cloud's words do not tell that it is this.
+        rivals: fingerprints of other submissions that an id which was guessed could have been of.
         intent_at, submitted_at, ended_at: seconds since 1970, by this machine's clock.
         ahead: seconds that the cloud's clock was before this machine's at the intent, if that is known.
         word: the cloud's last word.
@@ -72,6 +74,8 @@ class Entry:
     state: State = State.INTENT
     id: str = ""
     earlier: tuple[str, ...] = ()
+    guessed: bool = False
+    rivals: tuple[str, ...] = ()
     intent_at: float = 0.0
     ahead: float | None = None
     submitted_at: float = 0.0
@@ -356,8 +360,9 @@ def _parse(text: bytes) -> Entry | None:
     values = {name: value for name, value in row.items() if name in known}
     if not all(isinstance(value, TYPES[known[name]]) for name, value in values.items()):  # type: ignore[arg-type]
         return None
-    if "earlier" in values:
-        values["earlier"] = tuple(str(name) for name in values["earlier"])
+    for names in ("earlier", "rivals"):
+        if names in values:
+            values[names] = tuple(str(name) for name in values[names])
     try:
         if "state" in values:
             values["state"] = State(values["state"])

@@ -14,7 +14,7 @@ from .errors import StorageError, SubmissionUnknown
 from .job import Job
 from .journal import Entry
 from .listing import Listing, read_list
-from .matching import Fit, age, cloud_ahead, fit, sent_at, window
+from .matching import Fit, age, cloud_ahead, fit, same_inputs, sent_at, window
 from .session import Session
 from .states import Event, State
 from .watch import sleep, to_the_end
@@ -50,16 +50,24 @@ class Look:
     settled: bool = False
 
 
-def accepted(session: Session, entry: Entry, job: Job) -> Entry:
+def accepted(session: Session, entry: Entry, job: Job, rivals: list[Entry] | None = None) -> Entry:
     """The entry with the cloud's id, on disk.
+
+    Args:
+        session: cloud and journal.
+        entry: without an id.
+        job: the cloud's.
+        rivals: other submissions that it could be of, if it is only guessed that it is of this one.
 
     Raises:
         StorageError: it can't be written; says the id.
     """
     try:
         return session.journal.move(
-            entry, Event.TAKEN, id=job.id, submitted_at=session.clock.time(), word=job.word, recovered=False
-        )
+            entry, Event.TAKEN, id=job.id, submitted_at=session.clock.time(), word=job.word,
+            recovered=entry.recovered and rivals is not None, guessed=rivals is not None,
+            rivals=tuple(rival.fingerprint for rival in rivals or ()),
+        )  # fmt: skip
     except StorageError as error:
         failed = str(error)
     raise StorageError(
@@ -121,7 +129,10 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Loo
             others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
             mine = _surely(session, entry, fits, others)
             if mine is not None:
-                return Look(found=(accepted(session, entry, mine), mine))
+                guessed = None if fit(session, entry, mine) >= Fit.ALIKE else []
+                return Look(found=(accepted(session, entry, mine, guessed), mine))
+            guesses = {other.id for other in entries if entry.fingerprint in other.rivals}
+            fits += [(Fit.PERHAPS, job) for job in listing.jobs if job.id in guesses and fit(session, entry, job)]
             ours = [other for other in entries if other.scope == entry.scope and other.first]
             shown = {job.id for job in listing.jobs}
             shows_ours = any(shown.intersection((other.id, *other.earlier)) for other in ours)
@@ -143,7 +154,8 @@ def _surely(session: Session, entry: Entry, fits: list[tuple[Fit, Job]], others:
     unknown fate must not have a claim to it either. A refusal is not overruled by a job that only came at its time."""
     for level in (Fit.SURE, Fit.ALIKE):
         if alike := [job for found, job in fits if found is level]:
-            return alike[0] if len(alike) == 1 else None
+            claims = [other for other in _open(others) if fit(session, other, alike[0]) >= level]
+            return alike[0] if len(alike) == 1 and not claims else None
     close = [(found, job) for found, job in fits if found > Fit.UNLIKELY]
     if len(close) != 1 or close[0][0] is not Fit.LIKELY or entry.state is not State.INTENT:
         return None
@@ -161,19 +173,28 @@ def _open(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.state is State.INTENT and (entry.submissions or entry.recovered)]
 
 
-def open_for(session: Session, job: Job) -> Entry | None:
+def open_for(session: Session, job: Job) -> tuple[Entry, list[Entry] | None] | None:
     """Of the submissions of unknown fate the one that a job, asked for by its id, belongs to: the best fit, and of
-    equal ones that which was sent nearest to when the job was made."""
+    equal ones that which was sent nearest to when the job was made. Besides, the others it could be of, refused ones
+    too; None if the cloud's words tell that it is this one's."""
     entries = [entry for entry in session.journal.entries() if entry.provider == session.provider.name]
     if any(job.id in (entry.id, *entry.earlier) for entry in entries if entry.first):
         return None
 
-    def rank(entry: Entry) -> tuple[int, float]:
+    def rank(entry: Entry) -> tuple[int, bool, bool, float]:
         apart = abs((job.created or 0.0) - sent_at(session, entry))
-        return fit(session, entry, job), -apart
+        return fits[entry.fingerprint], same_inputs(entry, job), entry.state is State.INTENT, -apart
 
-    fits = [entry for entry in _open(entries) if fit(session, entry, job)]
-    return max(fits, key=rank, default=None)
+    free = _without_id(entries)
+    fits = {entry.fingerprint: found for entry in free if (found := fit(session, entry, job))}
+    able = [entry for entry in free if entry.state is State.INTENT or fits.get(entry.fingerprint, 0) >= Fit.ALIKE]
+    best = max((entry for entry in able if entry.fingerprint in fits), key=rank, default=None)
+    if best is None:
+        return None
+    level = fits.pop(best.fingerprint)
+    rivals = [entry for entry in free if entry.fingerprint in fits]
+    told = level >= Fit.ALIKE and all(found < level for found in fits.values())
+    return best, None if told else rivals
 
 
 def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnknown:
