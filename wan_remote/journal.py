@@ -21,6 +21,7 @@ from typing import Any
 
 from .clock import Clock
 from .errors import StorageError
+from .files import write_private
 from .locks import is_at, opened, try_lock, unique
 from .states import Event, State, after
 from .watch import SLICE, Watch, check
@@ -213,29 +214,12 @@ class Journal:
         """
         path, entry = self._path(entry.fingerprint), replace(entry, v=VERSION)
         try:
-            self._put(path, json.dumps(asdict(entry), indent=1, sort_keys=True).encode())
+            write_private(path, json.dumps(asdict(entry), indent=1, sort_keys=True).encode())
         except OSError as error:
             failed = error.strerror
         else:
             return entry
         raise StorageError(f"{path} can't be written ({failed}); make room")
-
-    def _put(self, path: Path, data: bytes, *, flush: bool = True) -> None:
-        """A private file, whole or not at all; raises OSError."""
-        temporary = path.with_suffix(f".tmp-{unique()}")
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                if flush:
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-            if flush:
-                self._sync_folder()
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
 
     def update(self, entry: Entry, **changes: Any) -> Entry:
         """:meth:`write` with changes."""
@@ -250,7 +234,7 @@ class Journal:
         for ending, data in ((THUMBNAIL, thumbnail), (GRAPH, (graph or "").encode())):
             if data and len(data) <= MOST_GRAPH:
                 with contextlib.suppress(OSError):
-                    self._put(self._path(entry.fingerprint).with_suffix(ending), data, flush=False)
+                    write_private(self._path(entry.fingerprint).with_suffix(ending), data, flush=False)
 
     def entries(self) -> list[Entry]:
         """All jobs, newest first."""
@@ -338,15 +322,6 @@ class Journal:
         with contextlib.suppress(OSError):
             os.replace(path, self.folder / f"{path.stem}.damaged-{number}")
         log.warning("a damaged journal entry was set aside as %s.damaged-%d", path.stem, number)
-
-    def _sync_folder(self) -> None:
-        if os.name == "nt":
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _parse(text: bytes) -> Entry | None:
