@@ -129,8 +129,8 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Loo
             others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
             mine = _surely(session, entry, fits, others)
             if mine is not None:
-                guessed = None if fit(session, entry, mine) >= Fit.ALIKE else []
-                return Look(found=(accepted(session, entry, mine, guessed), mine))
+                told = fit(session, entry, mine) >= Fit.ALIKE
+                return Look(found=(accepted(session, entry, mine, None if told else []), mine))
             guesses = {other.id for other in entries if entry.fingerprint in other.rivals}
             fits += [(Fit.PERHAPS, job) for job in listing.jobs if job.id in guesses and fit(session, entry, job)]
             ours = [other for other in entries if other.scope == entry.scope and other.first]
@@ -202,7 +202,9 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
     label = session.provider.label
     said = f" (it said: {entry.message})" if entry.message else ""
     again = f"to have and pay for another clip on purpose, set take to {entry.take + 1}"
-    collect = "with Fetch Result, and it belongs to these inputs from then on"
+    collect = "with Fetch Result"
+    if entry.state is State.INTENT:  # a refused one is given only what is surely its own
+        collect += ", and it belongs to these inputs from then on"
     if look is not None and look.perhaps:
         ids = ", ".join(look.perhaps[:MOST_TOLD]) + (" and others" if len(look.perhaps) > MOST_TOLD else "")
         several = len(look.perhaps) > 1
