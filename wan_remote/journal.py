@@ -21,6 +21,7 @@ from typing import Any
 
 from .clock import Clock
 from .errors import StorageError
+from .files import write_private
 from .locks import is_at, opened, try_lock, unique
 from .states import Event, State, after
 from .watch import SLICE, Watch, check
@@ -49,6 +50,8 @@ class Entry:
         state: where it stands; see :mod:`wan_remote.states`.
         id: the cloud's name for it, once known.
         earlier: ids of the same inputs that ended without a video; none of them is the one looked for.
+        guessed: whether its id was found in a list or given by hand, and the cloud's words do not tell that it is this.
+        rivals: fingerprints of other submissions that an id which was guessed could have been of.
         intent_at, submitted_at, ended_at: seconds since 1970, by this machine's clock.
         ahead: seconds that the cloud's clock was before this machine's at the intent, if that is known.
         word: the cloud's last word.
@@ -72,6 +75,8 @@ class Entry:
     state: State = State.INTENT
     id: str = ""
     earlier: tuple[str, ...] = ()
+    guessed: bool = False
+    rivals: tuple[str, ...] = ()
     intent_at: float = 0.0
     ahead: float | None = None
     submitted_at: float = 0.0
@@ -209,29 +214,12 @@ class Journal:
         """
         path, entry = self._path(entry.fingerprint), replace(entry, v=VERSION)
         try:
-            self._put(path, json.dumps(asdict(entry), indent=1, sort_keys=True).encode())
+            write_private(path, json.dumps(asdict(entry), indent=1, sort_keys=True).encode())
         except OSError as error:
             failed = error.strerror
         else:
             return entry
         raise StorageError(f"{path} can't be written ({failed}); make room")
-
-    def _put(self, path: Path, data: bytes, *, flush: bool = True) -> None:
-        """A private file, whole or not at all; raises OSError."""
-        temporary = path.with_suffix(f".tmp-{unique()}")
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                if flush:
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-            if flush:
-                self._sync_folder()
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
 
     def update(self, entry: Entry, **changes: Any) -> Entry:
         """:meth:`write` with changes."""
@@ -246,7 +234,7 @@ class Journal:
         for ending, data in ((THUMBNAIL, thumbnail), (GRAPH, (graph or "").encode())):
             if data and len(data) <= MOST_GRAPH:
                 with contextlib.suppress(OSError):
-                    self._put(self._path(entry.fingerprint).with_suffix(ending), data, flush=False)
+                    write_private(self._path(entry.fingerprint).with_suffix(ending), data, flush=False)
 
     def entries(self) -> list[Entry]:
         """All jobs, newest first."""
@@ -335,15 +323,6 @@ class Journal:
             os.replace(path, self.folder / f"{path.stem}.damaged-{number}")
         log.warning("a damaged journal entry was set aside as %s.damaged-%d", path.stem, number)
 
-    def _sync_folder(self) -> None:
-        if os.name == "nt":
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
 
 def _parse(text: bytes) -> Entry | None:
     """An entry, or None for anything else."""
@@ -356,8 +335,9 @@ def _parse(text: bytes) -> Entry | None:
     values = {name: value for name, value in row.items() if name in known}
     if not all(isinstance(value, TYPES[known[name]]) for name, value in values.items()):  # type: ignore[arg-type]
         return None
-    if "earlier" in values:
-        values["earlier"] = tuple(str(name) for name in values["earlier"])
+    for names in ("earlier", "rivals"):
+        if names in values:
+            values[names] = tuple(str(name) for name in values[names])
     try:
         if "state" in values:
             values["state"] = State(values["state"])

@@ -78,6 +78,11 @@ def age(session: Session, entry: Entry) -> float:
     return session.clock.time() + (cloud_ahead(session) or 0.0) - sent_at(session, entry)
 
 
+def same_inputs(entry: Entry, job: Job) -> bool:
+    """Whether a job repeats prompt and seed of an entry."""
+    return bool(_same_prompt(entry, job) and _same_seed(entry, job))
+
+
 def _same_seed(entry: Entry, job: Job) -> bool | None:
     """None where the cloud does not say; also for an entry whose own seed is lost."""
     if job.seed is None or job.seed in NO_SEED or (entry.recovered and job.seed != entry.seed):

@@ -14,7 +14,7 @@ from .errors import StorageError, SubmissionUnknown
 from .job import Job
 from .journal import Entry
 from .listing import Listing, read_list
-from .matching import Fit, age, cloud_ahead, fit, sent_at, window
+from .matching import Fit, age, cloud_ahead, fit, same_inputs, sent_at, window
 from .session import Session
 from .states import Event, State
 from .watch import sleep, to_the_end
@@ -39,7 +39,8 @@ class Look:
         shared: whether other submissions without an id could have made all of these, such as some that are under way.
         clear: whether nothing speaks of a job, in a list that does not contradict what is known. That is enough where
             the cloud itself said that it made none.
-        settled: whether every job of that time is known: then there is none, also where the cloud said nothing.
+        settled: whether every job of that time is known: then there is none, also where the cloud said nothing. A list
+            that lacks a job of ours that came later may lack this one too.
     """
 
     found: tuple[Entry, Job] | None = None
@@ -49,16 +50,24 @@ class Look:
     settled: bool = False
 
 
-def accepted(session: Session, entry: Entry, job: Job) -> Entry:
+def accepted(session: Session, entry: Entry, job: Job, rivals: list[Entry] | None = None) -> Entry:
     """The entry with the cloud's id, on disk.
+
+    Args:
+        session: cloud and journal.
+        entry: without an id.
+        job: the cloud's.
+        rivals: other submissions that it could be of, if it is only guessed that it is of this one.
 
     Raises:
         StorageError: it can't be written; says the id.
     """
     try:
         return session.journal.move(
-            entry, Event.TAKEN, id=job.id, submitted_at=session.clock.time(), word=job.word, recovered=False
-        )
+            entry, Event.TAKEN, id=job.id, submitted_at=session.clock.time(), word=job.word,
+            recovered=entry.recovered and rivals is not None, guessed=rivals is not None,
+            rivals=tuple(rival.fingerprint for rival in rivals or ()),
+        )  # fmt: skip
     except StorageError as error:
         failed = str(error)
     raise StorageError(
@@ -87,12 +96,14 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
         if number:
             await sleep(BETWEEN_LOOKS, session.watch, session.clock)
         look = await look_for(session, entry)
-        if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
-            entry = session.journal.update(entry, ahead=ahead)
-            look = await look_for(session, entry)  # with the time told, it may be taken
-        last = look or last
         if look is not None and look.found is not None:
             return look.found
+        if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
+            entry = session.journal.update(entry, ahead=ahead)
+            look = await look_for(session, entry) or look  # with the time told, it may be taken
+            if look is not None and look.found is not None:
+                return look.found
+        last = look or last
         if look is not None and look.perhaps and not look.shared:
             break
     if last is not None and last.settled and not just_sent and age(session, entry) > SEEN_AFTER:
@@ -118,16 +129,21 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Loo
             others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
             mine = _surely(session, entry, fits, others)
             if mine is not None:
-                return Look(found=(accepted(session, entry, mine), mine))
+                told = fit(session, entry, mine) >= Fit.ALIKE
+                return Look(found=(accepted(session, entry, mine, None if told else []), mine))
+            guesses = {other.id for other in entries if entry.fingerprint in other.rivals}
+            fits += [(Fit.PERHAPS, job) for job in listing.jobs if job.id in guesses and fit(session, entry, job)]
             ours = [other for other in entries if other.scope == entry.scope and other.first]
             shown = {job.id for job in listing.jobs}
             shows_ours = any(shown.intersection((other.id, *other.earlier)) for other in ours)
             expected = [other for other in ours if session.clock.time() - other.submitted_at < SHOWN_FOR]
+            later = [other for other in ours if other.submitted_at > entry.intent_at]
+            lags = any(other.id not in shown and other.state is not State.MISSING for other in later)
             return Look(
                 perhaps=tuple(job.id for _, job in fits),
                 shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
                 clear=not fits and (listing.whole or listing.empty) and (shows_ours or not expected),
-                settled=not fits and listing.whole and shows_ours and not entry.recovered,
+                settled=not fits and listing.whole and shows_ours and not entry.recovered and not lags,
             )
 
     return work
@@ -138,7 +154,8 @@ def _surely(session: Session, entry: Entry, fits: list[tuple[Fit, Job]], others:
     unknown fate must not have a claim to it either. A refusal is not overruled by a job that only came at its time."""
     for level in (Fit.SURE, Fit.ALIKE):
         if alike := [job for found, job in fits if found is level]:
-            return alike[0] if len(alike) == 1 else None
+            claims = [other for other in _open(others) if fit(session, other, alike[0]) >= level]
+            return alike[0] if len(alike) == 1 and not claims else None
     close = [(found, job) for found, job in fits if found > Fit.UNLIKELY]
     if len(close) != 1 or close[0][0] is not Fit.LIKELY or entry.state is not State.INTENT:
         return None
@@ -156,19 +173,28 @@ def _open(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.state is State.INTENT and (entry.submissions or entry.recovered)]
 
 
-def open_for(session: Session, job: Job) -> Entry | None:
+def open_for(session: Session, job: Job) -> tuple[Entry, list[Entry] | None] | None:
     """Of the submissions of unknown fate the one that a job, asked for by its id, belongs to: the best fit, and of
-    equal ones that which was sent nearest to when the job was made."""
+    equal ones that which was sent nearest to when the job was made. Besides, the others it could be of, refused ones
+    too; None if the cloud's words tell that it is this one's."""
     entries = [entry for entry in session.journal.entries() if entry.provider == session.provider.name]
     if any(job.id in (entry.id, *entry.earlier) for entry in entries if entry.first):
         return None
 
-    def rank(entry: Entry) -> tuple[int, float]:
+    def rank(entry: Entry) -> tuple[int, bool, bool, float]:
         apart = abs((job.created or 0.0) - sent_at(session, entry))
-        return fit(session, entry, job), -apart
+        return fits[entry.fingerprint], same_inputs(entry, job), entry.state is State.INTENT, -apart
 
-    fits = [entry for entry in _open(entries) if fit(session, entry, job)]
-    return max(fits, key=rank, default=None)
+    free = _without_id(entries)
+    fits = {entry.fingerprint: found for entry in free if (found := fit(session, entry, job))}
+    able = [entry for entry in free if entry.state is State.INTENT or fits.get(entry.fingerprint, 0) >= Fit.ALIKE]
+    best = max((entry for entry in able if entry.fingerprint in fits), key=rank, default=None)
+    if best is None:
+        return None
+    level = fits.pop(best.fingerprint)
+    rivals = [entry for entry in free if entry.fingerprint in fits]
+    told = level >= Fit.ALIKE and all(found < level for found in fits.values())
+    return best, None if told else rivals
 
 
 def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnknown:
@@ -176,7 +202,9 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
     label = session.provider.label
     said = f" (it said: {entry.message})" if entry.message else ""
     again = f"to have and pay for another clip on purpose, set take to {entry.take + 1}"
-    collect = "with Fetch Result, and it belongs to these inputs from then on"
+    collect = "with Fetch Result"
+    if entry.state is State.INTENT:  # a refused one is given only what is surely its own
+        collect += ", and it belongs to these inputs from then on"
     if look is not None and look.perhaps:
         ids = ", ".join(look.perhaps[:MOST_TOLD]) + (" and others" if len(look.perhaps) > MOST_TOLD else "")
         several = len(look.perhaps) > 1

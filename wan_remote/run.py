@@ -28,7 +28,7 @@ from .reconcile import NotThere, accepted, open_for, reconcile
 from .request import MAX_SEED, RANDOM_SEED, Request, frame_size
 from .retry import once
 from .session import Folders, Session, open_session
-from .states import State
+from .states import Event, State
 from .submission import submit
 from .transport import Lost
 from .watch import Watch, in_thread, to_the_end
@@ -74,7 +74,7 @@ async def run(
         if (here := await kept(session, entry)) is not None:
             return here
         if entry.state in (State.FAILED, State.CANCELLED):
-            entry = _anew(entry, request)
+            entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
         entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
         return await collect(session, entry, job, wait_seconds, resumed=resumed)
@@ -123,16 +123,18 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     if isinstance(reply, Lost) or reply.status != OK or str(told_id(reply.data)) != request_id:
         return None
     job = session.provider.job(reply.data)
-    entry = open_for(session, job)
-    if entry is None:
+    belongs = open_for(session, job)
+    if belongs is None:
         return None
+    entry = belongs[0]
     async with session.journal.alone(entry.fingerprint, session.watch):
 
         def work() -> Entry | None:
             with session.journal.claiming():
-                current = open_for(session, job)
-                same = current is not None and current.fingerprint == entry.fingerprint
-                return accepted(session, current, job) if current is not None and same else None
+                current, rivals = open_for(session, job) or (None, None)
+                if current is None or current.fingerprint != entry.fingerprint:
+                    return None
+                return accepted(session, current, job, rivals)
 
         found = await to_the_end(work, session.watch)
     if found is not None:
@@ -226,7 +228,15 @@ def _anew(entry: Entry, request: Request) -> Entry:
     """An entry whose job made nothing, ready to be sent again: a random seed is drawn anew."""
     return replace(
         entry, seed=_drawn(request.seed), id="", earlier=(*entry.earlier, entry.id), submissions=0, word="",
-        message="", submitted_at=0.0, ended_at=0.0,
+        message="", rivals=(), submitted_at=0.0, ended_at=0.0,
+    )  # fmt: skip
+
+
+def _unsure(session: Session, entry: Entry) -> Entry:
+    """An entry whose id was guessed and came to nothing: its own job may be another one, which is looked for again."""
+    return session.journal.move(
+        entry, Event.UNSURE, id="", earlier=(*entry.earlier, entry.id), guessed=False, rivals=(), word="", message="",
+        submitted_at=0.0, ended_at=0.0, submissions=max(1, entry.submissions),
     )  # fmt: skip
 
 

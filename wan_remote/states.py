@@ -41,6 +41,7 @@ class Event(Enum):
     UNREACHED = "nothing was sent"
     LOST = "its answer is lost"
     DOUBTED = "refused, yet the list shows what may be it"
+    UNSURE = "its id was only guessed"
     NOT_KNOWN = "the cloud does not know it"
     KNOWN = "the cloud knows it again"
     MADE = "has a video"
@@ -60,6 +61,7 @@ MOVES: Mapping[tuple[State, Event], State] = {
     **_moves((_S.INTENT,), REFUSED=_S.REJECTED, BUSY=_S.REJECTED, OTHER_FORM=_S.REJECTED, UNREACHED=_S.REJECTED),
     **_moves((_S.INTENT,), LOST=_S.INTENT),
     **_moves((_S.REJECTED,), DOUBTED=_S.INTENT),
+    **_moves((_S.FAILED, _S.CANCELLED), UNSURE=_S.INTENT),  # the job of another may have failed
     **_moves((_S.INTENT, _S.REJECTED), TAKEN=_S.SUBMITTED),
     **_moves((_S.MISSING,), KNOWN=_S.SUBMITTED),
     **_moves((_S.SUBMITTED, _S.MISSING, _S.DONE, _S.FETCHED), NOT_KNOWN=_S.MISSING, MADE=_S.DONE, STORED=_S.FETCHED),

@@ -34,6 +34,7 @@ IMAGE_WORDS = ("image", "frame")
 NOT_HEARD = (408, 425, 499)  # what a gateway says when it gave up waiting; what is behind it may have gone on
 CONFLICT = 409  # may mean that it is there already
 NEXT_TRY = (5.0, 10.0, 20.0, 30.0)  # seconds until the first in line tries again; the last one for ever
+SOONEST = 1.0  # seconds until then, if the cloud asks for less
 GLANCE = 1.0  # seconds between two looks at the line
 
 
@@ -105,7 +106,7 @@ class _Sending:
             if outcome.job is not None:
                 session.watch.stage(f"{session.provider.label} took it as {outcome.job.id}")
                 return self.entry, outcome.job
-            if outcome.event is Event.LOST and outcome.error is None:
+            if outcome.event is Event.LOST:
                 return await reconcile(session, self.entry, just_sent=True)
             assert outcome.error is not None
             if outcome.event is Event.OTHER_FORM:
@@ -151,7 +152,7 @@ class _Sending:
     async def _no_room(self, error: RemoteError, asked: float | None) -> None:
         """Wait for the next try; nobody who comes later tries before that."""
         self.place.stand()
-        seconds = jittered(NEXT_TRY[min(self.busy, len(NEXT_TRY) - 1)]) if asked is None else asked
+        seconds = jittered(NEXT_TRY[min(self.busy, len(NEXT_TRY) - 1)]) if asked is None else max(asked, SOONEST)
         self.busy += 1
         if asked is not None and asked > self._left():
             raise error
@@ -257,11 +258,11 @@ def _of_reply(session: Session, answer: Answer) -> Outcome:
 def _of_success(session: Session, reply: Reply) -> Outcome:
     record = reply.data if isinstance(reply.data, dict) else {}
     if told_id(record) in (None, ""):
-        return Outcome(event=Event.LOST, said=redact(reason(record), (session.secret.reveal(),)))
+        return Outcome(event=Event.LOST, said=redact(reason(record) or reply.text, (session.secret.reveal(),)))
     try:
         return Outcome(event=Event.TAKEN, job=session.provider.job(record))
-    except BadResponse as error:  # taken, under a name that can't be used
-        return Outcome(event=Event.LOST, error=error)
+    except BadResponse:  # taken, under a name that can't be used; its list may have the right one
+        return Outcome(event=Event.LOST, said="a request id that can't be used")
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

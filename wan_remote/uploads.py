@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BadResponse, ModelUnavailable, NoUploads, RemoteError
+from .errors import BadResponse, Forbidden, ModelUnavailable, NoUploads, Rejected, RemoteError
+from .files import write_private
 from .images import Frame
 from .providers.base import OK, Reply, a_dict, a_text, refusal
 from .providers.gmi import GMI
@@ -100,8 +100,12 @@ async def _signed(session: Session, frame: Frame, ticket: Any, target: str, resu
             data = a_dict((await ask(session, ticket)).data)
         except ModelUnavailable:  # this cloud has no such endpoint; that says nothing about the model
             raise NoUploads(f"{label} takes no uploads of pictures (404); use other or smaller pictures") from None
-        address = await _public(session, data.get(result))
+        except (Forbidden, Rejected) as error:
+            raise NoUploads(f"{label} names no place for a picture: {error}") from None
         place = data.get(target)
+        if not place or not data.get(result):  # an answer of another form
+            raise NoUploads(f"{label} names no place for a picture; try again later")
+        address = await _public(session, data[result])
         headers = {"Content-Type": frame.mime}
         if isinstance(place, Mapping):
             told = {str(k): str(v) for k, v in a_dict(place.get("headers")).items()}
@@ -192,10 +196,8 @@ class _Cache:
         }
 
     def _write(self, rows: dict[str, Any]) -> None:
-        temporary = self._path.with_suffix(f".tmp-{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):  # an upload more is no harm
-            temporary.write_text(json.dumps(rows), "utf-8")
-            os.replace(temporary, self._path)
+            write_private(self._path, json.dumps(rows).encode(), flush=False)
 
     def _read(self) -> dict[str, Any]:
         try:

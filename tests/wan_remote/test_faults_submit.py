@@ -297,8 +297,6 @@ AMBIGUOUS = [
             name="answer with an id that climbs",
             provider=p,
             faults=submit(p, {"kind": "edit", "put": {ID[p]: "x/../../models"}}),
-            end="BadResponse",
-            journal="intent",
         )
     ),
     Case(

@@ -57,6 +57,12 @@ def test_a_wait_that_is_asked_for_is_waited_if_there_is_patience(world):
     assert "10 minutes" in str(short.error)
 
 
+def test_a_cloud_that_asks_for_no_wait_is_not_flooded(world):
+    world.cloud.faults("gmi.submit", retry_after(GMI, 429, "0", times=0))
+    assert world.run(world.gmi(), wait_seconds=10.0).end == "RateLimited"
+    assert world.cloud.posts() <= 12
+
+
 def test_who_came_first_is_first(tmp_path):
     first, second = Place(tmp_path, 1), Place(tmp_path, 2)
     assert (first.before(), second.before()) == (0, 0)

@@ -414,7 +414,8 @@ def test_through_a_proxy_only_literal_addresses_can_be_judged(monkeypatch: pytes
     ("address", "public"),
     [("8.8.8.8", True), ("10.0.0.1", False), ("224.0.0.1", False), ("2001:4860:4860::8888", True), ("::1", False),
      ("::ffff:10.0.0.1", False), ("::ffff:8.8.8.8", True), ("fe80::1%eth0", False), ("2001:4860:4860::8888%1", True),
-     ("name", False), ("", False), ("ff0e::1", False)],
+     ("name", False), ("", False), ("ff0e::1", False), ("64:ff9b::10.0.0.1", False), ("64:ff9b::8.8.8.8", True),
+     ("64:ff9b::169.254.169.254", False), ("2002:a00:1::1", False), ("2002:808:808::1", True), ("::10.0.0.1", False)],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
     assert guard._public(address) is public

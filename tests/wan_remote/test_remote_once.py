@@ -316,6 +316,29 @@ def test_a_job_that_was_collected_by_its_id_is_still_the_lost_one(world):
     assert (outcome.end, outcome.value.request_id, world.cloud.accepted()) == ("result", job["id"], 1)
 
 
+def test_a_list_that_lacks_a_later_job_of_ours_proves_nothing(world):
+    assert world.run(world.gmi(prompt="before")).end == "result"
+    before = gmi_rows(world)
+    world.advance(2000)
+    lose(world, GMI)
+    assert world.run(world.gmi(prompt="after")).end == "result"
+    world.advance(2000)
+    show(world, GMI, {"requests": before})  # it lags
+    assert world.run(world.gmi()).end == "SubmissionUnknown"
+    world.cloud.faults("gmi.list")
+    assert world.run(world.gmi()).end == "result"
+    assert world.cloud.accepted() == 3
+
+
+def test_what_was_found_at_the_first_look_stays_found(world):
+    """The list tells the cloud's time; what it already gave is not asked for a second time."""
+    world.cloud.faults("gmi.submit", LOST)
+    world.cloud.faults("gmi.list", {"kind": "pass"}, DOWN)
+    assert world.run(world.gmi()).end == "result"
+    [path] = world.entries()
+    assert json.loads(path.read_text())["id"] == world.cloud.jobs()[0]["id"]
+
+
 # -- the journal ------------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,8 @@ WORDS = {
     State.MISSING: "asked after again",
     State.DONE: "downloaded, or taken from the disk",
     State.FETCHED: "the file on disk; downloaded again if that is gone",
-    State.FAILED: "a new job, paid for anew",
-    State.CANCELLED: "a new job, paid for anew",
+    State.FAILED: "a new job, paid for anew; if the id was only guessed, looked for as an intent is",
+    State.CANCELLED: "as one that failed",
     State.WITHHELD: "told again; nothing is sent",
 }
 HEAD = """# How a paid job stands

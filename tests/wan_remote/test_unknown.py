@@ -153,3 +153,28 @@ def test_what_it_said_in_place_of_an_id_is_told(world):
     outcome = world.run(world.gmi())
     assert (outcome.end, world.cloud.posts()) == ("SubmissionUnknown", 1)
     assert "it said: Insufficient credits" in str(outcome.error)
+
+
+def test_a_refusal_in_a_200_is_a_refusal_however_its_code_is_written(world):
+    body = {"code": "402", "message": "insufficient balance", "data": None}
+    world.cloud.faults("wavespeed.submit", {"kind": "answer", "json": body})
+    outcome = world.run(world.wavespeed())
+    assert (outcome.end, world.cloud.posts()) == ("NoCredit", 1)
+    assert "insufficient balance" in str(outcome.error)
+
+
+def test_an_error_beside_a_200_is_told(world):
+    body = {"code": 200, "message": "success", "error": "queue is paused", "data": None}
+    world.cloud.faults("wavespeed.submit", {"kind": "answer", "json": body})
+    outcome = world.run(world.wavespeed())
+    assert outcome.end == "SubmissionUnknown"
+    assert "it said: queue is paused" in str(outcome.error)
+
+
+def test_what_is_promised_of_fetch_result_is_kept(world):
+    """A refused one is not given a job by hand, and is not said to be."""
+    world.cloud.faults("wavespeed.submit", answer(WAVESPEED, 429, "slow down"))
+    world.cloud.faults("wavespeed.list", {"kind": "answer", "status": 500, "text": "down", "times": 0})
+    outcome = world.run(world.wavespeed())
+    assert outcome.end == "SubmissionUnknown"
+    assert "belongs to these inputs" not in str(outcome.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -88,7 +89,7 @@ def test_who_waits_for_anothers_upload_can_be_stopped(world, frame):
 
 @pytest.mark.parametrize("how", ["stopped", "cancelled", "refused"])
 def test_an_upload_that_came_to_nothing_holds_nobody_up(world, frame, how):
-    refusals = [answer(WAVESPEED, 403, "no")] if how == "refused" else []
+    refusals = [answer(WAVESPEED, 401, "no")] if how == "refused" else []
     world.cloud.faults("wavespeed.ticket", *refusals)
     world.cloud.faults("put", {"kind": "hang", "seconds": 2.0}) if not refusals else None
     watch = TestWatch()
@@ -165,6 +166,28 @@ def test_a_cloud_without_uploads_is_not_told_as_a_missing_model(world, frame):
     assert not isinstance(told.value, ModelUnavailable)
     assert "Wan-AI" not in str(told.value)
     assert told.value.__suppress_context__
+
+
+UNUSABLE = {
+    "400": answer(WAVESPEED, 400, "no such route", times=0),
+    "403": answer(WAVESPEED, 403, "not for this key", times=0),
+    "405": answer(WAVESPEED, 405, "method not allowed", times=0),
+    "null": {"kind": "answer", "json": {"code": 200, "data": None}, "times": 0},
+    "older shape": {"kind": "answer", "json": {"code": 200, "data": {"download_url": "https://a.b/c"}}, "times": 0},
+}
+
+
+@pytest.mark.parametrize("name", list(UNUSABLE))
+def test_a_ticket_that_is_of_no_use_falls_back_to_the_plain_upload(world, frame, name):
+    world.cloud.faults("wavespeed.ticket", UNUSABLE[name])
+    assert asyncio.run(upload(session(world, WAVESPEED), frame, "first")).startswith("http")
+    assert len(world.cloud.records("wavespeed.binary")) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_where_pictures_lie_is_for_the_user_alone(world, frame):
+    asyncio.run(upload(session(world, WAVESPEED), frame, "first"))
+    assert (world.state / "uploads.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_signed_place_that_takes_nothing(world, frame):

@@ -45,7 +45,7 @@ class Reply:
     Attributes:
         status: what it amounts to as an HTTP status: 200 only if everything is well.
         data: what was asked for.
-        text: why it was refused, as the cloud says it; not cleaned.
+        text: why it was refused, as the cloud says it, or the error that it tells with a 200; not cleaned.
         answer: the whole of it.
     """
 

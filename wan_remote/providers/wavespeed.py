@@ -5,6 +5,7 @@ Source: the model's page at wavespeed.ai/docs; the calls around it from the page
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from .texts import reason, status_word, whole_text
 
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 MODERATED_CODE = "1200"
+CODE = re.compile(r"[0-9]{1,4}")
 
 
 class WaveSpeed:
@@ -78,11 +80,12 @@ class WaveSpeed:
 
     def unwrap(self, answer: Answer) -> Reply:
         envelope = a_dict(answer.json())
-        code = envelope.get("code")
-        status = answer.status
+        code, status = envelope.get("code"), answer.status
+        if isinstance(code, str) and CODE.fullmatch(code):
+            code = int(code)
         if status == OK and isinstance(code, int) and not isinstance(code, bool) and code != OK:
             status = code  # HTTP and envelope may disagree: both have to say 200
-        text = "" if status == OK else reason(envelope) or whole_text(answer)
+        text = reason({"error": envelope.get("error")}) if status == OK else reason(envelope) or whole_text(answer)
         return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
 
     def job(self, record: Any) -> Job:

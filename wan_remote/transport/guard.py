@@ -20,6 +20,8 @@ from ..endpoints import LOOPBACK
 # name led there. A name that somebody else pointed there gets no further: no machine there has a certificate for it.
 MADE_UP = (ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fc00::/18"))
 
+LAST_BYTES = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))  # hold an IPv4 address there
+
 
 def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     """Why a file must not be fetched from ``address``, or None.
@@ -122,6 +124,14 @@ def _behind_name(host: str, address: str) -> bool:
 
 def _public(address: str) -> bool:
     found = _literal(address)
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
+    if isinstance(found, ipaddress.IPv6Address):
+        found = _embedded(found) or found
     return found is not None and found.is_global and not found.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address at which what is sent to an IPv6 one ends: 6to4 (RFC 3056), NAT64 (RFC 6052), or mapped and
+    compatible ones (RFC 4291, section 2.5.5)."""
+    if any(address in net for net in LAST_BYTES):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour

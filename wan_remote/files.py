@@ -1,0 +1,46 @@
+"""Small files that are for the user alone, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from .locks import unique
+
+
+def write_private(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Put a file of mode 0600 in the place of whatever is there.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        flush: whether it has to be on the disk before this comes back.
+
+    Raises:
+        OSError: the disk is full or can't be written; what was there is there still.
+    """
+    temporary = path.with_suffix(f".tmp-{unique()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if flush:
+            _sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
