@@ -109,14 +109,12 @@ class Editor:
         )
 
     def add_node(self, name: str) -> None:
-        """Search for a node on an empty canvas and take the first that is found."""
+        """Search for a node on an empty canvas by the whole of its name and take it."""
         self.command("Comfy.NewBlankWorkflow")
         self.page.wait_for_function("app.graph._nodes.length === 0")
         self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
-        self.page.wait_for_timeout(SETTLE)  # the box takes the focus
-        self.page.keyboard.type(name)
-        self.page.wait_for_timeout(SETTLE)  # it searches once the typing pauses
-        self.page.keyboard.press("Enter")
+        self.page.locator("input:focus").fill(name)
+        self.page.get_by_role("option").filter(has_text=name).first.click()
         self.page.wait_for_function("app.graph._nodes.length === 1")
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -135,6 +133,12 @@ class Editor:
         """Texts of the dialogs and notices that stand before the graph."""
         places = self.page.locator("[role=dialog]:visible, [role=alert]:visible, [data-testid=error-overlay]:visible")
         return [text.strip() for text in places.all_inner_texts() if text.strip()]
+
+    def close_dialogs(self) -> None:
+        dialogs = self.page.locator("[role=dialog]:visible")
+        for _ in range(dialogs.count()):
+            self.page.keyboard.press("Escape")
+            dialogs.last.wait_for(state="hidden")
 
     def picture(self, path: Path) -> None:
         self.page.screenshot(path=str(path))
