@@ -77,18 +77,28 @@ class Editor:
     def start(self) -> None:
         self.page.set_default_timeout(PATIENCE)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        # The dialog of templates without the hundreds of the core, which take long to draw.
+        self.page.route("**/templates/index*.json", lambda route: route.fulfill(json=[]))
         self.page.goto(self.address)
         self.page.wait_for_function(READY, timeout=PATIENCE)
+        self.page.wait_for_load_state("networkidle")  # the blueprints come last
 
     @property
     def has_nodes_2(self) -> bool:
         return bool(self.page.evaluate("'Comfy.VueNodes.Enabled' in app.extensionManager.setting.settings"))
+
+    @property
+    def canvases(self) -> tuple[bool, ...]:
+        """What ``nodes_2`` can be on this page."""
+        return (False, True) if self.has_nodes_2 else (False,)
 
     def set(self, name: str, value: Any) -> None:
         self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
     def nodes_2(self, on: bool) -> None:
         """Draw nodes with Vue, or on the classic canvas."""
+        if not self.has_nodes_2:
+            return
         self.set("Comfy.VueNodes.Enabled", on)
         self.page.wait_for_function(f"(document.querySelector('[data-node-id]') !== null) === {str(on).lower()}")
 
