@@ -11,7 +11,7 @@ from comfy_server import why_not
 
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
 PATIENCE = 180_000  # ms; the page is heavy, the machine may be busy
-SETTLE = 700  # ms
+SETTLE = 200  # ms; a view that has not moved for so long has arrived
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -27,6 +27,11 @@ VUE_BOXES = """() => [...document.querySelectorAll('[data-node-id]')].map(elemen
   const node = app.graph.getNodeById(element.dataset.nodeId)
   return [node.id, node.type, box.left / scale, box.top / scale, box.right / scale, box.bottom / scale]
 })"""
+STILL = """() => {
+  const {offset, scale} = app.canvas.ds, before = window.seenView
+  window.seenView = [...offset, scale].join()
+  return window.seenView === before
+}"""
 LOADED = """() => app.graph._nodes.map(node => ({
   id: node.id, type: node.type, title: node.title, mode: node.mode, known: node.type in LiteGraph.registered_node_types,
   failed: Boolean(node.has_errors), inputs: node.inputs.map(slot => [slot.name, slot.link !== null]),
@@ -126,6 +131,7 @@ class Editor:
         self.page.locator("input:focus").fill(name)
         self.page.get_by_role("option").filter(has_text=name).first.click()
         self.page.wait_for_function("app.graph._nodes.length === 1")
+        self.page.mouse.click(700, 500)  # later pages hang it on the pointer until it is put down
 
     def nodes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.page.evaluate(LOADED)
@@ -136,8 +142,9 @@ class Editor:
 
     def fit(self) -> None:
         """All of the graph in view."""
+        self.page.evaluate("window.seenView = null")
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(SETTLE)  # the view glides there
+        self.page.wait_for_function(STILL, polling=SETTLE)
 
     def complaints(self) -> list[str]:
         """Texts of the dialogs and notices that stand before the graph."""
