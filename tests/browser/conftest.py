@@ -33,7 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+def clouds() -> Iterator[StandIn]:
+    with StandIn() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(clouds: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A ComfyUI whose disk has every file that a template names, the big ones empty, and stand-ins for the clouds."""
     reason = missing()
     if reason:
@@ -50,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     for path in (PACK / "workflows" / "api").glob("*.json"):
         for row in json.loads(path.read_text("utf-8")).values():
             give_files(base / "models", row["class_type"], row["inputs"])
-    with StandIn() as clouds, ComfyServer(base, environment=clouds.environment) as running:
+    with ComfyServer(base, environment=clouds.environment) as running:
         yield running
 
 
@@ -79,10 +85,17 @@ def browser(server: ComfyServer) -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="module")
-def editor(server: ComfyServer, browser: Any) -> Iterator[Editor]:
-    page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    opened = Editor(page, f"http://127.0.0.1:{server.port}/")
+@pytest.fixture(scope="session")
+def page(server: ComfyServer, browser: Any) -> Editor:
+    """The one page of all tests: loading it takes longer than most of them."""
+    opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{server.port}/")
     opened.start()
-    yield opened
-    page.close()
+    return opened
+
+
+@pytest.fixture
+def editor(page: Editor) -> Editor:
+    """The page without what an earlier test left before the graph."""
+    page.problems.clear()
+    page.close_dialogs()
+    return page

@@ -11,7 +11,7 @@ from comfy_server import why_not
 
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
 PATIENCE = 180_000  # ms; the page is heavy, the machine may be busy
-SETTLE = 700  # ms
+SETTLE = 200  # ms; a view that has not moved for so long has arrived
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -27,6 +27,11 @@ VUE_BOXES = """() => [...document.querySelectorAll('[data-node-id]')].map(elemen
   const node = app.graph.getNodeById(element.dataset.nodeId)
   return [node.id, node.type, box.left / scale, box.top / scale, box.right / scale, box.bottom / scale]
 })"""
+STILL = """() => {
+  const {offset, scale} = app.canvas.ds, before = window.seenView
+  window.seenView = [...offset, scale].join()
+  return window.seenView === before
+}"""
 LOADED = """() => app.graph._nodes.map(node => ({
   id: node.id, type: node.type, title: node.title, mode: node.mode, known: node.type in LiteGraph.registered_node_types,
   failed: Boolean(node.has_errors), inputs: node.inputs.map(slot => [slot.name, slot.link !== null]),
@@ -77,18 +82,28 @@ class Editor:
     def start(self) -> None:
         self.page.set_default_timeout(PATIENCE)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        # The dialog of templates without the hundreds of the core, which take long to draw.
+        self.page.route("**/templates/index*.json", lambda route: route.fulfill(json=[]))
         self.page.goto(self.address)
         self.page.wait_for_function(READY, timeout=PATIENCE)
+        self.page.wait_for_load_state("networkidle")  # the blueprints come last
 
     @property
     def has_nodes_2(self) -> bool:
         return bool(self.page.evaluate("'Comfy.VueNodes.Enabled' in app.extensionManager.setting.settings"))
+
+    @property
+    def canvases(self) -> tuple[bool, ...]:
+        """What ``nodes_2`` can be on this page."""
+        return (False, True) if self.has_nodes_2 else (False,)
 
     def set(self, name: str, value: Any) -> None:
         self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
     def nodes_2(self, on: bool) -> None:
         """Draw nodes with Vue, or on the classic canvas."""
+        if not self.has_nodes_2:
+            return
         self.set("Comfy.VueNodes.Enabled", on)
         self.page.wait_for_function(f"(document.querySelector('[data-node-id]') !== null) === {str(on).lower()}")
 
@@ -109,15 +124,14 @@ class Editor:
         )
 
     def add_node(self, name: str) -> None:
-        """Search for a node on an empty canvas and take the first that is found."""
+        """Search for a node on an empty canvas by the whole of its name and take it."""
         self.command("Comfy.NewBlankWorkflow")
         self.page.wait_for_function("app.graph._nodes.length === 0")
         self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
-        self.page.wait_for_timeout(SETTLE)  # the box takes the focus
-        self.page.keyboard.type(name)
-        self.page.wait_for_timeout(SETTLE)  # it searches once the typing pauses
-        self.page.keyboard.press("Enter")
+        self.page.locator("input:focus").fill(name)
+        self.page.get_by_role("option").filter(has_text=name).first.click()
         self.page.wait_for_function("app.graph._nodes.length === 1")
+        self.page.mouse.click(700, 500)  # later pages hang it on the pointer until it is put down
 
     def nodes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.page.evaluate(LOADED)
@@ -128,13 +142,20 @@ class Editor:
 
     def fit(self) -> None:
         """All of the graph in view."""
+        self.page.evaluate("window.seenView = null")
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(SETTLE)  # the view glides there
+        self.page.wait_for_function(STILL, polling=SETTLE)
 
     def complaints(self) -> list[str]:
         """Texts of the dialogs and notices that stand before the graph."""
         places = self.page.locator("[role=dialog]:visible, [role=alert]:visible, [data-testid=error-overlay]:visible")
         return [text.strip() for text in places.all_inner_texts() if text.strip()]
+
+    def close_dialogs(self) -> None:
+        dialogs = self.page.locator("[role=dialog]:visible")
+        for _ in range(dialogs.count()):
+            self.page.keyboard.press("Escape")
+            dialogs.last.wait_for(state="hidden")
 
     def picture(self, path: Path) -> None:
         self.page.screenshot(path=str(path))

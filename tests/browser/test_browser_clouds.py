@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from comfy_server import PACK, ComfyServer
 from editor import Editor
 
-if str(PACK) not in sys.path:
-    sys.path.append(str(PACK))
-
-from tests.wan_remote.stand_in.client import StandIn  # noqa: E402
+from tests.wan_remote.stand_in.client import StandIn
 
 PATIENCE = 60.0
 IMAGES = ("nano_first.png", "nano_last.png")
@@ -38,26 +32,6 @@ ALONE = """([kind, values]) => {
   return node.id
 }"""
 LINES = "id => (app.graph.getNodeById(id).widgets ?? []).filter(w => w.type === 'progressText').map(w => w.value)"
-
-
-@pytest.fixture(scope="module")
-def clouds() -> Iterator[StandIn]:
-    with StandIn() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def editor(clouds: StandIn, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
-    base = tmp_path_factory.mktemp("clouds")
-    (base / "input").mkdir()
-    for name in IMAGES:
-        (path,) = [folder / name for folder in (PACK / "demo", PACK / "examples") if (folder / name).exists()]
-        shutil.copy(path, base / "input" / name)
-    with ComfyServer(base, environment=clouds.environment) as server:
-        opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{server.port}/")
-        opened.start()
-        yield opened
-        opened.page.close()
 
 
 @pytest.fixture

@@ -40,10 +40,10 @@ def press_run(editor: Editor, server: ComfyServer) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(editor: Editor, server: ComfyServer) -> dict[str, Any]:
+def made(page: Editor, server: ComfyServer) -> dict[str, Any]:
     """The run of the nano template, which stays open."""
-    editor.open_template(NANO)
-    return press_run(editor, server)
+    page.open_template(NANO)
+    return press_run(page, server)
 
 
 @pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])

@@ -16,19 +16,8 @@ BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
 ASLEEP = (2, 4)  # muted, bypassed
 
 
-@pytest.fixture(params=["classic", "nodes 2.0"])
-def canvas(request: pytest.FixtureRequest, editor: Editor) -> bool:
-    """Whether nodes are drawn by Vue."""
-    nodes_2: bool = request.param == "nodes 2.0"
-    if nodes_2 and not editor.has_nodes_2:
-        pytest.skip("this ComfyUI has no Nodes 2.0")
-    if editor.has_nodes_2:
-        editor.set("Comfy.VueNodes.Enabled", nodes_2)
-    return nodes_2
-
-
 @pytest.mark.parametrize("title", TITLES)
-def test_a_template_opens_by_a_click(editor: Editor, canvas: bool, title: str) -> None:
+def test_a_template_opens_by_a_click(editor: Editor, title: str) -> None:
     name = re.sub(r"[^a-z0-9]+", "_", title.lower())
     queue = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
     editor.open_template(title)
@@ -39,10 +28,12 @@ def test_a_template_opens_by_a_click(editor: Editor, canvas: bool, title: str) -
     for node in nodes:
         if node["type"] != "MarkdownNote" and node["mode"] not in ASLEEP:
             check_inputs(node, queue[str(node["id"])]["inputs"])
-    editor.fit()
-    boxes = editor.boxes(canvas)
-    assert len(boxes) == len(nodes)
-    assert [(one.kind, other.kind) for one, other in combinations(boxes, 2) if one.overlaps(other)] == []
+    for nodes_2 in editor.canvases:
+        editor.nodes_2(nodes_2)
+        editor.fit()
+        boxes = editor.boxes(nodes_2)
+        assert len(boxes) == len(nodes)
+        assert [(one.kind, other.kind) for one, other in combinations(boxes, 2) if one.overlaps(other)] == []
     assert editor.problems == []
 
 

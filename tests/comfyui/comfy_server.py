@@ -28,7 +28,9 @@ DEFAULT_CHECKOUT = Path.home() / "comfy" / "ComfyUI"
 START_TIMEOUT = 600.0  # importing torch and all of ComfyUI on a busy machine
 RUN_TIMEOUT = 600.0
 TEXT_MESSAGE = 3  # of the binary messages, the kind with a line for a node
-NEEDED = "import aiohttp, av, safetensors, torch, transformers, yaml"
+# Looks for them without the half minute that importing them can take.
+NEEDED = """import importlib.util as packages
+assert all(map(packages.find_spec, ("aiohttp", "av", "safetensors", "torch", "transformers", "yaml")))"""
 
 
 def checkout() -> Path:

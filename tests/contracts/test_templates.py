@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "workflows"
 TITLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 MAIN = "Wan FLF2V first and last frame"
-BLUEPRINT = ROOT / "subgraphs" / "First and last frame to video (Wan FLF2V).json"
+BLUEPRINT = next((ROOT / "subgraphs").glob("*.json"))
 NOTE = "MarkdownNote"
 ASLEEP = (2, 4)  # modes of a node that is muted or bypassed: the page leaves it out of the queue
 TITLE_BAR, ROOM = 30, 60  # units of the graph; Nodes 2.0 draws nodes higher than they are saved
+SEARCHED = 30  # characters; the editor's search finds no word that begins behind them
 IMAGE_WIDGET = "image"  # what the page saves behind the name of an image, for its upload button
 # Which folder below models/ a loader looks into.
 LOADS = {
@@ -184,6 +185,12 @@ def test_nodes_lie_apart_and_each_in_one_group(title: str, shown: dict[str, Any]
         left, top, right, bottom = rect(row)
         around = [g for g in groups.values() if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
         assert len(around) == 1, f"{row['type']} {row['id']} is in {len(around)} groups"
+
+
+def test_the_editor_finds_the_blueprint_by_its_whole_title() -> None:
+    title = BLUEPRINT.stem
+    assert title == blueprint()["name"]
+    assert all(word.start() <= SEARCHED for word in re.finditer(r"\S+", title))
 
 
 def test_the_blueprint_is_the_main_graph() -> None:
