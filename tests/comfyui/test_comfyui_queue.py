@@ -122,7 +122,7 @@ def test_stop_takes_effect_within_one_step(server: ComfyServer, workflow: dict[s
     sampling: list[float] = []
 
     def stop_while_sampling(run: Run, kind: str, data: dict[str, Any]) -> None:
-        if kind == "progress" and data.get("node") == LOCAL:
+        if kind == "progress" and data.get("node") == LOCAL and run.texts(LOCAL)[-1].startswith("sampling step"):
             sampling.append(run.events[-1][0])
             if len(sampling) == 6:
                 server.interrupt()
