@@ -40,17 +40,17 @@ def on_failure(normalise: Callable[[Tensor], Tensor], latents: Tensor, *, stoppe
         yield
     except InputError:  # no latents of this VAE
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not host.is_failure(error):
+            if stopped:
+                host.log.warning("Stopped while decoding. %s", _kept(normalise, latents))
+            raise
         if is_out_of_memory(error):
             host.free_everything()
         raise DecodeError(f"{_reason(error)}. {_kept(normalise, latents)}") from error
-    except BaseException:  # the host's stop is one
-        if stopped:
-            host.log.warning("Stopped while decoding. %s", _kept(normalise, latents))
-        raise
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return first.rstrip(".")
 

@@ -22,8 +22,7 @@ def last_word() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, host.Stopped)
-        host.show_text(FAILED if failed else str(error) or STOPPED, node)
+        host.show_text(FAILED if host.is_failure(error) else str(error) or STOPPED, node)
         raise
 
 

@@ -50,6 +50,7 @@ from .patches import (
 )
 from .progress import (
     Stopped,
+    is_failure,
     log,
     notify,
     previewer,
@@ -105,6 +106,7 @@ __all__ = [
     "hold",
     "input_folder",
     "io",
+    "is_failure",
     "is_out_of_memory",
     "is_pipeline",
     "is_plain_mp4",

@@ -30,6 +30,11 @@ def stop_asked() -> bool:
     return management.processing_interrupted()
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether it went wrong, and was not stopped: the stop is an ``Exception`` too in ComfyUI 0.8.0, and later none."""
+    return isinstance(error, Exception) and not isinstance(error, Stopped)
+
+
 def stop_between_layers(network: torch.nn.Module) -> None:
     """Make each of a network's stacked layers ask first whether the user pressed stop: the whole takes long."""
     for stack in network.modules():

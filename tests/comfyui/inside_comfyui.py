@@ -1,7 +1,7 @@
 """Checks that need ComfyUI's own modules; run by ComfyUI's interpreter, in no server.
 
 ``python inside_comfyui.py COMFYUI PACK`` prints one JSON object: each check's name, what failed or null, and what was
-measured or null.
+measured, beginning with the seconds it took.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import json
 import logging
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,13 @@ def main(comfyui: str, pack: str) -> dict[str, list[str | None]]:
 
 
 def outcome(function: Check, nodes: Any) -> list[str | None]:
+    began, failed, measured = time.perf_counter(), None, None
     try:
-        return [None, function(nodes)]
+        measured = function(nodes)
     except Exception:  # all of them, to report which check failed and why
-        return [traceback.format_exc(limit=-3), None]
+        failed = traceback.format_exc(limit=-3)
+    seconds = f"{time.perf_counter() - began:.1f} s"
+    return [failed, f"{seconds}, {measured}" if measured else seconds]
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
     cases = {
         "no first and last frame": conditioning(nodes, grid, concat_latent_image=None),
         "no image encoder output": conditioning(nodes, grid, clip_vision_output=None),
-        "latent is 3x6x8 and the pictures in positive are 5x6x8": conditioning(
+        "latent is 3x6x8 and the images in positive are 5x6x8": conditioning(
             nodes, grid, concat_latent_image=torch.zeros(1, 16, 5, 6, 8)
         ),
         "holds 2 prompts": good * 2,

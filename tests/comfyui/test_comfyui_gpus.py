@@ -183,7 +183,7 @@ def test_packed_weights_are_not_dealt_out(server: ComfyServer) -> None:
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     run = server.run(graph)
     assert run.status == "error"
-    assert "holds packed weights (fp8 or GGUF), which fsdp can't deal out" in run.error
+    assert "holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out" in run.error
     graph = on_cards()
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     alone = single_nodes()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from comfy_server import ComfyServer
-from nano_graph import COND, DECODE, LOAD, SAMPLER, Graph, node, single_nodes
+from nano_graph import COND, DECODE, SAMPLER, Graph, node, single_nodes
 
 LINKED = "90"
 
@@ -82,7 +82,7 @@ def test_what_a_link_brings_is_told_before_any_model_is_read(
 ) -> None:
     graph, key = conditioning(change) if kind == "conditioning" else local(workflow, change)
     graph[LINKED] = node("PrimitiveInt", value=16)
-    loader = LOAD if kind == "conditioning" else "3"
+    (loader,) = (key for key, row in graph.items() if row["class_type"] == "WanFLF2VLoadPipeline")
     graph[loader]["inputs"]["weight_dtype"] = "bf16"  # not what other tests have left in the cache
     if change.get("length") == 18:  # typed beside a link: the queue itself says so
         assert only_error(server, graph, key)["details"] == f"length - {said}"
