@@ -60,7 +60,7 @@ class Parts:
     def fitting(self, fits: bool) -> None:
         if not fits:
             sizes = ", ".join(f"{key!r} {list(self.tensor(key).shape)}" for key in self.roles.values())
-            raise UnreadableWeights(f"{self.path} has {sizes}, which can't be multiplied; use an unmodified file")
+            raise UnreadableWeights(f"{self.path} has {sizes}, which can't be multiplied; save it again with its tool")
 
 
 def assemble(parts: Parts) -> Delta:
@@ -77,7 +77,7 @@ def assemble(parts: Parts) -> Delta:
     if len(kinds) > 1 or len(magnitudes) > 1 or not decomposable or sum(map(parts.roles.__contains__, DIFFERENCES)) > 1:
         both = " and ".join(map(repr, parts.roles.values()))
         raise UnreadableWeights(
-            f"{parts.path} has more than one kind of change for {parts.parameter} ({both}); use an unmodified file"
+            f"{parts.path} has more than one kind of change for {parts.parameter} ({both}); save it again with its tool"
         )
     kind = kinds[0]
     if kind in MAKERS:
@@ -113,7 +113,7 @@ def _kronecker(parts: Parts) -> Delta:
     for one, several in zip(whole, split, strict=True):
         there = [role for role in several if role in parts.roles]
         if one[0] in parts.roles and there:
-            raise parts.error("whole and in parts; use an unmodified file")
+            raise parts.error("whole and in parts; save it again with its tool")
         halves.append(Factors(parts=parts.some(*(several if there else one))))
     left, right = halves
     parts.fitting(left.fits_together and right.fits_together and len(left.shape) == 2)
@@ -142,6 +142,6 @@ def _decomposed(parts: Parts, inner: Delta, role: str) -> Delta:
     if len(shape) < 2 or magnitude.numel() != shape[axis]:
         raise UnreadableWeights(
             f"{parts.path}: {parts.roles[role]!r} is {list(magnitude.shape)}, which fits neither side of "
-            f"{list(shape)}; use an unmodified file"
+            f"{list(shape)}; save it again with its tool"
         )
     return Decomposed(inner=inner, magnitude=magnitude, axis=axis)

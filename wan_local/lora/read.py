@@ -82,7 +82,7 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
             if parts[1] in roles:
                 raise UnreadableWeights(
                     f"{source.path} says twice what to do with {parameter}: {roles[parts[1]]!r} and {key!r}; "
-                    "use an unmodified file"
+                    "save it again with its tool"
                 )
             roles[parts[1]] = key
             layers[parameter] = keys.without_prefix(parts[0])
@@ -162,7 +162,7 @@ def _number(source: _Source, key: str) -> float:
     value = math.nan if tensor is None or tensor.is_complex() else float(tensor.item())
     if not math.isfinite(value):
         there = f"of shape {[*entry.shape]}" if tensor is None else str(tensor.flatten()[0].item())
-        raise UnreadableWeights(f"{source.path}: {key!r} is {there}, not one number; use an unmodified file")
+        raise UnreadableWeights(f"{source.path}: {key!r} is {there}, not one number; save it again with its tool")
     return value
 
 
