@@ -55,7 +55,7 @@ class WanFLF2VDecode(io.ComfyNode):
                 "width]: for single pictures use VAE Decode"
             )
         coder = wired_vae(vae, check_tiling(tiling))
-        images = decode_images(coder, samples, Reporter({"decode": 1.0}, host.vae_devices()[0]))
+        images = decode_images(coder, samples, Reporter({"decode": 1.0}, host.vae_devices()[0]), fps)
         images = images.flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
         host.show_text(summary(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -24,12 +24,15 @@ CORE_NAME, CORE_VERSION = "latent_tensor", "latent_format_version_0"  # of core'
 
 
 @contextlib.contextmanager
-def on_failure(normalise: Callable[[Tensor], Tensor], latents: Tensor, *, stopped: bool = False) -> Iterator[None]:
+def on_failure(
+    normalise: Callable[[Tensor], Tensor], latents: Tensor, *, fps: float | None = None, stopped: bool = False
+) -> Iterator[None]:
     """Keep latents if what is done within fails.
 
     Args:
         normalise: raw latents to model space.
         latents: raw, ``[B, 16, T, h, w]``.
+        fps: frames a second of the video that they were to become, if any.
         stopped: also if the user stops it; for a node whose input, sampled again, is lost then.
 
     Raises:
@@ -43,11 +46,11 @@ def on_failure(normalise: Callable[[Tensor], Tensor], latents: Tensor, *, stoppe
     except BaseException as error:
         if not host.is_failure(error):
             if stopped:
-                host.log.warning("Stopped while decoding. %s", _kept(normalise, latents))
+                host.log.warning("Stopped while decoding. %s", _kept(normalise, latents, fps))
             raise
         if is_out_of_memory(error):
             host.free_everything()
-        raise DecodeError(f"{_reason(error)}. {_kept(normalise, latents)}") from error
+        raise DecodeError(f"{_reason(error)}. {_kept(normalise, latents, fps)}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -55,7 +58,7 @@ def _reason(error: BaseException) -> str:
     return first.rstrip(".")
 
 
-def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor) -> str:
+def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor, fps: float | None) -> str:
     """Keep them; what to say about it."""
     raw = latents.detach().float().cpu()
     path, copy = _places()
@@ -63,7 +66,8 @@ def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor) -> str:
         kept.write(path, normalise(raw))
     except OutputError as error:
         return f"The latents could not be kept: {error}"
-    command = f'python -m wan_local decode "{path}" --model VAE --output clip.mp4'
+    rate = "" if fps is None else f" --fps {fps:g}"
+    command = f'python -m wan_local decode "{path}" --model VAE --output clip.mp4{rate}'
     try:
         with replacing(copy) as temporary:
             save_file({CORE_NAME: raw.contiguous(), CORE_VERSION: raw.new_empty(0)}, temporary)

@@ -103,7 +103,7 @@ class WanFLF2VLocal(io.ComfyNode):
         pictures = picture(first_image, "first_image"), picture(last_image, "last_image")
         sampled = made.generate(*pictures, prompt, settings, report)
         # Nobody else has these latents, so they are kept when the user presses stop, too.
-        with keep.on_failure(made.vae.normalise, made.vae.denormalise(sampled.latents), stopped=True):
+        with keep.on_failure(made.vae.normalise, made.vae.denormalise(sampled.latents), fps=fps, stopped=True):
             images = made.decode(sampled, report).to(host.result_device())
         host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
         return io.NodeOutput(images, of_frames(images, fps))

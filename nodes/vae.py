@@ -171,12 +171,12 @@ def square(width: int | None, height: int | None, overlap: int | None) -> Tiling
     return Tiling(tile=tile, overlap=min(tile // 4 if overlap is None else overlap, tile // 2))
 
 
-def decode_images(coder: FittingVAE, latents: Tensor, on_progress: OnProgress) -> Tensor:
+def decode_images(coder: FittingVAE, latents: Tensor, on_progress: OnProgress, fps: float | None = None) -> Tensor:
     """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
 
     Raises:
         DecodeError: it failed; the latents are kept in a file, and the message says where.
     """
-    with keep.on_failure(coder.normalise, latents):
+    with keep.on_failure(coder.normalise, latents, fps=fps):
         clips = [collect(frames_of(coder, clip, on_progress), video_frames(clip.shape[2])) for clip in latents.split(1)]
     return torch.stack(clips).to(host.result_device())

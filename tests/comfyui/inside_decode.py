@@ -154,6 +154,7 @@ def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) ->
         (loadable,) = inputs.iterdir()
         assert "even in tiles of 128 pixels" in message, message
         assert str(kept) in message, message
+        assert message.endswith("--fps 8"), message
         assert "Load Latent" in message, message
         assert loadable.name in message, message
         assert loadable.name in core.LoadLatent.INPUT_TYPES()["required"]["latent"][0]
