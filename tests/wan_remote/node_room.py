@@ -59,6 +59,7 @@ class Room:
         host.show_text = lambda text, node=None: self.texts.append(text)
         host.stop_asked = self.stop.is_set
         host.Stopped = Stopped
+        host.is_failure = lambda error: isinstance(error, Exception)
         host.private_folder = lambda: self.folder / "private"
         host.results_folder = lambda: self.folder / "output"
         host.result_device = lambda: torch.device("cpu")
