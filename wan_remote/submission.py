@@ -124,21 +124,26 @@ class _Sending:
         """Before anything is sent once more the list is looked at: a refusal may have been a gateway's word only."""
         if not self.entry.submissions or self.entry.state is not State.REJECTED:
             return None
-        label, vain = self.session.provider.label, 0
+        label, vain, between = self.session.provider.label, 0, BETWEEN_LOOKS
+        settled = self.session.clock.monotonic() + READ  # what is under way now has its id by then, or never
         while True:
             look = await look_for(self.session, self.entry)
             if look is not None and look.found is not None:
                 return look.found
             if look is not None and look.clear:
+                await self._my_turn()
                 return None
             doubted = look is not None and bool(look.perhaps)
             vain += not doubted
-            if vain >= LOOKS or (doubted and look is not None and not look.shared) or self._left() <= 0.0:
+            late = self.session.clock.monotonic() >= settled or self._left() <= 0.0
+            if vain >= LOOKS or late or (doubted and look is not None and not look.shared):
                 if doubted:
                     self.entry = self.session.journal.move(self.entry, Event.DOUBTED)
                 raise unknown(self.session, self.entry, look)
             self.session.watch.stage(f"looking at the list of {label} before anything is sent again")
-            await sleep(BETWEEN_LOOKS, self.session.watch, self.session.clock)  # others of ours get their ids
+            self.place.leave()  # others need not wait for what only this one waits for
+            await sleep(between, self.session.watch, self.session.clock)  # others of ours get their ids
+            between *= 2.0
 
     async def _my_turn(self) -> None:
         """Wait until nobody stands in line before this job."""

@@ -6,7 +6,9 @@ import asyncio
 
 from tests.wan_remote.fault_case import GMI, answer, retry_after
 from tests.wan_remote.world import TestWatch
+from wan_remote import submission
 from wan_remote.line import Place, place
+from wan_remote.reconcile import Look
 
 
 def test_jobs_beyond_the_accounts_limit_arrive_in_order(world):
@@ -35,6 +37,30 @@ def test_jobs_beyond_the_accounts_limit_arrive_in_order(world):
     lines = [line for watch in seen for line in watch.lines]
     assert any("waiting before this one" in line for line in lines)
     assert any("this one is next, in" in line for line in lines)
+
+
+def test_who_looks_for_his_own_job_in_the_list_holds_up_nobody(world, monkeypatch):
+    world.real_time(0.02)
+    world.cloud.faults("gmi.submit", answer(GMI, 429, "too many concurrent tasks"))
+
+    async def look_for(_session, entry):  # one row, which another submission could have made just as well
+        unsure = entry.parameters["prompt"] == "unsure"
+        return Look(perhaps=("a-row",), shared=True) if unsure else Look(clear=True)
+
+    monkeypatch.setattr(submission, "look_for", look_for)
+    seen = TestWatch()
+
+    async def main() -> bool:
+        unsure = asyncio.ensure_future(world.start(world.gmi(prompt="unsure"), seen))
+        while not unsure.done() and not any("looking at the list" in line for line in seen.lines):
+            await asyncio.sleep(0.02)
+        assert not unsure.done(), unsure.exception()
+        assert await world.start(world.gmi(prompt="later"), TestWatch())
+        still = not unsure.done()
+        await asyncio.gather(unsure, return_exceptions=True)
+        return still
+
+    assert asyncio.run(main())
 
 
 def test_the_limit_is_waited_out_and_told(world):

@@ -72,7 +72,6 @@ def check(state: State, body: Any) -> list[dict[str, Any]]:
 
 def submit(state: State, request: Request) -> Answer:
     state.check_key(request, "gmi")
-    state.check_room("gmi")
     if len(request.body) > MAX_BODY:
         raise Refused(413, "request body too large")
     body = need_json(request)

@@ -122,8 +122,10 @@ class State:
         if room and len(busy) >= room:
             raise Refused(429, "too many concurrent tasks")
 
-    def new_job(self, provider: str, body: dict[str, Any], images: list[dict[str, Any]]) -> Job:
+    def new_job(self, provider: str, body: dict[str, Any], images: list[dict[str, Any]], check: bool = True) -> Job:
         with self.lock:
+            if check:
+                self.check_room(provider)  # with the lock held: two at once must not both find room
             queue = self.plans[provider]
             plan = queue.pop(0) if queue else self.always.get(provider, {})
             number = next(self.numbers)
@@ -196,7 +198,7 @@ class State:
             for provider, count in body.get("flood", {}).items():  # other people of the account are busy
                 last = [job for job in self.jobs.values() if job.provider == provider][-1]
                 for _ in range(count):
-                    self.new_job(provider, last.body, last.images)
+                    self.new_job(provider, last.body, last.images, check=False)
             if "finish" in body:
                 for job in self.jobs.values():
                     job.steps = [body["finish"]]

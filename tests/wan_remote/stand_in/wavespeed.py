@@ -82,7 +82,6 @@ def check(state: State, body: Any) -> list[dict[str, Any]]:
 
 def submit(state: State, request: Request) -> Answer:
     state.check_key(request, "wavespeed")
-    state.check_room("wavespeed")
     body = need_json(request)
     job = state.new_job("wavespeed", body, check(state, body))
     first = job.steps[0]
