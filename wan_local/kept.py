@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
@@ -27,7 +27,8 @@ def write(path: Path, latents: Tensor, about: dict[str, str] | None = None) -> N
         OutputError: it could not be written.
     """
     with replacing(path) as temporary:
-        save_file({NAME: latents.detach().float().cpu().contiguous()}, temporary, about)
+        # save_file would make it readable by its owner alone
+        temporary.write_bytes(save({NAME: latents.detach().float().cpu().contiguous()}, about))
 
 
 def read(path: Path) -> Tensor:

@@ -18,7 +18,7 @@ LONGEST_ASKED = 120.0  # seconds a cloud may ask for; beyond that it is an answe
 
 
 def pause(attempt: int) -> float:
-    """Seconds before the attempt after ``attempt`` (0, 1, ...): doubled each time, with full jitter.
+    """Seconds before the attempt after ``attempt`` (0, 1, ...): doubled each time, with equal jitter.
 
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """

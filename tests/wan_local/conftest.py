@@ -13,4 +13,5 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(folder))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     return folder

@@ -84,6 +84,11 @@ def test_one_file_needs_the_other_parts(parts: dict[str, Path], tmp_path: Path, 
     assert "is one file; give --text-encoder, --image-encoder too, or a model folder" in told
 
 
+def test_a_model_that_is_none_is_told_before_its_parts_are_asked_for(parts, tmp_path, capsys) -> None:
+    assert main(arguments(parts["vae"], tmp_path / "a.mp4")) == 1
+    assert "is Wan-VAE; use it as the VAE" in capsys.readouterr().err
+
+
 def test_loras_that_count_in_some_steps(parts: dict[str, Path], tmp_path: Path, capsys) -> None:
     torch.manual_seed(4)
     tensors = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,4 +19,5 @@ def default_folder() -> Path | None:
         return home / "AppData" / "Local" / NAME / "Cache" / "prompts"
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / NAME / "prompts"
-    return home / ".cache" / NAME / "prompts"
+    said = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is to be ignored, says the XDG specification
+    return (Path(said) if os.path.isabs(said) else home / ".cache") / NAME / "prompts"

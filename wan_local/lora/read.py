@@ -185,7 +185,7 @@ def _not_usable(source: _Source, found: tuple[str, ...]) -> str:
 def _nothing_fits(source: _Source) -> str:
     some = _some(tuple(source.entries))
     if not any(keys.split(key) for key in source.entries):
-        return f"{source.path} is no LoRA (it holds {some}); use a LoRA of Wan2.1 14B, or a loader for models"
+        return f"{source.path} is no LoRA (it holds {some}); a LoRA of Wan2.1 14B is wanted here"
     return f"{source.path} is a LoRA of another model (it holds {some}); use one made for Wan2.1 14B"
 
 

@@ -91,9 +91,10 @@ class Report:
         return "\n".join([*lines, *(line for part in self.parts for line in str(part).split("\n"))])
 
     def _keys(self) -> str:
-        rows = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": self.misshapen}
-        counted = [f"{len(names)} {what} ({listed(names)})" for what, names in rows.items() if names]
-        return ", ".join(counted) or "all present, none unexpected"
+        wrong = {"missing": self.missing, "misshapen": self.misshapen}
+        counted = [f"{len(names)} {what} ({listed(names)})" for what, names in wrong.items() if names]
+        beside = self.unexpected and f", {len(self.unexpected)} unexpected and not used ({listed(self.unexpected)})"
+        return (", ".join(counted) or "all present") + (beside or ", none unexpected")
 
 
 def inspect(path: AnyPath) -> Report:

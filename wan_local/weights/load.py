@@ -57,10 +57,7 @@ def load_transformer(
         WrongModel: another model, with what it is; or a config that contradicts the weights.
         ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
-    source = detect.canonical(open_source(path, "transformer"))
-    found = detect.kind(source)
-    if found not in detect.LOADABLE:
-        raise detect.wrong(source, found, needed("transformer", found))
+    source = transformer_source(path)
     check_dtypes(source)
     config = sizes.transformer_config(source)
     keep = source.packed and not unpack
@@ -97,6 +94,19 @@ def load_vae(
     return fill(vae, source, dtype or torch.float32, device)
 
 
+def transformer_source(path: AnyPath) -> TensorSource:
+    """The transformer's tensors under the names of the official code.
+
+    Raises:
+        UnreadableWeights, WrongModel: as for :func:`load_transformer`.
+    """
+    source = detect.canonical(open_source(path, "transformer"))
+    found = detect.kind(source)
+    if found not in detect.LOADABLE:
+        raise detect.wrong(source, found, needed("transformer", found))
+    return source
+
+
 def open_source(path: AnyPath, part: str) -> TensorSource:
     """Open a file or folder in whichever format it is.
 
@@ -108,7 +118,7 @@ def open_source(path: AnyPath, part: str) -> TensorSource:
     if source is None:
         raise UnreadableWeights(
             f"{path} holds no {part.replace('_', ' ')} in a layout known here; give a diffusers folder, the official "
-            "folder, or a .safetensors or .pth file"
+            "folder, or a .safetensors, .pth or .gguf file"
         )
     return source
 

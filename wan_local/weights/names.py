@@ -8,7 +8,7 @@ a name either matches one row or is unknown. Sources: Wan-Video/Wan2.1 ``wan/mod
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cache
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "vae.", "first_stage_model.")
@@ -86,8 +86,6 @@ VAE = (
 # The decoder is flat in the official code and a list of levels in diffusers: places are counted, see below.
 VAE_LEVEL = tuple((f"decoder.up_blocks.{{}}.resnets.{{}}.{a}", f"decoder.upsamples.{{}}.{b}") for a, b in RESIDUAL)
 VAE_LEVEL_END = tuple((f"decoder.up_blocks.{{}}.upsamplers.0.{a}", f"decoder.upsamples.{{}}.{b}") for a, b in RESAMPLE)
-
-Rename = Callable[[str], "str | None"]
 
 
 def transformer_to_official(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_every_way_makes_the_same_video(picture: Path, tmp_path: Path, home: Pat
     assert folder is not None
     assert folder.is_relative_to(home)
     assert len(list((folder / FOLDER).iterdir())) == 2  # the prompt and the negative one
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="XDG_CACHE_HOME is a habit of Linux and BSD")
+def test_the_users_own_cache_folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "wan_flf2v" / "prompts"
+    for ignored in ("", "relative/folder"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert default_folder() == home / ".cache" / "wan_flf2v" / "prompts"
 
 
 def test_folder_of_kept_prompts(

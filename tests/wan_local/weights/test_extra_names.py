@@ -94,7 +94,7 @@ def test_a_transformer_with_tensors_of_no_layer(what: str, layout: str, tmp_path
     assert all(name in told for name in extra)
     report = next((part for part in inspect(path).parts if "transformer" in part.kind), inspect(path))
     assert (set(report.unexpected), report.missing, report.error) == (set(extra), (), "")
-    assert f"{len(extra)} unexpected" in str(report)
+    assert f"all present, {len(extra)} unexpected and not used" in str(report)
 
 
 def test_a_file_without_any_is_silent(tmp_path: Path, state: State) -> None:
