@@ -7,8 +7,8 @@ threads at its end, so that a hanging connection would hold up a prompt that was
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ from .errors import Interrupted
 
 T = TypeVar("T")
 SLICE = 0.2  # seconds between two looks at the stop button
-MOST_THREADS = 16
+FEW_THREADS = 16  # where calls end soon
+MOST_THREADS = 128  # where they do not
 
 
 class Watch:
@@ -33,29 +34,38 @@ class Watch:
 
 
 class _Workers:
-    """A few threads that end with the program, however busy they are."""
+    """A few threads that end with the program, and more of them while those few are kept waiting by somebody."""
 
     def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._lock = threading.Lock()
-        self._threads = self._idle = 0
+        self._threads = 0
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
-            self._tasks.put((future, work))
-            if self._idle < self._tasks.qsize() and self._threads < MOST_THREADS:
-                self._threads += 1
-                threading.Thread(target=self._serve, name="wan_remote", daemon=True).start()
+            self._tasks.append((future, work))
+            self._grow(FEW_THREADS)
         return future
+
+    def hurry(self, future: Future[Any]) -> None:
+        """For work that has waited for a while: if it still has no thread, those that are there are stuck."""
+        if not (future.running() or future.done()):
+            with self._lock:
+                self._grow(MOST_THREADS)
+
+    def _grow(self, most: int) -> None:
+        if self._tasks and self._threads < most:
+            self._threads += 1
+            threading.Thread(target=self._serve, name="wan_remote", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
             with self._lock:
-                self._idle += 1
-            future, work = self._tasks.get()
-            with self._lock:
-                self._idle -= 1
+                if not self._tasks:
+                    self._threads -= 1
+                    return
+                future, work = self._tasks.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -88,27 +98,30 @@ async def sleep(seconds: float, watch: Watch, clock: Clock, said: str = "stopped
 async def in_thread(work: Callable[[threading.Event], T], watch: Watch, said: str = "stopped") -> T:
     """Run blocking ``work`` in a thread. On stop or cancellation its event is set and it is left to end by itself."""
     stop = threading.Event()
-    future = asyncio.wrap_future(_workers.submit(lambda: work(stop)))
+    pending = _workers.submit(lambda: work(stop))
+    future = asyncio.wrap_future(pending)
     future.add_done_callback(_read)
     try:
         while not future.done():
             await asyncio.wait({future}, timeout=SLICE)
             if not future.done():
                 check(watch, said)
+                _workers.hurry(pending)
         return future.result()
     finally:
         stop.set()
 
 
-async def to_the_end(work: Callable[[], T], watch: Watch) -> T:
+async def to_the_end(work: Callable[[threading.Event], T], watch: Watch) -> T:
     """Run ``work`` in a thread and, once begun, wait for it whatever happens: what it does must not be cut off from its
-    record. A stop or a cancellation that comes before it has begun keeps it from beginning; a later cancellation is
-    passed on afterwards. ``work`` has to bound its own time.
+    record. A stop or a cancellation that comes before it has begun keeps it from beginning; later on it sets the event
+    of ``work``, which has to bound its own time, and a cancellation is passed on afterwards.
 
     Raises:
         Interrupted: stopped before it began.
     """
-    pending = _workers.submit(work)
+    stop = threading.Event()
+    pending = _workers.submit(lambda: work(stop))
     future = asyncio.wrap_future(pending)
     future.add_done_callback(_read)
     cancelled = False
@@ -117,8 +130,11 @@ async def to_the_end(work: Callable[[], T], watch: Watch) -> T:
             await asyncio.wait({future}, timeout=SLICE)
         except asyncio.CancelledError:
             cancelled = True
-        if (cancelled or watch.interrupted()) and pending.cancel():
-            break
+        if cancelled or watch.interrupted():
+            stop.set()
+            if pending.cancel():
+                break
+        _workers.hurry(pending)
     if cancelled:
         raise asyncio.CancelledError
     if pending.cancelled():

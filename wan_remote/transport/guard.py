@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..endpoints import LOOPBACK
 
@@ -55,54 +50,20 @@ def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     return None if good else "it is not a public address"
 
 
-def guarded_session(*, allow_loopback: bool) -> requests.Session:
-    """A session that looks at the address it is really connected to before it sends anything.
-
-    The name may have been resolved to another address between the check and the connection.
-    """
-    session = requests.Session()
-    adapter = _GuardedAdapter(allow_loopback)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
-
-
 class NotPublic(OSError):
     """The connection ended at an address that is not public."""
 
 
-def _checked(connection: Any, sock: socket.socket, allow_loopback: bool) -> socket.socket:
-    peer = str(sock.getpeername()[0])
-    if _behind_name(connection.host.strip("[]"), peer) or (allow_loopback and connection.host.strip("[]") in LOOPBACK):
-        return sock
+def check_peer(host: str, sock: socket.socket, *, allow_loopback: bool) -> None:
+    """Look at the address that a connection really ends at: the name may have led elsewhere when it was looked up.
+
+    Raises:
+        NotPublic: it is not public; the connection is closed then, and nothing was sent.
+    """
+    if _behind_name(host, str(sock.getpeername()[0])) or (allow_loopback and host in LOOPBACK):
+        return
     sock.close()
     raise NotPublic("not a public address")
-
-
-class _GuardedAdapter(HTTPAdapter):
-    def __init__(self, allow_loopback: bool) -> None:
-        self._allow_loopback = allow_loopback
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        allow = self._allow_loopback
-
-        class Plain(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(self, super()._new_conn(), allow)
-
-        class Secure(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(self, super()._new_conn(), allow)
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
 
 def _through_proxy(address: str) -> bool:
