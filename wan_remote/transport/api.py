@@ -23,12 +23,14 @@ from ..keys import Secret
 from .bodies import Unreadable
 from .bodies import read as read_body
 from .connections import open_session
-from .cutoff import SLOWEST, Cutoff
+from .cutoff import Cutoff
 
 CONNECT = 10.0  # seconds, to one address
 REACH = 30.0  # until a request begins to go out: names, addresses one after the other, proxies, certificates
 READ = 20.0  # of silence
 IN_ALL = 2.0  # times that for the whole of it, besides what its size takes on a slow line
+SLOWEST = 32 * 2**10  # bytes a second of such a line
+LONGEST = 600.0  # seconds, whatever its size
 OWN_CERTIFICATE = (
     "if a proxy or a virus scanner here opens encrypted connections, name the file with its certificate in the "
     "environment variable REQUESTS_CA_BUNDLE"
@@ -214,7 +216,9 @@ def exchange(
     ``2 * read`` seconds after that, with one second more for every 32 KiB of request and answer, ten minutes at most.
     """
     hide_queries()
-    cutoff = Cutoff(stop or threading.Event(), connect=REACH, limit=IN_ALL * read, firm=firm)
+    cutoff = Cutoff(
+        stop or threading.Event(), connect=REACH, limit=IN_ALL * read, slowest=SLOWEST, longest=LONGEST, firm=firm
+    )
 
     def work() -> Answer | Lost:
         try:

@@ -79,6 +79,7 @@ def _arriving(response: requests.Response, cutoff: Cutoff, most: int) -> Iterato
     while part := take(most):
         cutoff.moved(len(part))
         yield part
+    cutoff.check()  # an end of our own making is none
 
 
 def _inflated(parts: Iterable[bytes], most: int) -> Iterator[bytes]:

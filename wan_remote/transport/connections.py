@@ -75,7 +75,9 @@ class _Held:
 
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
         self.cutoff.sent = True
-        return super().getresponse(*arguments, **options)  # type: ignore[misc]
+        response = super().getresponse(*arguments, **options)  # type: ignore[misc]
+        self.cutoff.check()  # a head that ends with the connection is taken for a whole one
+        return response
 
 
 class _Adapter(HTTPAdapter):

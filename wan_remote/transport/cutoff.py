@@ -15,8 +15,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SLICE = 0.1  # seconds between two looks at time and stop
-SLOWEST = 32 * 2**10  # bytes a second
-LONGEST = 600.0  # seconds
 
 
 class CutOff(OSError):
@@ -30,9 +28,9 @@ class Cutoff:
         stop: set when nobody wants it any more.
         connect: seconds until the request must have begun to go out: for names, connections, proxies and certificates.
         limit: seconds from then on, and one more for every ``slowest`` bytes that went or came.
-        firm: whether a request that has begun to go out goes on in spite of a stop.
         slowest: bytes a second, either way, that a line is given time for.
         longest: seconds from when the request began to go out, whatever its size.
+        firm: whether a request that has begun to go out goes on in spite of a stop.
 
     Attributes:
         begun: whether any of the request went out, as the connection itself tells.
@@ -48,9 +46,9 @@ class Cutoff:
         *,
         connect: float,
         limit: float,
+        slowest: float,
+        longest: float = float("inf"),
         firm: bool = False,
-        slowest: float = SLOWEST,
-        longest: float = LONGEST,
     ) -> None:
         self._stop, self._limit, self._firm, self._slowest, self._longest = stop, limit, firm, slowest, longest
         self._lock = threading.Lock()
@@ -124,6 +122,10 @@ class Cutoff:
             if self._over:
                 raise CutOff("over")
             self._deadline = min(self._deadline + size / self._slowest, self._last)
+
+    def check(self) -> None:
+        """Raise :class:`CutOff` if it is over."""
+        self.moved(0)
 
     # the other thread
 

@@ -120,7 +120,7 @@ def _attempt(
     headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
     if have and state.tag:
         headers |= {"Range": f"bytes={have}-", "If-Range": state.tag}
-    cutoff = Cutoff(stop, connect=REACH, limit=PATIENCE, slowest=SLOWEST, longest=float("inf"))
+    cutoff = Cutoff(stop, connect=REACH, limit=PATIENCE, slowest=SLOWEST)
     astray: list[str] = []
 
     def check(host: str, sock: socket.socket) -> None:
