@@ -429,7 +429,9 @@ def test_through_a_proxy_only_literal_addresses_can_be_judged(monkeypatch: pytes
     [("8.8.8.8", True), ("10.0.0.1", False), ("224.0.0.1", False), ("2001:4860:4860::8888", True), ("::1", False),
      ("::ffff:10.0.0.1", False), ("::ffff:8.8.8.8", True), ("fe80::1%eth0", False), ("2001:4860:4860::8888%1", True),
      ("name", False), ("", False), ("ff0e::1", False), ("64:ff9b::10.0.0.1", False), ("64:ff9b::8.8.8.8", True),
-     ("64:ff9b::169.254.169.254", False), ("2002:a00:1::1", False), ("2002:808:808::1", True), ("::10.0.0.1", False)],
+     ("64:ff9b::169.254.169.254", False), ("2002:a00:1::1", False), ("2002:808:808::1", True), ("::10.0.0.1", False),
+     ("::ffff:0:10.0.0.1", False), ("::ffff:0:8.8.8.8", True), ("64:ff9b:1::a00:1", False), ("fec0::1", False),
+     ("64:ff9b:1:808:8:800:a00:1", False), ("5f00::1", False), ("3fff::1", False), ("64:ff9b:2::1", True)],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
     assert guard._public(address) is public

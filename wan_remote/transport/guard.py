@@ -15,7 +15,11 @@ from ..endpoints import LOOPBACK
 # name led there. A name that somebody else pointed there gets no further: no machine there has a certificate for it.
 MADE_UP = (ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fc00::/18"))
 
-LAST_BYTES = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))  # hold an IPv4 address there
+# Hold an IPv4 address in their last bytes: NAT64, the compatible and the translated form.
+LAST_BYTES = tuple(ipaddress.ip_network(net) for net in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+
+# Local use (NAT64 of a network of its own, RFC 8215; site-local; SRv6) and documentation, which not every Python knows.
+LOCAL = tuple(ipaddress.ip_network(net) for net in ("64:ff9b:1::/48", "fec0::/10", "5f00::/16", "3fff::/20"))
 
 
 def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
@@ -86,13 +90,15 @@ def _behind_name(host: str, address: str) -> bool:
 def _public(address: str) -> bool:
     found = _literal(address)
     if isinstance(found, ipaddress.IPv6Address):
+        if any(found in net for net in LOCAL):
+            return False
         found = _embedded(found) or found
     return found is not None and found.is_global and not found.is_multicast
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address at which what is sent to an IPv6 one ends: 6to4 (RFC 3056), NAT64 (RFC 6052), or mapped and
-    compatible ones (RFC 4291, section 2.5.5)."""
+    """The IPv4 address at which what is sent to an IPv6 one ends: 6to4 (RFC 3056), NAT64 (RFC 6052), mapped and
+    compatible (RFC 4291, section 2.5.5), or translated (RFC 2765, section 2.1)."""
     if any(address in net for net in LAST_BYTES):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour
