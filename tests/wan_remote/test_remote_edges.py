@@ -538,7 +538,7 @@ def test_an_upload_may_be_silent_for_longer(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_broken_call_was(error: Exception, why: str, begun: bool) -> None:
     """What was sent is told by the connection alone."""
-    cutoff = SimpleNamespace(begun=begun, untrusted=False, stuck=False)
+    cutoff = SimpleNamespace(over=False, begun=begun, untrusted=False, stuck=False)
     lost = api._lost(error, cutoff)  # type: ignore[arg-type]
     if begun:
         assert lost.failure is Failure.LOST

@@ -250,6 +250,8 @@ def _given_up(cutoff: Cutoff) -> Lost:
 
 def _lost(error: Exception, cutoff: Cutoff) -> Lost:
     """A call that broke: whether anything was sent is what the connection says of itself, and no guess."""
+    if cutoff.over:  # it broke because it was to
+        return _given_up(cutoff)
     proxy = isinstance(error, requests.exceptions.ProxyError)
     if not cutoff.begun:
         if cutoff.untrusted:
