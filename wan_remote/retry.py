@@ -51,6 +51,8 @@ def no_answer(session: Session, lost: Lost) -> RemoteError:
             f"{label} can't be trusted: it showed {lost.why}, so nothing was sent; check the clock and the network of "
             f"this machine, and {OWN_CERTIFICATE}"
         )
+    if lost.failure is Failure.STOPPED:
+        return Unreachable(f"stopped before anything was sent to {label}")
     return Unreachable(f"{label} can't be reached: {lost.why}; check the network and try again")
 
 

@@ -200,6 +200,7 @@ class _Sending:
         raise error
 
     async def _connect_again(self, error: RemoteError) -> None:
+        check(self.session.watch)  # the stop may be why there was no connection
         self.connects += 1
         if self.connects >= CONNECTS or isinstance(error, InsecureConnection):
             raise error

@@ -157,7 +157,7 @@ def test_a_request_that_has_begun_may_be_seen_through():
 def test_until_it_has_begun_a_stop_ends_it_all_the_same():
     with raw_server(silent) as raw:
         answer, took = stopped_after(raw, f"https://127.0.0.1:{raw.port}", firm=True)
-    assert answer == Lost(failure=Failure.UNREACHED, why="stopped")
+    assert answer == Lost(failure=Failure.STOPPED, why="stopped")
     assert took < 1.0
 
 
@@ -181,12 +181,15 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up_and_nothing_is_sent_later
     assert b"".join(asked) == b""
 
 
-def test_a_stop_is_heard_while_a_submission_still_connects(world, monkeypatch):
+@pytest.mark.parametrize("tries", [1, 3])
+def test_a_stop_is_heard_while_a_submission_still_connects(world, monkeypatch, tries):
+    monkeypatch.setattr("wan_remote.submission.CONNECTS", tries)
     with raw_server(silent) as raw:
         monkeypatch.setenv("GMI_BASE_URL", f"https://127.0.0.1:{raw.port}")
         outcome = world.run(world.gmi(), stop_when=raw.met.is_set)
     assert outcome.end == "Interrupted"
     assert world.states() == ["rejected"]
+    assert "stopped before anything was sent to GMI Cloud" in world.entries()[0].read_text()
     assert outcome.after_stop < 2.0
 
 

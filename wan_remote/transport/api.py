@@ -43,6 +43,7 @@ class Failure(Enum):
     """Why there is no answer."""
 
     UNREACHED = "nothing was sent"
+    STOPPED = "nothing was sent before somebody stopped it"
     INSECURE = "the certificate can't be trusted; nothing was sent"
     LOST = "sent in part or whole, and no usable answer came"
 
@@ -241,10 +242,10 @@ def exchange(
 
 def _given_up(cutoff: Cutoff) -> Lost:
     """A call that was cut off."""
-    if not cutoff.begun:
-        return Lost(failure=Failure.UNREACHED, why="stopped" if cutoff.stopped else f"no connection in {REACH:.0f} s")
     if cutoff.stopped:
-        return Lost(failure=Failure.LOST, why="stopped")
+        return Lost(failure=Failure.LOST if cutoff.begun else Failure.STOPPED, why="stopped")
+    if not cutoff.begun:
+        return Lost(failure=Failure.UNREACHED, why=f"no connection in {REACH:.0f} s")
     return Lost(failure=Failure.LOST, why="the answer took too long" if cutoff.sent else TOO_SLOW)
 
 
