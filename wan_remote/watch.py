@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,8 +19,8 @@ from .errors import Interrupted
 
 T = TypeVar("T")
 SLICE = 0.2  # seconds between two looks at the stop button
-FEW_THREADS = 16  # where calls end soon
-MOST_THREADS = 128  # where they do not
+FEW_THREADS, LONG = 12, 2.0  # at work for less than so many seconds
+MOST_THREADS = 128  # in all; each call has another one beside its own, in the transport
 
 
 class Watch:
@@ -34,38 +35,38 @@ class Watch:
 
 
 class _Workers:
-    """A few threads that end with the program, and more of them while those few are kept waiting by somebody."""
+    """A few threads for calls that end soon. Those that are at one work for long count no more, so that nobody waits
+    for what hangs; all of them end with the program, and without work."""
 
     def __init__(self) -> None:
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._busy: dict[object, float] = {}  # one for each thread: since when it is at its work
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
             self._tasks.append((future, work))
-            self._grow(FEW_THREADS)
+        self.grow()
         return future
 
-    def hurry(self, future: Future[Any]) -> None:
-        """For work that has waited for a while: if it still has no thread, those that are there are stuck."""
-        if not (future.running() or future.done()):
-            with self._lock:
-                self._grow(MOST_THREADS)
+    def grow(self) -> None:
+        """Start another thread if there is work for one; to be called again while work waits."""
+        with self._lock:
+            now = time.monotonic()
+            soon = sum(now - since < LONG for since in self._busy.values())
+            if self._tasks and soon < FEW_THREADS and len(self._busy) < MOST_THREADS:
+                self._busy[thread := object()] = now
+                threading.Thread(target=self._serve, args=(thread,), name="wan_remote", daemon=True).start()
 
-    def _grow(self, most: int) -> None:
-        if self._tasks and self._threads < most:
-            self._threads += 1
-            threading.Thread(target=self._serve, name="wan_remote", daemon=True).start()
-
-    def _serve(self) -> None:
+    def _serve(self, thread: object) -> None:
         while True:
             with self._lock:
                 if not self._tasks:
-                    self._threads -= 1
+                    del self._busy[thread]
                     return
                 future, work = self._tasks.popleft()
+                self._busy[thread] = time.monotonic()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -98,15 +99,14 @@ async def sleep(seconds: float, watch: Watch, clock: Clock, said: str = "stopped
 async def in_thread(work: Callable[[threading.Event], T], watch: Watch, said: str = "stopped") -> T:
     """Run blocking ``work`` in a thread. On stop or cancellation its event is set and it is left to end by itself."""
     stop = threading.Event()
-    pending = _workers.submit(lambda: work(stop))
-    future = asyncio.wrap_future(pending)
+    future = asyncio.wrap_future(_workers.submit(lambda: work(stop)))
     future.add_done_callback(_read)
     try:
         while not future.done():
             await asyncio.wait({future}, timeout=SLICE)
             if not future.done():
                 check(watch, said)
-                _workers.hurry(pending)
+                _workers.grow()
         return future.result()
     finally:
         stop.set()
@@ -134,7 +134,7 @@ async def to_the_end(work: Callable[[threading.Event], T], watch: Watch) -> T:
             stop.set()
             if pending.cancel():
                 break
-        _workers.hurry(pending)
+        _workers.grow()
     if cancelled:
         raise asyncio.CancelledError
     if pending.cancelled():

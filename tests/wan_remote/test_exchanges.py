@@ -226,16 +226,16 @@ def test_threads_end_with_the_work(monkeypatch):
     async def main() -> None:
         works = (watches.in_thread(lambda stop: gate.wait(10), watches.Watch()) for _ in range(20))
         waiting = asyncio.gather(*works)
-        while workers._threads < 20:
+        while len(workers._busy) < 20:
             await asyncio.sleep(0.02)
         gate.set()
         assert all(await waiting)
 
     asyncio.run(asyncio.wait_for(main(), 10))
     end = time.monotonic() + 5.0
-    while workers._threads and time.monotonic() < end:
+    while workers._busy and time.monotonic() < end:
         time.sleep(0.02)
-    assert workers._threads == 0
+    assert not workers._busy
 
 
 # -- certificates -----------------------------------------------------------------------------------------------------

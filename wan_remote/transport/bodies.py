@@ -12,7 +12,7 @@ from .cutoff import Cutoff
 PIECE = 2**16  # bytes at once, at most
 MOST_READ = 512 * 2**20  # of an answer: a list may repeat the pictures of a hundred jobs
 MOST_BYTES = 32 * 2**20  # of what is kept of it
-LONGEST_STRING = 2**16  # bytes; a longer string of JSON is a picture
+LONGEST_STRING = 2**17  # bytes; a longer string of JSON is a picture
 PACKED = ("gzip", "x-gzip", "deflate")
 
 
