@@ -58,7 +58,8 @@ def window(session: Session, entry: Entry, *, narrow: bool = True) -> tuple[floa
     """Between which moments of the cloud's clock the job of an entry was made; ``narrow`` only near a refusal."""
     sent, known = sent_at(session, entry), entry.ahead is not None
     if narrow and entry.state is State.REJECTED and known:
-        return sent - AT_REFUSAL, sent + AT_REFUSAL
+        refused = sent + max(0.0, entry.ended_at - entry.intent_at)  # a slow line takes minutes to send it
+        return sent - AT_REFUSAL, refused + AT_REFUSAL
     before = DAMAGED if entry.recovered else BEFORE if known else UNSURE
     return sent - before, sent + AFTER
 

@@ -7,6 +7,7 @@ one, and has no row that could be it. Times are the cloud's own: this machine's 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -117,8 +118,8 @@ async def look_for(session: Session, entry: Entry) -> Look | None:
     return None if listing is None else await to_the_end(_claim(session, entry, listing), session.watch)
 
 
-def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[], Look]:
-    def work() -> Look:
+def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[threading.Event], Look]:
+    def work(stop: threading.Event) -> Look:
         with session.journal.claiming():  # nobody else takes one meanwhile
             entries = [other for other in session.journal.entries() if other.provider == entry.provider]
             # One that was collected by its id alone is nobody's yet.
@@ -200,7 +201,7 @@ def open_for(session: Session, job: Job) -> tuple[Entry, list[Entry] | None] | N
 def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnknown:
     """What to say of a submission of unknown fate, to someone who may have paid for it."""
     label = session.provider.label
-    said = f" (it said: {entry.message})" if entry.message else ""
+    said = f" ({entry.message})" if entry.message else ""
     again = f"to have and pay for another clip on purpose, set take to {entry.take + 1}"
     collect = "with Fetch Result"
     if entry.state is State.INTENT:  # a refused one is given only what is surely its own

@@ -8,7 +8,7 @@ import threading
 from .errors import BadResponse, InsecureConnection, RateLimited, RemoteError, Unreachable
 from .providers.base import OK, Call, Reply, refusal
 from .session import Session
-from .transport import Failure, Lost
+from .transport import OWN_CERTIFICATE, Failure, Lost
 from .watch import in_thread, sleep
 
 PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 529, 530)
@@ -48,8 +48,11 @@ def no_answer(session: Session, lost: Lost) -> RemoteError:
     label = session.provider.label
     if lost.failure is Failure.INSECURE:
         return InsecureConnection(
-            f"{label} can't be trusted: {lost.why}; check the clock and the network of this machine"
+            f"{label} can't be trusted: it showed {lost.why}, so nothing was sent; check the clock and the network of "
+            f"this machine, and {OWN_CERTIFICATE}"
         )
+    if lost.failure is Failure.STOPPED:
+        return Unreachable(f"stopped before anything was sent to {label}")
     return Unreachable(f"{label} can't be reached: {lost.why}; check the network and try again")
 
 
@@ -86,7 +89,7 @@ async def once(session: Session, call: Call, said: str = "stopped") -> Reply | L
     """One try of a call, in a thread; a stop does not wait for it."""
 
     def work(stop: threading.Event) -> Reply | Lost:
-        answer = session.api.call(call.method, call.path, query=call.query, body=call.body)
+        answer = session.api.call(call.method, call.path, query=call.query, body=call.body, stop=stop)
         return answer if isinstance(answer, Lost) else session.provider.unwrap(answer)
 
     return await in_thread(work, session.watch, said)

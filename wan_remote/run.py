@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -129,7 +130,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     entry = belongs[0]
     async with session.journal.alone(entry.fingerprint, session.watch):
 
-        def work() -> Entry | None:
+        def work(stop: threading.Event) -> Entry | None:
             with session.journal.claiming():
                 current, rivals = open_for(session, job) or (None, None)
                 if current is None or current.fingerprint != entry.fingerprint:

@@ -8,6 +8,7 @@ has no room for another job, this one stands in line.
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ from .transport import Answer, Failure, Lost
 from .uploads import forget, upload
 from .watch import check, sleep, to_the_end
 
-READ = 60.0  # seconds of silence; twice that in all
+READ = 60.0  # seconds of silence; see :func:`wan_remote.transport.api.exchange` for how long it takes in all
 CONNECTS = 3
 IMAGE_WORDS = ("image", "frame")
 NOT_HEARD = (408, 425, 499)  # what a gateway says when it gave up waiting; what is behind it may have gone on
@@ -47,7 +48,7 @@ class Outcome:
         job: as the cloud described it, if it was taken.
         error: what to say if that is the end.
         wait: seconds that the cloud asks for.
-        said: the cloud's words in place of an id.
+        said: why there is no id: what broke, or the cloud's words in place of it.
     """
 
     event: Event
@@ -199,6 +200,7 @@ class _Sending:
         raise error
 
     async def _connect_again(self, error: RemoteError) -> None:
+        check(self.session.watch)  # the stop may be why there was no connection
         self.connects += 1
         if self.connects >= CONNECTS or isinstance(error, InsecureConnection):
             raise error
@@ -206,14 +208,14 @@ class _Sending:
 
 
 async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outcome]:
-    """One submission, and its outcome on disk, in one piece that no stop cuts in two."""
+    """One submission, and its outcome on disk, in one piece: a stop ends it only before anything of it was sent."""
 
-    def work() -> tuple[Entry, Outcome]:
+    def work(stop: threading.Event) -> tuple[Entry, Outcome]:
         intent = session.journal.move(
             entry, Event.SENT, intent_at=session.clock.time(), ahead=cloud_ahead(session),
             submissions=entry.submissions + 1, scope=session.scope, message="", word="",
         )  # fmt: skip
-        answer = session.api.call(call.method, call.path, body=call.body, read=READ)
+        answer = session.api.call(call.method, call.path, body=call.body, read=READ, stop=stop, firm=True)
         outcome = _of_lost(session, answer) if isinstance(answer, Lost) else _of_reply(session, answer)
         if outcome.job is not None:
             return accepted(session, intent, outcome.job), outcome
@@ -233,7 +235,7 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outc
 
 def _of_lost(session: Session, lost: Lost) -> Outcome:
     if lost.failure is Failure.LOST:
-        return Outcome(event=Event.LOST)
+        return Outcome(event=Event.LOST, said=lost.why)
     return Outcome(event=Event.UNREACHED, error=no_answer(session, lost))
 
 
@@ -263,11 +265,12 @@ def _of_reply(session: Session, answer: Answer) -> Outcome:
 def _of_success(session: Session, reply: Reply) -> Outcome:
     record = reply.data if isinstance(reply.data, dict) else {}
     if told_id(record) in (None, ""):
-        return Outcome(event=Event.LOST, said=redact(reason(record) or reply.text, (session.secret.reveal(),)))
+        text = redact(reason(record) or reply.text, (session.secret.reveal(),))
+        return Outcome(event=Event.LOST, said=f"it said: {text}" if text else "")
     try:
         return Outcome(event=Event.TAKEN, job=session.provider.job(record))
     except BadResponse:  # taken, under a name that can't be used; its list may have the right one
-        return Outcome(event=Event.LOST, said="a request id that can't be used")
+        return Outcome(event=Event.LOST, said="it gave a request id that can't be used")
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ async def _put(session: Session, address: str, frame: Frame, headers: Mapping[st
     """Whether the picture was taken; False for a refusal that a new ticket may heal."""
 
     def work(stop: threading.Event) -> Answer | Lost:
-        return put(address, frame.data, headers)
+        return put(address, frame.data, headers, stop)
 
     for attempt in range(ATTEMPTS):
         found = await in_thread(work, session.watch)
@@ -136,7 +136,7 @@ async def _put(session: Session, address: str, frame: Frame, headers: Mapping[st
 async def _form(session: Session, provider: WaveSpeed, frame: Frame, file_name: str) -> Reply:
     def work(stop: threading.Event) -> Reply | Lost:
         file = (file_name, frame.data, frame.mime)
-        answer = session.api.call("POST", provider.upload_form, file=file, read=60.0)
+        answer = session.api.call("POST", provider.upload_form, file=file, read=60.0, stop=stop)
         return answer if isinstance(answer, Lost) else provider.unwrap(answer)
 
     failed: RemoteError = BadResponse(f"{provider.label} took no picture")

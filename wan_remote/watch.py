@@ -7,8 +7,9 @@ threads at its end, so that a hanging connection would hold up a prompt that was
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ from .errors import Interrupted
 
 T = TypeVar("T")
 SLICE = 0.2  # seconds between two looks at the stop button
-MOST_THREADS = 16
+FEW_THREADS, LONG = 12, 2.0  # at work for less than so many seconds
+MOST_THREADS = 128  # in all; each call has another one beside its own, in the transport
 
 
 class Watch:
@@ -33,29 +35,38 @@ class Watch:
 
 
 class _Workers:
-    """A few threads that end with the program, however busy they are."""
+    """A few threads for calls that end soon. Those that are at one work for long count no more, so that nobody waits
+    for what hangs; all of them end with the program, and without work."""
 
     def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._lock = threading.Lock()
-        self._threads = self._idle = 0
+        self._busy: dict[object, float] = {}  # one for each thread: since when it is at its work
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
-            self._tasks.put((future, work))
-            if self._idle < self._tasks.qsize() and self._threads < MOST_THREADS:
-                self._threads += 1
-                threading.Thread(target=self._serve, name="wan_remote", daemon=True).start()
+            self._tasks.append((future, work))
+        self.grow()
         return future
 
-    def _serve(self) -> None:
+    def grow(self) -> None:
+        """Start another thread if there is work for one; to be called again while work waits."""
+        with self._lock:
+            now = time.monotonic()
+            soon = sum(now - since < LONG for since in self._busy.values())
+            if self._tasks and soon < FEW_THREADS and len(self._busy) < MOST_THREADS:
+                self._busy[thread := object()] = now
+                threading.Thread(target=self._serve, args=(thread,), name="wan_remote", daemon=True).start()
+
+    def _serve(self, thread: object) -> None:
         while True:
             with self._lock:
-                self._idle += 1
-            future, work = self._tasks.get()
-            with self._lock:
-                self._idle -= 1
+                if not self._tasks:
+                    del self._busy[thread]
+                    return
+                future, work = self._tasks.popleft()
+                self._busy[thread] = time.monotonic()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -95,20 +106,22 @@ async def in_thread(work: Callable[[threading.Event], T], watch: Watch, said: st
             await asyncio.wait({future}, timeout=SLICE)
             if not future.done():
                 check(watch, said)
+                _workers.grow()
         return future.result()
     finally:
         stop.set()
 
 
-async def to_the_end(work: Callable[[], T], watch: Watch) -> T:
+async def to_the_end(work: Callable[[threading.Event], T], watch: Watch) -> T:
     """Run ``work`` in a thread and, once begun, wait for it whatever happens: what it does must not be cut off from its
-    record. A stop or a cancellation that comes before it has begun keeps it from beginning; a later cancellation is
-    passed on afterwards. ``work`` has to bound its own time.
+    record. A stop or a cancellation that comes before it has begun keeps it from beginning; later on it sets the event
+    of ``work``, which has to bound its own time, and a cancellation is passed on afterwards.
 
     Raises:
         Interrupted: stopped before it began.
     """
-    pending = _workers.submit(work)
+    stop = threading.Event()
+    pending = _workers.submit(lambda: work(stop))
     future = asyncio.wrap_future(pending)
     future.add_done_callback(_read)
     cancelled = False
@@ -117,8 +130,11 @@ async def to_the_end(work: Callable[[], T], watch: Watch) -> T:
             await asyncio.wait({future}, timeout=SLICE)
         except asyncio.CancelledError:
             cancelled = True
-        if (cancelled or watch.interrupted()) and pending.cancel():
-            break
+        if cancelled or watch.interrupted():
+            stop.set()
+            if pending.cancel():
+                break
+        _workers.grow()
     if cancelled:
         raise asyncio.CancelledError
     if pending.cancelled():

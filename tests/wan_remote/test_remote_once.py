@@ -14,9 +14,6 @@ from dataclasses import replace
 
 import pytest
 import requests
-from requests.exceptions import ProxyError
-from urllib3.exceptions import MaxRetryError, NewConnectionError
-from urllib3.exceptions import ProxyError as BrokenProxy
 
 import wan_remote
 from tests.wan_remote.fault_case import BOTH, DONE, GMI, POLL, WAVESPEED, answer
@@ -57,33 +54,7 @@ def show(world, provider: str, body: object) -> None:
     world.cloud.faults(f"{provider}.list", {"kind": "answer", "json": body, "times": 0})
 
 
-# -- proxies ----------------------------------------------------------------------------------------------------------
-
-
-def through_proxy(reason: Exception) -> ProxyError:
-    """As the HTTP library tells of any trouble on a way that leads through a proxy."""
-    return ProxyError(MaxRetryError(None, "https://x.test/", BrokenProxy("Unable to connect to proxy", reason)))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("reason", "failure"),
-    [
-        (ConnectionResetError(104, "Connection reset by peer"), api.Failure.LOST),
-        (requests.exceptions.ReadTimeout("read timed out"), api.Failure.LOST),
-        (NewConnectionError(None, "refused"), api.Failure.UNREACHED),  # type: ignore[arg-type]
-        (OSError("Tunnel connection failed: 407 Proxy Authentication Required"), api.Failure.UNREACHED),
-    ],
-)
-def test_an_answer_lost_behind_a_proxy_is_lost(reason, failure):
-    assert api._classify(through_proxy(reason)).failure is failure
-
-
-def test_a_socks_proxy_without_its_package_is_told():
-    missing = api._classify(requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."))
-    assert missing.failure is api.Failure.UNREACHED
-    assert "pysocks" in missing.why
-    assert "pysocks" not in api._classify(requests.exceptions.InvalidSchema("No connection adapters")).why
-    assert api._classify(requests.exceptions.ConnectionError("SOCKS proxy closed")).failure is api.Failure.LOST
+# -- the cloud's clock -------------------------------------------------------------------------------------------------
 
 
 def test_the_clouds_time_goes_on_with_ours():
@@ -518,7 +489,7 @@ def test_a_submission_that_has_not_begun_is_not_sent_after_a_stop(world):
         def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
             super().stage(text, done, total)
             if text.startswith("submitting"):  # every worker hangs in somebody's poll when the stop comes
-                for _ in range(2 * watches.MOST_THREADS):
+                for _ in range(2 * watches.FEW_THREADS):
                     watches._workers.submit(lambda: gate.wait(20))
                 self.stopped.set()
 

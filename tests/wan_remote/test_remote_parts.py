@@ -297,10 +297,12 @@ def test_a_stop_is_seen_while_work_hangs_and_work_that_must_end_ends():
     with pytest.raises(Interrupted, match="said"):
         asyncio.run(stopped())
 
-    async def cancelled():
-        import time
+    def work(stop):
+        done.append(stop.wait(5))  # it is told, and waited for
+        done.append("ended")
 
-        task = asyncio.create_task(watches.to_the_end(lambda: (time.sleep(0.3), done.append("ended")), watches.Watch()))
+    async def cancelled():
+        task = asyncio.create_task(watches.to_the_end(work, watches.Watch()))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -8,6 +8,7 @@ from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED, answer, retry_afte
 from tests.wan_remote.stand_in.odd import STYLES
 from wan_remote import GMIRequest, WaveSpeedRequest
 from wan_remote.errors import InvalidRequest
+from wan_remote.transport import Api
 
 LOST = {"kind": "reset", "when": "after", "accept": True}
 NOT_MADE = {"kind": "reset", "when": "after"}
@@ -178,3 +179,21 @@ def test_what_is_promised_of_fetch_result_is_kept(world):
     outcome = world.run(world.wavespeed())
     assert outcome.end == "SubmissionUnknown"
     assert "belongs to these inputs" not in str(outcome.error)
+
+
+def test_what_took_minutes_to_send_and_was_refused_is_looked_for_all_that_time(world, monkeypatch):
+    other = world.run(world.gmi(prompt="another"))  # so that the list is one of this account
+    assert other.end == "result"
+    world.advance(5000)
+    real = Api.call
+
+    def slow(self, method, path, **more):
+        if method == "POST":
+            world.advance(200)
+        return real(self, method, path, **more)
+
+    monkeypatch.setattr(Api, "call", slow)
+    world.cloud.settings(list_style="no inputs")
+    world.cloud.faults("gmi.submit", {**answer(GMI, 429, "slow down"), "accept": True})
+    outcome = world.run(world.gmi())
+    assert (outcome.end, world.cloud.posts(), world.cloud.accepted()) == ("SubmissionUnknown", 2, 2)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -19,10 +20,22 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from ..keys import Secret
+from .bodies import Unreadable
+from .bodies import read as read_body
+from .connections import open_session
+from .cutoff import Cutoff
 
-CONNECT = 10.0  # seconds
-READ = 20.0  # between two pieces of an answer, and for the whole of it twice that
-MOST_BYTES = 32 * 2**20  # of an answer: a record may repeat the pictures it was made from
+CONNECT = 10.0  # seconds, to one address
+REACH = 30.0  # until a request begins to go out: names, addresses one after the other, proxies, certificates
+READ = 20.0  # of silence
+IN_ALL = 2.0  # times that for the whole of it, besides what its size takes on a slow line
+SLOWEST = 32 * 2**10  # bytes a second of such a line
+LONGEST = 600.0  # seconds, whatever its size
+OWN_CERTIFICATE = (
+    "if a proxy or a virus scanner here opens encrypted connections, name the file with its certificate in the "
+    "environment variable REQUESTS_CA_BUNDLE"
+)
+TOO_SLOW = f"this line is too slow to send it; {8 * SLOWEST // 1000} kbit/s are needed at least"
 AGENT = "ComfyUI-WanFLF2V"
 
 
@@ -30,6 +43,7 @@ class Failure(Enum):
     """Why there is no answer."""
 
     UNREACHED = "nothing was sent"
+    STOPPED = "nothing was sent before somebody stopped it"
     INSECURE = "the certificate can't be trusted; nothing was sent"
     LOST = "sent in part or whole, and no usable answer came"
 
@@ -137,8 +151,10 @@ class Api:
         body: Any = None,
         file: tuple[str, bytes, str] | None = None,
         read: float = READ,
+        stop: threading.Event | None = None,
+        firm: bool = False,
     ) -> Answer | Lost:
-        """Ask the cloud; blocks, for ``read`` seconds twice at most once connected.
+        """Ask the cloud; blocks. What it takes at most is told in :func:`exchange`.
 
         Args:
             method: of HTTP.
@@ -147,9 +163,11 @@ class Api:
             body: sent as JSON.
             file: name, bytes and type of a file, sent as the form field ``file``.
             read: seconds of silence after which an answer is given up.
+            stop: set when it is not wanted any more.
+            firm: whether a request that has begun to go out is seen through all the same.
         """
         found = exchange(
-            method, self.base + path, auth=_Bearer(self.secret), headers=self._headers, read=read,
+            method, self.base + path, auth=_Bearer(self.secret), headers=self._headers, read=read, stop=stop, firm=firm,
             params=query, json=body, files=None if file is None else {"file": file},
         )  # fmt: skip
         if isinstance(found, Answer) and found.date is not None:
@@ -163,9 +181,10 @@ class Api:
         return None if told is None else told[0] + time.monotonic() - told[1]
 
 
-def put(address: str, data: bytes, headers: Mapping[str, str], read: float = READ * 3) -> Answer | Lost:
+def put(address: str, data: bytes, headers: Mapping[str, str], stop: threading.Event) -> Answer | Lost:
     """Upload to a signed address, without a key. The address is not checked here."""
-    return exchange("PUT", address, auth=NOBODY, headers={"User-Agent": AGENT, **headers}, read=read, data=data)
+    headers = {"User-Agent": AGENT, **headers}
+    return exchange("PUT", address, auth=NOBODY, headers=headers, read=3 * READ, stop=stop, data=data)
 
 
 class _HideQueries(logging.Filter):
@@ -189,81 +208,68 @@ def hide_queries() -> None:
 
 
 def exchange(
-    method: str, address: str, *, auth: requests.auth.AuthBase, headers: Mapping[str, str], read: float, **options: Any
-) -> Answer | Lost:
-    """One request on a connection of its own; redirects are answers."""
+    method: str, address: str, *, auth: requests.auth.AuthBase, headers: Mapping[str, str], read: float,
+    stop: threading.Event | None = None, firm: bool = False, **options: Any,
+) -> Answer | Lost:  # fmt: skip
+    """One request on a connection of its own; redirects are answers.
+
+    It ends, whatever the other side does, :data:`REACH` seconds after it began if nothing could be sent till then, and
+    ``2 * read`` seconds after that, with one second more for every 32 KiB of request and answer, ten minutes at most.
+    """
     hide_queries()
-    began = time.monotonic()
-    try:
-        with requests.Session() as session:
-            response = session.request(
-                method, address, auth=auth, headers=dict(headers), timeout=(CONNECT, read), allow_redirects=False,
-                stream=True, **options,
-            )  # fmt: skip
-            with response:
-                body = _read(response, began + 2 * read)
-    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
-        return _classify(error)
-    if isinstance(body, Lost):
-        return body
-    return Answer(status=response.status_code, headers={k.lower(): v for k, v in response.headers.items()}, body=body)
+    cutoff = Cutoff(
+        stop or threading.Event(), connect=REACH, limit=IN_ALL * read, slowest=SLOWEST, longest=LONGEST, firm=firm
+    )
+
+    def work() -> Answer | Lost:
+        try:
+            with open_session(cutoff, read) as session:
+                response = session.request(
+                    method, address, auth=auth, headers=dict(headers), timeout=(CONNECT, read), allow_redirects=False,
+                    stream=True, **options,
+                )  # fmt: skip
+                with response:
+                    body = read_body(response, cutoff)
+        except Unreadable as error:
+            return Lost(failure=Failure.LOST, why=str(error))
+        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
+            return _lost(error, cutoff)
+        told = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(status=response.status_code, headers=told, body=body)
+
+    return cutoff.run(work) or _given_up(cutoff)
 
 
-def _read(response: requests.Response, deadline: float) -> bytes | None | Lost:
-    """The body; None if it is too large. A body that drips for ever is given up, whatever the pauses in it."""
-    parts, size = [], 0
-    for part in pieces(response):
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
-            return None
-        if time.monotonic() > deadline:
-            return Lost(failure=Failure.LOST, why="the answer took too long")
-    return b"".join(parts)
+def _given_up(cutoff: Cutoff) -> Lost:
+    """A call that was cut off."""
+    if cutoff.stopped:
+        return Lost(failure=Failure.LOST if cutoff.begun else Failure.STOPPED, why="stopped")
+    if not cutoff.begun:
+        return Lost(failure=Failure.UNREACHED, why=f"no connection in {REACH:.0f} s")
+    return Lost(failure=Failure.LOST, why="the answer took too long" if cutoff.sent else TOO_SLOW)
 
 
-def pieces(response: requests.Response, most: int = 2**16) -> Iterator[bytes]:
-    """The body as it comes in. The HTTP library's own pieces wait until they are full, however slowly they fill."""
-    raw = response.raw
-    read: Callable[[int], bytes] = getattr(raw, "read1", None) or raw._fp.read1
-    while piece := read(most):
-        yield piece
-
-
-def _classify(error: BaseException) -> Lost:
-    if isinstance(error, requests.exceptions.ProxyError):
-        if _never_connected(error) or "tunnel connection failed" in str(error).lower():
-            return Lost(failure=Failure.UNREACHED, why="the proxy can't be reached or refuses")
-        # The library says "unable to connect to proxy" of whatever breaks on a way that leads through one, also of an
-        # answer that was lost after everything had been sent.
-        return Lost(failure=Failure.LOST, why="the connection through the proxy broke")
-    if isinstance(error, requests.exceptions.SSLError):
-        if any(word in str(error).lower() for word in ("certificate", "hostname", "handshake", "wrong_version")):
-            return Lost(failure=Failure.INSECURE, why="its certificate can't be trusted")
-        return Lost(failure=Failure.LOST, why="the connection broke")
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return Lost(failure=Failure.UNREACHED, why="no connection within 10 seconds")
-    if isinstance(error, requests.exceptions.ConnectionError) and _never_connected(error):
-        return Lost(failure=Failure.UNREACHED, why="no connection")
+def _lost(error: Exception, cutoff: Cutoff) -> Lost:
+    """A call that broke: whether anything was sent is what the connection says of itself, and no guess."""
+    if cutoff.over:  # it broke because it was to
+        return _given_up(cutoff)
+    proxy = isinstance(error, requests.exceptions.ProxyError)
+    if not cutoff.begun:
+        if cutoff.untrusted:
+            return Lost(failure=Failure.INSECURE, why="no certificate that is trusted")
+        if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself is one of http
+            return Lost(failure=Failure.UNREACHED, why="the proxy is a SOCKS one, which needs: pip install pysocks")
+        if isinstance(error, requests.exceptions.InvalidURL | UnicodeError):
+            return Lost(failure=Failure.UNREACHED, why="the address is no web address")
+        if isinstance(error, requests.exceptions.ConnectTimeout):
+            return Lost(failure=Failure.UNREACHED, why=f"no connection within {CONNECT:.0f} seconds")
+        why = "the proxy can't be reached or refuses" if proxy else "no connection"
+        return Lost(failure=Failure.UNREACHED, why=why)
+    if cutoff.stuck:
+        return Lost(failure=Failure.LOST, why=TOO_SLOW)
     if isinstance(error, requests.exceptions.Timeout):
         return Lost(failure=Failure.LOST, why="no answer in time")
-    if isinstance(error, requests.exceptions.InvalidSchema) and "socks" in str(error).lower():
-        return Lost(failure=Failure.UNREACHED, why="the proxy is a SOCKS one, which needs: pip install pysocks")
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
-        return Lost(failure=Failure.UNREACHED, why="the address is no web address")
-    return Lost(failure=Failure.LOST, why="the connection broke")
-
-
-def _never_connected(error: BaseException) -> bool:
-    """Whether the library failed to connect at all, told from the reason it wraps."""
-    seen: BaseException | object | None = error
-    for _ in range(6):
-        if type(seen).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "gaierror"):
-            return True
-        arguments = getattr(seen, "args", ())
-        wrapped = getattr(seen, "reason", None) or getattr(seen, "original_error", None)
-        seen = wrapped or (arguments[0] if arguments else None)
-    return False
+    return Lost(failure=Failure.LOST, why=f"the connection {'through the proxy ' if proxy else ''}broke")
 
 
 def _moment(text: str) -> float | None:

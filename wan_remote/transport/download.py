@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -18,19 +18,23 @@ from urllib3.exceptions import HTTPError
 
 from ..container import ending, why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
-from .api import AGENT, CONNECT, NOBODY, hide_queries, host_of, pieces
-from .guard import NotPublic, guarded_session, refuse_address
+from .api import AGENT, CONNECT, NOBODY, OWN_CERTIFICATE, REACH, hide_queries, host_of
+from .bodies import TooMuch, Unreadable, bounded, encoding, unpacked
+from .connections import open_session
+from .cutoff import CutOff, Cutoff
+from .guard import NotPublic, check_peer, refuse_address
 from .parts import clear_away, forget, new_part
 
 MOST_BYTES = 2**30
 ATTEMPTS = 5
 HOPS = 3
 READ = 15.0  # seconds without a byte
-SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, looked at after so many seconds
+SLOWEST, PATIENCE = 4096, 60.0  # bytes a second on average, after so many seconds
 PIECE = 2**16
 PAUSE = 0.5  # seconds before the second attempt, doubled for each later one
 GONE = (401, 403, 404, 410)
 UNREAD = ".unread"  # ending of what came and is no video
+BROKEN = (requests.RequestException, HTTPError, HTTPException, ConnectionError, TimeoutError, UnicodeError)
 MOVED = (301, 302, 303, 307, 308)
 
 OnBytes = Callable[[int, "int | None"], None]
@@ -116,27 +120,50 @@ def _attempt(
     headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
     if have and state.tag:
         headers |= {"Range": f"bytes={have}-", "If-Range": state.tag}
-    try:
-        with guarded_session(allow_loopback=allow_loopback) as session:
-            found = _follow(session, address, headers, allow_loopback)
-            if isinstance(found, RemoteError):
-                return found
-            with found:
-                return _store(found, part, have, state, stop, on_bytes)
-    except NotPublic:
+    cutoff = Cutoff(stop, connect=REACH, limit=PATIENCE, slowest=SLOWEST)
+    astray: list[str] = []
+
+    def check(host: str, sock: socket.socket) -> None:
+        try:
+            check_peer(host, sock, allow_loopback=allow_loopback)
+        except NotPublic:
+            astray.append(host)
+            raise
+
+    with cutoff.watched():
+        try:
+            with open_session(cutoff, READ, check) as session:
+                found = _follow(session, address, headers, allow_loopback)
+                if isinstance(found, RemoteError):
+                    return found
+                with found:
+                    return _store(found, part, have, state, cutoff, on_bytes)
+        except (*BROKEN, CutOff, Unreadable) as error:
+            _go_on(stop)
+            return _broken(error, address, cutoff, bool(astray))
+
+
+def _broken(error: Exception, address: str, cutoff: Cutoff, astray: bool) -> RemoteError:
+    """What to say of an attempt that broke."""
+    host = host_of(address)
+    if astray:
         return BadDownload("the video lies at an address that is not public; nothing was fetched")
-    except (requests.RequestException, HTTPError, HTTPException, ConnectionError, TimeoutError, UnicodeError) as error:
-        if _wraps(error, NotPublic):
-            return BadDownload("the video lies at an address that is not public; nothing was fetched")
-        if isinstance(error, requests.exceptions.SSLError):
-            return BadDownload(f"the certificate of {host_of(address)} can't be trusted; nothing was fetched")
-        if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself has passed the guard
-            return Unreachable(
-                "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks); then "
-                "queue the same inputs again, the clip is kept in the cloud"
-            )
+    if cutoff.untrusted:
+        return BadDownload(
+            f"{host} showed no certificate that is trusted; nothing was fetched. Check the clock of this machine, and "
+            f"{OWN_CERTIFICATE}; then queue the same inputs again, the clip is kept in the cloud"
+        )
+    if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself has passed the guard
+        return Unreachable(
+            "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks); then "
+            "queue the same inputs again, the clip is kept in the cloud"
+        )
+    if isinstance(error, Unreadable):
+        return _TryAgain(BadDownload(f"{host} does not give the video: {error}; queue the same inputs again later"))
+    if cutoff.over and cutoff.begun:
+        return _TryAgain(Unreachable(f"{host} sends too slowly (under {SLOWEST:,} bytes a second); try later"))
     return _TryAgain(
-        Unreachable(f"{host_of(address)} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
+        Unreachable(f"{host} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
     )
 
 
@@ -160,7 +187,7 @@ def _follow(
 
 
 def _store(
-    response: requests.Response, part: Path, have: int, state: _State, stop: threading.Event, on_bytes: OnBytes
+    response: requests.Response, part: Path, have: int, state: _State, cutoff: Cutoff, on_bytes: OnBytes
 ) -> RemoteError | None:
     status, host = response.status_code, host_of(response.url)
     if status in GONE:
@@ -179,17 +206,20 @@ def _store(
     _learn(response, state, at)
     if state.size is not None and state.size > MOST_BYTES:
         return BadDownload(f"{host} announces {state.size:,} bytes, more than a clip has; nothing was fetched")
-    return _copy(response, part, at, state, stop, on_bytes)
+    return _copy(response, part, at, state, cutoff, on_bytes)
 
 
 def _goes_on(response: requests.Response, have: int, state: _State) -> bool:
     """Whether a part is the missing one of the very file that was begun. Some hosts ignore If-Range."""
     start, _, whole = response.headers.get("Content-Range", "").partition("/")
     same = response.headers.get("ETag") == state.tag and (state.size is None or whole in ("", "*", str(state.size)))
-    return have > 0 and same and start.startswith(f"bytes {have}-")
+    return have > 0 and same and not encoding(response) and start.startswith(f"bytes {have}-")
 
 
 def _learn(response: requests.Response, state: _State, at: int) -> None:
+    if encoding(response):  # all of it tells of the packed bytes
+        state.size = state.tag = state.md5 = None
+        return
     length = response.headers.get("Content-Length", "")
     state.size = at + int(length) if length.isdigit() else None
     tag = response.headers.get("ETag", "")
@@ -201,21 +231,18 @@ def _learn(response: requests.Response, state: _State, at: int) -> None:
 
 
 def _copy(
-    response: requests.Response, part: Path, at: int, state: _State, stop: threading.Event, on_bytes: OnBytes
+    response: requests.Response, part: Path, at: int, state: _State, cutoff: Cutoff, on_bytes: OnBytes
 ) -> RemoteError | None:
-    began, got, host = time.monotonic(), 0, host_of(response.url)
+    got, host = 0, host_of(response.url)
     response.raw.enforce_content_length = False  # it would throw away what came before the cut; counted below
     with part.open("ab" if at else "wb") as file:
-        for piece in pieces(response, PIECE):
-            _go_on(stop)
-            file.write(piece)
-            got += len(piece)
-            if at + got > MOST_BYTES:
-                return BadDownload(f"{host} sends more than a clip has; the download was given up")
-            took = time.monotonic() - began
-            if took > PATIENCE and got / took < SLOWEST:
-                return _TryAgain(Unreachable(f"{host} sends too slowly ({got / took:.0f} bytes a second); try later"))
-            on_bytes(at + got, state.size)
+        try:
+            for piece in bounded(unpacked(response, cutoff, PIECE), MOST_BYTES - at):
+                file.write(piece)
+                got += len(piece)
+                on_bytes(at + got, state.size)
+        except TooMuch:
+            return BadDownload(f"{host} sends more than a clip has; the download was given up")
         file.flush()
         os.fsync(file.fileno())
     if state.size is not None and at + got != state.size:  # older HTTP libraries do not notice
@@ -265,14 +292,3 @@ def _finish(part: Path, path: Path, stop: threading.Event) -> File:
 def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
         raise Interrupted("stopped")
-
-
-def _wraps(error: BaseException, kind: type[BaseException]) -> bool:
-    seen: BaseException | None = error
-    for _ in range(8):
-        if isinstance(seen, kind):
-            return True
-        inner = getattr(seen, "reason", None) or getattr(seen, "__context__", None)
-        arguments = [a for a in getattr(seen, "args", ()) if isinstance(a, BaseException)]
-        seen = inner if isinstance(inner, BaseException) else arguments[0] if arguments else None
-    return False

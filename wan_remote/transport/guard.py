@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..endpoints import LOOPBACK
 
@@ -20,7 +15,11 @@ from ..endpoints import LOOPBACK
 # name led there. A name that somebody else pointed there gets no further: no machine there has a certificate for it.
 MADE_UP = (ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fc00::/18"))
 
-LAST_BYTES = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))  # hold an IPv4 address there
+# Hold an IPv4 address in their last bytes: NAT64, the compatible and the translated form.
+LAST_BYTES = tuple(ipaddress.ip_network(net) for net in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+
+# Local use (NAT64 of a network of its own, RFC 8215; site-local; SRv6) and documentation, which not every Python knows.
+LOCAL = tuple(ipaddress.ip_network(net) for net in ("64:ff9b:1::/48", "fec0::/10", "5f00::/16", "3fff::/20"))
 
 
 def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
@@ -55,54 +54,20 @@ def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     return None if good else "it is not a public address"
 
 
-def guarded_session(*, allow_loopback: bool) -> requests.Session:
-    """A session that looks at the address it is really connected to before it sends anything.
-
-    The name may have been resolved to another address between the check and the connection.
-    """
-    session = requests.Session()
-    adapter = _GuardedAdapter(allow_loopback)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
-
-
 class NotPublic(OSError):
     """The connection ended at an address that is not public."""
 
 
-def _checked(connection: Any, sock: socket.socket, allow_loopback: bool) -> socket.socket:
-    peer = str(sock.getpeername()[0])
-    if _behind_name(connection.host.strip("[]"), peer) or (allow_loopback and connection.host.strip("[]") in LOOPBACK):
-        return sock
+def check_peer(host: str, sock: socket.socket, *, allow_loopback: bool) -> None:
+    """Look at the address that a connection really ends at: the name may have led elsewhere when it was looked up.
+
+    Raises:
+        NotPublic: it is not public; the connection is closed then, and nothing was sent.
+    """
+    if _behind_name(host, str(sock.getpeername()[0])) or (allow_loopback and host in LOOPBACK):
+        return
     sock.close()
     raise NotPublic("not a public address")
-
-
-class _GuardedAdapter(HTTPAdapter):
-    def __init__(self, allow_loopback: bool) -> None:
-        self._allow_loopback = allow_loopback
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        allow = self._allow_loopback
-
-        class Plain(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(self, super()._new_conn(), allow)
-
-        class Secure(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(self, super()._new_conn(), allow)
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
 
 def _through_proxy(address: str) -> bool:
@@ -125,13 +90,15 @@ def _behind_name(host: str, address: str) -> bool:
 def _public(address: str) -> bool:
     found = _literal(address)
     if isinstance(found, ipaddress.IPv6Address):
+        if any(found in net for net in LOCAL):
+            return False
         found = _embedded(found) or found
     return found is not None and found.is_global and not found.is_multicast
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address at which what is sent to an IPv6 one ends: 6to4 (RFC 3056), NAT64 (RFC 6052), or mapped and
-    compatible ones (RFC 4291, section 2.5.5)."""
+    """The IPv4 address at which what is sent to an IPv6 one ends: 6to4 (RFC 3056), NAT64 (RFC 6052), mapped and
+    compatible (RFC 4291, section 2.5.5), or translated (RFC 2765, section 2.1)."""
     if any(address in net for net in LAST_BYTES):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour

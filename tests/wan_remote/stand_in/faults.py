@@ -13,6 +13,7 @@ cut       the answer ends after ``keep`` bytes; ``length`` keeps the Content-Len
 drip      the answer comes ``step`` bytes at a time, ``seconds`` apart
 no_range  the whole file, whatever range was asked for
 endless   a chunked body that never ends (up to ``fill`` bytes)
+pack      the documented answer, packed with ``text`` = gzip or deflate, whatever was asked for
 body      the documented answer with other ``headers`` and body: ``text``, or the clip without index (``cut_moov``)
 """
 

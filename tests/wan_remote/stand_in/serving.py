@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import zlib
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -142,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
             elif kind == "delay":
                 time.sleep(fault.seconds)
                 self.write(answer)
+            elif kind == "pack":
+                self.write(packed(answer, str(fault.text)))
             elif kind == "body":
                 self.write(self.other_body(answer, fault))
             else:
@@ -210,6 +214,11 @@ class Handler(BaseHTTPRequestHandler):
         else:
             told = state.view(full="full" in self.path)
         self.write(Answer.of(told))
+
+
+def packed(answer: Answer, how: str) -> Answer:
+    body = gzip.compress(answer.body) if how == "gzip" else zlib.compress(answer.body)
+    return Answer(answer.status, body, {**answer.headers, "Content-Encoding": how})
 
 
 class Server(ThreadingHTTPServer):
