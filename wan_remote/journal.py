@@ -57,6 +57,10 @@ class Entry:
         word: the cloud's last word.
         message: why it failed, or what was said instead of an id.
         note: what is odd about the file.
+        seconds: what making it took, 0 if the cloud does not say.
+        flagged: whether the cloud marks it as unsafe content; None if it does not say.
+        thumbnail: address of a still of it, if anybody may see that one.
+        queued_at, updated_at: when the cloud took it and last changed it, by the cloud's clock, if it says.
         file, sha256, size: the result, relative to the output folder.
         submissions: how often it may have reached the cloud since the job before it ended.
     """
@@ -88,6 +92,10 @@ class Entry:
     sha256: str = ""
     size: int = 0
     seconds: float = 0.0
+    flagged: bool | None = None
+    thumbnail: str = ""
+    queued_at: float | None = None
+    updated_at: float | None = None
     submissions: int = 0
     recovered: bool = False  # its file was damaged; what it knew is lost
 
@@ -99,6 +107,7 @@ TYPES = {
     "str": str,
     "State": str,
     "bool": bool,
+    "bool | None": (bool, type(None)),
     "tuple[str, ...]": list,
     "Mapping[str, Any]": dict,
 }

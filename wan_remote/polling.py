@@ -21,7 +21,7 @@ from .journal import Entry
 from .listing import read_list
 from .matching import window
 from .providers.base import OK, Reply, is_moderation, refusal, told_id
-from .redact import redact
+from .redact import redact, unsigned
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause, span
 from .session import Session
 from .states import Event, State
@@ -132,18 +132,20 @@ class _Waiting:
     def settle(self, job: Job) -> tuple[Entry, Job]:
         """Write down how a job ended; the first end counts."""
         session, now = self.session, self.session.clock.time()
+        told = {
+            "word": job.word, "ended_at": now, "seconds": job.seconds or 0.0, "flagged": job.flagged,
+            "thumbnail": unsigned(job.thumbnail), "queued_at": job.queued or job.created, "updated_at": job.updated,
+        }  # fmt: skip
         if job.status is Status.SUCCEEDED and job.url:
-            return session.journal.move(
-                self.entry, Event.MADE, word=job.word, ended_at=now, seconds=job.seconds or 0.0
-            ), job  # fmt: skip
+            return session.journal.move(self.entry, Event.MADE, **told), job
         event, kind, what = self._ended(job)
-        entry = session.journal.move(self.entry, event, word=job.word, ended_at=now, message=what)
+        entry = session.journal.move(self.entry, event, message=what, **told)
         raise kind(outcome(session, entry))
 
     def _ended(self, job: Job) -> tuple[Event, type[RemoteError], str]:
         label, word = self.session.provider.label, job.word.lower()
         message = redact(job.message, (self.session.secret.reveal(),))
-        if job.flagged or (job.status is Status.FAILED and is_moderation(job.message)):
+        if job.withheld or (job.status is Status.FAILED and is_moderation(job.message)):
             why = message or "its content filter withheld the clip"
             return Event.WITHHELD, Moderated, f"{label} withheld {job.id}: {why}"
         if word == "deleted":
@@ -191,7 +193,7 @@ class _Waiting:
         if entry.scope != session.scope:  # a new key of the same account
             self.entry = entry = session.journal.update(entry, scope=session.scope)
         self.polls += 1
-        if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
+        if job.status is Status.SUCCEEDED and not job.url and not job.withheld:
             self.empty += 1
             if self.empty >= EMPTY_READS:
                 raise EmptyResult(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from .clock import Clock
-from .collecting import Result, collect, kept, told_seed
+from .collecting import Result, collect, kept
 from .errors import InvalidRequest, Moderated, StorageError
 from .images import Frame, encode, fingerprint, fitted, thumbnail
 from .job import Job, safe_id
@@ -77,6 +77,7 @@ async def run(
             entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
         entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
+        session.watch.accepted(entry.id)
         return await collect(session, entry, job, wait_seconds, resumed=resumed)
 
 
@@ -263,4 +264,4 @@ def _foreign(session: Session, request_id: str) -> Entry:
     )
 
 
-__all__ = ["Folders", "Result", "fetch", "prepare", "run", "told_seed"]
+__all__ = ["Folders", "Result", "fetch", "prepare", "run"]

@@ -44,15 +44,15 @@ def slow(node, monkeypatch, seconds: float) -> list[float]:
 
 
 def test_all_frames_come_out(node, result):
-    frames, file, told = asyncio.run(node.part("nodes.remote").shown(result, "gm-1")).values
+    frames, file = asyncio.run(node.part("nodes.remote").shown(result)).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
-    assert (file, told) == (result.path, "gm-1")
+    assert file == result.path
     assert node.texts[-1] == "81 frames of 128x72, 5.06 s at 16 fps\ngm-1\nseed 7"
 
 
 def test_a_drawn_seed_and_what_is_odd_are_shown(node, result):
     drawn = replace(result, drawn=True, resumed=True, note="the clip is 64x64")
-    asyncio.run(node.part("nodes.remote").shown(drawn, "gm-1"))
+    asyncio.run(node.part("nodes.remote").shown(drawn))
     assert node.texts[-1] == (
         "81 frames of 128x72, 5.06 s at 16 fps\ngm-1, not paid for again\nseed 7 (drawn for -1: the same inputs and "
         "take give this clip, another take another)\nthe clip is 64x64"

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from ..account import account, status
+from ..collecting import told
 from ..errors import InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from ..journal import Journal
 from ..keys import WHERE, Keys
 from ..request import GMIRequest, Request, WaveSpeedRequest
-from ..run import Result, fetch, run, told_seed
+from ..run import Result, fetch, run
 from ..session import Folders
 from ..watch import Watch
 
@@ -145,8 +146,8 @@ def _told(result: Result, target: Path | None) -> str:
         if failed:
             raise StorageError(f"{target} can't be written ({failed}); the video is kept as {result.path}")
     again = ", picked up and not paid for again" if result.resumed else ""
-    told = f"{path}\n{result.provider} {result.request_id}, {told_seed(result)}, {result.size:,} bytes{again}"
-    return f"{told}\n{result.note}" if result.note else told
+    first = f"{result.provider} {result.request_id}, {result.size:,} bytes{again}"
+    return "\n".join([str(path), first, *told(result)])
 
 
 def _keys(given: argparse.Namespace) -> Keys:
