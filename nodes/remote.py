@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,11 +231,14 @@ async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
         RemoteError: one can't be had; the others are kept then, and are there when the same is queued again.
     """
     requests = asked(kind, inputs)
-    made = run_all(
+    making = run_all(
         kind.provider, [lambda request=request: request for request in requests], folders=folders(), watch=NodeWatch(),
         keys=keys(), wait_seconds=60.0 * max(inputs.get("wait_minutes", [WAIT])), graph=graph(node),
     )  # fmt: skip
-    return await _all_shown(all_of(await listening(made)))
+    outcomes = await listening(making)
+    with last_word() if len(outcomes) == 1 else nullcontext():  # a list says more by itself
+        results = all_of(outcomes)
+    return await _all_shown(results)
 
 
 async def collect(provider: str, request_id: str) -> Result:

@@ -164,3 +164,27 @@ def test_nothing_is_sent_where_nothing_can_be_kept(world):
         run_all(world, [world.gmi(prompt=f"clip {number}") for number in range(3)])
     assert world.cloud.records() == []
     assert not list(Path(world.state).rglob("*.json"))
+
+
+def test_a_long_list_of_young_jobs_reaches_back_to_one_of_ours_and_so_to_the_refusal(world):
+    """A new account: more rows than a list may have that is surely not cut off, all of the last minute."""
+    world.cloud.always(GMI, "success")
+    for number in range(12):
+        assert world.run(world.gmi(prompt=f"clip {number}")).end == "result"
+    world.advance(5.0)
+    world.cloud.faults("gmi.submit", answer(GMI, 429, "too many concurrent tasks", times=2))
+    outcome = world.run(world.gmi(prompt="the next one"))
+    assert (outcome.end, world.cloud.accepted()) == ("result", 13)
+
+
+@pytest.mark.parametrize("style", ["backwards", "no times", "no ids"])
+def test_a_long_list_that_is_not_understood_or_in_another_order_proves_no_such_thing(world, style):
+    world.cloud.always(GMI, "success")
+    for number in range(12):
+        assert world.run(world.gmi(prompt=f"clip {number}")).end == "result"
+        world.advance(1.0)
+    world.advance(5.0)
+    world.cloud.settings(list_style=style)
+    world.cloud.faults("gmi.submit", answer(GMI, 429, "too many concurrent tasks", times=2))
+    outcome = world.run(world.gmi(prompt="the next one"))
+    assert (outcome.end, world.cloud.accepted()) == ("SubmissionUnknown", 12)
