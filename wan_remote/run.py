@@ -17,7 +17,7 @@ from hashlib import sha256
 from .clock import Clock
 from .collecting import Result, collect, kept
 from .errors import InvalidRequest, Moderated, StorageError
-from .images import Frame, encode, fingerprint, fitted, thumbnail
+from .images import Frame, elsewhere, encode, fingerprint, fitted, thumbnail
 from .job import Job, safe_id
 from .journal import Entry, probe_folder
 from .journal import fingerprint as fingerprint_of
@@ -202,10 +202,18 @@ class _Pictures:
 
 def _pictures(session: Session, request: Request) -> _Pictures:
     """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
-    budget, size = session.provider.picture_bytes, frame_size(request)
-    first, last = (fitted(picture, *size, request.fit) for picture in (request.first, request.last))
-    frames = encode(first, budget, "first picture"), encode(last, budget, "last picture")
-    return _Pictures(frames=frames, first=fingerprint(first), last=fingerprint(last), thumbnail=thumbnail(first))
+    first, last = (_picture(session, request, name) for name in ("first", "last"))
+    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=first[2])
+
+
+def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, bytes]:
+    """One picture as it is sent, what tells it from others, and a thumbnail, empty for one that lies elsewhere."""
+    given = getattr(request, name)
+    if isinstance(given, str):
+        frame = elsewhere(given)
+        return frame, frame.sha256, b""
+    pixels = fitted(given, *frame_size(request), request.fit)
+    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), thumbnail(pixels)
 
 
 def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:

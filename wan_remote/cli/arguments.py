@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..keys import WHERE
-from ..request import FITS, WaveSpeedRequest
+from ..request import FITS, MOST_TAKES, WaveSpeedRequest
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SHARED = ("status", "fetch", "list", "models", "model", "balance", "price", "billings")
 
 
@@ -40,6 +43,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was said, if it makes sense; else the program ends with 2."""
+    top = parser()
+    given = top.parse_args(arguments)
+    if given.command == "generate":
+        if given.jobs is None and (given.first is None or given.last is None):
+            top.error("generate needs --first and --last, or --jobs")
+        if (given.jobs is not None or given.takes > 1) and given.output.suffix.lower() == ".mp4":
+            top.error(f"--output {given.output} is one file, and several clips are asked for; name a folder")
+    return given
+
+
+def picture(text: str) -> Path | str:
+    """A file, or an address as it is."""
+    return text if ADDRESS.match(text) else Path(text)
+
+
 def default_state() -> Path:
     """Where the journal is kept if nothing else is said."""
     if sys.platform == "win32":
@@ -52,14 +72,25 @@ def default_state() -> Path:
 
 
 def _pictures(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("--first", type=Path, required=True, metavar="IMG", help="the video starts here")
-    generate.add_argument("--last", type=Path, required=True, metavar="IMG", help="the video ends here")
+    where = "the video {} here: a file, or at WaveSpeedAI an https address, which the cloud fetches as it is"
+    generate.add_argument("--first", type=picture, metavar="IMG", help=where.format("starts"))
+    generate.add_argument("--last", type=picture, metavar="IMG", help=where.format("ends"))
     generate.add_argument("--prompt", default="", help="what happens in between")
     generate.add_argument("--seed", type=int, default=-1, help="0 to 2147483647; -1 (default) draws one and says it")
     generate.add_argument("--fit", choices=FITS, default="crop", help="for pictures of another aspect (default: crop)")
     generate.add_argument(
         "--take", type=int, default=1, metavar="N",
         help="the same inputs are one clip, paid once; another number makes and pays for another (default: 1)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--takes", type=_count, default=1, metavar="N",
+        help="so many clips of the same inputs, from --take on, each to be paid for (default: 1)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--jobs", type=Path, metavar="FILE.csv|DIR",
+        help="many clips: a CSV file with a line a clip and these options as columns (first, last, prompt, seed, take, "
+        "..., and name for that of the video), paths beside it; or a folder of NAME_first.png, NAME_last.png and, if "
+        "you like, NAME.txt with the prompt. What is not said there is as said here",
     )  # fmt: skip
 
 
@@ -95,6 +126,12 @@ def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name:
     if name == "price" and provider == "wavespeed":
         _wavespeed(command)
     _folders(command, output=name == "fetch")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= MOST_TAKES:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of clips; give a whole number from 1 to {MOST_TAKES}")
 
 
 def _minutes(text: str) -> float:
