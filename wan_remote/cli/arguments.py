@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..keys import WHERE
 from ..request import FITS, MOST_TAKES, WaveSpeedRequest
 
+PRIVATE = "__wan_flf2v"  # below the user folder of a ComfyUI, whose nodes keep their journal there
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SHARED = ("status", "fetch", "list", "models", "model", "balance", "price", "billings")
 
@@ -60,8 +62,35 @@ def picture(text: str) -> Path | str:
     return text if ADDRESS.match(text) else Path(text)
 
 
+def state_folder(text: str) -> Path:
+    """Where a journal is kept, from that folder or the one of a ComfyUI."""
+    folder = Path(text)
+    inside = folder / "user" / PRIVATE
+    return inside if inside.is_dir() else folder
+
+
 def default_state() -> Path:
-    """Where the journal is kept if nothing else is said."""
+    """Where the journal is kept if nothing else is said: with that of the ComfyUI which this pack lies in, so that the
+    same inputs are one clip here and there; else where this machine keeps what programs know."""
+    for pack in _packs():
+        base = pack.parent.parent
+        if pack.parent.name == "custom_nodes" and ((base / "user").is_dir() or (base / "folder_paths.py").is_file()):
+            return base / "user" / PRIVATE
+    return own_state()
+
+
+def _packs() -> Iterator[Path]:
+    """The pack's folder by its names: the one it was started under, and the one by which the shell came here, which
+    may go through a link in custom_nodes."""
+    pack, here = Path(__file__).absolute().parents[2], Path(os.environ.get("PWD", ""))
+    yield pack
+    with contextlib.suppress(OSError):
+        if here.is_absolute() and here.samefile(pack):
+            yield here
+
+
+def own_state() -> Path:
+    """Where the journal is kept where there is no ComfyUI."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -146,8 +175,9 @@ def _minutes(text: str) -> float:
 
 def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
     command.add_argument(
-        "--state", type=Path, default=default_state(), metavar="DIR", help="journal of jobs (default: %(default)s)"
-    )
+        "--state", type=state_folder, default=default_state(), metavar="DIR",
+        help="journal of jobs: its folder, or that of a ComfyUI (default: %(default)s)",
+    )  # fmt: skip
     if output:
         command.add_argument(
             "--output", type=Path, default=Path("output"), metavar="DIR|FILE.mp4",

@@ -28,6 +28,7 @@ from ..request import GMIRequest, Request, WaveSpeedRequest, frame_size
 from ..run import Result, fetch, run
 from ..session import Folders
 from ..watch import Watch
+from .arguments import own_state
 from .jobs_file import wishes
 
 MOST_PIXELS = 2**28
@@ -101,7 +102,11 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
         f"{entry.id or '-':38}  seed {entry.seed}  take {entry.take}  {entry.parameters.get('prompt', '')[:60]}"
         for entry in entries
     ]
-    return "\n".join(rows) or f"no jobs in {given.state}"
+    told = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
+    others = len(Journal(folder=own_state() / "jobs").entries()) if given.state != own_state() else 0
+    if others:
+        told.append(f"and {others} in another journal, shown by --state {own_state()}")
+    return "\n".join(told)
 
 
 async def keys(given: argparse.Namespace, watch: Watch) -> str:
