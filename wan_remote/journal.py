@@ -31,6 +31,7 @@ KEPT = 90 * 86400.0  # seconds that entries of finished jobs are kept
 LONGEST_CLAIM = 60.0  # seconds that one claim may take at most; it reads small files
 THUMBNAIL, GRAPH = ".jpg", ".graph"  # endings of what lies beside an entry
 MOST_GRAPH = 512 * 2**10  # bytes
+SAME = "another run of the same inputs"
 
 log = logging.getLogger("wan_remote")
 
@@ -286,8 +287,13 @@ class Journal:
                         path.unlink()
 
     @contextlib.asynccontextmanager
-    async def alone(self, name: str, watch: Watch) -> AsyncIterator[None]:
+    async def alone(self, name: str, watch: Watch, first: str = SAME) -> AsyncIterator[None]:
         """Hold the job of a fingerprint: a second run of the same inputs, here or elsewhere, waits for the first.
+
+        Args:
+            name: the fingerprint.
+            watch: is told whom this one waits for, and says whether to stop.
+            first: what to call the run that is waited for.
 
         The operating system drops the lock with the process that holds it, however that ends.
 
@@ -299,7 +305,7 @@ class Journal:
             with opened(path) as file:
                 while not try_lock(file, path):
                     if not waiting:
-                        watch.stage("another run of the same inputs is under way; waiting for it")
+                        watch.stage(f"{first} is under way; waiting for it")
                         waiting = True
                     check(watch)
                     await asyncio.sleep(SLICE)

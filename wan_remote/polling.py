@@ -58,20 +58,27 @@ def another(entry: Entry) -> str:
 def outcome(session: Session, entry: Entry) -> str:
     """How a job ended without a video, and what the same inputs are now."""
     label = session.provider.label
+    if not entry.first and entry.state in (State.WITHHELD, State.FAILED, State.CANCELLED):
+        return f"{entry.message}; {another(entry)}"
+    more = f"; or, {another(entry)}" if entry.first else ""
     if entry.state is State.WITHHELD:
         return (
             f"{entry.message}. Queueing the same inputs again pays for nothing and says this again: "
-            f"{session.provider.moderation_note()}; or, {another(entry)}"
+            f"{session.provider.moderation_note()}{more}"
         )
     if entry.state is State.DONE:
         return (
-            f"{entry.message}. It had a video before, so it is not sent again: {again(entry)} later; or, "
-            f"{another(entry)}"
+            f"{entry.message}. It had a video before, so nothing is sent or paid for again: {again(entry)} later{more}"
         )
     if entry.state is State.MISSING:
         return (
             f"{entry.message}. It is kept, and nothing is paid for again: see that key, organisation and address are "
-            f"those it was paid with, and {again(entry)}, or ask {label}; or, {another(entry)}"
+            f"those it was paid with, and {again(entry)}, or ask {label}{more}"
+        )
+    if entry.guessed:
+        return (
+            f"{entry.message}. Its id was only guessed, so it may have been another's: queue the same inputs again and "
+            f"their own job is looked for; nothing is sent or paid for again while it may be there{more}"
         )
     return f"{entry.message}; queue the same inputs again for a new job, which is paid for anew"
 

@@ -107,7 +107,7 @@ async def fetch(
         raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
     mine = [entry for entry in known if entry.provider == provider and entry.first]
     entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
-    async with session.journal.alone(entry.fingerprint, session.watch):
+    async with session.journal.alone(entry.fingerprint, session.watch, f"a run that has {wanted}"):
         current = session.journal.read(entry.fingerprint)
         entry = current if current is not None and current.id == wanted else entry
         if (here := await kept(session, entry)) is not None:
@@ -128,7 +128,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     if belongs is None:
         return None
     entry = belongs[0]
-    async with session.journal.alone(entry.fingerprint, session.watch):
+    async with session.journal.alone(entry.fingerprint, session.watch, f"a run that may have sent {request_id}"):
 
         def work() -> Entry | None:
             with session.journal.claiming():
