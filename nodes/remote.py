@@ -16,7 +16,8 @@ from torch import Tensor
 from ..wan_local import video
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, all_of, fetch, run_all
 from ..wan_remote.collecting import told
-from ..wan_remote.errors import InvalidRequest
+from ..wan_remote.container import measure
+from ..wan_remote.errors import InvalidRequest, StorageError
 from ..wan_remote.providers import PROVIDERS
 from ..wan_remote.request import MOST_TAKES
 from ..wan_remote.watch import in_thread
@@ -29,6 +30,7 @@ T = TypeVar("T")
 Lists = Mapping[str, Sequence[Any]]  # what a node gets that asks for lists: (None,) for what is not computed yet
 WAIT = 30  # minutes
 BAR = 1000
+FRAME_BYTES = 3 * 4  # of a pixel in an IMAGE
 BLANK = np.zeros((1, 1, 3), np.uint8)  # in the place of images that are not there yet
 STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
@@ -160,8 +162,12 @@ def pixels(image: Tensor, name: str) -> np.ndarray:
 
 def pictures() -> list[io.Image.Input]:
     return [
-        io.Image.Input("first_image", lazy=True, tooltip="The video starts here. Any size; one image, no batch."),
-        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; one image, no batch."),
+        io.Image.Input(
+            "first_image", lazy=True, tooltip="The video starts here. Any size; no batch. A list makes a clip of each."
+        ),
+        io.Image.Input(
+            "last_image", lazy=True, tooltip="The video ends here. Any size; no batch. A list makes a clip of each."
+        ),
     ]
 
 
@@ -269,6 +275,8 @@ async def shown(result: Result) -> io.NodeOutput:
 async def _all_shown(results: Sequence[Result]) -> io.NodeOutput:
     """Results as the lists that a node gives, in their order. One after the other: frames take room."""
     watch, images, texts = NodeWatch(), [], []
+    if len(results) > 1:
+        await in_thread(lambda stop: _check_room(results), watch, STOPPED)
     for number, result in enumerate(results, 1):
         frames, lines = await _read(result, watch, f" ({number} of {len(results)})" if len(results) > 1 else "")
         images.append(frames)
@@ -277,6 +285,21 @@ async def _all_shown(results: Sequence[Result]) -> io.NodeOutput:
     videos = [host.video_file(result.path) for result in results]
     preview = host.video_preview([result.path for result in results])
     return io.NodeOutput(images, videos, [result.request_id for result in results], ui=preview)
+
+
+def _check_room(results: Sequence[Result]) -> None:
+    """Say that the frames of a list do not fit, before they take the host and all that is open in it down.
+
+    Raises:
+        StorageError: says where the files are.
+    """
+    clips = [clip for result in results if (clip := measure(result.path)) is not None]
+    need, room = sum(clip.frames * clip.height * clip.width * FRAME_BYTES for clip in clips), host.room_for_results()
+    if need > room:
+        raise StorageError(
+            f"all {len(results)} clips are here, in {results[0].path.parent}; their frames take {need / 2**30:.1f} GiB "
+            f"of memory and {room / 2**30:.1f} are free: queue fewer at once, nothing is paid for again"
+        )
 
 
 async def _read(result: Result, watch: NodeWatch, which: str = "") -> tuple[Tensor, list[str]]:
