@@ -155,7 +155,7 @@ def pixels(image: Tensor, name: str) -> np.ndarray:
         count = image.shape[0]
         raise InvalidRequest(
             f"{name} is a batch of {count} images, which would be {count} clips to pay for; give one image, such as by "
-            "core's ImageFromBatch"
+            "core's ImageFromBatch, or a list if you want a clip of each"
         )
     return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer
 from tests.wan_remote.world import picture
+from wan_remote.cli.progress_line import ProgressLine
 
 
 def draw(path, seed):
@@ -147,12 +149,23 @@ def test_a_picture_without_its_other_is_named(world, pairs, name, said):
 
 
 def test_takes_are_clips_of_their_own(world, pairs):
-    one = ["--first", str(pairs / "1a.png"), "--last", str(pairs / "1b.png"), "--prompt", "p", "--seed", "7"]
+    one = ["--first", str(pairs / "1a.png"), "--last", str(pairs / "1b.png"), "--prompt", "p"]
     done = generate(world, GMI, *one, "--takes", "3")
     assert (done.returncode, world.cloud.accepted()) == (0, 3)
+    assert len({job["body"]["seed"] for job in world.cloud.jobs()}) == 3
     assert [line.split()[:3] for line in done.stdout.splitlines()[:3]] == [["take", f"{n}", "done"] for n in (1, 2, 3)]
     assert generate(world, GMI, *one, "--take", "2").returncode == 0
     assert world.cloud.accepted() == 3
+
+
+def test_takes_of_one_seed_are_not_bought(world, pairs):
+    one = ["--first", str(pairs / "1a.png"), "--last", str(pairs / "1b.png"), "--prompt", "p", "--seed", "7"]
+    done = generate(world, GMI, *one, "--takes", "3")
+    assert (done.returncode, world.cloud.records()) == (1, [])
+    assert "3 takes of seed=7 would be the same clip paid 3 times; leave the seed at -1" in done.stderr
+    done = generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p", "--takes", "2")
+    assert "line 2, seed: 2 takes of seed=7 would be the same clip" in done.stderr
+    assert "line 5, seed" not in done.stderr
 
 
 def test_one_failure_is_told_at_the_end_and_costs_no_other(world, pairs):
@@ -232,3 +245,11 @@ def test_an_address_that_the_cloud_can_not_fetch_is_refused(world, pairs, provid
     assert (done.returncode, said in done.stderr) == (1, True), done.stderr
     assert "word@" not in done.stderr
     assert world.cloud.records() == []
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_progress_of_several_is_one_line(live):
+    stream = io.StringIO()
+    stream.isatty = lambda: live
+    ProgressLine(stream).stage("2 of 5 done, 2 in the cloud, 1 waiting\n3: processing, 12 s\n4: queued", 2, 5)
+    assert stream.getvalue().strip() == "2 of 5 done, 2 in the cloud, 1 waiting  40 %"

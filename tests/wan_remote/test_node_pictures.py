@@ -45,7 +45,7 @@ def test_a_batch_is_refused_before_anything_is_sent(world, node, kind, name):
         execute(made, **images, **GIVEN[kind])
     assert str(told.value) == (
         f"{name} is a batch of 3 images, which would be 3 clips to pay for; give one image, such as by core's "
-        "ImageFromBatch"
+        "ImageFromBatch, or a list if you want a clip of each"
     )
     assert world.cloud.records() == []
 

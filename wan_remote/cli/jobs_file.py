@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..request import Request
+from ..request import RANDOM_SEED, Request
 from .arguments import picture
 
 ALIASES = {"negative_prompt": "negative", "num_inference_steps": "steps", "guidance_scale": "guidance"}
@@ -65,7 +65,7 @@ def wishes(given: argparse.Namespace, make: Callable[[argparse.Namespace], Reque
         if before != row.where:
             mistakes.append(f"{row.where}, name: {row.name!r} is that of {before} too")
     if mistakes and given.jobs is None:
-        raise InvalidRequest(mistakes[0])
+        raise InvalidRequest(f"{mistakes[0]}; nothing was sent")
     if mistakes:
         more = [f"and {len(mistakes) - MOST_TOLD} more"] if len(mistakes) > MOST_TOLD else []
         lines = [f"{given.jobs} can't be used as it is, and nothing was sent:", *mistakes[:MOST_TOLD], *more]
@@ -83,6 +83,12 @@ def _take(row: Wish, number: int) -> Wish:
 def _mistakes(row: Wish, make: Callable[[argparse.Namespace], Request]) -> Iterator[str]:
     last = copy.copy(row.given)
     last.take += last.takes - 1
+    place = f"{row.where}, seed: " if row.where else ""
+    if last.takes > 1 and last.seed != RANDOM_SEED:
+        yield (
+            f"{place}{last.takes} takes of seed={last.seed} would be the same clip paid {last.takes} times; leave the "
+            f"seed at {RANDOM_SEED}, which draws another for each take"
+        )
     for given in (row.given, last) if last.takes > 1 else (row.given,):
         try:
             make(given)
