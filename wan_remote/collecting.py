@@ -14,7 +14,7 @@ from .container import ENDINGS, Clip, measure, why_no_video
 from .errors import BadResponse, RemoteError, ResultExpired
 from .job import Job
 from .journal import Entry
-from .polling import another, still_going, wait
+from .polling import again, another, still_going, wait
 from .request import RANDOM_SEED
 from .session import Session
 from .states import MOVES, Event, State
@@ -105,9 +105,13 @@ async def collect(session: Session, entry: Entry, job: Job | None, wait_seconds:
     try:
         return await _brought(session, entry, job, wait_seconds, resumed)
     except RemoteError as error:
-        if entry.id in str(error):
+        said = str(error)
+        if entry.id in said:
             raise
-        named = type(error)(f"{error} (the job is {entry.id})")
+        more = f" (the job is {entry.id})"
+        if not any(word in said for word in ("again", "later")):  # it does not say what to do
+            more = f"; the job {entry.id} is paid for and stays in the cloud: {again(entry)}"
+        named = type(error)(f"{said}{more}")
     raise named
 
 
@@ -165,9 +169,7 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
 
     def work(stop: threading.Event) -> File:
         if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
-            raise BadResponse(
-                f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
-            )
+            raise BadResponse(f"{session.provider.label} names a place for the video that can't be used: {why}")
 
         def tell(done: int, total: int | None) -> None:
             session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)

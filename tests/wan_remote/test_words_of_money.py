@@ -68,3 +68,15 @@ def test_who_collects_a_job_says_whom_he_waits_for(world):
 
     asyncio.run(main())
     assert watch.lines[0] == f"a run that may have sent {job['id']} is under way; waiting for it"
+
+
+@pytest.mark.parametrize("place", ["https://192.168.1.5/v.mp4", "ftp://files.example.com/v.mp4"])
+def test_a_clip_that_can_not_be_fetched_says_that_it_is_paid_and_stays(world, place):
+    world.cloud.always(GMI, "success")
+    world.cloud.faults("gmi.status", {"kind": "edit", "times": 0, "put": {"outcome.video_url": place}})
+    outcome = world.run(world.gmi())
+    [job] = world.cloud.jobs()
+    said = f"; the job {job['id']} is paid for and stays in the cloud: queue the same inputs again"
+    assert str(outcome.error).endswith(said), outcome.error
+    world.cloud.faults("gmi.status")
+    assert (world.run(world.gmi()).end, world.cloud.accepted()) == ("result", 1)
