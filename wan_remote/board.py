@@ -52,10 +52,11 @@ class Board:
         with self._lock:
             self._rows[index].id = request_id
 
-    def settle(self, index: int, text: str, *, failed: bool) -> None:
+    def settle(self, index: int, why_not: str = "") -> None:
+        """One is over: here, or not, and why."""
         with self._lock:
             row = self._rows[index]
-            row.text, row.done, row.failed = text, not failed, failed
+            row.text, row.done, row.failed = why_not, not why_not, bool(why_not)
             self._show()
 
     def counts(self) -> tuple[int, int, int, int]:

@@ -123,14 +123,14 @@ class _Many:
             except RateLimited as error:
                 if self.moves > before:  # the account is busy with others of these, and that goes on
                     continue
-                self.board.settle(index, str(error), failed=True)
+                self.board.settle(index, str(error))
                 return error
             except RemoteError as error:
                 self.moves += 1
-                self.board.settle(index, str(error), failed=True)
+                self.board.settle(index, str(error))
                 return error
             self.moves += 1
-            self.board.settle(index, f"here as {result.request_id}", failed=False)
+            self.board.settle(index)
             return result
 
     async def _through_the_door(self, index: int, make: Make) -> Result:

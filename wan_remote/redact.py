@@ -11,7 +11,7 @@ HIDDEN = "***"
 BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
-PLAIN = re.compile(r"https://[^\s/@\"'<>?#]+/[^\s@\"'<>?#]*")
+PLAIN = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._~/%+,:=&-]*")  # nothing that a page takes for markup
 DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long
 
 

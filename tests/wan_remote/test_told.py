@@ -81,7 +81,8 @@ def test_a_signed_thumbnail_is_kept_nowhere(world):
 @pytest.mark.parametrize(
     "address",
     ["https://a.example/t.jpg?X-Goog-Signature=1", "https://me:word@a.example/t.jpg", "http://a.example/t.jpg", "t.jpg",
-     "https://a.example/" + "t" * 600, "https://a.example/t.jpg and more", ""],
+     "https://a.example/" + "t" * 600, "https://a.example/t.jpg and more",
+     "https://a.example/[t](x).jpg", ""],
 )  # fmt: skip
 def test_an_address_that_may_be_secret_is_not_shown(address):
     assert unsigned(address) == ""
