@@ -132,17 +132,16 @@ def _request(kind: type[Request], row: Mapping[str, Any], first: np.ndarray, las
 def _numbered(make: Callable[[dict[str, Any]], Request], rows: Sequence[dict[str, Any]]) -> list[Request]:
     """Every request; what is wrong with one of several says which."""
     made: list[Request] = []
-    for row in rows:
-        try:
+    try:
+        for row in rows:
             made.append(make(row))
-        except InvalidRequest as error:
-            if len(rows) == 1:
-                raise
-            said = f"clip {len(made) + 1} of {len(rows)}: {error}"
-        else:
-            continue
-        raise InvalidRequest(f"{said}. Nothing was sent")
-    return made
+    except InvalidRequest as error:
+        if len(rows) == 1:
+            raise
+        said = f"clip {len(made) + 1} of {len(rows)}: {error}. Nothing was sent"
+    else:
+        return made
+    raise InvalidRequest(said)
 
 
 def pixels(image: Tensor, name: str) -> np.ndarray:

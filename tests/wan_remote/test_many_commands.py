@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 from PIL import Image
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer
-from tests.wan_remote.world import picture
+from tests.wan_remote.world import ROOT, picture
 from wan_remote.cli.progress_line import ProgressLine
 
 
@@ -178,6 +181,24 @@ def test_one_failure_is_told_at_the_end_and_costs_no_other(world, pairs):
     assert end.startswith("2 of 3 clips are here, 1 failed; the same command again goes on")
     assert generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p").returncode == 0
     assert world.cloud.accepted() == 3
+
+
+def test_a_killed_list_goes_on_and_nothing_is_paid_again(world, pairs):
+    world.cloud.settings(room=2)
+    world.cloud.always(GMI, "success")
+    jobs = table(pairs, TABLE)
+    places = ["--state", str(world.state), "--output", str(world.output)]
+    run = [sys.executable, "-m", "wan_remote", GMI, "generate", "--jobs", jobs, "--prompt", "p", "--seed", "5", *places]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 60
+        while world.states().count("submitted") < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()
+    assert world.cloud.accepted() == 2
+    world.cloud.settings(room=0)
+    done = generate(world, GMI, "--jobs", jobs, "--prompt", "p", "--seed", "5")
+    assert done.returncode == 0, done.stdout
+    assert (done.stdout.count("not paid for again"), world.cloud.accepted()) == (2, 3)
 
 
 @pytest.mark.parametrize(
