@@ -185,17 +185,19 @@ def test_one_failure_is_told_at_the_end_and_costs_no_other(world, pairs):
 
 def test_a_killed_list_goes_on_and_nothing_is_paid_again(world, pairs):
     world.cloud.settings(room=2)
-    world.cloud.always(GMI, "success")
+    world.cloud.always(GMI, *["processing"] * 20, "success")  # under way when the program is killed
     jobs = table(pairs, TABLE)
     places = ["--state", str(world.state), "--output", str(world.output)]
     run = [sys.executable, "-m", "wan_remote", GMI, "generate", "--jobs", jobs, "--prompt", "p", "--seed", "5", *places]
     with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 60
-        while world.states().count("submitted") < 2 and time.monotonic() < end:
+        while sorted(world.states()) != ["rejected", "submitted", "submitted"] and time.monotonic() < end:
             time.sleep(0.01)
         process.kill()
     assert world.cloud.accepted() == 2
     world.cloud.settings(room=0)
+    world.cloud.always(GMI, "success")
+    world.cloud.control(finish="success")
     done = generate(world, GMI, "--jobs", jobs, "--prompt", "p", "--seed", "5")
     assert done.returncode == 0, done.stdout
     assert (done.stdout.count("not paid for again"), world.cloud.accepted()) == (2, 3)
