@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
 
 from ..wan_remote import GMIRequest
 from . import host, remote, widgets
@@ -36,41 +35,20 @@ class WanFLF2VGMI(io.ComfyNode):
                 remote.take(),
             ],
             hidden=remote.GRAPH,
-            outputs=remote.outputs(io.String.Output("request_id", display_name="request_id")),
+            outputs=remote.list_outputs(),
+            is_input_list=True,
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None) -> bool | str:
-        if prompt is not None and not prompt.strip():
+    def validate_inputs(cls, prompt: Sequence[str | None]) -> bool | str:
+        if any(text is not None and not text.strip() for text in prompt):
             return "prompt is empty and GMI Cloud needs one; say what happens between the images"
         return remote.key_problem("gmi") or True
 
     @classmethod
-    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+    def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
         return remote.check(GMIRequest, inputs)
 
     @classmethod
-    async def execute(
-        cls,
-        first_image: Tensor,
-        last_image: Tensor,
-        prompt: str,
-        video_length: int,
-        prompt_extend: bool,
-        seed: int,
-        fit: str = "crop",
-        wait_minutes: int = remote.WAIT,
-        take: int = 1,
-    ) -> io.NodeOutput:
-        request = GMIRequest(
-            first=remote.pixels(first_image, "first_image"),
-            last=remote.pixels(last_image, "last_image"),
-            prompt=prompt,
-            video_length=video_length,
-            prompt_extend=prompt_extend,
-            seed=seed,
-            fit=fit,
-            take=take,
-        )
-        result = await remote.generate(request, wait_minutes, remote.graph(cls))
-        return await remote.shown(result, result.request_id)
+    async def execute(cls, **inputs: Sequence[Any]) -> io.NodeOutput:
+        return await remote.make(cls, GMIRequest, inputs)

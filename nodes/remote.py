@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from ..wan_local import video
-from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, fetch, run
-from ..wan_remote.errors import InvalidRequest
+from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, all_of, fetch, run_all
+from ..wan_remote.collecting import told
+from ..wan_remote.container import measure
+from ..wan_remote.errors import InvalidRequest, StorageError
 from ..wan_remote.providers import PROVIDERS
 from ..wan_remote.request import MOST_TAKES
-from ..wan_remote.run import told_seed
 from ..wan_remote.watch import in_thread
 from . import host, widgets
 from .convert import picture
@@ -25,8 +27,10 @@ from .host import io
 from .last_word import last_word, summary
 
 T = TypeVar("T")
+Lists = Mapping[str, Sequence[Any]]  # what a node gets that asks for lists: (None,) for what is not computed yet
 WAIT = 30  # minutes
 BAR = 1000
+FRAME_BYTES = 3 * 4  # of a pixel in an IMAGE
 BLANK = np.zeros((1, 1, 3), np.uint8)  # in the place of images that are not there yet
 STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
@@ -78,15 +82,66 @@ def check_provider(provider: str | None) -> bool | str:
     return key_problem(provider) or True
 
 
-def check(kind: type[Request], inputs: Mapping[str, Any]) -> list[str]:
+def check(kind: type[Request], inputs: Lists) -> list[str]:
     """For ``check_lazy_status``: the images still to be computed, if everything else can be asked for.
 
     Raises:
         InvalidRequest: it can't. Typed or linked, it is told before anything upstream of the images runs.
     """
+    rows = each(inputs)
+    _numbered(lambda row: _request(kind, row, BLANK, BLANK), rows)
+    return widgets.missing(rows[0])
+
+
+def asked(kind: type[Request], inputs: Lists) -> list[Request]:
+    """What a cloud is asked for, a request a clip.
+
+    Raises:
+        InvalidRequest: one of them can't be asked for: nothing is sent of any then.
+    """
+
+    def made(row: Mapping[str, Any]) -> Request:
+        return _request(kind, row, *(pixels(row[name], name) for name in ("first_image", "last_image")))
+
+    return _numbered(made, each(inputs))
+
+
+def each(inputs: Lists) -> list[dict[str, Any]]:
+    """The inputs of each clip. A list of one is everybody's.
+
+    Raises:
+        InvalidRequest: lists of different lengths. The host would repeat the last item; here that would be paid for.
+    """
+    lengths = {name: len(values) for name, values in inputs.items()}
+    longest = max(lengths, key=lambda name: lengths[name])
+    count = lengths[longest]
+    for name, length in lengths.items():
+        if length not in (1, count):
+            raise InvalidRequest(
+                f"{name} is a list of {length} and {longest} one of {count}, and each clip is paid for; give as many "
+                "of both, or one of them for all"
+            )
+    return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
+
+
+def _request(kind: type[Request], row: Mapping[str, Any], first: np.ndarray, last: np.ndarray) -> Request:
     known = {field.name for field in fields(kind)}
-    kind(first=BLANK, last=BLANK, **{name: value for name, value in inputs.items() if name in known})
-    return widgets.missing(inputs)
+    return kind(first=first, last=last, **{name: value for name, value in row.items() if name in known})
+
+
+def _numbered(make: Callable[[dict[str, Any]], Request], rows: Sequence[dict[str, Any]]) -> list[Request]:
+    """Every request; what is wrong with one of several says which."""
+    made: list[Request] = []
+    try:
+        for row in rows:
+            made.append(make(row))
+    except InvalidRequest as error:
+        if len(rows) == 1:
+            raise
+        said = f"clip {len(made) + 1} of {len(rows)}: {error}. Nothing was sent"
+    else:
+        return made
+    raise InvalidRequest(said)
 
 
 def pixels(image: Tensor, name: str) -> np.ndarray:
@@ -99,15 +154,19 @@ def pixels(image: Tensor, name: str) -> np.ndarray:
         count = image.shape[0]
         raise InvalidRequest(
             f"{name} is a batch of {count} images, which would be {count} clips to pay for; give one image, such as by "
-            "core's ImageFromBatch"
+            "core's ImageFromBatch, or a list if you want a clip of each"
         )
     return (picture(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()
 
 
 def pictures() -> list[io.Image.Input]:
     return [
-        io.Image.Input("first_image", lazy=True, tooltip="The video starts here. Any size; one image, no batch."),
-        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; one image, no batch."),
+        io.Image.Input(
+            "first_image", lazy=True, tooltip="The video starts here. Any size; no batch. A list makes a clip of each."
+        ),
+        io.Image.Input(
+            "last_image", lazy=True, tooltip="The video ends here. Any size; no batch. A list makes a clip of each."
+        ),
     ]
 
 
@@ -157,19 +216,34 @@ def seed() -> io.Int.Input:
     )
 
 
-def outputs(*more: Any) -> list[Any]:
+def outputs() -> list[Any]:
+    return [io.Image.Output("images", display_name="images"), io.Video.Output("video", display_name="video")]
+
+
+def list_outputs() -> list[Any]:
+    """The same and the id, each a list with an item a clip: of one, where one pair of images came."""
     return [
-        io.Image.Output("images", display_name="images"),
-        io.Video.Output("video", display_name="video"),
-        *more,
+        io.Image.Output("images", display_name="images", is_output_list=True),
+        io.Video.Output("video", display_name="video", is_output_list=True),
+        io.String.Output("request_id", display_name="request_id", is_output_list=True),
     ]
 
 
-async def generate(request: Request, wait_minutes: float, graph: str | None) -> Result:
-    """Have a clip made, or pick it up where an earlier run left it."""
-    return await listening(
-        run(request, folders=folders(), watch=NodeWatch(), keys=keys(), wait_seconds=60.0 * wait_minutes, graph=graph)
-    )
+async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
+    """Have each clip made, or pick it up where an earlier run left it: what a cloud node does.
+
+    Raises:
+        RemoteError: one can't be had; the others are kept then, and are there when the same is queued again.
+    """
+    requests = asked(kind, inputs)
+    making = run_all(
+        kind.provider, [lambda request=request: request for request in requests], folders=folders(), watch=NodeWatch(),
+        keys=keys(), wait_seconds=60.0 * max(inputs.get("wait_minutes", [WAIT])), graph=graph(node),
+    )  # fmt: skip
+    outcomes = await listening(making)
+    with last_word() if len(outcomes) == 1 else nullcontext():  # a list says more by itself
+        results = all_of(outcomes)
+    return await _all_shown(results)
 
 
 async def collect(provider: str, request_id: str) -> Result:
@@ -187,19 +261,52 @@ async def listening(work: Awaitable[T]) -> T:
         raise host.Stopped(said)
 
 
-async def shown(result: Result, *more: Any) -> io.NodeOutput:
+async def shown(result: Result) -> io.NodeOutput:
     """A result as a node's outputs.
 
     Frames are always decoded: the host knows what is wired to them, but keeps what a node gave when that changes.
     """
-    watch = NodeWatch()
-    watch.stage("reading the frames of the video")
+    images, lines = await _read(result, NodeWatch())
+    host.show_text("\n".join(lines))
+    return io.NodeOutput(images, host.video_file(result.path), ui=host.video_preview([result.path]))
+
+
+async def _all_shown(results: Sequence[Result]) -> io.NodeOutput:
+    """Results as the lists that a node gives, in their order. One after the other: frames take room."""
+    watch, images, texts = NodeWatch(), [], []
+    if len(results) > 1:
+        await in_thread(lambda stop: _check_room(results), watch, STOPPED)
+    for number, result in enumerate(results, 1):
+        frames, lines = await _read(result, watch, f" ({number} of {len(results)})" if len(results) > 1 else "")
+        images.append(frames)
+        texts.append("\n".join(lines) if len(results) == 1 else f"{number}: {'; '.join(lines)}")
+    host.show_text("\n".join(texts))
+    videos = [host.video_file(result.path) for result in results]
+    preview = host.video_preview([result.path for result in results])
+    return io.NodeOutput(images, videos, [result.request_id for result in results], ui=preview)
+
+
+def _check_room(results: Sequence[Result]) -> None:
+    """Say that the frames of a list do not fit, before they take the host and all that is open in it down.
+
+    Raises:
+        StorageError: says where the files are.
+    """
+    clips = [clip for result in results if (clip := measure(result.path)) is not None]
+    need, room = sum(clip.frames * clip.height * clip.width * FRAME_BYTES for clip in clips), host.room_for_results()
+    if need > room:
+        raise StorageError(
+            f"all {len(results)} clips are here, in {results[0].path.parent}; their frames take {need / 2**30:.1f} GiB "
+            f"of memory and {room / 2**30:.1f} are free: queue fewer at once, nothing is paid for again"
+        )
+
+
+async def _read(result: Result, watch: NodeWatch, which: str = "") -> tuple[Tensor, list[str]]:
+    """The frames of a clip, IMAGE ``[F, H, W, 3]``, and what is said of it."""
+    watch.stage(f"reading the frames of the video{which}")
     frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
     again = ", not paid for again" if result.resumed else ""
-    lines = (summary(frames, fps), f"{result.request_id}{again}", told_seed(result), result.note)
-    host.show_text("\n".join(filter(None, lines)))
-    images = frames.to(host.result_device())
-    return io.NodeOutput(images, host.video_file(result.path), *more, ui=host.video_preview(result.path))
+    return frames.to(host.result_device()), [summary(frames, fps), f"{result.request_id}{again}", *told(result)]
 
 
 def _frames(path: Path, stop: threading.Event) -> tuple[Tensor, float]:

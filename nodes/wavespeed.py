@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
 
 from ..wan_remote import WaveSpeedRequest
 from . import host, remote, widgets
@@ -53,47 +52,18 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
                 remote.take(),
             ],
             hidden=remote.GRAPH,
-            outputs=remote.outputs(io.String.Output("request_id", display_name="request_id")),
+            outputs=remote.list_outputs(),
+            is_input_list=True,
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None) -> bool | str:
+    def validate_inputs(cls, prompt: Sequence[str | None]) -> bool | str:
         return remote.key_problem("wavespeed") or True
 
     @classmethod
-    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+    def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
         return remote.check(WaveSpeedRequest, inputs)
 
     @classmethod
-    async def execute(
-        cls,
-        first_image: Tensor,
-        last_image: Tensor,
-        prompt: str,
-        negative_prompt: str,
-        duration: int,
-        size: str,
-        num_inference_steps: int,
-        guidance_scale: float,
-        seed: int,
-        enable_safety_checker: bool,
-        fit: str = "crop",
-        wait_minutes: int = remote.WAIT,
-        take: int = 1,
-    ) -> io.NodeOutput:
-        request = WaveSpeedRequest(
-            first=remote.pixels(first_image, "first_image"),
-            last=remote.pixels(last_image, "last_image"),
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            duration=duration,
-            size=size,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            enable_safety_checker=enable_safety_checker,
-            fit=fit,
-            take=take,
-        )
-        result = await remote.generate(request, wait_minutes, remote.graph(cls))
-        return await remote.shown(result, result.request_id)
+    async def execute(cls, **inputs: Sequence[Any]) -> io.NodeOutput:
+        return await remote.make(cls, WaveSpeedRequest, inputs)

@@ -7,6 +7,7 @@ from .clock import Clock
 from .errors import Interrupted, RemoteError
 from .job import Job, Status
 from .keys import Keys, Secret
+from .many import all_of, run_all
 from .request import GMIRequest, Request, WaveSpeedRequest
 from .run import Folders, Result, fetch, run
 from .watch import Watch
@@ -25,6 +26,8 @@ __all__ = [
     "Status",
     "Watch",
     "WaveSpeedRequest",
+    "all_of",
     "fetch",
     "run",
+    "run_all",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .clock import moment_text
 from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
 from .job import Job, safe_id
 from .journal import Entry, Journal
@@ -16,7 +18,7 @@ from .keys import Keys, Secret
 from .providers.base import Call, a_dict, a_list, told_id
 from .providers.gmi import GMI
 from .providers.wavespeed import WaveSpeed
-from .redact import redact
+from .redact import redact, unsigned
 from .retry import ask
 from .session import Folders, Session, open_session
 from .watch import Watch
@@ -129,13 +131,15 @@ def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:
 
 
 def _shown(job: Job, secret: Secret) -> dict[str, Any]:
-    """A job without its address, which may be signed."""
-    row = {
-        name: value for name, value in asdict(job).items() if name not in ("url", "known") and value not in (None, "")
-    }
+    """A job without addresses that may be signed."""
+    hidden = ("url", "thumbnail", "known", "withheld")
+    row = {name: value for name, value in asdict(job).items() if name not in hidden and value not in (None, "")}
+    row |= {name: moment_text(row[name]) for name in ("created", "queued", "updated") if name in row}
     row["status"] = job.status.value
     row["message"] = job.message
-    row["has_video"] = bool(job.url)
+    row["has_video"], row["has_thumbnail"] = bool(job.url), bool(job.thumbnail)
+    if still := unsigned(job.thumbnail):
+        row["thumbnail"] = still
     shown: dict[str, Any] = _clean(row, secret)
     return shown
 
@@ -146,4 +150,6 @@ def _clean(data: Any, secret: Secret) -> Any:
         return {redact(name, (secret.reveal(),)): _clean(value, secret) for name, value in data.items()}
     if isinstance(data, list):
         return [_clean(value, secret) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):  # no JSON
+        return None
     return redact(data, (secret.reveal(),)) if isinstance(data, str) else data

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, as the text says
 
 
 class Clock:
@@ -19,3 +22,8 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def moment_text(seconds: float) -> str:
+    """Seconds since 1970 in words: "2026-11-26 10:59:00 UTC". Any moment up to the year 9999, on any machine."""
+    return f"{EPOCH + timedelta(seconds=round(seconds)):%Y-%m-%d %H:%M:%S} UTC"

@@ -9,11 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from .clock import moment_text
 from .container import ENDINGS, Clip, measure, why_no_video
 from .errors import BadResponse, RemoteError, ResultExpired
 from .job import Job
 from .journal import Entry
-from .polling import another, still_going, wait
+from .polling import again, another, still_going, wait
 from .request import RANDOM_SEED
 from .session import Session
 from .states import MOVES, Event, State
@@ -37,6 +38,9 @@ class Result:
         resumed: whether the job was there before this call; nothing was paid then.
         seconds: what making it took, if the cloud says.
         price: US dollars, as quoted before it was sent, if the cloud says.
+        flagged: whether the cloud marks it as unsafe content; None if it does not say.
+        thumbnail: address of a still of it in the cloud; empty if there is none that anybody may see.
+        queued, updated: when the cloud took the job and last changed it, seconds since 1970, if it says.
         note: what is odd about the file; empty if nothing is.
         sha256, size: of the file.
     """
@@ -50,12 +54,31 @@ class Result:
     resumed: bool
     seconds: float | None
     price: float | None
+    flagged: bool | None = None
+    thumbnail: str = ""
+    queued: float | None = None
+    updated: float | None = None
     note: str
     sha256: str
     size: int
 
 
-def told_seed(result: Result) -> str:
+def told(result: Result) -> list[str]:
+    """What there is to say of a clip, a line each: its seed, what the cloud tells of it, what is odd about it."""
+    unsafe = "the cloud marks it as unsafe content" if result.flagged else ""
+    still = f"thumbnail {result.thumbnail}" if result.thumbnail else ""
+    return [line for line in (_seed(result), _times(result), unsafe, still, result.note) if line]
+
+
+def _times(result: Result) -> str:
+    parts = [f"made in {result.seconds:.1f} s"] if result.seconds else []
+    for what, moment in (("queued", result.queued), ("last changed", result.updated)):
+        if moment is not None:
+            parts.append(f"{what} {moment_text(moment)}")
+    return ", ".join(parts)
+
+
+def _seed(result: Result) -> str:
     """The seed and what it means that it was drawn here; empty where it is not known."""
     if result.seed < 0:
         return ""
@@ -82,9 +105,13 @@ async def collect(session: Session, entry: Entry, job: Job | None, wait_seconds:
     try:
         return await _brought(session, entry, job, wait_seconds, resumed)
     except RemoteError as error:
-        if entry.id in str(error):
+        said = str(error)
+        if entry.id in said:
             raise
-        named = type(error)(f"{error} (the job is {entry.id})")
+        more = f" (the job is {entry.id})"
+        if not any(word in said for word in ("again", "later")):  # it does not say what to do
+            more = f"; the job {entry.id} is paid for and stays in the cloud: {again(entry)}"
+        named = type(error)(f"{said}{more}")
     raise named
 
 
@@ -124,6 +151,10 @@ async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) 
         resumed=resumed,
         seconds=entry.seconds or None,
         price=entry.price,
+        flagged=entry.flagged,
+        thumbnail=entry.thumbnail,
+        queued=entry.queued_at,
+        updated=entry.updated_at,
         note=entry.note,
         sha256=entry.sha256,
         size=entry.size,
@@ -138,9 +169,7 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
 
     def work(stop: threading.Event) -> File:
         if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
-            raise BadResponse(
-                f"{session.provider.label} names a place for the video that can't be used: {why} ({entry.id})"
-            )
+            raise BadResponse(f"{session.provider.label} names a place for the video that can't be used: {why}")
 
         def tell(done: int, total: int | None) -> None:
             session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
@@ -187,4 +216,4 @@ def _odd(parameters: Mapping[str, Any], clip: Clip | None) -> str:
     )
 
 
-__all__ = ["Result", "collect", "kept", "told_seed"]
+__all__ = ["Result", "collect", "kept", "told"]

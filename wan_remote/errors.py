@@ -122,6 +122,10 @@ class Moderated(RemoteError):
     """The cloud's content filter withheld the clip."""
 
 
+class SomeFailed(RemoteError):
+    """Some clips of a list could not be had. A line each; the others are kept."""
+
+
 class EmptyResult(RemoteError):
     """The job is said to be done and has no video."""
 

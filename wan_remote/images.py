@@ -18,17 +18,19 @@ THUMBNAIL_SIDE = 160  # pixels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """One encoded picture.
+    """One encoded picture, or one that the cloud fetches itself.
 
     Attributes:
-        data: the file.
-        kind: "png" or "jpeg".
-        sha256: of the file.
+        data: the file; empty for one that lies elsewhere.
+        kind: "png" or "jpeg"; empty likewise.
+        sha256: of the file, or of its address.
+        address: where it lies; empty for a file. It may be signed.
     """
 
     data: bytes = field(repr=False)
     kind: str
     sha256: str
+    address: str = field(default="", repr=False)
 
     @property
     def mime(self) -> str:
@@ -55,6 +57,11 @@ def fitted(picture: np.ndarray, width: int, height: int, fit: str) -> np.ndarray
 def fingerprint(pixels: np.ndarray) -> str:
     """Tells pictures apart by their pixels, however they are encoded."""
     return sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
+def elsewhere(address: str) -> Frame:
+    """A picture that the cloud fetches itself. The same address is taken for the same picture."""
+    return Frame(data=b"", kind="", sha256=sha256(f"address {address}".encode()).hexdigest(), address=address)
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:

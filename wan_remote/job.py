@@ -32,9 +32,12 @@ class Job:
         known: whether that word is one this package knows.
         url: of the video, once there is one. Never stored: it may be signed.
         message: why it failed, as the cloud says it; not cleaned.
-        flagged: whether the content filter withheld the result.
+        flagged: whether the cloud marks any of its outputs as unsafe content; None if it does not say.
+        withheld: whether its content filter gives no result for that.
+        thumbnail: address of a still of the video, if there is one; like the video's it may be signed.
         seconds: what making it took, if the cloud says.
-        created: when the cloud made it, seconds since 1970, if it says.
+        created, queued, updated: when the cloud made the job, put it in its queue, and last changed it, seconds since
+            1970, as far as it says.
         model, prompt, seed: what it was asked for, where the cloud repeats that.
     """
 
@@ -44,9 +47,13 @@ class Job:
     known: bool = True
     url: str = ""
     message: str = ""
-    flagged: bool = False
+    flagged: bool | None = None
+    withheld: bool = False
+    thumbnail: str = ""
     seconds: float | None = None
     created: float | None = None
+    queued: float | None = None
+    updated: float | None = None
     model: str | None = None
     prompt: str | None = None
     seed: int | None = None

@@ -31,6 +31,7 @@ KEPT = 90 * 86400.0  # seconds that entries of finished jobs are kept
 LONGEST_CLAIM = 60.0  # seconds that one claim may take at most; it reads small files
 THUMBNAIL, GRAPH = ".jpg", ".graph"  # endings of what lies beside an entry
 MOST_GRAPH = 512 * 2**10  # bytes
+SAME = "another run of the same inputs"
 
 log = logging.getLogger("wan_remote")
 
@@ -57,6 +58,10 @@ class Entry:
         word: the cloud's last word.
         message: why it failed, or what was said instead of an id.
         note: what is odd about the file.
+        seconds: what making it took, 0 if the cloud does not say.
+        flagged: whether the cloud marks it as unsafe content; None if it does not say.
+        thumbnail: address of a still of it, if anybody may see that one.
+        queued_at, updated_at: when the cloud took it and last changed it, by the cloud's clock, if it says.
         file, sha256, size: the result, relative to the output folder.
         submissions: how often it may have reached the cloud since the job before it ended.
     """
@@ -88,6 +93,10 @@ class Entry:
     sha256: str = ""
     size: int = 0
     seconds: float = 0.0
+    flagged: bool | None = None
+    thumbnail: str = ""
+    queued_at: float | None = None
+    updated_at: float | None = None
     submissions: int = 0
     recovered: bool = False  # its file was damaged; what it knew is lost
 
@@ -99,6 +108,7 @@ TYPES = {
     "str": str,
     "State": str,
     "bool": bool,
+    "bool | None": (bool, type(None)),
     "tuple[str, ...]": list,
     "Mapping[str, Any]": dict,
 }
@@ -277,8 +287,13 @@ class Journal:
                         path.unlink()
 
     @contextlib.asynccontextmanager
-    async def alone(self, name: str, watch: Watch) -> AsyncIterator[None]:
+    async def alone(self, name: str, watch: Watch, first: str = SAME) -> AsyncIterator[None]:
         """Hold the job of a fingerprint: a second run of the same inputs, here or elsewhere, waits for the first.
+
+        Args:
+            name: the fingerprint.
+            watch: is told whom this one waits for, and says whether to stop.
+            first: what to call the run that is waited for.
 
         The operating system drops the lock with the process that holds it, however that ends.
 
@@ -290,7 +305,7 @@ class Journal:
             with opened(path) as file:
                 while not try_lock(file, path):
                     if not waiting:
-                        watch.stage("another run of the same inputs is under way; waiting for it")
+                        watch.stage(f"{first} is under way; waiting for it")
                         waiting = True
                     check(watch)
                     await asyncio.sleep(SLICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import BadResponse
@@ -25,11 +26,13 @@ class Listing:
         empty: whether it has no row at all.
         whole: whether every job since that moment is surely among them. An empty list never says so: a filter that the
             cloud does not know, or another organisation, looks the same.
+        ordered: whether every row was understood and they stand newest first: what is cut off is older than all.
     """
 
     jobs: tuple[Job, ...]
     empty: bool = False
     whole: bool
+    ordered: bool = False
 
 
 async def read_list(session: Session, since: float) -> Listing | None:
@@ -39,7 +42,9 @@ async def read_list(session: Session, since: float) -> Listing | None:
     for page in range(1, MOST_PAGES + 1):
         call = session.provider.listing(page)
         if call is None:  # there are no pages: a short one that promises no others is all there is
-            return Listing(jobs=tuple(jobs.values()), whole=0 < len(jobs) < SHORTEST_PAGE and not (unread or more))
+            found = tuple(jobs.values())
+            whole = 0 < len(found) < SHORTEST_PAGE and not (unread or more)
+            return Listing(jobs=found, whole=whole, ordered=not unread and _newest_first(found))
         reply = await once(session, call)
         if isinstance(reply, Lost) or reply.status != OK:
             return None
@@ -59,11 +64,15 @@ async def read_list(session: Session, since: float) -> Listing | None:
     return Listing(jobs=tuple(jobs.values()), empty=not jobs and not unread, whole=False)
 
 
-def _reaches(jobs: list[Job], since: float, more: bool) -> bool:
+def _reaches(jobs: Sequence[Job], since: float, more: bool) -> bool:
     """Whether jobs, all with a time, stand newest first and go back to before ``since``. One row has no order."""
+    times = {job.created or 0.0 for job in jobs}
+    return bool(times) and _newest_first(jobs) and (len(times) > 1 or not more) and min(times) < since
+
+
+def _newest_first(jobs: Sequence[Job]) -> bool:
     times = [job.created or 0.0 for job in jobs]
-    ordered = times == sorted(times, reverse=True) and (len(set(times)) > 1 or not more)
-    return bool(times) and ordered and times[-1] < since
+    return times == sorted(times, reverse=True)
 
 
 def _read(provider: Provider, row: object) -> Job | None:

@@ -21,7 +21,7 @@ from .journal import Entry
 from .listing import read_list
 from .matching import window
 from .providers.base import OK, Reply, is_moderation, refusal, told_id
-from .redact import redact
+from .redact import redact, unsigned
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause, span
 from .session import Session
 from .states import Event, State
@@ -58,20 +58,27 @@ def another(entry: Entry) -> str:
 def outcome(session: Session, entry: Entry) -> str:
     """How a job ended without a video, and what the same inputs are now."""
     label = session.provider.label
+    if not entry.first and entry.state in (State.WITHHELD, State.FAILED, State.CANCELLED):
+        return f"{entry.message}; {another(entry)}"
+    more = f"; or, {another(entry)}" if entry.first else ""
     if entry.state is State.WITHHELD:
         return (
             f"{entry.message}. Queueing the same inputs again pays for nothing and says this again: "
-            f"{session.provider.moderation_note()}; or, {another(entry)}"
+            f"{session.provider.moderation_note()}{more}"
         )
     if entry.state is State.DONE:
         return (
-            f"{entry.message}. It had a video before, so it is not sent again: {again(entry)} later; or, "
-            f"{another(entry)}"
+            f"{entry.message}. It had a video before, so nothing is sent or paid for again: {again(entry)} later{more}"
         )
     if entry.state is State.MISSING:
         return (
             f"{entry.message}. It is kept, and nothing is paid for again: see that key, organisation and address are "
-            f"those it was paid with, and {again(entry)}, or ask {label}; or, {another(entry)}"
+            f"those it was paid with, and {again(entry)}, or ask {label}{more}"
+        )
+    if entry.guessed:
+        return (
+            f"{entry.message}. Its id was only guessed, so it may have been another's: queue the same inputs again and "
+            f"their own job is looked for; nothing is sent or paid for again while it may be there{more}"
         )
     return f"{entry.message}; queue the same inputs again for a new job, which is paid for anew"
 
@@ -132,18 +139,20 @@ class _Waiting:
     def settle(self, job: Job) -> tuple[Entry, Job]:
         """Write down how a job ended; the first end counts."""
         session, now = self.session, self.session.clock.time()
+        told = {
+            "word": job.word, "ended_at": now, "seconds": job.seconds or 0.0, "flagged": job.flagged,
+            "thumbnail": unsigned(job.thumbnail), "queued_at": job.queued or job.created, "updated_at": job.updated,
+        }  # fmt: skip
         if job.status is Status.SUCCEEDED and job.url:
-            return session.journal.move(
-                self.entry, Event.MADE, word=job.word, ended_at=now, seconds=job.seconds or 0.0
-            ), job  # fmt: skip
+            return session.journal.move(self.entry, Event.MADE, **told), job
         event, kind, what = self._ended(job)
-        entry = session.journal.move(self.entry, event, word=job.word, ended_at=now, message=what)
+        entry = session.journal.move(self.entry, event, message=what, **told)
         raise kind(outcome(session, entry))
 
     def _ended(self, job: Job) -> tuple[Event, type[RemoteError], str]:
         label, word = self.session.provider.label, job.word.lower()
         message = redact(job.message, (self.session.secret.reveal(),))
-        if job.flagged or (job.status is Status.FAILED and is_moderation(job.message)):
+        if job.withheld or (job.status is Status.FAILED and is_moderation(job.message)):
             why = message or "its content filter withheld the clip"
             return Event.WITHHELD, Moderated, f"{label} withheld {job.id}: {why}"
         if word == "deleted":
@@ -191,7 +200,7 @@ class _Waiting:
         if entry.scope != session.scope:  # a new key of the same account
             self.entry = entry = session.journal.update(entry, scope=session.scope)
         self.polls += 1
-        if job.status is Status.SUCCEEDED and not job.url and not job.flagged:
+        if job.status is Status.SUCCEEDED and not job.url and not job.withheld:
             self.empty += 1
             if self.empty >= EMPTY_READS:
                 raise EmptyResult(

@@ -23,6 +23,7 @@ from .watch import sleep, to_the_end
 SEEN_AFTER = 900.0  # seconds after which the cloud's list shows every job
 LOOKS, BETWEEN_LOOKS = 3, 3.0
 SHOWN_FOR = 86400.0  # seconds for which a list surely shows a job
+APART = 2.0  # seconds after which one of two jobs of this machine is surely the later one, in whole seconds too
 MOST_TOLD = 3  # ids in a message
 
 
@@ -139,11 +140,13 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[thread
             shows_ours = any(shown.intersection((other.id, *other.earlier)) for other in ours)
             expected = [other for other in ours if session.clock.time() - other.submitted_at < SHOWN_FOR]
             later = [other for other in ours if other.submitted_at > entry.intent_at]
+            earlier = {other.id for other in ours if 0.0 < other.submitted_at < entry.intent_at - APART}
+            reaches = listing.ordered and not earlier.isdisjoint(shown)  # what came later stands above that one
             lags = any(other.id not in shown and other.state is not State.MISSING for other in later)
             return Look(
                 perhaps=tuple(job.id for _, job in fits),
                 shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
-                clear=not fits and (listing.whole or listing.empty) and (shows_ours or not expected),
+                clear=not fits and (listing.whole or listing.empty or reaches) and (shows_ours or not expected),
                 settled=not fits and listing.whole and shows_ours and not entry.recovered and not lags,
             )
 

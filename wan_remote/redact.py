@@ -11,6 +11,7 @@ HIDDEN = "***"
 BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
+PLAIN = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._~/%+,:=&-]*")  # nothing that a page takes for markup
 DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long
 
 
@@ -26,3 +27,9 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     shown = "".join(character if character.isprintable() else " " for character in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= LONGEST else shown[: LONGEST - 3].rstrip() + "..."
+
+
+def unsigned(address: str) -> str:
+    """An address that may be shown and kept: one that whoever reads it can open, and that gives away nothing. Empty for
+    any other."""
+    return address if len(address) <= LONGEST and PLAIN.fullmatch(address) else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -15,6 +17,7 @@ MAX_SEED = 2**31 - 1
 RANDOM_SEED = -1
 MOST_TAKES = 9999
 FITS = ("crop", "pad", "stretch")
+LONGEST_ADDRESS = 2000  # characters
 PRICED_DURATIONS = (5, 10)  # seconds, in WaveSpeedAI's price list
 LONGEST_SIDE = 16384  # pixels; beyond it a picture is a mistake
 
@@ -72,7 +75,8 @@ class WaveSpeedRequest:
     """A clip from WaveSpeedAI's ``wan-flf2v``.
 
     Attributes:
-        first, last: ``[H, W, 3]`` or ``[H, W, 4]`` uint8.
+        first, last: ``[H, W, 3]`` or ``[H, W, 4]`` uint8, or the https address of a picture, which the cloud then
+            fetches as it is.
         prompt, negative_prompt: may be empty.
         duration: seconds, 5..10 (the price list knows 5 and 10).
         size: "832*480", "480*832", "1280*720" or "720*1280".
@@ -87,8 +91,8 @@ class WaveSpeedRequest:
         InvalidRequest: names the field, its value and what is allowed.
     """
 
-    first: np.ndarray
-    last: np.ndarray
+    first: np.ndarray | str
+    last: np.ndarray | str
     prompt: str = ""
     negative_prompt: str = ""
     duration: int = 5
@@ -159,7 +163,43 @@ def _check_common(request: Request) -> None:
     if request.fit not in FITS:
         raise InvalidRequest(f"fit={request.fit!r} is not known; use {', '.join(FITS)}")
     for name in ("first", "last"):
-        _check_picture(name, getattr(request, name))
+        picture = getattr(request, name)
+        if isinstance(picture, str):
+            _check_address(name, picture, request)
+        else:
+            _check_picture(name, picture)
+
+
+def _check_address(name: str, address: str, request: Request) -> None:
+    if isinstance(request, GMIRequest):
+        raise InvalidRequest(f"{name} is an address and GMI Cloud takes only files; save the picture and name the file")
+    if request.fit != FITS[0]:
+        raise InvalidRequest(
+            f"fit={request.fit!r} can't be done to {name}, which is an address: the cloud fetches that picture as it "
+            "is; leave fit out, or save the picture and name the file"
+        )
+    if why := _no_address(address):
+        raise InvalidRequest(f"{name} can't be fetched by the cloud: {why}; give an https address, or a file")
+
+
+def _no_address(address: str) -> str:
+    """Why nothing in the open network can be fetched from an address; empty if something may."""
+    if len(address) > LONGEST_ADDRESS or not all("!" <= character <= "~" for character in address):
+        return "it is too long, or has spaces or other letters in it than an address has"
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if parts.scheme != "https" or not host:
+        return "it does not begin with https:// and a host"
+    if parts.username or parts.password:
+        return "it holds a user name, which would be sent along"
+    try:
+        public = ipaddress.ip_address(host).is_global
+    except ValueError:
+        public = "." in host and not host.endswith((".local", ".localhost", ".internal"))
+    return "" if public else f"{host} is of this machine or network"
 
 
 def _check_picture(name: str, picture: Any) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from .clock import Clock
-from .collecting import Result, collect, kept, told_seed
+from .collecting import Result, collect, kept
 from .errors import InvalidRequest, Moderated, StorageError
-from .images import Frame, encode, fingerprint, fitted, thumbnail
+from .images import Frame, elsewhere, encode, fingerprint, fitted, thumbnail
 from .job import Job, safe_id
 from .journal import Entry, probe_folder
 from .journal import fingerprint as fingerprint_of
@@ -78,6 +78,7 @@ async def run(
             entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
         entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
+        session.watch.accepted(entry.id)
         return await collect(session, entry, job, wait_seconds, resumed=resumed)
 
 
@@ -107,7 +108,7 @@ async def fetch(
         raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
     mine = [entry for entry in known if entry.provider == provider and entry.first]
     entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
-    async with session.journal.alone(entry.fingerprint, session.watch):
+    async with session.journal.alone(entry.fingerprint, session.watch, f"a run that has {wanted}"):
         current = session.journal.read(entry.fingerprint)
         entry = current if current is not None and current.id == wanted else entry
         if (here := await kept(session, entry)) is not None:
@@ -128,7 +129,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     if belongs is None:
         return None
     entry = belongs[0]
-    async with session.journal.alone(entry.fingerprint, session.watch):
+    async with session.journal.alone(entry.fingerprint, session.watch, f"a run that may have sent {request_id}"):
 
         def work(stop: threading.Event) -> Entry | None:
             with session.journal.claiming():
@@ -202,10 +203,18 @@ class _Pictures:
 
 def _pictures(session: Session, request: Request) -> _Pictures:
     """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
-    budget, size = session.provider.picture_bytes, frame_size(request)
-    first, last = (fitted(picture, *size, request.fit) for picture in (request.first, request.last))
-    frames = encode(first, budget, "first picture"), encode(last, budget, "last picture")
-    return _Pictures(frames=frames, first=fingerprint(first), last=fingerprint(last), thumbnail=thumbnail(first))
+    first, last = (_picture(session, request, name) for name in ("first", "last"))
+    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=first[2])
+
+
+def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, bytes]:
+    """One picture as it is sent, what tells it from others, and a thumbnail, empty for one that lies elsewhere."""
+    given = getattr(request, name)
+    if isinstance(given, str):
+        frame = elsewhere(given)
+        return frame, frame.sha256, b""
+    pixels = fitted(given, *frame_size(request), request.fit)
+    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), thumbnail(pixels)
 
 
 def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:
@@ -264,4 +273,4 @@ def _foreign(session: Session, request_id: str) -> Entry:
     )
 
 
-__all__ = ["Folders", "Result", "fetch", "prepare", "run", "told_seed"]
+__all__ = ["Folders", "Result", "fetch", "prepare", "run"]

@@ -31,7 +31,10 @@ class Watch:
         return False
 
     def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """What is being done, in words, and how much of it if that is known."""
+        """What is being done, in words, and how much of it if that is known. The words may be several lines."""
+
+    def accepted(self, request_id: str) -> None:
+        """The cloud has the job, under this id. Called in the event loop, before it is waited for."""
 
 
 class _Workers:

@@ -35,6 +35,7 @@ from .memory import (
     offload_device,
     result_device,
     room_beside,
+    room_for_results,
     vae_devices,
 )
 from .operations import (
@@ -131,6 +132,7 @@ __all__ = [
     "result_device",
     "results_folder",
     "room_beside",
+    "room_for_results",
     "running_node",
     "schema",
     "show_text",

@@ -34,6 +34,11 @@ def result_device() -> torch.device:
     return management.intermediate_device()
 
 
+def room_for_results() -> int:
+    """Bytes that are free where results lie."""
+    return int(management.get_free_memory(result_device()))
+
+
 def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
     """What to calculate in on ``device`` with weights stored as ``stored``."""
     order = [torch.bfloat16, torch.float16, torch.float32]

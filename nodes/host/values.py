@@ -40,10 +40,12 @@ def video_file(path: Path) -> Any:
     return InputImpl.VideoFromFile(str(path))
 
 
-def video_preview(path: Path) -> Any:
-    """What shows a file of the output folder on its node."""
-    place = path.relative_to(folder_paths.get_output_directory())
-    return ui.PreviewVideo([ui.SavedResult(place.name, place.parent.as_posix(), io.FolderType.output)])
+def video_preview(paths: Iterable[Path]) -> Any:
+    """What shows files of the output folder on their node."""
+    places = [path.relative_to(folder_paths.get_output_directory()) for path in paths]
+    return ui.PreviewVideo(
+        [ui.SavedResult(place.name, place.parent.as_posix(), io.FolderType.output) for place in places]
+    )
 
 
 def video_components(images: torch.Tensor, fps: float) -> Any:

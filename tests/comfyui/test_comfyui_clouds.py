@@ -268,13 +268,101 @@ def test_run_stop_run_of_a_fresh_node_is_paid_once(online: ComfyServer, cloud: S
     assert cloud.accepted() == 1
 
 
-def _stop_once_accepted(server: ComfyServer, cloud: StandIn) -> None:
+def _stop_once_accepted(server: ComfyServer, cloud: StandIn, count: int = 1) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if cloud.accepted():
+        if cloud.accepted() >= count:
             server.interrupt()
             return
         time.sleep(0.02)
+
+
+def listed(base: Path, count: int) -> Graph:
+    """A graph with a list of first images and prompts, as core reads them from a folder, and one last image for all."""
+    folder = base / "input" / f"list_of_{count}"
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        frame = np.full((72, 128, 3), (number * 12, 255 - number * 12, 128), np.uint8)
+        Image.fromarray(frame).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"clip {number}")
+    asked = graph(gmi(prompt=["1", 1]))
+    asked["1"] = node("LoadImageTextDataSetFromFolder", folder=folder.name)
+    asked["7"], asked["8"] = node("PreviewAny", source=["1", 1]), node("PreviewAny", source=[GMI, 2])
+    return asked
+
+
+def test_a_list_of_twenty_arrives_in_order_at_an_account_that_takes_two(online: ComfyServer, cloud: StandIn) -> None:
+    cloud.settings(room=2)
+    run = online.run(listed(online.base, 20))
+    assert run.status == "success", run.error
+    assert cloud.accepted() == 20
+    asked = {job["id"]: job["body"]["prompt"] for job in cloud.jobs()}
+    prompts, ids = (run.outputs[key]["text"] for key in ("7", "8"))
+    assert [asked[request_id] for request_id in ids] == prompts
+    assert len(set(prompts)) == 20
+    assert [row["filename"] for row in run.outputs[GMI]["images"]] == [f"{request_id}.mp4" for request_id in ids]
+    saved = [online.base / "output" / row["subfolder"] / row["filename"] for row in run.outputs[VIDEO]["images"]]
+    kept = [online.base / "output" / "wan_flf2v" / "gmi" / f"{request_id}.mp4" for request_id in ids]
+    assert [packets(path) for path in saved] == [packets(path) for path in kept]
+    texts = run.texts(GMI)
+    print(texts[len(texts) // 2], texts[-1], f"{run.events[-1][0]:.0f} s for 20 clips", sep="\n\n")
+    assert any(re.match(r"[0-9]+ of 20 done, [12] in the cloud, [0-9]+ waiting\n", text) for text in texts)
+    assert [line.split(":")[0] for line in texts[-1].splitlines()] == [str(number) for number in range(1, 21)]
+    starts = sorted((job["start"], 1) for job in cloud.jobs()) + sorted((job["end"], -1) for job in cloud.jobs())
+    at_once = np.cumsum([change for _, change in sorted(starts)])
+    assert at_once.max() == 2
+
+
+def test_a_failure_in_a_list_loses_no_other_clip(online: ComfyServer, cloud: StandIn) -> None:
+    asked = listed(online.base, 3)
+    cloud.faults("gmi.submit", {"kind": "answer", "status": 400, "json": {"error": "the prompt is not liked"}})
+    run = online.run(asked)
+    assert run.status == "error"
+    [error] = run.of("execution_error")
+    said = error["exception_message"].strip().splitlines()
+    print("\n".join(said))
+    assert said[0].startswith("1 of 3 clips failed; the other 2 are kept and cost nothing more")
+    assert re.match(r"[123]: GMI Cloud refused the request: the prompt is not liked", said[1])
+    assert error["exception_type"] == "wan_remote.SomeFailed"
+    assert run.texts(GMI)[-1].startswith("2 of 3 done, 1 failed\n")
+    assert cloud.accepted() == 2
+    again = online.run(asked)
+    assert again.status == "success", again.error
+    assert cloud.accepted() == 3
+    assert again.texts(GMI)[-1].count("not paid for again") == 2
+
+
+def test_a_list_with_a_mistake_in_it_is_not_sent_at_all(online: ComfyServer, cloud: StandIn) -> None:
+    asked = listed(online.base, 3)
+    (online.base / "input" / "list_of_3").rename(online.base / "input" / "list_with_a_mistake")
+    (online.base / "input" / "list_with_a_mistake" / "1.txt").write_text("  ")
+    asked["1"]["inputs"]["folder"] = "list_with_a_mistake"
+    run = online.run(asked)
+    said = run.of("execution_error")[0]["exception_message"].strip()
+    assert re.match(r"clip [123] of 3: prompt is empty and GMI Cloud needs one; .* Nothing was sent", said)
+    asked["2"] = node("LoadImageTextDataSetFromFolder", folder="list_of_20")  # made by the first of these tests
+    asked[GMI]["inputs"]["prompt"] = "one for all"
+    run = online.run(asked)
+    said = run.of("execution_error")[0]["exception_message"].strip()
+    assert said.startswith("first_image is a list of 3 and last_image one of 20, and each clip is paid for")
+    assert cloud.posts() == 0
+
+
+def test_a_stop_ends_a_whole_list(online: ComfyServer, cloud: StandIn) -> None:
+    cloud.settings(room=2)
+    cloud.always("gmi", "processing")
+    threading.Thread(target=_stop_once_accepted, args=(online, cloud, 2), daemon=True).start()
+    asked = listed(online.base, 5)
+    run = online.run(asked)
+    assert run.status == "interrupted"
+    said = run.texts(GMI)[-1]
+    assert re.match(r"stopped; 0 of 5 clips are here, [12] go on in the cloud: queue the same inputs again", said)
+    cloud.settings(room=0)
+    cloud.always("gmi", "success")
+    cloud.control(finish="success")
+    again = online.run(asked)
+    assert again.status == "success", again.error
+    assert cloud.accepted() == 5
 
 
 def test_a_wrong_key_is_told_without_showing_it(online: ComfyServer, cloud: StandIn) -> None:

@@ -24,6 +24,12 @@ GIVEN = {
 MODULE = {"WanFLF2VGMI": "nodes.gmi", "WanFLF2VWaveSpeed": "nodes.wavespeed"}
 
 
+def execute(made, first_image=ONE, last_image=ONE, **given):
+    """The node as the host runs it where each input is there once."""
+    inputs = {"first_image": first_image, "last_image": last_image, **given}
+    return asyncio.run(made.execute(**{name: [value] for name, value in inputs.items()}))
+
+
 @pytest.fixture
 def node(tmp_path):
     with room(tmp_path) as made:
@@ -36,10 +42,10 @@ def test_a_batch_is_refused_before_anything_is_sent(world, node, kind, name):
     images = {"first_image": ONE, "last_image": ONE, name: ONE.repeat(3, 1, 1, 1)}
     made = getattr(node.part(MODULE[kind]), kind)
     with pytest.raises(node.part("wan_remote.errors").InvalidRequest) as told:
-        asyncio.run(made.execute(**images, **GIVEN[kind]))
+        execute(made, **images, **GIVEN[kind])
     assert str(told.value) == (
         f"{name} is a batch of 3 images, which would be 3 clips to pay for; give one image, such as by core's "
-        "ImageFromBatch"
+        "ImageFromBatch, or a list if you want a clip of each"
     )
     assert world.cloud.records() == []
 
@@ -49,7 +55,7 @@ def test_single_pictures_become_a_clip(world, node, kind):
     provider, done = {"WanFLF2VGMI": (GMI, "success"), "WanFLF2VWaveSpeed": (WAVESPEED, "completed")}[kind]
     world.cloud.plan(provider, {"status": done, "at_submit": True})
     made = getattr(node.part(MODULE[kind]), kind)
-    frames, path, request_id = asyncio.run(made.execute(first_image=ONE, last_image=ONE, **GIVEN[kind])).values
+    [frames], [path], [request_id] = execute(made, **GIVEN[kind]).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
     assert (path.stem, world.cloud.accepted()) == (request_id, 1)
 
@@ -64,8 +70,8 @@ def test_the_graph_and_the_take_come_with_the_job(world, node, monkeypatch, kind
     extra = {"workflow": workflow} if saved else None
     monkeypatch.setattr(made, "hidden", SimpleNamespace(prompt=prompt, extra_pnginfo=extra), raising=False)
     remote = node.part("nodes.remote")
-    monkeypatch.setattr(remote, "run", partial(remote.run, clock=world.clock))
-    asyncio.run(made.execute(first_image=ONE, last_image=ONE, **GIVEN[kind], take=4))
+    monkeypatch.setattr(remote, "run_all", partial(remote.run_all, clock=world.clock))
+    execute(made, **GIVEN[kind], take=4)
     [entry] = node.folder.rglob("jobs/*.json")
     assert json.loads(entry.read_text())["take"] == 4
     assert json.loads(entry.with_suffix(".graph").read_text()) == (workflow if saved else prompt)

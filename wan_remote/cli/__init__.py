@@ -14,13 +14,13 @@ from typing import Any
 
 from ..errors import Interrupted, RemoteError
 from . import commands
-from .arguments import parser
+from .arguments import parse
 from .progress_line import ProgressLine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    given = parser().parse_args(arguments)
+    given = parse(arguments)
     line = ProgressLine(sys.stderr)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -36,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
     line.clear()
-    print(result)
-    return 0
+    text, status = result if isinstance(result, tuple) else (result, 0)
+    print(text)
+    return status
 
 
 __all__ = ["main"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..keys import WHERE
-from ..request import FITS, WaveSpeedRequest
+from ..request import FITS, MOST_TAKES, WaveSpeedRequest
 
+PRIVATE = "__wan_flf2v"  # below the user folder of a ComfyUI, whose nodes keep their journal there
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SHARED = ("status", "fetch", "list", "models", "model", "balance", "price", "billings")
 
 
@@ -40,8 +45,52 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was said, if it makes sense; else the program ends with 2."""
+    top = parser()
+    given = top.parse_args(arguments)
+    if given.command == "generate":
+        if given.jobs is None and (given.first is None or given.last is None):
+            top.error("generate needs --first and --last, or --jobs")
+        if (given.jobs is not None or given.takes > 1) and given.output.suffix.lower() == ".mp4":
+            top.error(f"--output {given.output} is one file, and several clips are asked for; name a folder")
+    return given
+
+
+def picture(text: str) -> Path | str:
+    """A file, or an address as it is."""
+    return text if ADDRESS.match(text) else Path(text)
+
+
+def state_folder(text: str) -> Path:
+    """Where a journal is kept, from that folder or the one of a ComfyUI."""
+    folder = Path(text)
+    inside = folder / "user" / PRIVATE
+    return inside if inside.is_dir() else folder
+
+
 def default_state() -> Path:
-    """Where the journal is kept if nothing else is said."""
+    """Where the journal is kept if nothing else is said: with that of the ComfyUI which this pack lies in, so that the
+    same inputs are one clip here and there; else where this machine keeps what programs know."""
+    for pack in _packs():
+        base = pack.parent.parent
+        if pack.parent.name == "custom_nodes" and ((base / "user").is_dir() or (base / "folder_paths.py").is_file()):
+            return base / "user" / PRIVATE
+    return own_state()
+
+
+def _packs() -> Iterator[Path]:
+    """The pack's folder by its names: the one it was started under, and the one by which the shell came here, which
+    may go through a link in custom_nodes."""
+    pack, here = Path(__file__).absolute().parents[2], Path(os.environ.get("PWD", ""))
+    yield pack
+    with contextlib.suppress(OSError):
+        if here.is_absolute() and here.samefile(pack):
+            yield here
+
+
+def own_state() -> Path:
+    """Where the journal is kept where there is no ComfyUI."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -52,14 +101,25 @@ def default_state() -> Path:
 
 
 def _pictures(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("--first", type=Path, required=True, metavar="IMG", help="the video starts here")
-    generate.add_argument("--last", type=Path, required=True, metavar="IMG", help="the video ends here")
+    where = "the video {} here: a file, or at WaveSpeedAI an https address, which the cloud fetches as it is"
+    generate.add_argument("--first", type=picture, metavar="IMG", help=where.format("starts"))
+    generate.add_argument("--last", type=picture, metavar="IMG", help=where.format("ends"))
     generate.add_argument("--prompt", default="", help="what happens in between")
     generate.add_argument("--seed", type=int, default=-1, help="0 to 2147483647; -1 (default) draws one and says it")
     generate.add_argument("--fit", choices=FITS, default="crop", help="for pictures of another aspect (default: crop)")
     generate.add_argument(
         "--take", type=int, default=1, metavar="N",
         help="the same inputs are one clip, paid once; another number makes and pays for another (default: 1)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--takes", type=_count, default=1, metavar="N",
+        help="so many clips of the same inputs, from --take on, each to be paid for (default: 1)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--jobs", type=Path, metavar="FILE.csv|DIR",
+        help="many clips: a CSV file with a line a clip and these options as columns (first, last, prompt, seed, take, "
+        "..., and name for that of the video), paths beside it; or a folder of NAME_first.png, NAME_last.png and, if "
+        "you like, NAME.txt with the prompt. What is not said there is as said here",
     )  # fmt: skip
 
 
@@ -97,6 +157,12 @@ def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name:
     _folders(command, output=name == "fetch")
 
 
+def _count(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= MOST_TAKES:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of clips; give a whole number from 1 to {MOST_TAKES}")
+
+
 def _minutes(text: str) -> float:
     try:
         minutes = float(text)
@@ -109,8 +175,9 @@ def _minutes(text: str) -> float:
 
 def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
     command.add_argument(
-        "--state", type=Path, default=default_state(), metavar="DIR", help="journal of jobs (default: %(default)s)"
-    )
+        "--state", type=state_folder, default=default_state(), metavar="DIR",
+        help="journal of jobs: its folder, or that of a ComfyUI (default: %(default)s)",
+    )  # fmt: skip
     if output:
         command.add_argument(
             "--output", type=Path, default=Path("output"), metavar="DIR|FILE.mp4",

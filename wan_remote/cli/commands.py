@@ -9,6 +9,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,60 @@ import numpy as np
 from PIL import Image
 
 from ..account import account, status
-from ..errors import InvalidRequest, KeyInvalid, KeyMissing, StorageError
+from ..collecting import told
+from ..errors import InvalidRequest, KeyInvalid, KeyMissing, RemoteError, StorageError
+from ..images import fitted
 from ..journal import Journal
 from ..keys import WHERE, Keys
-from ..request import GMIRequest, Request, WaveSpeedRequest
-from ..run import Result, fetch, run, told_seed
+from ..many import run_all
+from ..request import GMIRequest, Request, WaveSpeedRequest, frame_size
+from ..run import Result, fetch, run
 from ..session import Folders
 from ..watch import Watch
+from .arguments import own_state
+from .jobs_file import wishes
 
 MOST_PIXELS = 2**28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # those that Pillow decodes by itself
 
 
-async def generate(given: argparse.Namespace, watch: Watch) -> str:
+async def generate(given: argparse.Namespace, watch: Watch) -> str | tuple[str, int]:
+    if given.jobs is not None or given.takes > 1:
+        return await _generate_all(given, watch)
     output, target = _places(given.output)
     result = await run(
         _request(given), folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
         wait_seconds=60.0 * given.wait,
     )  # fmt: skip
     return _told(result, target)
+
+
+async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, int]:
+    asked = wishes(given, _request)
+    names = [f"{wish.where} take {wish.given.take}".strip() if given.takes > 1 else wish.where for wish in asked]
+    outcomes = await run_all(
+        given.provider, [partial(_fitted_request, wish.given) for wish in asked], names=names, watch=watch,
+        folders=Folders(state=given.state, output=given.output), keys=_keys(given), wait_seconds=60.0 * given.wait,
+    )  # fmt: skip
+    lines, failed, width = [], 0, max(map(len, names))
+    for name, wish, outcome in zip(names, asked, outcomes, strict=True):
+        try:
+            if isinstance(outcome, RemoteError):
+                raise outcome
+            target = given.output / f"{wish.name}{outcome.path.suffix}" if wish.name else None
+            state, told_of = "done", _one_line(outcome, target)
+        except RemoteError as error:
+            failed, state, told_of = failed + 1, "failed", str(error)
+        lines.append(f"{name:{width}}  {state:6}  {told_of}")
+    end = f"{len(asked) - failed} of {len(asked)} clips are here"
+    if failed:
+        end += f", {failed} failed; the same command again goes on, and what is here is not paid for again"
+    return "\n".join([*lines, end]), min(failed, 1)
+
+
+def _one_line(result: Result, target: Path | None) -> str:
+    again = ", picked up and not paid for again" if result.resumed else ""
+    return "; ".join([f"{_copied(result, target)}", f"{result.request_id}{again}", *told(result)])
 
 
 async def collect(given: argparse.Namespace, watch: Watch) -> str:
@@ -65,7 +102,11 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
         f"{entry.id or '-':38}  seed {entry.seed}  take {entry.take}  {entry.parameters.get('prompt', '')[:60]}"
         for entry in entries
     ]
-    return "\n".join(rows) or f"no jobs in {given.state}"
+    told = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
+    others = len(Journal(folder=own_state() / "jobs").entries()) if given.state != own_state() else 0
+    if others:
+        told.append(f"and {others} in another journal, shown by --state {own_state()}")
+    return "\n".join(told)
 
 
 async def keys(given: argparse.Namespace, watch: Watch) -> str:
@@ -77,7 +118,7 @@ async def keys(given: argparse.Namespace, watch: Watch) -> str:
     return "\n".join(f"{name}: {_source(found, name)}" for name in WHERE)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, str]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, str | tuple[str, int]]]] = {
     "generate": generate,
     "fetch": collect,
     "status": show_status,
@@ -93,7 +134,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
 
 
 def _request(given: argparse.Namespace) -> Request:
-    both = {"first": _picture(given.first), "last": _picture(given.last), "prompt": given.prompt}
+    both = {"first": _picture("first", given.first), "last": _picture("last", given.last), "prompt": given.prompt}
     both |= {"seed": given.seed, "fit": given.fit, "take": given.take}
     if given.provider == "gmi":
         return GMIRequest(**both, video_length=given.video_length, prompt_extend=given.prompt_extend)
@@ -111,21 +152,36 @@ def _wavespeed_options(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _picture(path: Path) -> np.ndarray:
-    """A picture file as ``[H, W, 4]`` uint8, turned as its camera says, opaque where it has no transparency."""
+def _fitted_request(given: argparse.Namespace) -> Request:
+    """With pictures no larger than the clip: many are held at once."""
+    request = _request(given)
+    small: Any = {
+        name: fitted(picture, *frame_size(request), request.fit)
+        for name in ("first", "last")
+        if not isinstance(picture := getattr(request, name), str)
+    }
+    return replace(request, **small)
+
+
+def _picture(name: str, path: Path | str) -> np.ndarray | str:
+    """A picture file as ``[H, W, 4]`` uint8, turned as its camera says, opaque where it has no transparency; an address
+    as it is."""
     from PIL import ImageOps
 
+    if isinstance(path, str):
+        return path
     try:
         with Image.open(path, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
-                raise InvalidRequest(f"{path} has {opened.width}x{opened.height} pixels; use a smaller picture")
+                size = f"{opened.width}x{opened.height}"
+                raise InvalidRequest(f"{name} picture {path} has {size} pixels; use a smaller picture")
             image = ImageOps.exif_transpose(opened)
             return np.asarray(image.convert("RGBA"))
     except FileNotFoundError:
         why = "is not there; check the path"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         why = f"is no picture that can be read; use {', '.join(FORMATS)}"
-    raise InvalidRequest(f"{path} {why}")
+    raise InvalidRequest(f"{name} picture {path} {why}")
 
 
 def _places(output: Path) -> tuple[Path, Path | None]:
@@ -134,19 +190,23 @@ def _places(output: Path) -> tuple[Path, Path | None]:
 
 
 def _told(result: Result, target: Path | None) -> str:
-    path = result.path
-    if target is not None:
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            failed = error.strerror
-        else:
-            failed, path = None, target
-        if failed:
-            raise StorageError(f"{target} can't be written ({failed}); the video is kept as {result.path}")
+    path = _copied(result, target)
     again = ", picked up and not paid for again" if result.resumed else ""
-    told = f"{path}\n{result.provider} {result.request_id}, {told_seed(result)}, {result.size:,} bytes{again}"
-    return f"{told}\n{result.note}" if result.note else told
+    first = f"{result.provider} {result.request_id}, {result.size:,} bytes{again}"
+    return "\n".join([str(path), first, *told(result)])
+
+
+def _copied(result: Result, target: Path | None) -> Path:
+    """Where the user wants the video, and where it is then."""
+    if target is None:
+        return result.path
+    try:
+        shutil.copyfile(result.path, target)
+    except OSError as error:
+        failed = error.strerror
+    else:
+        return target
+    raise StorageError(f"{target} can't be written ({failed}); the video is kept as {result.path}")
 
 
 def _keys(given: argparse.Namespace) -> Keys:

@@ -26,6 +26,7 @@ class ProgressLine(Watch):
 
     def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
         share = f" {100.0 * done / total:3.0f} %" if done is not None and total else ""
+        text = text.partition("\n")[0]  # of several clips, their counts
         line, now = (text + share)[:WIDTH], time.monotonic()
         kind = text.split(",")[0]
         if not self._live and kind == self._last and now - self._at < EVERY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from ..transport import Answer
 
 OK = 200
 MODERATION = ("content policy", "content_policy", "moderation", "moderated", "nsfw", "safety")
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 LISTED = 100  # requests asked for at once
 
 
@@ -167,9 +169,16 @@ def a_number(value: Any) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:  # JSON knows no limit
         return None
+    return number if math.isfinite(number) else None
+
+
+def any_of(value: Any) -> bool | None:
+    """Whether any of a list of switches, or the one that stands in its place, is on; None if there is none."""
+    told = {SWITCHES.get(str(row).lower()) for row in (value if isinstance(value, list) else [value])} - {None}
+    return True in told if told else None
 
 
 def told_id(record: Any) -> Any:

@@ -13,14 +13,14 @@ from ..errors import BadResponse
 from ..job import Job, safe_id
 from ..request import WaveSpeedRequest
 from ..transport import Answer
-from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text
+from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text, any_of
 from .moments import moment_of
 from .outcomes import status_of, video_among
 from .texts import reason, status_word, whole_text
 
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 MODERATED_CODE = "1200"
-CODE = re.compile(r"[0-9]{1,4}")
+CODE, LARGEST_CODE = re.compile(r"[0-9]{1,4}"), 9999
 
 
 class WaveSpeed:
@@ -84,7 +84,8 @@ class WaveSpeed:
         if isinstance(code, str) and CODE.fullmatch(code):
             code = int(code)
         if status == OK and isinstance(code, int) and not isinstance(code, bool) and code != OK:
-            status = code  # HTTP and envelope may disagree: both have to say 200
+            # HTTP and envelope may disagree: both have to say 200.
+            status = code if 0 <= code <= LARGEST_CODE else 500
         text = reason({"error": envelope.get("error")}) if status == OK else reason(envelope) or whole_text(answer)
         return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
 
@@ -101,9 +102,10 @@ class WaveSpeed:
         word, outputs = a_text(row.get("status")), a_list(row.get("outputs"))
         urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in outputs]
         error = a_text(row.get("error"))
-        flagged = any(value is True for value in a_list(row.get("has_nsfw_contents")))
+        flagged = any_of(row.get("has_nsfw_contents"))
         milliseconds = a_number(a_dict(row.get("timings")).get("inference")) or a_number(row.get("executionTime"))
         url = video_among(urls)
+        refused = MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error
         status, known = status_of(word, url)
         return Job(
             id=request_id,
@@ -112,9 +114,12 @@ class WaveSpeed:
             known=known,
             url=url,
             message=error,
-            flagged=(flagged and not url) or MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error,
+            flagged=True if refused else flagged,
+            withheld=refused or (flagged is True and not url),
             seconds=None if milliseconds is None else milliseconds / 1000.0,
             created=moment_of(row.get("created_at")),
+            queued=moment_of(row.get("queued_at")),
+            updated=moment_of(row.get("updated_at")),
             model=a_text(row.get("model")) or None,
         )
 

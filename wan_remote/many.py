@@ -1,0 +1,162 @@
+"""Many clips at once: as many as the account takes, their results in order, and a failure costs no other's result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from .board import Board
+from .clock import Clock
+from .collecting import Result
+from .errors import Interrupted, RateLimited, RemoteError, SomeFailed
+from .keys import Keys
+from .request import Request
+from .run import PATIENCE, prepare, run
+from .session import Folders, open_session
+from .watch import Watch, check, in_thread
+
+AT_THE_DOOR = 8  # that are sent or stand in line at once: more would only wait and hold their pictures
+
+Make = Callable[[], Request]
+"""Gives a request when its turn comes, so that the pictures of hundreds are not held at once."""
+
+
+async def run_all(
+    provider: str,
+    makes: Sequence[Make],
+    *,
+    folders: Folders,
+    watch: Watch | None = None,
+    clock: Clock | None = None,
+    keys: Keys | None = None,
+    wait_seconds: float = PATIENCE,
+    graph: str | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Result | RemoteError]:
+    """Make clips side by side, each as :func:`wan_remote.run.run` does.
+
+    Args:
+        provider: the cloud of all of them.
+        makes: one a clip; checked before, so that nothing is sent of a list with a mistake in it.
+        folders, watch, clock, keys, graph: as for one clip.
+        wait_seconds: patience with each clip; that for room in the account begins anew whenever another clip of these
+            got further.
+        names: what each is called; numbers from 1 if nothing is said.
+
+    Returns:
+        in their order, each clip or why there is none.
+
+    Raises:
+        RemoteError: there is no key, or nothing can be written: nothing was sent.
+        Interrupted: stopped; says how many are here and how many go on.
+    """
+    watch = watch or Watch()
+    prepare(open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys))
+
+    async def one(make: Make, shown: Watch) -> Result:
+        request = await in_thread(lambda stop: make(), shown)
+        return await run(
+            request, folders=folders, watch=shown, clock=clock, keys=keys, wait_seconds=wait_seconds, graph=graph
+        )
+
+    if len(makes) == 1:
+        try:
+            return [await one(makes[0], watch)]
+        except RemoteError as error:
+            return [error]
+    board = Board(watch, names or [str(number) for number in range(1, len(makes) + 1)])
+    return await _Many(board, one).all(makes)
+
+
+def all_of(outcomes: Sequence[Result | RemoteError], names: Sequence[str] | None = None) -> list[Result]:
+    """The clips, if each of them is there.
+
+    Raises:
+        SomeFailed: says which are not and why, and what becomes of the others.
+        RemoteError: the one clip that was asked for is not.
+    """
+    results = [outcome for outcome in outcomes if not isinstance(outcome, RemoteError)]
+    if len(results) == len(outcomes):
+        return results
+    names = names or [str(number) for number in range(1, len(outcomes) + 1)]
+    reasons: dict[str, list[str]] = {}
+    for name, outcome in zip(names, outcomes, strict=True):
+        if isinstance(outcome, RemoteError):
+            if len(outcomes) == 1:
+                raise outcome
+            reasons.setdefault(str(outcome), []).append(name)
+    kept = "none is here"
+    if results:
+        kept = f"the other {len(results)} are kept and cost nothing more when the same inputs are queued again"
+    lines = [f"{', '.join(failed)}: {reason}" for reason, failed in reasons.items()]
+    raise SomeFailed("\n".join([f"{len(outcomes) - len(results)} of {len(outcomes)} clips failed; {kept}", *lines]))
+
+
+@dataclass(slots=True)
+class _Many:
+    board: Board
+    one: Callable[[Make, Watch], Awaitable[Result]]
+    door: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_THE_DOOR))
+    moves: int = 0  # how often one of them got further
+
+    async def all(self, makes: Sequence[Make]) -> list[Result | RemoteError]:
+        """Every outcome. Nothing that goes wrong with one ends another."""
+        tasks = [asyncio.ensure_future(self._outcome(index, make)) for index, make in enumerate(makes)]
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        failed = [error for task in tasks if (error := task.exception()) is not None]
+        if any(isinstance(error, Interrupted) for error in failed):
+            raise Interrupted(self._stopped(len(makes)))
+        if failed:  # a mistake of ours
+            raise failed[0]
+        return [task.result() for task in tasks]
+
+    async def _outcome(self, index: int, make: Make) -> Result | RemoteError:
+        while True:
+            before = self.moves
+            try:
+                result = await self._through_the_door(index, make)
+            except RateLimited as error:
+                if self.moves > before:  # the account is busy with others of these, and that goes on
+                    continue
+                self.board.settle(index, str(error))
+                return error
+            except RemoteError as error:
+                self.moves += 1
+                self.board.settle(index, str(error))
+                return error
+            self.moves += 1
+            self.board.settle(index)
+            return result
+
+    async def _through_the_door(self, index: int, make: Make) -> Result:
+        inside = False
+
+        def enter(request_id: str) -> None:
+            nonlocal inside
+            if not inside:
+                inside, self.moves = True, self.moves + 1
+                self.door.release()
+
+        await self.door.acquire()
+        try:
+            check(self.board.watch)
+            return await self.one(make, self.board.row(index, on_accepted=enter))
+        finally:
+            if not inside:
+                self.door.release()
+
+    def _stopped(self, asked: int) -> str:
+        done, _, made, _ = self.board.counts()
+        going = f", {made} go on in the cloud" if made else ""
+        return (
+            f"stopped; {done} of {asked} clips are here{going}: queue the same inputs again to go on, what is here or "
+            "in the cloud is not paid for again"
+        )
+
+
+__all__ = ["all_of", "run_all"]
