@@ -146,8 +146,9 @@ def test_few_stand_at_the_door_and_the_pictures_of_others_are_not_read_yet(world
         watch = TestWatch()
         more = {"folders": folders, "watch": watch, "clock": world.clock, "keys": world.keys}
         running = asyncio.ensure_future(wan_remote.run_all(GMI, makes, **more))
-        while not any("this one is next" in line for line in watch.lines):
+        while len(read) < 3 or not any("this one is next" in line for line in watch.lines):
             await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # for a fourth, which must not come
         seen = list(read)
         watch.stopped.set()
         with pytest.raises(wan_remote.Interrupted):
