@@ -165,6 +165,7 @@ class Editor:
         """By Escape, or by a click beside the dialog: the page of ComfyUI 0.8.0 does not listen to Escape in all."""
         from playwright.sync_api import TimeoutError
 
+        self.page.keyboard.press("Escape")  # the search for nodes, which is no dialog in that page
         dialogs = self.page.locator("[role=dialog]:visible")
         for others in reversed(range(dialogs.count())):
             dialog = dialogs.nth(others)  # none once one less is open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from comfy_server import ComfyServer
@@ -24,12 +25,16 @@ def knows_search_words(server: ComfyServer) -> bool:
 
 
 @pytest.fixture
-def chinese(editor: Editor) -> Iterator[Editor]:
-    editor.set("Comfy.Locale", "zh")
-    editor.command("Comfy.RefreshNodeDefinitions")
-    yield editor
-    editor.set("Comfy.Locale", "en")
-    editor.command("Comfy.RefreshNodeDefinitions")
+def chinese(server: ComfyServer, browser: Any) -> Iterator[Editor]:
+    """A page of its own: one that changes its language later keeps the names it has."""
+    assert server.post("/settings/Comfy.Locale", "zh")[0] == 200
+    opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{server.port}/")
+    try:
+        opened.start()
+        yield opened
+    finally:
+        opened.page.close()
+        server.post("/settings/Comfy.Locale", "en")
 
 
 def test_a_chinese_page_has_the_words_in_the_names(chinese: Editor) -> None:

@@ -192,7 +192,7 @@ class ComfyServer:
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
         return self._call(path, body)
 
     def kill(self, how: int) -> None:
@@ -266,7 +266,7 @@ class ComfyServer:
                 time.sleep(0.25)
         raise TimeoutError(f"ComfyUI did not come up in {START_TIMEOUT:.0f} s:\n{self.log()[-4000:]}")
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    def _call(self, path: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310
             f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"}
