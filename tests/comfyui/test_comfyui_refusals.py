@@ -127,7 +127,7 @@ def test_a_cloud_that_is_not_known_is_told_once(server: ComfyServer) -> None:
 
 def test_a_failed_run_leaves_no_stage_on_its_node(server: ComfyServer) -> None:
     graph = single_nodes()
-    graph["60"] = node("EmptyHunyuanLatentVideo", width=64, height=64, length=9, batch_size=1)
+    graph["60"] = node("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
     graph[SAMPLER]["inputs"]["latent"] = ["60", 0]  # of another size than the conditioning
     run = server.run(graph)
     assert run.status == "error"
