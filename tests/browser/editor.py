@@ -10,7 +10,10 @@ from typing import Any
 from comfy_server import why_not
 
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
-PATIENCE = 180_000  # ms; the page is heavy, the machine may be busy
+LOADING = 180_000  # ms; the page is heavy, the machine may be busy
+PATIENCE = 45_000  # ms, for anything else: what hangs hangs in every test after it
+CLOSING = 1_500  # ms that a dialog takes to fade away
+BESIDE = (20, 500)  # left of any dialog
 SETTLE = 200  # ms; a view that has not moved for so long has arrived
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -80,13 +83,14 @@ class Editor:
     problems: list[str] = field(default_factory=list)
 
     def start(self) -> None:
-        self.page.set_default_timeout(PATIENCE)
+        self.page.set_default_timeout(LOADING)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         # The dialog of templates without the hundreds of the core, which take long to draw.
         self.page.route("**/templates/index*.json", lambda route: route.fulfill(json=[]))
         self.page.goto(self.address)
-        self.page.wait_for_function(READY, timeout=PATIENCE)
+        self.page.wait_for_function(READY)
         self.page.wait_for_load_state("networkidle")  # the blueprints come last
+        self.page.set_default_timeout(PATIENCE)
 
     @property
     def has_nodes_2(self) -> bool:
@@ -123,13 +127,19 @@ class Editor:
             arg=name,
         )
 
-    def add_node(self, name: str) -> None:
-        """Search for a node on an empty canvas by the whole of its name and take it."""
+    def search(self, words: str, name: str) -> Any:
+        """Type into the search for nodes, on an empty canvas: the first row it offers that has ``name``."""
         self.command("Comfy.NewBlankWorkflow")
         self.page.wait_for_function("app.graph._nodes.length === 0")
         self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
-        self.page.locator("input:focus").fill(name)
-        self.page.get_by_role("option").filter(has_text=name).first.click()
+        self.page.locator("input:focus").fill(words)
+        row = self.page.get_by_role("option").filter(has_text=name).first
+        row.wait_for()
+        return row
+
+    def add_node(self, name: str) -> None:
+        """Search for a node by the whole of its name and take it."""
+        self.search(name, name).click()
         self.page.wait_for_function("app.graph._nodes.length === 1")
         self.page.mouse.click(700, 500)  # later pages hang it on the pointer until it is put down
 
@@ -152,10 +162,19 @@ class Editor:
         return [text.strip() for text in places.all_inner_texts() if text.strip()]
 
     def close_dialogs(self) -> None:
+        """By Escape, or by a click beside the dialog: the page of ComfyUI 0.8.0 does not listen to Escape in all."""
+        from playwright.sync_api import TimeoutError
+
+        self.page.keyboard.press("Escape")  # the search for nodes, which is no dialog in that page
         dialogs = self.page.locator("[role=dialog]:visible")
-        for _ in range(dialogs.count()):
+        for others in reversed(range(dialogs.count())):
+            dialog = dialogs.nth(others)  # none once one less is open
             self.page.keyboard.press("Escape")
-            dialogs.last.wait_for(state="hidden")
+            try:
+                dialog.wait_for(state="hidden", timeout=CLOSING)
+            except TimeoutError:
+                self.page.mouse.click(*BESIDE)
+                dialog.wait_for(state="hidden")
 
     def picture(self, path: Path) -> None:
         self.page.screenshot(path=str(path))

@@ -12,8 +12,8 @@ from comfy_server import ComfyServer
 from editor import Editor
 
 NANO = "Wan FLF2V nano model"
-ACCOUNT = "Wan FLF2V cloud account and results"
-RUN_PATIENCE = 600.0  # s; the bundled model on a busy machine
+ACCOUNT = "Wan FLF2V account and results"
+RUN_PATIENCE = 180.0  # s; the bundled model on a busy machine
 # A file of the output folder, dropped on the canvas as from a file manager.
 DROP = """async ([name, folder]) => {
   const answer = await fetch(`/api/view?filename=${encodeURIComponent(name)}&subfolder=${folder}&type=output`)

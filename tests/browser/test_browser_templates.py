@@ -55,8 +55,11 @@ def test_every_template_shows_its_thumbnail(editor: Editor) -> None:
         picture = card.locator("img").first
         picture.wait_for()
         editor.page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
-        assert title in card.inner_text()
-    editor.page.keyboard.press("Escape")
+        heading = card.locator("h3")
+        assert heading.inner_text() == title
+        assert heading.evaluate(
+            "line => line.scrollHeight <= line.clientHeight && line.scrollWidth <= line.clientWidth"
+        )
 
 
 def test_the_blueprint_becomes_a_node_with_what_a_person_sets(editor: Editor, server: ComfyServer) -> None:

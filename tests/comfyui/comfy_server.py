@@ -18,6 +18,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from comfy_socket import WebSocket
 
 PACK = Path(__file__).resolve().parents[2]
 DEFAULT_CHECKOUT = Path.home() / "comfy" / "ComfyUI"
-START_TIMEOUT = 600.0  # importing torch and all of ComfyUI on a busy machine
-RUN_TIMEOUT = 600.0
+# Bounds in seconds: what takes a minute on a busy machine may take three, a hang may not take a quarter of an hour.
+START_TIMEOUT = 180.0  # importing torch and all of ComfyUI
+RUN_TIMEOUT = 180.0
+INSIDE_TIMEOUT = 280.0  # all checks of a file: 90 s of one core in ComfyUI 0.8.0, more in 0.33.0
+LOOK_TIMEOUT = 60.0  # starting a Python
 TEXT_MESSAGE = 3  # of the binary messages, the kind with a line for a node
 # Looks for them without the half minute that importing them can take.
 NEEDED = """import importlib.util as packages
@@ -44,6 +48,7 @@ def why_not() -> str | None:
     return f"no ComfyUI checkout at {checkout()}; clone one there or set COMFYUI_PATH"
 
 
+@cache
 def interpreter(comfyui: Path) -> str:
     """The Python that has what ComfyUI needs.
 
@@ -56,7 +61,8 @@ def interpreter(comfyui: Path) -> str:
     found = [str(Path(folder, *tail)) for folder in folders if Path(folder, *tail).exists()]
     candidates = [named] if named else [*found, sys.executable]
     for python in candidates:
-        if subprocess.run([python, "-c", NEEDED], capture_output=True, check=False).returncode == 0:  # noqa: S603
+        look = subprocess.run([python, "-c", NEEDED], capture_output=True, check=False, timeout=LOOK_TIMEOUT)  # noqa: S603
+        if look.returncode == 0:
             return python
     raise RuntimeError(f"no Python with ComfyUI's requirements among {candidates}; set COMFYUI_PYTHON")
 
@@ -65,7 +71,7 @@ def inside(script: Path) -> dict[str, list[str | None]]:
     """What a script of checks says of each of them, run by ComfyUI's own interpreter without a server: why it failed,
     if it did, and what it measured."""
     command = [interpreter(checkout()), str(script), str(checkout()), str(PACK)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSIDE_TIMEOUT)  # noqa: S603
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, list[str | None]] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -127,6 +133,11 @@ class ComfyServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ComfyServer:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Also after :meth:`stop` or :meth:`kill`: the same folders, address and log."""
         for name in ("custom_nodes", "input", "output", "temp", "user", "models/diffusers"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         link = self.base / "custom_nodes" / "ComfyUI-WanFLF2V"
@@ -137,18 +148,20 @@ class ComfyServer:
         command += ["--disable-auto-launch", *self._arguments]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= self._environment
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
         try:
             self._wait_until_up()
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
-        return self
 
     def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         if self._process is None:
             return
         self._process.terminate()
@@ -179,7 +192,7 @@ class ComfyServer:
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
         return self._call(path, body)
 
     def kill(self, how: int) -> None:
@@ -200,7 +213,11 @@ class ComfyServer:
         timeout: float = RUN_TIMEOUT,
         **extra: Any,
     ) -> Run:
-        """Queue ``prompt`` and follow it to its end over the WebSocket."""
+        """Queue ``prompt`` and follow it to its end over the WebSocket.
+
+        Raises:
+            TimeoutError: it has not ended by then; it is stopped, so that nothing else waits for it.
+        """
         client, deadline = uuid.uuid4().hex, time.monotonic() + timeout
         with WebSocket(self.port, f"/ws?clientId={client}") as messages:
             status, answer = self.queue(prompt, client_id=client, **extra)
@@ -208,7 +225,11 @@ class ComfyServer:
                 raise AssertionError(f"POST /prompt was refused ({status}): {answer}")
             run, started = Run(answer["prompt_id"]), time.monotonic()
             while not run.status:
-                message = messages.receive(max(deadline - time.monotonic(), 0.01))
+                try:
+                    message = messages.receive(deadline - time.monotonic())
+                except TimeoutError:
+                    self.interrupt()
+                    raise TimeoutError(f"no end in {timeout:.0f} s; the last message was {run.events[-1:]}") from None
                 if isinstance(message, bytes):
                     run.previews.append(message)
                     continue
@@ -245,7 +266,7 @@ class ComfyServer:
                 time.sleep(0.25)
         raise TimeoutError(f"ComfyUI did not come up in {START_TIMEOUT:.0f} s:\n{self.log()[-4000:]}")
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    def _call(self, path: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310
             f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"}

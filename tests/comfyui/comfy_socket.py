@@ -10,6 +10,7 @@ import base64
 import os
 import socket
 import struct
+import time
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FINAL, MASKED = 0x80, 0x80
@@ -25,6 +26,7 @@ class WebSocket:
     def __init__(self, port: int, path: str, timeout: float = 30.0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._buffer = b""
+        self._deadline = time.monotonic() + timeout
         key = base64.b64encode(os.urandom(16)).decode()
         self._socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -37,8 +39,11 @@ class WebSocket:
             raise ConnectionError(f"no WebSocket at {path}: {head[:80]!r}")
 
     def receive(self, timeout: float) -> str | bytes:
-        """The next message: str for text, bytes for binary. Raises TimeoutError, or Disconnected."""
-        self._socket.settimeout(timeout)
+        """The next message: str for text, bytes for binary. Raises TimeoutError, or Disconnected.
+
+        The seconds are those of the whole message, whatever pings and parts come meanwhile.
+        """
+        self._deadline = time.monotonic() + timeout
         kind, parts = TEXT, []
         while True:
             opcode, final, payload = self._frame()
@@ -83,6 +88,10 @@ class WebSocket:
         return taken
 
     def _fill(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the server sent no whole message in time")
+        self._socket.settimeout(left)
         data = self._socket.recv(1 << 16)
         if not data:
             raise Disconnected("the server closed the connection")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "input").mkdir()
-    for name in PICTURES:
-        shutil.copy(PACK / "demo" / name, base / "input" / name)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``models`` folder with the bundled model as single files."""
     from nano_graph import write_single_files
 
-    write_single_files(base / "models")
-    with ComfyServer(base, ["--preview-method", "latent2rgb"]) as running:
+    folder = tmp_path_factory.mktemp("models")
+    write_single_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a base directory for a server, with the pictures in it."""
+    if reason := why_not():
+        pytest.skip(reason)
+
+    def make(name: str, models: Path | None = None) -> Path:
+        base = tmp_path_factory.mktemp(name)
+        (base / "input").mkdir()
+        for picture in PICTURES:
+            shutil.copy(PACK / "demo" / picture, base / "input" / picture)
+        if models is not None:
+            (base / "models").symlink_to(models, target_is_directory=True)
+        return base
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def server(new_base: Callable[..., Path], models: Path) -> Iterator[ComfyServer]:
+    base = new_base("comfyui", models)
+    # No key that somebody has at home; and a Ray cluster of a test has to let this server in.
+    environment = {"GMI_API_KEY": "", "WAVESPEED_API_KEY": "", "RAY_AUTH_MODE": "disabled"}
+    with ComfyServer(base, ["--preview-method", "latent2rgb"], environment) as running:
         yield running
 
 

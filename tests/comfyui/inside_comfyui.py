@@ -21,6 +21,7 @@ import inside_formats  # noqa: F401  (likewise)
 import inside_loras  # noqa: F401  (likewise)
 import inside_models  # noqa: F401  (likewise)
 import inside_packed  # noqa: F401  (likewise)
+import inside_video  # noqa: F401  (likewise)
 from inside_checks import CHECKS, Check, check
 
 

@@ -16,7 +16,7 @@ from wan_local import weights
 NANO = PACK / "weights" / "nano"
 PROMPT = "an orange circle moves around the right fast then slowly, and becomes pink"
 SAMPLING = {"seed": 0, "steps": 3, "guidance": 2.0, "shift": 16.0, "sampler": "unipc"}
-SIZE = {"width": 64, "height": 64, "length": 17}
+SIZE = {"width": 64, "height": 64, "length": 9}
 FIRST, LAST, LOAD, MODEL, VAE, POSITIVE, NEGATIVE, COND, SAMPLER, DECODE, IMAGES, VIDEO = map(str, range(1, 13))
 
 Graph = dict[str, dict[str, Any]]

@@ -9,7 +9,7 @@ import pytest
 from comfy_server import inside, why_not
 
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
-PARTS = ("decode", "formats", "loras", "models", "packed")
+PARTS = ("decode", "formats", "loras", "models", "packed", "video")
 NAMES = [
     node.name
     for file in (SCRIPT, *(SCRIPT.with_name(f"inside_{name}.py") for name in PARTS))

@@ -84,7 +84,7 @@ def test_the_node_gives_the_frames_that_the_library_gives(server: ComfyServer, w
     from wan_local.generate import Pipeline
 
     asked = workflow[LOCAL]["inputs"]
-    asked["steps"] = 4
+    asked.update(steps=4, length=9)
     run = server.run(workflow)
     assert run.status == "success", run.error
     stills = np.stack([np.asarray(Image.open(path)) for path in saved(server, run, SAVE_IMAGE)])
@@ -99,11 +99,12 @@ def test_the_node_gives_the_frames_that_the_library_gives(server: ComfyServer, w
 
 def test_two_photographs_go_through_the_same_workflow(server: ComfyServer, workflow: dict[str, Any]) -> None:
     workflow[FIRST]["inputs"]["image"], workflow[LAST]["inputs"]["image"] = "real_first.png", "real_last.png"
+    workflow[LOCAL]["inputs"]["length"] = 9
     check_result(server, server.run(workflow), workflow, REAL_ENDS_PSNR)
 
 
 def test_the_same_inputs_again_cost_nothing(server: ComfyServer, workflow: dict[str, Any]) -> None:
-    workflow[LOCAL]["inputs"]["steps"] = 2
+    workflow[LOCAL]["inputs"].update(steps=2, length=5)
     assert server.run(workflow).status == "success"
     again = server.run(workflow)
     assert again.status == "success"
@@ -117,7 +118,7 @@ def test_the_same_inputs_again_cost_nothing(server: ComfyServer, workflow: dict[
 
 def test_stop_takes_effect_within_one_step(server: ComfyServer, workflow: dict[str, Any]) -> None:
     steps = 200
-    workflow[LOCAL]["inputs"].update(width=128, height=128, length=33, steps=steps)
+    workflow[LOCAL]["inputs"].update(width=128, height=128, length=9, steps=steps)
     asked_at: list[float] = []
     sampling: list[float] = []
 
@@ -141,7 +142,7 @@ def test_stop_takes_effect_within_one_step(server: ComfyServer, workflow: dict[s
 def test_batches_and_transparent_pictures_are_taken(server: ComfyServer, workflow: dict[str, Any]) -> None:
     workflow["20"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [FIRST, 0], "amount": 3}}
     workflow["21"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": [LAST, 0], "alpha": [LAST, 1]}}
-    workflow[LOCAL]["inputs"].update(first_image=["20", 0], last_image=["21", 0], steps=2)
+    workflow[LOCAL]["inputs"].update(first_image=["20", 0], last_image=["21", 0], steps=2, length=5)
     run = server.run(workflow)
     assert run.status == "success", run.error
     assert "first_image is a batch of 3 images; the first one is used" in server.log()

@@ -95,6 +95,7 @@ def test_what_a_link_brings_is_told_before_any_model_is_read(
     assert loader not in {data["node"] for data in run.of("executing")}
 
 
+SITES = {"GMI_API_KEY": "gmicloud.ai", "WAVESPEED_API_KEY": "wavespeed.ai"}
 KEYS: dict[str, tuple[Any, str, str]] = {
     "WanFLF2VGMI": (lambda: cloud("WanFLF2VGMI", **GMI), "prompt", "GMI_API_KEY"),
     "WanFLF2VWaveSpeed": (lambda: cloud("WanFLF2VWaveSpeed", **WAVESPEED), "prompt", "WAVESPEED_API_KEY"),
@@ -109,11 +110,12 @@ KEYS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_missing_key_is_told_once(server: ComfyServer, kind: str) -> None:
+def test_a_missing_key_is_told_once_with_where_to_get_one(server: ComfyServer, kind: str) -> None:
     (graph, key), name, variable = KEYS[kind][0](), *KEYS[kind][1:]
     error = only_error(server, graph, key)
     assert error["extra_info"]["input_name"] == name
     assert f"the variable {variable}" in error["details"]
+    assert SITES[variable] in error["details"]
     assert "keys.json" in error["details"]
 
 
@@ -125,7 +127,7 @@ def test_a_cloud_that_is_not_known_is_told_once(server: ComfyServer) -> None:
 
 def test_a_failed_run_leaves_no_stage_on_its_node(server: ComfyServer) -> None:
     graph = single_nodes()
-    graph["60"] = node("EmptyHunyuanLatentVideo", width=64, height=64, length=9, batch_size=1)
+    graph["60"] = node("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
     graph[SAMPLER]["inputs"]["latent"] = ["60", 0]  # of another size than the conditioning
     run = server.run(graph)
     assert run.status == "error"

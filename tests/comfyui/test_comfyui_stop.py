@@ -1,17 +1,18 @@
-"""Stop, pressed while each long thing runs: the queue is free within a step or a second, nothing is left behind."""
+"""Stop, pressed while each long thing runs: the queue is free within a step or a second.
+
+While a video is written: inside_video.py.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
 import pytest
 from comfy_server import ComfyServer, Run
-from nano_graph import COND, DECODE, SAMPLER, VIDEO, Graph, node, single_nodes
+from nano_graph import COND, DECODE, SAMPLER, Graph, node, single_nodes
 
 SECOND = 1.0
 BUSY = 1.0  # this machine may be doing other things, and the message travels
@@ -20,20 +21,20 @@ INTO_THE_STEP = 0.3  # seconds after a step began: at its very start stop would 
 
 def encode() -> tuple[Graph, str]:
     graph = single_nodes()
-    graph[COND]["inputs"].update(width=256, height=256, length=257)
+    graph[COND]["inputs"].update(width=192, height=192, length=65)
     return graph, COND
 
 
 def sample() -> tuple[Graph, str]:
     graph = single_nodes()
-    graph[COND]["inputs"].update(width=128, height=128, length=33)
+    graph[COND]["inputs"].update(width=128, height=128)
     graph[SAMPLER]["inputs"].update(steps=300)
     return graph, SAMPLER
 
 
-def decode(tiling: str) -> tuple[Graph, str]:
+def decode(side: int, tiling: str) -> tuple[Graph, str]:
     graph = single_nodes()
-    graph["70"] = node("EmptyHunyuanLatentVideo", width=384, height=384, length=129, batch_size=1)
+    graph["70"] = node("EmptyHunyuanLatentVideo", width=side, height=side, length=65, batch_size=1)
     graph[DECODE]["inputs"].update(latent=["70", 0], tiling=tiling)
     return graph, DECODE
 
@@ -41,12 +42,12 @@ def decode(tiling: str) -> tuple[Graph, str]:
 STAGES: dict[str, Callable[[], tuple[Graph, str]]] = {
     "encoding the pictures": encode,
     "sampling": sample,
-    "decoding": lambda: decode("off"),
-    "decoding in tiles": lambda: decode("256"),
+    "decoding": lambda: decode(192, "off"),
+    "decoding in tiles": lambda: decode(320, "256"),
 }
 
 
-def stopped(server: ComfyServer, graph: Graph, key: str, after: int = 4) -> tuple[Run, float, float]:
+def stopped(server: ComfyServer, graph: Graph, key: str, after: int = 2) -> tuple[Run, float, float]:
     """Press stop at the ``after``-th sign of progress of node ``key``: the run, seconds until it ended, a step."""
     times: list[float] = []
     pressed: list[float] = []
@@ -60,7 +61,7 @@ def stopped(server: ComfyServer, graph: Graph, key: str, after: int = 4) -> tupl
 
     run = server.run(graph, press)
     assert pressed, f"no progress to stop at: {run.status} {run.error}"
-    step = median(b - a for a, b in pairwise(times)) if len(times) > 1 else 0.0
+    step = times[-1] - times[-2]
     return run, run.events[-1][0] - pressed[0], step
 
 
@@ -77,28 +78,3 @@ def test_stop_is_honoured_and_the_next_run_is_sound(server: ComfyServer, stage: 
     graph[SAMPLER]["inputs"].update(steps=1, seed=time.monotonic_ns() % 2**32)
     after = server.run(graph)
     assert after.status == "success", after.error
-
-
-def test_stop_while_the_video_is_written_leaves_no_file(server: ComfyServer) -> None:
-    graph: Graph = {
-        "2": node("WanFLF2VLoadVAE", vae_name="nano (bundled)", dtype="default"),
-        "3": node("EmptyHunyuanLatentVideo", width=512, height=512, length=49, batch_size=1),
-        DECODE: node("WanFLF2VDecode", vae=["2", 0], latent=["3", 0], fps=16.0, tiling="off"),
-    }
-    graph[VIDEO] = node("SaveVideo", video=[DECODE, 1], filename_prefix="stopped/clip", format="auto", codec="auto")
-    pressed: list[float] = []
-
-    def press_soon(run: Run, kind: str, data: dict[str, Any]) -> None:
-        if kind == "executing" and data.get("node") == VIDEO and not pressed:
-            pressed.append(time.monotonic())
-            threading.Timer(0.2, server.interrupt).start()
-
-    run = server.run(graph, press_soon)
-    assert pressed, f"the video was never written: {run.status} {run.error}"
-    waited = time.monotonic() - pressed[0] - 0.2
-    print(f"stop while writing the video: {run.status} after {waited:.2f} s")
-    assert run.status == "interrupted"
-    assert run.texts(VIDEO)[-1] == "stopped"
-    assert waited <= SECOND + BUSY
-    left = [path for path in (server.base / "output" / "stopped").rglob("*") if path.is_file()]
-    assert left == []

@@ -16,7 +16,7 @@ from comfy_server import PACK, ComfyServer
 
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
-RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_model_node_by_node")
+RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node")
 FILES = ("model_name", "vae_name", "lora_name", "clip_name", "folder", "image")  # names of files on somebody's disk
 SWITCHED = "COMFY_MATCHTYPE_V3"  # the output of a switch has the type of what goes into it
 NAME = "ComfyUI-WanFLF2V"
@@ -67,30 +67,30 @@ def given_type(link: list[Any], queue: dict[str, Any], info: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", RUNS_HERE)
 def test_what_can_run_here_runs(server: ComfyServer, name: str) -> None:
-    run = server.run(in_two_steps(QUEUED[name]))
+    run = server.run(in_short(QUEUED[name]))
     assert run.status == "success", run.error
     saved = [file for output in run.outputs.values() for file in output.get("images", [])]
     assert any(file["filename"].endswith(".mp4") for file in saved)
 
 
-def in_two_steps(queue: dict[str, Any]) -> dict[str, Any]:
+def in_short(queue: dict[str, Any]) -> dict[str, Any]:
+    """The same graph in two steps and five frames."""
     queue = deepcopy(queue)
     for row in queue.values():
-        if "steps" in row["inputs"]:
-            row["inputs"]["steps"] = 2
+        row["inputs"] |= {name: value for name, value in (("steps", 2), ("length", 5)) if name in row["inputs"]}
     return queue
 
 
 @pytest.mark.parametrize("four_steps", [False, True])
 def test_the_switch_of_the_main_graph_runs_one_sampler(server: ComfyServer, four_steps: bool) -> None:
     """The main graph on the bundled model: the LoRA and its sampler run with the switch on, the other with it off."""
-    queue = in_two_steps(QUEUED["wan_flf2v_first_and_last_frame"])
+    queue = in_short(QUEUED["wan_flf2v_first_and_last_frame"])
     kinds = {key: row["class_type"] for key, row in queue.items()}
     by_title = {row["_meta"]["title"]: key for key, row in queue.items() if "_meta" in row}
     inputs = {kind: queue[key]["inputs"] for key, kind in kinds.items()}
     inputs["WanFLF2VLoadModel"]["model_name"] = inputs["WanFLF2VLoadVAE"]["vae_name"] = "nano (bundled)"
     inputs["WanFLF2VLoRA"]["lora_name"] = "nano_lora.safetensors"
-    inputs["WanFLF2VConditioning"] |= {"width": 64, "height": 64, "length": 5}
+    inputs["WanFLF2VConditioning"] |= {"width": 64, "height": 64}
     inputs["ComfySwitchNode"]["switch"] = four_steps
     for key in (by_title["First image"], by_title["Last image"]):
         queue[key]["inputs"]["image"] = "nano_first.png"

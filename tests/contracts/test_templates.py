@@ -75,7 +75,7 @@ def test_every_template_has_its_thumbnail_and_its_twin() -> None:
 def test_the_title_reads_well(title: str) -> None:
     """The dialog shows the file's name, and asks for the file under it, unescaped."""
     assert re.fullmatch(r"Wan FLF2V( [A-Za-z0-9]+)+", title)
-    assert len(title) <= 40, "cut short in the dialog"
+    assert len(title) <= 32, "cut short in the dialog"
 
 
 def test_thumbnails_are_small_squares_that_differ() -> None:

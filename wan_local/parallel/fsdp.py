@@ -41,9 +41,7 @@ def load_sharded(
         InputError: packed weights, which can't be dealt out.
         WeightsError: as for :func:`wan_local.weights.load_transformer`.
     """
-    from torch.distributed.fsdp import fully_shard
-
-    began = time.perf_counter()
+    fully_shard, began = _fully_shard(), time.perf_counter()
     source = detect.canonical(open_source(path, "transformer"))
     found = detect.kind(source)
     if found not in detect.LOADABLE:
@@ -68,6 +66,22 @@ def load_sharded(
     kept = sum(_local(value).untyped_storage().nbytes() for value in model.parameters())
     full = sum(value.numel() * value.element_size() for value in model.parameters())
     return model, {"bytes": kept, "full": full, "seconds": time.perf_counter() - began}
+
+
+def works_on_cpu() -> bool:
+    """Whether this torch's FSDP2 asks no CUDA streams of a CPU: from 2.6, which also moved it to its final name."""
+    import torch.distributed.fsdp as fsdp
+
+    return hasattr(fsdp, "fully_shard")
+
+
+def _fully_shard() -> Any:
+    """FSDP2's entry, where this torch has it."""
+    if works_on_cpu():
+        from torch.distributed.fsdp import fully_shard
+    else:
+        from torch.distributed._composable.fsdp import fully_shard
+    return fully_shard
 
 
 def _mesh(device: torch.device) -> Any:

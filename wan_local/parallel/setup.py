@@ -23,6 +23,7 @@ from ..weights import detect, sizes
 from ..weights.fit import fitted
 from ..weights.load import needed, open_source
 from ..weights.source import TensorSource
+from . import fsdp
 from .degrees import AUTO, Degrees, choose
 from .rank_model import DTYPES
 from .ranks import RaySettings, cuda_devices
@@ -158,6 +159,8 @@ def _check_fsdp(setup: Setup, source: TensorSource) -> None:
         )
     if setup.device == "cuda" and platform.system() == "Windows":
         raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")
+    if setup.device == "cpu" and not fsdp.works_on_cpu():
+        raise InputError(f"fsdp on the CPU needs torch 2.6, and this is {torch.__version__}; run without fsdp")
 
 
 def read_config(source: TensorSource) -> TransformerConfig:

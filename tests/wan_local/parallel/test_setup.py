@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from wan_local import attention
 from wan_local.errors import InputError, UnreadableWeights, WanError
-from wan_local.parallel import ring, setup
+from wan_local.parallel import fsdp, ring, setup
 from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.group_model import GroupTransformer
 from wan_local.parallel.ranks import Pool, RankGroup
@@ -78,6 +78,9 @@ def test_what_fsdp_can_not_deal_out_is_refused_at_once(
     monkeypatch.setattr(platform, "system", lambda: "Windows")
     with pytest.raises(InputError, match="fsdp needs NCCL, which Windows does not have"):
         GroupTransformer(replace(base, fsdp=True, device="cuda"), Pool())
+    monkeypatch.setattr(fsdp, "works_on_cpu", lambda: False)
+    with pytest.raises(InputError, match=r"fsdp on the CPU needs torch 2\.6, and this is .*; run without fsdp"):
+        GroupTransformer(replace(base, fsdp=True), Pool())
 
 
 @pytest.mark.usefixtures("nothing_starts")
