@@ -16,9 +16,9 @@ from torch import Tensor
 from ..attention import Attend
 from ..errors import InputError
 from ..model import WanTransformer
-from ..weights import detect, sizes
+from ..weights import sizes
 from ..weights.fit import check_dtypes, check_parameters
-from ..weights.load import build, needed, open_source
+from ..weights.load import build, transformer_source
 from ..weights.place import copied
 from ..weights.source import Entry
 
@@ -42,10 +42,7 @@ def load_sharded(
         WeightsError: as for :func:`wan_local.weights.load_transformer`.
     """
     fully_shard, began = _fully_shard(), time.perf_counter()
-    source = detect.canonical(open_source(path, "transformer"))
-    found = detect.kind(source)
-    if found not in detect.LOADABLE:
-        raise detect.wrong(source, found, needed("transformer", found))
+    source = transformer_source(path)
     check_dtypes(source)
     if source.packed:
         raise InputError(

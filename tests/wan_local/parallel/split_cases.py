@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.wan_local.weights import packed_files
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
+from wan_local.parallel.fsdp import works_on_cpu
 from wan_local.quantised import layers
 from wan_local.sampling import Side, denoise, make_sampler, model_velocity
 
@@ -27,6 +28,7 @@ SPLITS: dict[int, list[dict[str, Any]]] = {
     2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
     4: [{"cfg": 2, "ulysses": 2}, {"ulysses": 4}, {"ring": 4}, {"ulysses": 2, "ring": 2}, {"cfg": 2, "ring": 2}],
 }
+DEALT = (False, True) if works_on_cpu() else (False,)  # ways of the weights that this torch has on a CPU
 YUNCHANG: dict[int, list[dict[str, Any]]] = {2: [{"ulysses": 2}, {"ring": 2}], 4: [{"ulysses": 2, "ring": 2}]}
 MUTATIONS = ("rope of another rank", "padding attended to", "head shards swapped", "exchange left out")
 
@@ -79,6 +81,16 @@ def trajectory(velocity: Any, noise: Tensor) -> Tensor:
 def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
     """On one card."""
     return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
+
+
+def has_float8_products() -> bool:
+    """Whether this torch multiplies fp8 on a CPU, as later ones than 2.5 do."""
+    one = torch.ones(16, 16, dtype=torch.float8_e4m3fn)
+    try:
+        torch._scaled_mm(one, one.T, torch.ones(()), torch.ones(()), out_dtype=torch.bfloat16)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def float8_products() -> Any:

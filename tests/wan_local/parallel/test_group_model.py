@@ -68,7 +68,7 @@ def test_another_split_of_the_same_cards_loads_nothing(
     assert [told["loads"] for told in model.statistics()] == [1, 1]
 
 
-@pytest.mark.parametrize("change", [{"fsdp": True}, {"gpus": 4}])
+@pytest.mark.parametrize("change", [*({"fsdp": True} for dealt in cases.DEALT if dealt), {"gpus": 4}])
 def test_other_weights_or_cards_start_other_ranks(
     folder: Path, setup: Setup, pool: Pool, change: dict[str, int]
 ) -> None:
