@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
+from tests.wan_local.quantised.float8_here import has_float8_products
 from wan_local.parallel.group_model import Setup
 from wan_local.parallel.ranks import Pool
 from wan_local.sampling import model_velocity
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases.write_float8(place / "float8.safetensors")
     model = load_transformer(place / "float8.safetensors", torch.bfloat16, float8_matmul=True)
     with cases.float8_products(), torch.no_grad():
-        for grid, size in cases.GRIDS.items() if cases.has_float8_products() else ():
+        for grid, size in cases.GRIDS.items() if has_float8_products() else ():
             given = cases.spread(cases.inputs(size))
             velocity = model_velocity(model, cases.sides(given), cases.GUIDANCE)
             truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)

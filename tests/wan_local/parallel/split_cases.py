@@ -83,16 +83,6 @@ def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
     return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
 
 
-def has_float8_products() -> bool:
-    """Whether this torch multiplies fp8 on a CPU, as later ones than 2.5 do."""
-    one = torch.ones(16, 16, dtype=torch.float8_e4m3fn)
-    try:
-        torch._scaled_mm(one, one.T, torch.ones(()), torch.ones(()), out_dtype=torch.bfloat16)
-    except NotImplementedError:
-        return False
-    return True
-
-
 def float8_products() -> Any:
     """While it lasts, fp8 products are calculated here too, where there are no units for them."""
     return mock.patch.object(layers, "has_float8_units", return_value=True)

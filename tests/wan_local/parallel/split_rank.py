@@ -21,6 +21,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
+from tests.wan_local.quantised.float8_here import has_float8_products  # noqa: E402
 from wan_local.parallel.rank_model import Rank  # noqa: E402
 from wan_local.parallel.sequence import Shared  # noqa: E402
 
@@ -126,7 +127,7 @@ def main() -> None:
         with cases.float8_products(), mock.patch.object(Rank, "_largest", hook):
             rank = Rank(PLACE, ulysses=WORLD)
             rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
-            for grid in cases.GRIDS if cases.has_float8_products() else ():
+            for grid in cases.GRIDS if has_float8_products() else ():
                 told[f"{what}, {grid}"] = float8_error(rank, grid)
     rank = Rank(PLACE, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")

@@ -62,8 +62,10 @@ def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
         return torch.empty_like(q)
 
     passed = []
-    with FakeTensorMode(), mock.patch.object(sequence, "ring_attention", in_ring), mock.patch.object(
-        dist, "batch_isend_irecv", lambda work: passed.append(len(work)) or []
+    with (
+        FakeTensorMode(),
+        mock.patch.object(sequence, "ring_attention", in_ring),
+        mock.patch.object(dist, "batch_isend_irecv", lambda work: passed.append(len(work)) or []),
     ):
         tokens = torch.empty(1, REAL.tokens, heads * width, dtype=torch.bfloat16)
         part = share.cut(tokens, dim=1)

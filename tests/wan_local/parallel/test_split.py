@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.wan_local.parallel import split_cases as cases
+from tests.wan_local.quantised.float8_here import needs_float8_products
 
 BOUND = 1e-5  # relative, after four guided steps; exchange and cut alone change nothing at all
 
@@ -38,7 +39,7 @@ def test_the_kernel_that_was_asked_for_does_every_attention(told, world: int, ba
     assert told[world][f"chosen kernel, {backend}"] == 2 * cases.CONFIG.num_layers
 
 
-@pytest.mark.skipif(not cases.has_float8_products(), reason="this torch has no fp8 products on a CPU")
+@needs_float8_products
 @pytest.mark.parametrize("grid", cases.GRIDS)
 @pytest.mark.parametrize("world", cases.SPLITS)
 def test_fp8_products_are_rounded_as_on_one_card(told, world: int, grid: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.wan_local.quantised.float8_here import needs_float8_products
 from tests.wan_local.weights import packed_files as files
 from tests.wan_local.weights.ggml_encoders import UNENCODED, any_blocks, decode, encode
 from wan_local.errors import UnreadableWeights
@@ -20,7 +21,6 @@ from wan_local.weights import load_transformer
 
 E4M3 = torch.float8_e4m3fn
 ENCODED = [kind for kind in FORMATS if kind not in UNENCODED]
-
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -64,13 +64,14 @@ def test_types_with_large_tables_say_what_they_need(kind: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_every_fp8_number_is_exact_in_bfloat16(dtype: torch.dtype) -> None:
-    every = torch.arange(256, dtype=torch.uint8).view(dtype)
-    finite = every[torch.isfinite(every.float())]
+    codes = torch.arange(256, dtype=torch.uint8)
+    finite = codes[torch.isfinite(codes.view(dtype).float())].view(dtype)
     packing = Float8(shape=(len(finite),), dtype=dtype)
     for wide in (torch.bfloat16, torch.float16, torch.float32):
         assert torch.equal(packing.unpack(finite, None, wide).double(), finite.double())
 
 
+@needs_float8_products
 @pytest.mark.parametrize("scale", ["none", "one", "rows"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_fp8_products_against_bfloat16_ones(scale: str, bias: bool) -> None:
@@ -97,6 +98,7 @@ def test_fp8_products_against_bfloat16_ones(scale: str, bias: bool) -> None:
     assert errors[1] < 0.05
 
 
+@needs_float8_products
 @pytest.mark.parametrize("scale", ["one", "rows"])
 def test_parts_of_the_tokens_are_rounded_as_the_whole(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "has_float8_units", lambda device: True)
@@ -121,6 +123,7 @@ def test_parts_of_the_tokens_are_rounded_as_the_whole(scale: str, monkeypatch: p
     assert all(amax.shape == () and amax.dtype == x.dtype for amax in asked)
 
 
+@needs_float8_products
 def test_products_with_one_scale_a_row_stay_within_float16() -> None:
     torch.manual_seed(9)
     x, weight = 8 * torch.randn(32, 2048), torch.randn(64, 2048) / 50
@@ -133,6 +136,7 @@ def test_products_with_one_scale_a_row_stay_within_float16() -> None:
     assert files.relative_error(small.double(), exact) < 0.05
 
 
+@needs_float8_products
 def test_sides_the_units_can_not_take_are_multiplied_in_bfloat16() -> None:
     x, weight = torch.randn(5, 24).bfloat16(), torch.randn(10, 24).to(E4M3)
     scale = torch.full((1, 1), 0.5)
@@ -142,6 +146,7 @@ def test_sides_the_units_can_not_take_are_multiplied_in_bfloat16() -> None:
     assert torch.equal(zeros, torch.zeros(4, 16).bfloat16())
 
 
+@needs_float8_products
 def test_a_whole_model_in_fp8_products(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = files.original()
     path = files.write_comfy_scaled(tmp_path / "model.safetensors", state, E4M3)

@@ -84,7 +84,8 @@ def test_a_dataclass_arrives_as_a_dict():
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1: 2}, {3}, len, torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")],
+    "value",
+    [object(), {1: 2}, {3}, len, torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")],
     ids=["object", "whole number as a key", "set", "function", "sparse", "meta"],
 )
 def test_anything_else_is_refused_by_name(value):
