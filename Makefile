@@ -3,7 +3,7 @@
 # make floor  the demo and the tests again on the oldest releases that the pack says it runs on
 # make soak   300 random schedules of faults at the clouds' stand-in
 # make bench  speed and memory beside diffusers
-# make lint   ruff and mypy
+# make lint   ruff, its format and mypy
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -71,6 +71,7 @@ bench: $(VENV)/test
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:

@@ -186,11 +186,7 @@ def test_requirements_are_what_is_imported():
     for path in sources("wan_local", "wan_remote"):
         for level, module in imports(path):
             top = module.split(".")[0]
-            if (
-                not level
-                and top not in sys.stdlib_module_names
-                and top not in OPTIONAL
-            ):
+            if not level and top not in sys.stdlib_module_names and top not in OPTIONAL:
                 assert modules.get(top, top) in listed, f"{path}: {module}"
 
 

@@ -23,9 +23,7 @@ def test_frames_are_spread_and_the_ends_are_among_them(count: int, most: int, sh
 def test_tiles_are_in_order(tmp_path: Path) -> None:
     levels = torch.linspace(0.2, 0.6, 5)
     frames = levels.view(5, 1, 1, 1).expand(5, 16, 32, 3)
-    contact_sheet.write(
-        frames, torch.zeros(3, 10, 10), torch.ones(3, 10, 10), tmp_path / "sheet.png", columns=4
-    )
+    contact_sheet.write(frames, torch.zeros(3, 10, 10), torch.ones(3, 10, 10), tmp_path / "sheet.png", columns=4)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (GAP + 4 * (TILE + GAP), GAP + 2 * (LABEL + TILE // 2 + GAP))
         middles = [

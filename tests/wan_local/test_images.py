@@ -87,9 +87,7 @@ def test_stretch_is_only_on_request() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5), st.sampled_from(images.FITS)
-)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5), st.sampled_from(images.FITS))
 def test_any_size_fits_any_size(height: int, width: int, rows: int, columns: int, fit: images.Fit) -> None:
     fitted = images.fit_image(torch.full((3, height, width), 0.25), columns * 16, rows * 16, fit=fit)
     assert fitted.shape == (3, rows * 16, columns * 16)

@@ -247,7 +247,11 @@ STRANGE = [
     ],
     *[
         Case(
-            name=f"status {word}", provider=p, plan=[WAITING[p], word], end="JobCancelled", journal="cancelled",
+            name=f"status {word}",
+            provider=p,
+            plan=[WAITING[p], word],
+            end="JobCancelled",
+            journal="cancelled",
             again=Again(posts=2, accepted=2),
         )
         for p, word in ((GMI, "canceled"), (WAVESPEED, "CANCELED"))

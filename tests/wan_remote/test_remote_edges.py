@@ -210,9 +210,7 @@ def test_other_answers_are_asked_for_five_times(script: Script, fetch: Fetch, st
     assert "signature" not in str(caught.value)
 
 
-def test_a_cut_is_told_with_its_bytes_and_leaves_no_scrap(
-    script: Script, fetch: Fetch, tmp_path: Path
-) -> None:
+def test_a_cut_is_told_with_its_bytes_and_leaves_no_scrap(script: Script, fetch: Fetch, tmp_path: Path) -> None:
     script.say(sent=1000)
     with pytest.raises(BadDownload, match=r"cuts the video short \(1,000 of 76,800 bytes\); try later"):
         fetch()
@@ -408,6 +406,7 @@ def test_names_are_resolved_at_the_port_they_have(monkeypatch: pytest.MonkeyPatc
     assert asked[0][2] == {"type": socket.SOCK_STREAM}
     assert guard.refuse_address("https://half/x", allow_loopback=False) == "it is not a public address"
     for error in (socket.gaierror(), UnicodeError()):
+
         def fail(*arguments: Any, error: Exception = error, **options: Any) -> None:
             raise error
 

@@ -56,9 +56,7 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
 
         backends = BACKENDS
     if name == "auto":
-        usable = [
-            backends[known] for known in AUTO if known in backends and backends[known].why_not() is None
-        ]
+        usable = [backends[known] for known in AUTO if known in backends and backends[known].why_not() is None]
         best = usable[0] if usable else sdpa
         return best.attend if best is sdpa else Checked(best, by_name=False)
     if name not in backends:
@@ -78,9 +76,7 @@ def error_against_sdpa(backend: Backend, like: Tensor) -> float:
         The error; infinity if the kernel raised or gave NaN.
     """
     shape = (3, 1, CHECK_LENGTH, CHECK_HEADS, like.shape[-1])
-    noise = torch.randn(
-        shape, generator=torch.Generator().manual_seed(0)
-    )  # own generator: no one's seed moves
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # own generator: no one's seed moves
     q, k, v = noise.to(like.device, like.dtype)
     with torch.no_grad():
         expected = sdpa.attend(q.float(), k.float(), v.float())

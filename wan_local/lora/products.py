@@ -112,4 +112,3 @@ class Kronecker(Delta):
         left, right = (Factors(parts=parts).value().to(x.dtype) for parts in (self.left, self.right))
         groups = functional.linear(x.reshape(-1, left.shape[1], right.shape[1]), right)  # [rows, in_l, out_r]
         y.add_(torch.matmul(left, groups).reshape(y.shape), alpha=factor * self.scale)
-

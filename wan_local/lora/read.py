@@ -206,11 +206,7 @@ def _shaped(delta: Delta, shape: tuple[int, ...]) -> Delta:
 
 
 def _check_shapes(source: _Source, deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    wrong = [
-        (name, delta.shape, shapes[name])
-        for name, delta in deltas.items()
-        if not _fits(delta, shapes[name])
-    ]
+    wrong = [(name, delta.shape, shapes[name]) for name, delta in deltas.items() if not _fits(delta, shapes[name])]
     if wrong:
         sized = [f"{name} is {list(there)}, not {list(here)}" for name, there, here in wrong]
         raise ParameterMismatch(

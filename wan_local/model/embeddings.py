@@ -33,9 +33,7 @@ def sinusoid(timestep: Tensor, dim: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=1).float().to(timestep.device)
 
 
-def embed_time(
-    sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Sequential
-) -> tuple[Tensor, Tensor]:
+def embed_time(sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Sequential) -> tuple[Tensor, Tensor]:
     """Run the two time networks in float32, whatever the weights are stored in and whatever autocast wants.
 
     Args:

@@ -23,9 +23,7 @@ def check_latents(latents: Tensor, config: TransformerConfig) -> None:
         raise InputError(f"latents of shape {shape} are empty; give at least one sample, frame and patch")
     for name, size, patch in zip(("T", "h", "w"), shape[2:], config.patch_size, strict=True):
         if size % patch:
-            raise InputError(
-                f"latents have {name}={size}, not a multiple of the patch size {patch}; crop or pad"
-            )
+            raise InputError(f"latents have {name}={size}, not a multiple of the patch size {patch}; crop or pad")
 
 
 def check_timestep(timestep: Tensor, batch: int) -> None:
@@ -55,9 +53,7 @@ def paired_image(image: Tensor | None, batch: int, config: TransformerConfig) ->
     """
     if not config.has_image_branch:
         if image is not None:
-            raise InputError(
-                f"image of shape {tuple(image.shape)} for a model without image branch; pass None"
-            )
+            raise InputError(f"image of shape {tuple(image.shape)} for a model without image branch; pass None")
         return None
     rows = config.image_tokens
     wanted = f"[{batch}, {rows or 'rows'}, {config.image_dim}]"

@@ -56,9 +56,7 @@ class WanTransformer(nn.Module):
         self.patch_embedding = operations.Conv3d(
             config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size
         )
-        self.text_embedding = nn.Sequential(
-            linear(config.text_dim, dim), nn.GELU(approximate="tanh"), linear(dim, dim)
-        )
+        self.text_embedding = nn.Sequential(linear(config.text_dim, dim), nn.GELU(approximate="tanh"), linear(dim, dim))
         self.time_embedding = nn.Sequential(linear(config.freq_dim, dim), nn.SiLU(), linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), linear(dim, 6 * dim))
         if config.has_image_branch:

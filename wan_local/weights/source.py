@@ -69,7 +69,6 @@ class Entry:
             return self.packing.unpack(stored, self.scale() if self.scale else None, dtype or torch.float32)
         return stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
 
-
     def viewed(self, shape: tuple[int, ...], view: Callable[[Tensor], Tensor]) -> Entry:
         """A part of the tensor, or the same numbers in another shape; of a packed one unpacked to float32."""
         if self.packing is None:

@@ -61,16 +61,12 @@ def test_only_sdpa_runs_without_an_nvidia_gpu():
     assert choose("auto") is sdpa.attend
     for backend in (flash, sage):
         assert "NVIDIA" in backend.why_not()
-        with pytest.raises(
-            InputError, match=rf"attention='{backend.NAME}' can't be used here: .*NVIDIA.*sdpa"
-        ):
+        with pytest.raises(InputError, match=rf"attention='{backend.NAME}' can't be used here: .*NVIDIA.*sdpa"):
             choose(backend.NAME)
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(
-        InputError, match="attention='xformers' is not known; use auto or one of sdpa, flash, sage"
-    ):
+    with pytest.raises(InputError, match="attention='xformers' is not known; use auto or one of sdpa, flash, sage"):
         choose("xformers")
 
 

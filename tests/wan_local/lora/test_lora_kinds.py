@@ -62,9 +62,7 @@ def kinds(weight: Tensor) -> dict[str, lora.Delta]:
         "loha": lora.Hadamard(first=(up, down), second=(up.flip(0) * 9, down.flip(1)), scale=2.0),
         "lokr": lokr,
         "lokr in parts": lora.Kronecker(left=halves[0], right=halves[1], scale=0.3),
-        "glora": lora.General(
-            a1=torch.randn(into, 4) * 0.2, a2=torch.randn(4, into) * 0.2, b1=up, b2=down, scale=0.7
-        ),
+        "glora": lora.General(a1=torch.randn(into, 4) * 0.2, a2=torch.randn(4, into) * 0.2, b1=up, b2=down, scale=0.7),
         "dora": lora.Decomposed(inner=low_rank, magnitude=weight.norm(dim=1) * 1.3, axis=0),
         "dora of inputs": lora.Decomposed(inner=low_rank, magnitude=weight.norm(dim=0)[None] * 0.7, axis=1),
         "dokr": lora.Decomposed(inner=lokr, magnitude=weight.norm(dim=1) * 0.9, axis=0),

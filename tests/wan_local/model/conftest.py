@@ -129,9 +129,7 @@ class ExactSinusoid(torch.nn.Module):
         return torch.cat((angle.cos(), angle.sin()), dim=1).float()
 
 
-def pair(
-    config: TransformerConfig, *, exact_time: bool = True
-) -> tuple[WanTransformer, WanTransformer3DModel]:
+def pair(config: TransformerConfig, *, exact_time: bool = True) -> tuple[WanTransformer, WanTransformer3DModel]:
     """Ours and diffusers' on the same sharp weights.
 
     diffusers makes the sinusoid in float32, off by up to 3e-5 at timestep 999, which alone can bring its
@@ -182,9 +180,7 @@ def errors(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
     """(largest difference over largest value, relative L2)."""
     got, expected = got.detach().double(), expected.detach().double()
     difference = got - expected
-    return (difference.abs().max() / expected.abs().max()).item(), (
-        difference.norm() / expected.norm()
-    ).item()
+    return (difference.abs().max() / expected.abs().max()).item(), (difference.norm() / expected.norm()).item()
 
 
 def angles(grid: tuple[int, int, int], head_dim: int) -> torch.Tensor:

@@ -14,9 +14,7 @@ from wan_local.model.rope import rope_table
 
 def velocity(model, given, **changes):
     with torch.no_grad():
-        return model(
-            given.latents, given.timestep, changes.get("text", given.text), changes.get("image", given.image)
-        )
+        return model(given.latents, given.timestep, changes.get("text", given.text), changes.get("image", given.image))
 
 
 @pytest.mark.parametrize("kind", ["flf", "i2v"])
@@ -114,9 +112,7 @@ def test_pairs_of_a_batch_lie_side_by_side(lab):
     assert lab.errors(velocity(model, given, image=paired[[0, 2, 1, 3]]), together)[1] > 1e-3
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 7, 40), (1, 13, 40), (1, 15, 40), (3, 7, 40), (2, 14, 40), (1, 14, 39)]
-)
+@pytest.mark.parametrize("shape", [(1, 7, 40), (1, 13, 40), (1, 15, 40), (3, 7, 40), (2, 14, 40), (1, 14, 39)])
 def test_anything_but_both_images_is_an_error(lab, shape):
     """One image alone would get the first one's positions; the row count must be exactly that of emb_pos."""
     model = lab.build(lab.tiny("flf"))

@@ -108,9 +108,7 @@ def test_released_sizes_have_diffusers_parameters_under_official_names(lab, name
     config = RELEASED[name][0]
     with torch.device("meta"):
         theirs = lab.theirs_like(config)
-    assert {
-        lab.official_name(key): tuple(value.shape) for key, value in theirs.named_parameters()
-    } == on_meta(config)
+    assert {lab.official_name(key): tuple(value.shape) for key, value in theirs.named_parameters()} == on_meta(config)
 
 
 def test_the_14b_runs_on_the_meta_device_at_full_size():

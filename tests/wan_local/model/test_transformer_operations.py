@@ -73,9 +73,7 @@ def test_attention_kernel_is_the_one_given(lab):
 
     def attend(q, k, v):
         calls.append((tuple(q.shape), tuple(k.shape)))
-        return functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(
-            1, 2
-        )
+        return functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
     model = WanTransformer(lab.tiny("flf", num_layers=1), attend=attend)
     with torch.no_grad():
