@@ -61,7 +61,7 @@ video-%: $(VENV)/pyav/%
 floor:
 	@test -n "$(FLOOR_PYTHON)" || { echo "make floor needs Python 3.10, 3.11 or 3.12; set FLOOR_PYTHON to one"; exit 1; }
 	$(MAKE) --no-print-directory demo VENV=$(FLOOR) PYTHON="$(FLOOR_PYTHON)" TORCH="$(FLOOR_TORCH)" LIMITS=tests/floor.txt
-	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist pytest-timeout hypothesis gguf accelerate diffusers "yunchang>=0.6.4,<0.7"
+	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist pytest-timeout hypothesis gguf protobuf accelerate diffusers "yunchang>=0.6.4,<0.7"
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
 soak: $(VENV)/test
 	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} $(BIN)/python -m pytest -v --tb=short tests/wan_remote/test_schedules.py
