@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+import numpy as np
+
 from .clock import Clock
 from .collecting import Result, collect, kept
 from .errors import InvalidRequest, Moderated, StorageError
@@ -198,23 +200,24 @@ class _Pictures:
     frames: tuple[Frame, Frame]
     first: str  # hashes of the pixels
     last: str
-    thumbnail: bytes  # of the first one
+    thumbnail: bytes  # of the first one; empty if that lies elsewhere
 
 
 def _pictures(session: Session, request: Request) -> _Pictures:
     """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
     first, last = (_picture(session, request, name) for name in ("first", "last"))
-    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=first[2])
+    small = b"" if first[2] is None else thumbnail(first[2])
+    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=small)
 
 
-def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, bytes]:
-    """One picture as it is sent, what tells it from others, and a thumbnail, empty for one that lies elsewhere."""
+def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, np.ndarray | None]:
+    """One picture as it is sent, what tells it from others, and its pixels; None for one that lies elsewhere."""
     given = getattr(request, name)
     if isinstance(given, str):
         frame = elsewhere(given)
-        return frame, frame.sha256, b""
+        return frame, frame.sha256, None
     pixels = fitted(given, *frame_size(request), request.fit)
-    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), thumbnail(pixels)
+    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), pixels
 
 
 def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:
