@@ -19,9 +19,9 @@ from ..config import TransformerConfig
 from ..errors import InputError
 from ..model import WanTransformer
 from ..quantised import parameter_shapes
-from ..weights import detect, sizes
+from ..weights import sizes
 from ..weights.fit import fitted
-from ..weights.load import needed, open_source
+from ..weights.load import transformer_source
 from ..weights.source import TensorSource
 from . import fsdp
 from .degrees import AUTO, Degrees, choose
@@ -111,8 +111,8 @@ def check(setup: Setup) -> TransformerConfig:
         raise InputError(f"dtype={setup.dtype!r} can't be used on several cards; use {', '.join(DTYPES)}")
     _check_kernel(setup)
     _check_ray(setup)
-    source = detect.canonical(open_source(setup.path, "transformer"))
-    config = read_config(source)
+    source = transformer_source(setup.path)
+    config = sizes.transformer_config(source)
     if setup.fsdp:
         _check_fsdp(setup, source)
     with torch.device("meta"):
@@ -161,14 +161,6 @@ def _check_fsdp(setup: Setup, source: TensorSource) -> None:
         raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")
     if setup.device == "cpu" and not fsdp.works_on_cpu():
         raise InputError(f"fsdp on the CPU needs torch 2.6, and this is {torch.__version__}; run without fsdp")
-
-
-def read_config(source: TensorSource) -> TransformerConfig:
-    """Sizes of a transformer from its headers; :class:`WeightsError` for another model."""
-    found = detect.kind(source)
-    if found not in detect.LOADABLE:
-        raise detect.wrong(source, found, needed("transformer", found))
-    return sizes.transformer_config(source)
 
 
 def devices(setup: Setup) -> tuple[str, ...]:
