@@ -19,7 +19,7 @@ FLOOR_PYTHON ?= $(shell for minor in 10 11 12; do \
   for python in python3.$$minor $(HOME)/.pyenv/versions/3.$$minor.*/bin/python; do \
   "$$python" -c "" 2>/dev/null && echo "$$python" && exit; done; done)
 
-.PHONY: help demo test floor soak bench lint clean
+.PHONY: help demo test floor soak bench bench-gpu lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -68,6 +68,9 @@ soak: $(VENV)/test
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/test
+	$(BIN)/python -m benchmarks gpu
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ def copied(entry: Entry, stored: Tensor, dtype: torch.dtype, device: torch.devic
     step = max(1, PIECE // max(1, row))
     for start in range(0, len(stored), step):
         end = min(start + step, len(stored))
-        result[start:end].copy_(stored[start:end])
+        # As it is stored to the device, and there to the dtype: torch would change it on the CPU and then copy.
+        result[start:end].copy_(stored[start:end].to(device))
         entry.release(start * row, end * row)
     return result
