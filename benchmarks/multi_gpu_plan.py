@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.flops import transformer_forward
+from wan_local.flops import transformer_forward
 from wan_local.memory.stored import released
 from wan_local.parallel.degrees import Degrees, choose
 from wan_local.parallel.plan import Card, card_bytes, moved, step_seconds

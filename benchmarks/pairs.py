@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
+from wan_local import flops
 from wan_local.config import TransformerConfig, VAEConfig
 from wan_local.model import WanTransformer
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 from wan_local.weights.names import transformer_to_official, vae_to_official
-
-from . import flops
 
 DECODER_LEVEL = 4  # layers of a decoder level in the Wan-VAE
 

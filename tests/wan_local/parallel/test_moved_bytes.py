@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from benchmarks.flops import transformer_forward
 from tests.wan_local.parallel import split_cases as cases
 from wan_local.config import WAN_FLF2V_14B
+from wan_local.flops import transformer_forward
 from wan_local.memory.stored import released
 from wan_local.parallel import sequence
 from wan_local.parallel.collectives import Groups

@@ -5,20 +5,27 @@ Matrix products and convolutions only; softmax, norms, rotary embedding and gati
 
 from __future__ import annotations
 
-from wan_local.config import TransformerConfig, VAEConfig
-from wan_local.shapes import Grid
+from .config import TransformerConfig, VAEConfig
+from .shapes import Grid
 
 
 def transformer_forward(config: TransformerConfig, grid: Grid) -> int:
     """One forward of batch 1."""
-    tokens, dim, ffn = grid.tokens, config.dim, config.ffn_dim
-    text, image = config.text_len, config.image_tokens
-    self_attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
-    cross_attention = 2 * tokens * dim**2 + 2 * (text + image) * dim**2 + 2 * tokens * (text + image) * dim
-    feed_forward = 2 * tokens * dim * ffn
     cells = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
-    ends = tokens * dim * cells * (config.in_dim + config.out_dim)
-    return 2 * (config.num_layers * (self_attention + cross_attention + feed_forward) + ends)
+    ends = 2 * grid.tokens * config.dim * cells * (config.in_dim + config.out_dim)
+    return config.num_layers * (block_attention(config, grid) + block_products(config, grid)) + ends
+
+
+def block_attention(config: TransformerConfig, grid: Grid) -> int:
+    """The attention kernels of one block: of the tokens among themselves, to the text and to the images."""
+    rows = grid.tokens + config.text_len + config.image_tokens
+    return 2 * 2 * grid.tokens * rows * config.dim
+
+
+def block_products(config: TransformerConfig, grid: Grid) -> int:
+    """The linear layers of one block."""
+    tokens, dim, read = grid.tokens, config.dim, config.text_len + config.image_tokens
+    return 2 * (6 * tokens * dim**2 + 2 * read * dim**2 + 2 * tokens * dim * config.ffn_dim)
 
 
 def vae_decode(config: VAEConfig, grid: Grid) -> int:

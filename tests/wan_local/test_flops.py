@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.flops import transformer_forward, vae_decode
 from wan_local.config import WAN_FLF2V_14B, WAN_VAE
+from wan_local.flops import transformer_forward, vae_decode
 from wan_local.shapes import Grid
 
 
