@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..attention import Attend
 from ..config import TransformerConfig
+from ..quantised import shared_inputs
 from .norms import layer_norm_float32, linear_float32, modulated_norm, rms_norm, without_autocast
 from .rope import apply_rope
 
@@ -81,9 +82,10 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """``[B, L, D]`` in ``context.dtype`` -> the same."""
         # The norm spans all heads together and comes before the rotation: the weights were trained so.
-        q = apply_rope(self.heads(rms_norm(self.norm_q, self.q(x))), context.rope).to(context.dtype)
-        k = apply_rope(self.heads(rms_norm(self.norm_k, self.k(x))), context.rope).to(context.dtype)
-        v = self.heads(self.v(x))
+        with shared_inputs():
+            q = apply_rope(self.heads(rms_norm(self.norm_q, self.q(x))), context.rope).to(context.dtype)
+            k = apply_rope(self.heads(rms_norm(self.norm_k, self.k(x))), context.rope).to(context.dtype)
+            v = self.heads(self.v(x))
         return self.o((context.attend_tokens or context.attend)(q, k, v).flatten(2))
 
 
