@@ -42,9 +42,7 @@ Shape = tuple[int, int, int]
 """``(T, h, w)`` of latents."""
 
 
-def transformer_work(
-    config: TransformerConfig, grid: Grid, itemsize: int, unpacked: int = 0, *, fused: bool | None = None
-) -> int:
+def transformer_work(config: TransformerConfig, grid: Grid, itemsize: int, unpacked: int = 0) -> int:
     """Peak bytes of one forward of the transformer, batch 1, and of the sampler around it.
 
     Args:
@@ -52,11 +50,9 @@ def transformer_work(
         grid: of the clip.
         itemsize: bytes of the dtype that linears and attention run in.
         unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
-        fused: whether RMSNorm is one kernel; None for what this torch does on a GPU.
     """
-    fused = has_fused_rms_norm() if fused is None else fused
     latents = RUN * config.out_dim * _cells(grid.latent_shape) * FLOAT
-    return _forward(config, grid, itemsize, fused) + latents + unpacked
+    return _forward(config, grid, itemsize) + latents + unpacked
 
 
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
@@ -74,11 +70,6 @@ def clip_bytes(shape: Shape, itemsize: int = FLOAT) -> int:
     return 3 * video_frames(shape[0]) * _area(shape) * SPATIAL_STRIDE**2 * itemsize
 
 
-def has_fused_rms_norm() -> bool:
-    """Whether this torch has RMSNorm as one GPU kernel; without it the norm makes float32 copies of its input."""
-    return hasattr(torch.ops.aten, "_fused_rms_norm")
-
-
 def _cells(shape: Shape) -> int:
     return shape[0] * _area(shape)
 
@@ -88,9 +79,9 @@ def _area(shape: Shape) -> int:
 
 
 @lru_cache(maxsize=64)
-def _forward(config: TransformerConfig, grid: Grid, itemsize: int, fused: bool) -> int:
+def _forward(config: TransformerConfig, grid: Grid, itemsize: int) -> int:
     config = replace(config, num_layers=min(config.num_layers, BLOCKS))
-    with _counting(fused) as count, torch.device("meta"):
+    with _counting(fused=False) as count, torch.device("meta"):
         model = WanTransformer(config, attend=lambda q, k, v: torch.empty_like(q))
         model = model.to(_dtype(itemsize)).requires_grad_(False)
         latents = torch.empty(1, config.in_dim, *grid.latent_shape)

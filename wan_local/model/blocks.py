@@ -3,6 +3,9 @@
 Follows Wan2.1 ``wan/modules/model.py`` (WanAttentionBlock, Head). The tokens ``x`` between blocks, the
 modulation and its gates are float32 whatever the weights are; only linears and attention run in
 ``context.dtype``.
+
+Outside training a block overwrites its tokens, and what is done token by token is done over pieces of them
+(``pieces.py``).
 """
 
 from __future__ import annotations
@@ -17,8 +20,17 @@ from torch import Tensor, nn
 from ..attention import Attend
 from ..config import TransformerConfig
 from ..quantised import shared_inputs
-from .norms import layer_norm_float32, linear_float32, modulated_norm, rms_norm, without_autocast
+from .norms import (
+    has_fused_rms_norm,
+    layer_norm_float32,
+    linear_float32,
+    modulated_norm,
+    rms_norm,
+    without_autocast,
+)
+from .pieces import add, by_pieces, gelu
 from .rope import apply_rope
+from .rope_kernel import rope_kernel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +65,9 @@ class Modulation:
     scale: Tensor
     gate: Tensor
 
-    def enter(self, x: Tensor, eps: float) -> Tensor:
-        """``[B, L, D]`` fp32: normalised, scaled by ``1 + scale``, shifted."""
-        return modulated_norm(x, self.shift, self.scale, eps)
-
-    def add(self, x: Tensor, update: Tensor) -> Tensor:
-        """``x + update * gate``; stays fp32 when the update is not."""
-        return torch.addcmul(x, update, self.gate)
+    def enter(self, x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        """``[B, L, D]`` fp32 -> the same in ``dtype``: normalised, scaled by ``1 + scale``, shifted."""
+        return by_pieces(x, lambda part, _: modulated_norm(part, self.shift, self.scale, eps), dtype)
 
 
 class SelfAttention(nn.Module):
@@ -79,14 +87,30 @@ class SelfAttention(nn.Module):
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # [B, L, D] -> [B, L, N, K]
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """``[B, L, D]`` in ``context.dtype`` -> the same."""
+    def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``[B, L, D]`` -> queries, keys and values ``[B, L, N, K]``, all in ``context.dtype``."""
+        with shared_inputs():  # nothing below writes into x
+            q = self.rotated(self.q(x), self.norm_q, context)
+            k = self.rotated(self.k(x), self.norm_k, context)
+            return q, k, self.heads(self.v(x))
+
+    def rotated(self, rows: Tensor, norm: nn.Module, context: Context) -> Tensor:
+        """Queries or keys ``[B, L, D]``, which may be overwritten -> ``[B, L, N, K]``, normalised and turned."""
         # The norm spans all heads together and comes before the rotation: the weights were trained so.
-        with shared_inputs():
-            q = apply_rope(self.heads(rms_norm(self.norm_q, self.q(x))), context.rope).to(context.dtype)
-            k = apply_rope(self.heads(rms_norm(self.norm_k, self.k(x))), context.rope).to(context.dtype)
-            v = self.heads(self.v(x))
-        return self.o((context.attend_tokens or context.attend)(q, k, v).flatten(2))
+        if (turn := rope_kernel(self.heads(rows))) is not None:
+            return turn(self.heads(normalised(norm, rows, context.dtype)), context.rope)
+
+        def turned(part: Tensor, piece: slice) -> Tensor:
+            return apply_rope(self.heads(rms_norm(norm, part)), context.rope[piece]).flatten(2)
+
+        return self.heads(by_pieces(rows, turned, context.dtype, in_place=True))
+
+
+def normalised(norm: nn.Module, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """RMSNorm of ``[B, L, D]``, which may be overwritten; by pieces where torch makes float32 copies of its input."""
+    if has_fused_rms_norm(rows.device):
+        return rms_norm(norm, rows).to(dtype)
+    return by_pieces(rows, lambda part, _: rms_norm(norm, part), dtype, in_place=True)
 
 
 class CrossAttention(SelfAttention):
@@ -102,16 +126,16 @@ class CrossAttention(SelfAttention):
             self.v_img = operations.Linear(config.dim, config.dim)
             self.norm_k_img = operations.RMSNorm(config.dim, eps=config.eps)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """``[B, L, D]`` in ``context.dtype`` -> the same."""
+    def mix(self, x: Tensor, context: Context) -> Tensor:
+        """Tokens ``[B, L, D]`` in ``context.dtype`` -> what they take from text and images, the same."""
         dtype = context.dtype
-        q = self.heads(rms_norm(self.norm_q, self.q(x))).to(dtype)
+        q = self.heads(normalised(self.norm_q, self.q(x), dtype))
         k = self.heads(rms_norm(self.norm_k, self.k(context.text))).to(dtype)
         out = context.attend(q, k, self.heads(self.v(context.text)))  # [B, L, N, K]
         if context.image is not None:
             k = self.heads(rms_norm(self.norm_k_img, self.k_img(context.image))).to(dtype)
-            out = out + context.attend(q, k, self.heads(self.v_img(context.image)))
-        return self.o(out.flatten(2))
+            out = add(out, context.attend(q, k, self.heads(self.v_img(context.image))))
+        return out.flatten(2)
 
 
 class Block(nn.Module):
@@ -126,20 +150,34 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(config, operations)
         self.ffn = nn.Sequential(
             operations.Linear(dim, config.ffn_dim),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(approximate="tanh"),  # keeps the place that the weights' names count; see gelu()
             operations.Linear(config.ffn_dim, dim),
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        """``[B, L, D]`` fp32 -> the same."""
+        """``[B, L, D]`` fp32, overwritten unless gradients are wanted -> the same."""
         table = self.modulation.to(context.time) + context.time  # [B, 6, D] fp32
         parts = table.unsqueeze(2).unbind(1)
         attention, feed_forward = Modulation(*parts[:3]), Modulation(*parts[3:])
-        dtype = context.dtype  # cast outside the calls, so that no float32 copy lives on during them
-        x = attention.add(x, self.self_attn(attention.enter(x, self.eps).to(dtype), context))
-        x = x + self.cross_attn(layer_norm_float32(self.norm3, x).to(dtype), context)
-        return feed_forward.add(x, self.ffn(feed_forward.enter(x, self.eps).to(dtype)))
+        dtype = context.dtype
+
+        # Names are given back as soon as may be: each of these is as large as the tokens in `dtype`.
+        rows = attention.enter(x, self.eps, dtype)
+        q, k, v = self.self_attn.project(rows, context)
+        del rows
+        mixed = (context.attend_tokens or context.attend)(q, k, v).flatten(2)
+        del q, k, v
+        x = add(x, self.self_attn.o(mixed), attention.gate)
+        del mixed
+
+        rows = by_pieces(x, lambda part, _: layer_norm_float32(self.norm3, part), dtype)
+        rows = self.cross_attn.mix(rows, context)
+        x = add(x, self.cross_attn.o(rows))
+        del rows
+
+        rows = self.ffn[0](feed_forward.enter(x, self.eps, dtype))  # [B, L, F]
+        return add(x, self.ffn[2](gelu(rows)), feed_forward.gate)
 
 
 class Head(nn.Module):

@@ -148,7 +148,7 @@ def test_text_and_image_are_split_alike_for_every_text_length(lab, text_rows):
         attend=choose("sdpa"),
     )
     with torch.no_grad():
-        got = block(x, context)
+        got = block(x.clone(), context)
     expected = lab.reference_block(block, x, time, text, image, lab.angles((2, 2, 3), 32))
     error = lab.errors(got, expected)[0]
     print(f"block with {text_rows} text rows against float64: {error:.1e}")
@@ -173,7 +173,7 @@ def test_norms_have_the_official_epsilon(lab):
         for name, parameter in block.named_parameters():
             if name.startswith("self_attn.o") or ".q." in name or ".k." in name or ".k_img." in name:
                 parameter.mul_(1e-3)
-        got = block(x, context)
+        got = block(x.clone(), context)
     turn = lab.angles((2, 2, 3), 32)
     assert lab.errors(got, lab.reference_block(block, x, time, text, image, turn))[0] <= 1e-5
     for eps in (1e-5, 5e-7):
@@ -210,7 +210,7 @@ def test_modulation_is_shift_scale_gate_for_attention_then_for_the_feed_forward(
             attend=choose("sdpa"),
         )
         with torch.no_grad():
-            got = block(x, context)
+            got = block(x.clone(), context)
         assert lab.errors(got, lab.reference_block(block, x, time, text, image, turn))[0] <= 1e-5
         for order in ((1, 0, 2, 3, 4, 5), (0, 1, 2, 4, 3, 5), (2, 1, 0, 5, 4, 3), (3, 4, 5, 0, 1, 2)):
             wrong = lab.reference_block(block, x, time, text, image, turn, order=order)

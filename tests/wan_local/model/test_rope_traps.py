@@ -64,7 +64,7 @@ def test_rope_comes_after_the_norm_over_the_full_width(lab):
     model.attend = spy
     attention = model.blocks[0].self_attn
     entering = []
-    attention.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
+    attention.q.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
     grid = (2, 2, 3)
     with torch.no_grad():
         lab.ask(model, lab.inputs(model.config, batch=2, size=(2, 4, 6), text_rows=5))
@@ -102,7 +102,7 @@ def test_cross_attention_is_not_rotated(lab):
             dtype=torch.float32,
             attend=choose("sdpa"),
         )
-        return cross(x, context)
+        return cross.mix(x, context)
 
     with torch.no_grad():
         assert torch.equal(ask((2, 2, 3)), ask((1, 3, 4)))
