@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiled import compile_blocks
 from .conditioning import first_last
 from .encoders.cache import text_encoder
 from .errors import InputError, NumericError, WrongModel
@@ -109,6 +110,7 @@ class Pipeline:
         transformer: Any | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
+        compiled: bool = False,
     ) -> Pipeline:
         """Load every part of a model folder (diffusers or official layout), or parts from files of their own.
 
@@ -126,6 +128,7 @@ class Pipeline:
             parts: where parts are that are not in the folder.
             transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
+            compiled: compile the transformer's blocks, see :func:`wan_local.compiled.compile_blocks`.
 
         Raises:
             InputError: a device that isn't there, or an ``offload`` that can't be.
@@ -143,6 +146,8 @@ class Pipeline:
             transformer = weights.load_transformer(
                 folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
             )
+            if compiled:
+                compile_blocks(transformer)
         has_images = transformer.config.has_image_branch
         images = parts.image_encoder or folder
         return cls(

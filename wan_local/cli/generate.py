@@ -88,6 +88,9 @@ def _add_sampling(group: Any) -> None:
     group.add_argument("--dtype", choices=DTYPES, default="auto",
                        help="of the networks; auto: bfloat16 on a GPU, float16 on one before Ampere, float32 on "
                             "a CPU")  # fmt: skip
+    group.add_argument("--compile", action="store_true",
+                       help="compile the transformer's blocks: faster steps, after a first one that waits for the "
+                            "compiler; needs one (Triton on a GPU, g++ on a CPU)")  # fmt: skip
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
@@ -155,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
         cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
-            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
+            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul, compiled=args.compile,
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))

@@ -80,7 +80,7 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
     setup = Setup(
         path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
         fsdp=args.fsdp, dtype=str(dtype).removeprefix("torch."), unpack=args.unpack,
-        float8_matmul=args.fp8_matmul,
+        float8_matmul=args.fp8_matmul, compiled=args.compile,
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
     limits = step_limit(args.step_limit)
