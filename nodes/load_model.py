@@ -35,6 +35,7 @@ class WanFLF2VLoadModel(io.ComfyNode):
                     "fp8_fast also multiplies fp8 weights in fp8, on GPUs that can: faster, less exact.",
                 ),
                 widgets.attention(),
+                widgets.compiled(),
             ],
             outputs=[Model.Output("model", display_name="model")],
         )
@@ -44,5 +45,6 @@ class WanFLF2VLoadModel(io.ComfyNode):
         return files.stamp(KIND, model_name)
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str, attention: str) -> io.NodeOutput:
-        return io.NodeOutput(load_model(files.path(KIND, "model_name", model_name), weight_dtype, attention))
+    def execute(cls, model_name: str, weight_dtype: str, attention: str, compile: bool = False) -> io.NodeOutput:
+        path = files.path(KIND, "model_name", model_name)
+        return io.NodeOutput(load_model(path, weight_dtype, attention, compiled=compile))

@@ -47,6 +47,7 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
                     tooltip="Another umT5 than the folder's: a file in models/text_encoders, fp8 or GGUF to save "
                     "memory.",
                 ),
+                widgets.compiled(),
             ],
             outputs=[
                 Model.Output("model", display_name="model"),
@@ -65,10 +66,15 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, folder: str, weight_dtype: str, attention: str, text_encoder: str = OF_THE_FOLDER
+        cls,
+        folder: str,
+        weight_dtype: str,
+        attention: str,
+        text_encoder: str = OF_THE_FOLDER,
+        compile: bool = False,
     ) -> io.NodeOutput:
         folders = host.pipeline_folders()
         if folder not in folders:
             raise InputError(f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}")
         text = None if text_encoder == OF_THE_FOLDER else files.path(TEXT, "text_encoder", text_encoder)
-        return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention, text))
+        return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention, text, compiled=compile))

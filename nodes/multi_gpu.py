@@ -103,6 +103,7 @@ def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
         attention=origin.attention,
         unpack=origin.unpack,
         float8_matmul=origin.fast,
+        compiled=origin.compiled,
         loras=origin.loras,
         device=host.compute_device().type,
         **fields,

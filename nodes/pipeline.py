@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..wan_local import attention, weights
+from ..wan_local.compiled import compile_blocks
 from ..wan_local.errors import WrongModel
 from ..wan_local.quantised import is_packed
 from . import files, host
@@ -22,7 +23,7 @@ FAST = "fp8_fast"
 
 
 def load_parts(
-    folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None
+    folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None, *, compiled: bool = False
 ) -> tuple[WanModel, PipelineCLIP, PipelineCLIPVision, PipelineVAE]:
     """Read all four networks into the host's care; nothing reaches a GPU before it is used.
 
@@ -31,12 +32,13 @@ def load_parts(
         weight_dtype: name of :data:`DTYPES`, of the transformer.
         attention_name: kernel.
         text_encoder: a file to take in the place of the folder's own; None for that.
+        compiled: compile the transformer's blocks.
 
     Raises:
         InputError: an attention kernel that this machine does not have.
         WeightsError: a part that is missing, broken or of another model.
     """
-    model = load_model(folder, weight_dtype, attention_name)
+    model = load_model(folder, weight_dtype, attention_name, compiled=compiled)
     try:
         text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
     except WrongModel as error:
@@ -47,7 +49,7 @@ def load_parts(
     return model, PipelineCLIP(text), PipelineCLIPVision(image), load_vae(folder, "default")
 
 
-def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
+def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: bool = False) -> WanModel:
     """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
     attend = attention.choose(attention_name)  # before the long part
     try:
@@ -64,8 +66,16 @@ def load_model(path: Path, weight_dtype: str, attention_name: str) -> WanModel:
         raise files.with_node(error) from None
     stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
-    fast = weight_dtype == FAST
-    return WanModel(transformer, Origin(path=path, attention=attention_name, unpack=dtype is not None, fast=fast))
+    if compiled:
+        compile_blocks(transformer)
+    origin = Origin(
+        path=path,
+        attention=attention_name,
+        unpack=dtype is not None,
+        fast=weight_dtype == FAST,
+        compiled=compiled,
+    )
+    return WanModel(transformer, origin)
 
 
 def load_vae(path: Path, dtype: str) -> PipelineVAE:

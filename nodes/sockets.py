@@ -29,6 +29,7 @@ class Origin:
         attention: name of the kernel.
         unpack: whether packed weights were made plain ones.
         fast: whether fp8 weights are multiplied in fp8 where that is possible.
+        compiled: whether its blocks are compiled.
         loras: file and strength of each on it.
     """
 
@@ -36,6 +37,7 @@ class Origin:
     attention: str
     unpack: bool = False
     fast: bool = False
+    compiled: bool = False
     loras: tuple[tuple[str, float], ...] = ()
 
 

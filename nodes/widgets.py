@@ -68,6 +68,16 @@ def attention() -> io.Combo.Input:
     )
 
 
+def compiled() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "compile",
+        default=False,
+        optional=True,
+        tooltip="Compile the transformer's blocks with torch: faster steps, after a first one that waits for the "
+        "compiler. Needs one: Triton on a GPU, g++ on a CPU; without one the run goes on as it is.",
+    )
+
+
 def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
     return [
         io.Int.Input(

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiled import compile_blocks
 from .conditioning import first_last
 from .encoders.cache import text_encoder
 from .errors import InputError, NumericError, WrongModel
 from .images import AnyImage, to_tensor, view
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model, host_has_room
+from .notices import tell
 from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
@@ -108,14 +110,15 @@ class Pipeline:
         transformer: Any | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
+        compiled: bool = False,
     ) -> Pipeline:
         """Load every part of a model folder (diffusers or official layout), or parts from files of their own.
 
         Args:
             folder: holds ``transformer/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``image_encoder/``, or the
                 files of the official release. Or one file with a transformer, if ``parts`` name the rest.
-            dtype: of the transformer and the encoders, which packed weights are calculated with in; None is bfloat16 on
-                a GPU and float32 on a CPU, where half precision is slow. The VAE is always float32.
+            dtype: of the transformer and the encoders, which packed weights are calculated with in; None for what suits
+                the device, see :func:`default_dtype`. The VAE is always float32.
             device: None is the GPU if there is one.
             offload: "none" keeps every part on the device. A number lets the parts take turns there, with so many
                 transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
@@ -125,6 +128,7 @@ class Pipeline:
             parts: where parts are that are not in the folder.
             transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
+            compiled: compile the transformer's blocks, see :func:`wan_local.compiled.compile_blocks`.
 
         Raises:
             InputError: a device that isn't there, or an ``offload`` that can't be.
@@ -134,7 +138,7 @@ class Pipeline:
 
         folder, device = Path(folder), choose_device(device)
         if dtype is None:
-            dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+            dtype = default_dtype(device)
         parts = parts or Parts()
         memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
         home = memory.home
@@ -142,6 +146,8 @@ class Pipeline:
             transformer = weights.load_transformer(
                 folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
             )
+            if compiled:
+                compile_blocks(transformer)
         has_images = transformer.config.has_image_branch
         images = parts.image_encoder or folder
         return cls(
@@ -304,6 +310,19 @@ class Clock:
                 self.tell(self._total)
         self._stage = ""
         return self._seconds
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """What networks calculate in on a device where nobody says: float32 on a CPU, which is slow at half precision, and
+    bfloat16 on a GPU; on NVIDIA's before compute capability 8.0 float16, with a notice: no fused attention takes
+    bfloat16 there, and without one a clip's scores are hundreds of gigabytes."""
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        name = torch.cuda.get_device_name(device)
+        tell(f"{name} has no fused attention for bfloat16, so the networks calculate in float16")
+        return torch.float16
+    return torch.bfloat16
 
 
 def choose_device(device: torch.device | str | None) -> torch.device:

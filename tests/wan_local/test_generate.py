@@ -9,10 +9,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from wan_local import notices
 from wan_local.config import TransformerConfig, VAEConfig
 from wan_local.encoders.image import ImageEncoder
 from wan_local.errors import Cancelled, InputError, NumericError, WrongModel
-from wan_local.generate import Pipeline, choose_device
+from wan_local.generate import Pipeline, choose_device, default_dtype
 from wan_local.images import view
 from wan_local.model import WanTransformer
 from wan_local.notices import WanNotice, listening
@@ -261,6 +262,20 @@ def test_device_that_is_not_here() -> None:
         with pytest.raises(InputError, match="can't be used here; use cpu"):
             choose_device(name)
     assert choose_device("cpu").type == "cpu"
+
+
+def test_what_networks_calculate_in_on_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's GPUs before Ampere have no fused attention for bfloat16, and are said to."""
+    told: list[str] = []
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with notices.listening(told.append):
+        for capability, expected in (((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16), ((7, 5), torch.float16)):
+            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+            assert default_dtype(torch.device("cuda")) == expected
+            assert len(told) == (expected == torch.float16)
+    assert told[0].startswith("Tesla T4 has no fused attention for bfloat16")
+    assert default_dtype(torch.device("cpu")) == torch.float32
 
 
 # -- models of another recipe -------------------------------------------------------------------------------------

@@ -1,28 +1,27 @@
 """Which attention kernel to use, and whether to believe it.
 
-A kernel somebody else compiled is checked against sdpa once for each device, dtype and head width, on a small
-problem, before its first result is used. One asked for by name that can't run or fails the check is an error;
-one that "auto" picked is replaced by sdpa, with a warning in the log.
+Every kernel, torch's own too, is checked once for each device, dtype, head width and length: on the first result that
+is asked of it, before that is used. One asked for by name that can't run or fails the check is an error; one that
+"auto" picked is replaced by the next best, with a warning in the log.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericError
-from . import sdpa
+from . import check, order, sdpa, timing
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-AUTO = ("flash", "sdpa")  # best first; only exact kernels: a quantised one is the user's decision
-CHECK_LENGTH = 256
-CHECK_HEADS = 2
+Problem = tuple[torch.device, torch.dtype, int, int, int]  # device, dtype, head width, queries, keys
 
 log = logging.getLogger("wan_local.attention")
+_verdicts: dict[tuple[str, Problem], bool] = {}  # by the kernel's name; for the life of this process
 
 
 class Backend(Protocol):
@@ -33,7 +32,7 @@ class Backend(Protocol):
 
     def why_not(self) -> str | None: ...
 
-    def rejects(self, q: Tensor, /) -> str | None: ...
+    def rejects(self, q: Tensor, k: Tensor, /) -> str | None: ...
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor: ...
 
@@ -42,7 +41,7 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
     """The attention function of that name.
 
     Args:
-        name: a backend's name, or "auto" for the best exact one this machine has.
+        name: a backend's name, or "auto" for the best exact one there is for the device of each call.
         backends: the table to choose from; None for ``BACKENDS``.
 
     Returns:
@@ -56,9 +55,11 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
 
         backends = BACKENDS
     if name == "auto":
-        usable = [backends[known] for known in AUTO if known in backends and backends[known].why_not() is None]
-        best = usable[0] if usable else sdpa
-        return best.attend if best is sdpa else Checked(best, by_name=False)
+        flash = backends.get("flash")
+        usable = flash is not None and flash.why_not() is None
+        if not usable and not torch.cuda.is_available():
+            return sdpa.attend
+        return Chosen(lambda device: order.exact(device, flash) if usable else order.of_torch(device))
     if name not in backends:
         raise InputError(f"attention={name!r} is not known; use auto or one of {', '.join(backends)}")
     backend = backends[name]
@@ -66,61 +67,79 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
     if reason is not None:
         there = ", ".join(known for known, other in backends.items() if other.why_not() is None)
         raise InputError(f"attention={name!r} can't be used here: {reason}; use auto or one of {there}")
-    return backend.attend if backend is sdpa else Checked(backend, by_name=True)
+    if backend is sdpa:
+        return Chosen(order.of_torch) if torch.cuda.is_available() else sdpa.attend
+    return Chosen(lambda _: [backend], by_name=name)
 
 
-def error_against_sdpa(backend: Backend, like: Tensor) -> float:
-    """Relative L2 error of ``backend`` against sdpa in float32, on small random tensors like ``like``.
-
-    Returns:
-        The error; infinity if the kernel raised or gave NaN.
-    """
-    shape = (3, 1, CHECK_LENGTH, CHECK_HEADS, like.shape[-1])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # own generator: no one's seed moves
-    q, k, v = noise.to(like.device, like.dtype)
-    with torch.no_grad():
-        expected = sdpa.attend(q.float(), k.float(), v.float())
-        try:
-            got = backend.attend(q, k, v).float()
-        except Exception as error:  # any failure of a foreign kernel means the same: do not use it
-            log.warning("attention backend %s raised in its self-check: %s", backend.NAME, error)
-            return float("inf")
-        ratio = ((got - expected).norm() / expected.norm()).item()
-    return ratio if ratio == ratio else float("inf")
-
-
-class Checked:
-    """A backend behind its self-check; call it like ``attend``.
+class Chosen:
+    """The best of some kernels that is right, found at the first call of each kind; call it like ``attend``.
 
     Args:
-        backend: the kernel.
-        by_name: whether the user asked for it, so that failing is an error rather than a warning.
+        candidates: for a device, best first.
+        by_name: what the user asked for, if it is the only one: then its failing is an error.
     """
 
-    def __init__(self, backend: Backend, *, by_name: bool) -> None:
-        self.backend = backend
-        self.by_name = by_name
-        self.verdicts: dict[tuple[torch.device, torch.dtype, int], bool] = {}
+    def __init__(self, candidates: Callable[[torch.device], Sequence[Backend]], *, by_name: str | None = None) -> None:
+        self._candidates, self._by_name = candidates, by_name
+        self._found: dict[Problem, Backend] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        reason = self.backend.rejects(q)
-        if reason is None and self.trusted(q):
-            return self.backend.attend(q, k, v)
-        if reason is not None and self.by_name:
-            raise InputError(f"attention={self.backend.NAME!r} can't do this: {reason}; use 'auto' or 'sdpa'")
-        return sdpa.attend(q, k, v)
+        if q.device.type == "meta" or type(q) is not Tensor:  # nothing is calculated
+            return sdpa.attend(q, k, v)
+        problem = (q.device, q.dtype, q.shape[3], q.shape[1], k.shape[1])
+        known = self._found.get(problem)
+        return self._first(problem, q, k, v) if known is None else known.attend(q, k, v)
 
-    def trusted(self, q: Tensor) -> bool:
-        """Check once for each device, dtype and head width; remember the verdict."""
-        key = (q.device, q.dtype, q.shape[-1])
-        if key not in self.verdicts:
-            error, allowed = error_against_sdpa(self.backend, q), self.backend.TOLERANCE
-            if error > allowed:
-                self.refuse(f"is off by {error:.2g} of sdpa's result on {q.device} ({allowed:.2g} allowed)")
-            self.verdicts[key] = error <= allowed
-        return self.verdicts[key]
+    @property
+    def used(self) -> dict[Problem, str]:
+        """Which kernel took which kind of problem so far, by name."""
+        return {problem: backend.NAME for problem, backend in self._found.items()}
 
-    def refuse(self, finding: str) -> None:
-        if self.by_name:
-            raise NumericError(f"attention={self.backend.NAME!r} {finding}; use 'auto' or 'sdpa'")
-        log.warning("attention backend %s %s; sdpa is used instead", self.backend.NAME, finding)
+    def _first(self, problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        candidates, reasons, failed = list(self._candidates(q.device)), [], False
+        if order.is_unsettled(q.device):
+            candidates = timing.fastest_first(candidates, q, k, v)
+        for backend in candidates:
+            reason = backend.rejects(q, k)
+            if reason is not None:
+                reasons.append(reason)
+                continue
+            failed = True
+            if _verdicts.get((backend.NAME, problem)) is False:
+                reasons.append(f"{backend.NAME} gave wrong numbers before")
+                continue
+            out, finding = self._tried(backend, problem, q, k, v)
+            if out is not None:
+                self._found[problem] = backend
+                return out
+            _verdicts[backend.NAME, problem] = False
+            reasons.append(f"{backend.NAME} {finding}")
+            if self._by_name is None:
+                log.warning("attention kernel %s %s; another one is used instead", backend.NAME, finding)
+            else:
+                raise NumericError(f"attention={self._by_name!r} {finding}; use 'auto' or 'sdpa'")
+        if self._by_name is not None:
+            raise InputError(f"attention={self._by_name!r} can't do this: {'; '.join(reasons)}; use 'auto' or 'sdpa'")
+        told = f"no attention kernel can be used for {q.shape[1]} tokens in {q.dtype}: {'; '.join(reasons)}"
+        raise NumericError(told) if failed else InputError(told)
+
+    def _tried(self, backend: Backend, problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor | None, str]:
+        """Its result if that is right, else what is wrong."""
+        from ..memory.room import is_out_of_memory  # memory knows the model, which knows attention
+
+        try:
+            out = backend.attend(q, k, v)
+            if (backend.NAME, problem) in _verdicts:
+                return out, ""
+            error = check.error(out, q, k, v)
+        except Exception as failure:  # any failure of a kernel means the same, but for want of memory: do not use it
+            if is_out_of_memory(failure):
+                raise
+            return None, f"failed: {(str(failure).strip() or type(failure).__name__).splitlines()[0]}"
+        if error > backend.TOLERANCE:
+            size = f"{q.shape[1]} by {k.shape[1]} rows"
+            return None, f"is off by {error:.2g} on {q.device} at {size} ({backend.TOLERANCE:.2g} allowed)"
+        _verdicts[backend.NAME, problem] = True
+        log.info("attention kernel %s: off by %.1e at %d by %d rows", backend.NAME, error, q.shape[1], k.shape[1])
+        return out, ""

@@ -37,7 +37,7 @@ def why_not() -> str | None:
     return None if function else reason
 
 
-def rejects(q: Tensor) -> str | None:
+def rejects(q: Tensor, k: Tensor) -> str | None:
     """Why it can't take tensors like ``q``, or None."""
     if q.device.type != "cuda":
         return f"it runs on CUDA, not on {q.device.type}"

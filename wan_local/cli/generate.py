@@ -86,7 +86,11 @@ def _add_sampling(group: Any) -> None:
     group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH][@FIRST-LAST]",
                        help=lora_option.HELP)  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
-                       help="of the networks; auto: bfloat16 on a GPU, float32 on a CPU")  # fmt: skip
+                       help="of the networks; auto: bfloat16 on a GPU, float16 on one before Ampere, float32 on "
+                            "a CPU")  # fmt: skip
+    group.add_argument("--compile", action="store_true",
+                       help="compile the transformer's blocks: faster steps, after a first one that waits for the "
+                            "compiler; needs one (Triton on a GPU, g++ on a CPU)")  # fmt: skip
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
@@ -136,13 +140,12 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from .. import images
-    from ..generate import Pipeline, choose_device
+    from ..generate import Pipeline, choose_device, default_dtype
 
     first, last = images.read(args.first), images.read(args.last)
     grid = settings.grid(first.shape[2], first.shape[1])
     _check_outputs(args, grid.frames * grid.height * grid.width)
     device = choose_device(None if args.device == "auto" else args.device)
-    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
 
     bar, began = ProgressBar(sys.stderr), time.monotonic()
     notices.listen(lambda text: bar.say(f"warning: {text}"))
@@ -150,11 +153,12 @@ def run(args: argparse.Namespace) -> None:
         if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
+        dtype = default_dtype(device) if args.dtype == "auto" else getattr(torch, args.dtype)
         cache = None if args.no_cache else args.cache or default_folder()
         cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
-            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
+            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul, compiled=args.compile,
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))

@@ -61,7 +61,7 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None) -> GroupTransformer:
+def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> GroupTransformer:
     """The transformer of these options, on its cards; LoRAs on it. The cards are given back after the run.
 
     Raises:
@@ -77,11 +77,10 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
         if first > 1 or last is not None:
             raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
         loras.append((path, strength))
-    kind = "float32" if device.type == "cpu" else "bfloat16"
     setup = Setup(
         path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
-        fsdp=args.fsdp, dtype=kind if dtype is None else str(dtype).removeprefix("torch."), unpack=args.unpack,
-        float8_matmul=args.fp8_matmul,
+        fsdp=args.fsdp, dtype=str(dtype).removeprefix("torch."), unpack=args.unpack,
+        float8_matmul=args.fp8_matmul, compiled=args.compile,
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
     limits = step_limit(args.step_limit)

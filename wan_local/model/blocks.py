@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..attention import Attend
 from ..config import TransformerConfig
+from ..quantised import shared_inputs
 from .norms import (
     has_fused_rms_norm,
     layer_norm_float32,
@@ -88,9 +89,10 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens ``[B, L, D]`` -> queries, keys and values ``[B, L, N, K]``, all in ``context.dtype``."""
-        q = self.rotated(self.q(x), self.norm_q, context)
-        k = self.rotated(self.k(x), self.norm_k, context)
-        return q, k, self.heads(self.v(x))
+        with shared_inputs():  # nothing below writes into x
+            q = self.rotated(self.q(x), self.norm_q, context)
+            k = self.rotated(self.k(x), self.norm_k, context)
+            return q, k, self.heads(self.v(x))
 
     def rotated(self, rows: Tensor, norm: nn.Module, context: Context) -> Tensor:
         """Queries or keys ``[B, L, D]``, which may be overwritten -> ``[B, L, N, K]``, normalised and turned."""

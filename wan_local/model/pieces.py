@@ -22,9 +22,10 @@ WHOLE = slice(None)
 
 
 def pieces(length: int) -> Iterator[slice]:
-    """Slices of about equal size, none longer than :data:`MOST`; a single one where gradients are wanted."""
+    """Slices of about equal size, none longer than :data:`MOST`; a single one where gradients are wanted, and in a
+    graph that is being compiled, which makes no copies of what it fuses."""
     count = -(-length // MOST)
-    if count <= 1 or torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or count <= 1:
         yield WHOLE
         return
     step = -(-length // count)

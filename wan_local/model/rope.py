@@ -60,10 +60,14 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 
     Args:
         x: ``[B, L, N, K]``, any float dtype.
-        table: :func:`rope_table`, ``[L, 1, K / 2]``.
+        table: :func:`rope_table`, ``[L, 1, K / 2]``; or its ``view_as_real``, ``[L, 1, K / 2, 2]``, for graphs that
+            are compiled: complex numbers are not fused there. The result is the same on a CPU.
 
     Returns:
         ``[B, L, N, K]`` fp32.
     """
+    if not table.is_complex():
+        (a, b), (cosine, sine) = x.float().unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
+        return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1).flatten(-2)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [B, L, N, K / 2]
     return torch.view_as_real(pairs * table).flatten(-2)

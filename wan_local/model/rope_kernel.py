@@ -29,7 +29,7 @@ def rope_kernel(x: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
 
     ``turn`` overwrites what it is given and returns it; ``table`` is :func:`.rope.rope_table`.
     """
-    if x.device.type != "cuda" or x.dtype not in HALF or torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or x.device.type != "cuda" or x.dtype not in HALF or torch.is_grad_enabled():
         return None
     return turn if agrees(x.device, x.dtype, x.shape[-1]) else None
 

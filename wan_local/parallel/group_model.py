@@ -131,7 +131,7 @@ class GroupTransformer:
         setup = self.setup
         weights = {
             "path": setup.path, "dtype": setup.dtype, "attention": setup.attention, "fsdp": setup.fsdp,
-            "unpack": setup.unpack, "float8_matmul": setup.float8_matmul,
+            "unpack": setup.unpack, "float8_matmul": setup.float8_matmul, "compiled": setup.compiled,
             "loras": [{"path": path, "strength": strength} for path, strength in setup.loras],
         }  # fmt: skip
         return GroupSpec(

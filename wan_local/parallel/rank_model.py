@@ -89,6 +89,7 @@ class Rank:
         loras: list[dict[str, Any]] | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
+        compiled: bool = False,
     ) -> dict[str, float]:
         """Read the weights; what they take on this card, and how long it took.
 
@@ -99,12 +100,14 @@ class Rank:
             fsdp: deal the weights out over all cards.
             loras: ``path`` and ``strength`` each.
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
+            compiled: compile the blocks, see :func:`wan_local.compiled.compile_blocks`; not together with fsdp.
 
         Raises:
             InputError: LoRAs together with fsdp, and the like.
             WeightsError: as for :func:`wan_local.weights.load_transformer`.
         """
         from .. import lora
+        from ..compiled import compile_blocks
         from ..quantised import Linear, parameter_shapes
         from ..weights import load_transformer
         from .fsdp import load_sharded
@@ -123,6 +126,8 @@ class Rank:
                 lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()
             ]
             lora.apply(model, uses)
+            if compiled:
+                compile_blocks(model)
             size = sum(value.nbytes for value in model.parameters())
             told = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
         for name, layer in model.named_modules():

@@ -49,7 +49,7 @@ class Setup:
         gpus: number of cards.
         ulysses, ring, cfg: the split; 0 chooses, see :func:`wan_local.parallel.degrees.choose`.
         fsdp: deal the weights out over the cards.
-        dtype, attention, unpack, float8_matmul: see :meth:`wan_local.parallel.rank_model.Rank.load`.
+        dtype, attention, unpack, float8_matmul, compiled: see :meth:`wan_local.parallel.rank_model.Rank.load`.
         loras: path and strength each, merged or put beside in every rank; paths are made absolute.
         device: "cuda", or "cpu" to try things out.
         ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
@@ -71,6 +71,7 @@ class Setup:
     device: str = "cuda"
     ray_address: str = ""
     backend: str = "own"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.path.abspath(self.path))
@@ -150,6 +151,8 @@ def _check_ray(setup: Setup) -> None:
 
 
 def _check_fsdp(setup: Setup, source: TensorSource) -> None:
+    if setup.compiled:
+        raise InputError("weights that fsdp deals out can't be used by compiled blocks; run without fsdp or compile")
     if setup.loras:
         raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
     if source.packed:

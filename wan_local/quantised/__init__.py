@@ -9,10 +9,10 @@ from .float8 import Float8
 from .ggml import GGML
 from .int8 import Int8
 from .layers import CastingLayers, Embedding, Linear, multiplies_in_float8
-from .matmul import float8_linear
+from .matmul import float8_linear, shared_inputs
 from .packing import Packing, is_packed, parameter_shapes
 
 __all__ = [
     "GGML", "MXFP8", "NVFP4", "CastingLayers", "Embedding", "Float8", "Int8", "Linear", "Packing", "float8_linear",
-    "is_packed", "multiplies_in_float8", "parameter_shapes",
+    "is_packed", "multiplies_in_float8", "parameter_shapes", "shared_inputs",
 ]  # fmt: skip
