@@ -21,6 +21,7 @@ from ..config import TransformerConfig, VAEConfig
 from ..model import WanTransformer
 from ..shapes import SPATIAL_STRIDE, Grid, video_frames
 from ..vae import WanVAE
+from ..vae.norm import has_fused_rms_norm
 from .live import LiveBytes
 
 RESERVE = 1_500_000_000
@@ -72,11 +73,6 @@ def vae_decode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> i
 def clip_bytes(shape: Shape, itemsize: int = FLOAT) -> int:
     """The pixels that latents of ``shape`` stand for."""
     return 3 * video_frames(shape[0]) * _area(shape) * SPATIAL_STRIDE**2 * itemsize
-
-
-def has_fused_rms_norm() -> bool:
-    """Whether this torch has RMSNorm as one GPU kernel; without it the norm makes float32 copies of its input."""
-    return hasattr(torch.ops.aten, "_fused_rms_norm")
 
 
 def _cells(shape: Shape) -> int:
