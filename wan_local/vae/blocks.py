@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .causal_conv import causal_conv, with_history
+from .enlarge import convolve_enlarged
 from .layout import as_images, as_video, channels_last
 from .norm import ChannelNorm
 from .stream import Stream
@@ -101,7 +102,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         if self.time_conv is not None:
             x = self._double_time(x, stream)
-        frames = self.resample["1"](twice_as_large(x))
+        frames = convolve_enlarged(self.resample["1"], x)
         return as_video(frames, frames.shape[0] // x.shape[0])
 
     def _double_time(self, x: Tensor, stream: Stream | None) -> Tensor:
@@ -115,17 +116,6 @@ class Upsample(nn.Module):
         doubled = causal_conv(self.time_conv, rest, stream)  # [B, 2*C, T, H, W]
         doubled = doubled.unflatten(1, (2, -1)).movedim(1, 3)  # [B, C, T, 2, H, W], a view
         return doubled if started else torch.cat((head, doubled.flatten(2, 3)), dim=2)
-
-
-def twice_as_large(x: Tensor) -> Tensor:
-    """``[B, C, ..., H, W]`` to images ``[N, C, 2*H, 2*W]`` in channels-last memory, each pixel four times.
-
-    In one copy of our own: torch's nearest neighbours take twice as long in this memory.
-    """
-    pixels = x.movedim(1, -1)  # [B, ..., H, W, C]
-    height, width, channels = pixels.shape[-3:]
-    spread = pixels[..., None, :, None, :].expand(*pixels.shape[:-2], 2, width, 2, channels)  # [B, ..., H, 2, W, 2, C]
-    return spread.reshape(-1, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 def plus(fresh: Tensor, x: Tensor) -> Tensor:
