@@ -1,4 +1,4 @@
-"""The layers the Wan-VAE is made of: norm, residual block, per-frame attention, up- and downsampling.
+"""The layers the Wan-VAE is made of: residual block, per-frame attention, up- and downsampling.
 
 Official: Wan-Video/Wan2.1 ``wan/modules/vae.py``; the attribute names are the official parameter names.
 Tensors are ``[B, C, T, H, W]`` in channels-last memory, which makes "one image per frame" and "channels last" views
@@ -13,27 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .causal_conv import causal_conv
+from .causal_conv import causal_conv, with_history
+from .enlarge import convolve_enlarged
+from .layout import as_images, as_video, channels_last
+from .norm import ChannelNorm
 from .stream import Stream
-
-
-class ChannelNorm(nn.Module):
-    """RMS norm over channels: ``x / |x| * sqrt(C) * gamma`` (the official ``RMS_norm``, without its unused bias).
-
-    Args:
-        dim: channels ``C``.
-        trailing: spatial axes in the official shape of ``gamma``: 3 in residual blocks, 2 in attention.
-    """
-
-    def __init__(self, dim: int, trailing: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim, *[1] * trailing))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, T, H, W]
-        scale = self.gamma.view(1, -1, 1, 1, 1) * x.shape[1] ** 0.5
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)  # [B, 1, T, H, W]
-        # Under autocast the norm comes back in float32; the two large products stay in the dtype of x.
-        return x * length.reciprocal().to(x.dtype) * scale.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -54,9 +38,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         layers = self.residual
-        h = causal_conv(layers["2"], F.silu(layers["0"](x), inplace=True), stream)
-        h = causal_conv(layers["6"], F.silu(layers["3"](h), inplace=True), stream)
-        return self.shortcut(x) + h
+        h = causal_conv(layers["2"], layers["0"](x), stream, silu=True)
+        h = causal_conv(layers["6"], layers["3"](h), stream, silu=True)
+        return plus(h, self.shortcut(x))
 
 
 class AttentionBlock(nn.Module):
@@ -71,11 +55,12 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         frames = as_images(self.norm(x))  # [B*T, C, H, W]
         images, channels, height, width = frames.shape
-        qkv = self.to_qkv(frames).flatten(2).transpose(1, 2)  # [B*T, H*W, 3*C]
-        q, k, v = qkv.unsqueeze(1).chunk(3, dim=-1)  # [B*T, 1, H*W, C] each
+        qkv = self.to_qkv(frames).permute(0, 2, 3, 1).reshape(images, 1, height * width, 3 * channels)
+        # Each for itself and dense: fused kernels refuse a last axis with strides.
+        q, k, v = (part.contiguous() for part in qkv.chunk(3, dim=-1))  # [B*T, 1, H*W, C] each
         out = F.scaled_dot_product_attention(q, k, v)
-        out = out.squeeze(1).transpose(1, 2).reshape(images, channels, height, width)
-        return x + as_video(self.proj(out), x.shape[2])
+        out = channels_last(out.reshape(images, height, width, channels).permute(0, 3, 1, 2))
+        return plus(as_video(self.proj(out), x.shape[2]), x)
 
 
 class Downsample(nn.Module):
@@ -92,10 +77,11 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         past = stream.past(self) if stream is not None else None
+        whole = x if past is None else with_history(past, x, 1)
         if stream is not None:
             stream.remember(self, x[:, :, -1:])
         if past is not None:
-            return self.time_conv(torch.cat((past, x), dim=2))
+            return self.time_conv(whole)
         if x.shape[2] == 1:
             return x
         return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2)
@@ -116,29 +102,22 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         if self.time_conv is not None:
             x = self._double_time(x, stream)
-        frames = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest-exact")
-        return as_video(self.resample["1"](frames), x.shape[2])
+        frames = convolve_enlarged(self.resample["1"], x)
+        return as_video(frames, frames.shape[0] // x.shape[0])
 
     def _double_time(self, x: Tensor, stream: Stream | None) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, C, T', H, W]``, or ``[B, C, T, 2, H, W]`` where every frame becomes two."""
         started = stream is not None and stream.past(self) is not None
         if stream is not None and not started:
             stream.remember(self, x.new_empty(0))  # only the fact that the clip has started
         head, rest = (x[:, :, :0], x) if started else (x[:, :, :1], x[:, :, 1:])
         if rest.shape[2] == 0:
             return head
-        doubled = causal_conv(self.time_conv, rest, stream)  # [B, 2*C, T', H, W]
-        batch, channels, frames, height, width = rest.shape
-        doubled = doubled.unflatten(1, (2, channels)).permute(0, 2, 3, 1, 4, 5)  # [B, C, T', 2, H, W]
-        doubled = doubled.reshape(batch, channels, frames * 2, height, width)
-        doubled = doubled.contiguous(memory_format=torch.channels_last_3d)
-        return doubled if started else torch.cat((head, doubled), dim=2)
+        doubled = causal_conv(self.time_conv, rest, stream)  # [B, 2*C, T, H, W]
+        doubled = doubled.unflatten(1, (2, -1)).movedim(1, 3)  # [B, C, T, 2, H, W], a view
+        return doubled if started else torch.cat((head, doubled.flatten(2, 3)), dim=2)
 
 
-def as_images(x: Tensor) -> Tensor:
-    """``[B, C, T, H, W]`` to ``[B*T, C, H, W]``: a view in channels-last memory."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def as_video(x: Tensor, frames: int) -> Tensor:
-    """``[B*T, C, H, W]`` back to ``[B, C, T, H, W]``."""
-    return x.unflatten(0, (-1, frames)).transpose(1, 2)
+def plus(fresh: Tensor, x: Tensor) -> Tensor:
+    """``fresh + x``, written over ``fresh`` where nobody will ask for gradients."""
+    return fresh + x if torch.is_grad_enabled() else fresh.add_(x)

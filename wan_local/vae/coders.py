@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .blocks import AttentionBlock, ChannelNorm, Downsample, ResidualBlock, Upsample, as_images, as_video
+from .blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
 from .causal_conv import causal_conv
+from .layout import as_images, as_video
+from .norm import ChannelNorm
 from .stream import Stream
 
 RGB = 3
@@ -30,7 +32,7 @@ def _head(dim: int, out_dim: int, operations: Any) -> nn.ModuleDict:
 
 
 def _run_head(head: nn.ModuleDict, x: Tensor, stream: Stream | None) -> Tensor:
-    return causal_conv(head["2"], F.silu(head["0"](x), inplace=True), stream)
+    return causal_conv(head["2"], head["0"](x), stream, silu=True)
 
 
 def _spread(x: Tensor, upscale: int) -> Tensor:

@@ -9,6 +9,7 @@ Passing ``None`` instead of a stream means: the whole clip is here at once.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -21,9 +22,16 @@ class Stream:
         self._past: dict[nn.Module, Tensor] = {}
 
     def past(self, layer: nn.Module) -> Tensor | None:
-        """The frames ``layer`` stored after the previous chunk, or None at the first one."""
+        """The frames ``layer`` stored after the previous chunk, or None at the first one.
+
+        They are good until ``layer`` remembers others: those may be written over these.
+        """
         return self._past.get(layer)
 
     def remember(self, layer: nn.Module, frames: Tensor) -> None:
         """Keep a copy of ``frames`` for the next chunk (a view would keep the whole chunk alive)."""
-        self._past[layer] = frames.clone()
+        past = self._past.get(layer)
+        if past is None or past.shape != frames.shape or torch.is_grad_enabled():
+            self._past[layer] = frames.clone()
+        else:
+            past.copy_(frames)

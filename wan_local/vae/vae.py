@@ -16,6 +16,7 @@ from ..config import WAN_VAE, VAEConfig
 from ..errors import InputError
 from ..shapes import FIRST_CHUNK, SPATIAL_STRIDE, TEMPORAL_STRIDE, check_frames, video_frames
 from .coders import RGB, Decoder, Encoder
+from .layout import channels_last
 from .stream import Stream
 
 
@@ -63,13 +64,13 @@ class WanVAE(nn.Module):
         stream = Stream()
         starts = [0, *range(FIRST_CHUNK, video.shape[2], TEMPORAL_STRIDE)]
         for start, end in zip(starts, [*starts[1:], video.shape[2]], strict=True):
-            chunk = _channels_last(video[:, :, start:end])
+            chunk = channels_last(video[:, :, start:end])
             yield self._moments(chunk, stream)[0]
 
     def encode_moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance ``[B, z_dim, T, h, w]`` in one pass over the whole clip, for training."""
         _check_video(video)
-        mean, log_variance = self._moments(_channels_last(video), None)
+        mean, log_variance = self._moments(channels_last(video), None)
         return mean, log_variance
 
     def _moments(self, video: Tensor, stream: Stream | None) -> tuple[Tensor, ...]:
@@ -101,13 +102,13 @@ class WanVAE(nn.Module):
         self._check_latents(latents)
         stream = Stream()
         for index in range(latents.shape[2]):
-            z = _channels_last(latents[:, :, index : index + 1])
+            z = channels_last(latents[:, :, index : index + 1])
             yield self.decoder(self.conv2(z), stream).clamp_(-1.0, 1.0)
 
     def decode_whole(self, latents: Tensor) -> Tensor:
         """Decode in one pass, unclamped, for training: memory grows with the length, gradients reach all of it."""
         self._check_latents(latents)
-        return self.decoder(self.conv2(_channels_last(latents)), None)
+        return self.decoder(self.conv2(channels_last(latents)), None)
 
     # -- latent statistics ------------------------------------------------------------------------------------
 
@@ -141,7 +142,3 @@ def _check_video(video: Tensor) -> None:
     for name, side in (("height", video.shape[3]), ("width", video.shape[4])):
         if side % SPATIAL_STRIDE or side == 0:
             raise InputError(f"{name}={side} is not a multiple of {SPATIAL_STRIDE}; crop or resize the video first")
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)

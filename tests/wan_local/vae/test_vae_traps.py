@@ -9,8 +9,9 @@ from torch import nn
 
 from wan_local.config import VAEConfig
 from wan_local.vae import WanVAE
-from wan_local.vae.blocks import ChannelNorm, Downsample
+from wan_local.vae.blocks import Downsample
 from wan_local.vae.causal_conv import causal_conv
+from wan_local.vae.norm import ChannelNorm, rms_norm, unit_norm
 from wan_local.vae.stream import Stream
 
 
@@ -67,3 +68,35 @@ def test_nothing_becomes_nan(operations: object) -> None:
     assert torch.isfinite(vae.decode(latents)).all()
     assert torch.isfinite(vae.encode_moments(video)[0]).all()
     assert torch.isfinite(vae.decode_whole(latents)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_norm_in_one_kernel_equals_the_steps(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, gamma = torch.randn(4, 5, 96, dtype=torch.float64) * 30, torch.rand(96, dtype=torch.float64)
+    x[0, 0] = 0.0  # black: the small number under the root is 0 in float16
+    exact = F.normalize(x, dim=-1) * 96**0.5 * gamma
+    for norm in (rms_norm, unit_norm):
+        with torch.no_grad():
+            found = norm(x.to(dtype), gamma.to(dtype)).double()
+        error = (found - exact).abs().max() / exact.abs().max()
+        print(f"{norm.__name__} {dtype}: relative error {error:.1e}")
+        assert error <= 3 * torch.finfo(dtype).eps
+        assert torch.equal(found[0, 0], torch.zeros(96, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_and_autocast_stay_close_to_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    vae = WanVAE(VAEConfig(dim=8))
+    latents = torch.randn(1, 16, 3, 4, 4)
+    expected = vae.decode(latents)
+    with torch.autocast("cpu", dtype):
+        cast = vae.decode(latents)
+    half = vae.to(dtype).decode(latents.to(dtype))
+    assert half.dtype == dtype
+    for found in (cast, half):
+        error = (found.float() - expected).abs().max() / expected.abs().max()
+        print(f"decode in {dtype}: relative error {error:.1e}")
+        assert error <= 12 * torch.finfo(dtype).eps

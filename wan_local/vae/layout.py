@@ -1,0 +1,25 @@
+"""Channels-last memory, and clips as images: views of each other there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``[B, C, ...]`` with the channels of a pixel side by side in memory; a view where they are already.
+
+    The strides of axes of one element are set too. They address nothing, but torch asks them for the memory that a
+    convolution should answer in, and a tensor of one frame is channels-first by some of them.
+    """
+    pixels = x.movedim(1, -1)
+    return pixels.reshape(-1).view(pixels.shape).movedim(-1, 1)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """``[B, C, T, H, W]`` to ``[B*T, C, H, W]``."""
+    return channels_last(x.transpose(1, 2).flatten(0, 1))
+
+
+def as_video(x: Tensor, frames: int) -> Tensor:
+    """``[B*T, C, H, W]`` back to ``[B, C, T, H, W]``."""
+    return channels_last(x.unflatten(0, (-1, frames)).transpose(1, 2))
