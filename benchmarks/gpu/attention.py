@@ -40,6 +40,9 @@ def measure(lab: Lab) -> None:
         for backend in TORCH if lab.on_gpu else ():
             with sdpa_kernel([backend]):
                 kernel(lab, problem, backend.name.lower().removesuffix("_attention"), sdpa.attend, EXACT)
+        auto = choose("auto")
+        kernel(lab, problem, "auto", auto, EXACT)
+        lab.tell(f"auto is, {size}", " ".join(getattr(auto, "used", {}).values()) or "sdpa")
         for name, module in BACKENDS.items():
             if module is sdpa:
                 continue

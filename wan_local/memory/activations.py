@@ -21,7 +21,6 @@ from ..config import TransformerConfig, VAEConfig
 from ..model import WanTransformer
 from ..shapes import SPATIAL_STRIDE, Grid, video_frames
 from ..vae import WanVAE
-from ..vae.norm import has_fused_rms_norm
 from .live import LiveBytes
 
 RESERVE = 1_500_000_000
