@@ -26,6 +26,7 @@ from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
 from .shapes import TEMPORAL_STRIDE, Grid
+from .vae import decode_dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,7 @@ class Pipeline:
         image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
         device: where the work is done.
         memory: which part is on the device when; None leaves every part where it is.
+        decode_dtype: what the VAE decodes in; it always encodes in float32.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
@@ -80,10 +82,12 @@ class Pipeline:
         *,
         device: torch.device | str = "cpu",
         memory: Memory | None = None,
+        decode_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.transformer, self.vae = transformer, vae
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.device = torch.device(device)
+        self.decode_dtype = decode_dtype
         self.memory = memory or Memory(device)
         self.loras = Applied(transformer, ())
         self.memory.check(transformer)
@@ -108,6 +112,7 @@ class Pipeline:
         transformer: Any | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
+        vae_dtype: torch.dtype | None = None,
     ) -> Pipeline:
         """Load every part of a model folder (diffusers or official layout), or parts from files of their own.
 
@@ -115,7 +120,7 @@ class Pipeline:
             folder: holds ``transformer/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``image_encoder/``, or the
                 files of the official release. Or one file with a transformer, if ``parts`` name the rest.
             dtype: of the transformer and the encoders, which packed weights are calculated with in; None is bfloat16 on
-                a GPU and float32 on a CPU, where half precision is slow. The VAE is always float32.
+                a GPU and float32 on a CPU, where half precision is slow. The VAE's weights are always float32.
             device: None is the GPU if there is one.
             offload: "none" keeps every part on the device. A number lets the parts take turns there, with so many
                 transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
@@ -125,6 +130,7 @@ class Pipeline:
             parts: where parts are that are not in the folder.
             transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
+            vae_dtype: what the VAE decodes in; None is bfloat16 on a GPU that calculates in it, else float32.
 
         Raises:
             InputError: a device that isn't there, or an ``offload`` that can't be.
@@ -151,6 +157,7 @@ class Pipeline:
             weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
             device=device,
             memory=memory,
+            decode_dtype=vae_dtype or decode_dtype(device),
         )
 
     def use_loras(self, uses: Sequence[Use]) -> Applied:
@@ -223,7 +230,8 @@ class Pipeline:
         """As :meth:`decode`, but yield one frame first, then four at a time."""
         with self.memory.visit(self.vae):
             vae = self.memory.vae_for(self.vae)
-            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
+            latents = vae.denormalise(sampled.latents.to(self.device))
+            yield from frames_of(vae, latents.to(self.decode_dtype), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt

@@ -16,6 +16,7 @@ from ..errors import InputError, OutputError
 from ..progress import Progress
 from . import PROGRAM, lora_option, several_gpus
 from .cache_folder import default_folder
+from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ example:
 EPILOG = """\
 Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
 A file that is there already is only replaced by a whole new one."""
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_to(commands: Any) -> None:
@@ -87,6 +87,7 @@ def _add_sampling(group: Any) -> None:
                        help=lora_option.HELP)  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
                        help="of the networks; auto: bfloat16 on a GPU, float32 on a CPU")  # fmt: skip
+    add_vae_dtype(group)
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
@@ -133,8 +134,6 @@ def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = _checked(args)
     parts = _parts(args)
     several_gpus.check(args)
-    import torch
-
     from .. import images
     from ..generate import Pipeline, choose_device
 
@@ -142,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
     grid = settings.grid(first.shape[2], first.shape[1])
     _check_outputs(args, grid.frames * grid.height * grid.width)
     device = choose_device(None if args.device == "auto" else args.device)
-    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+    dtype = dtype_of(args.dtype)
 
     bar, began = ProgressBar(sys.stderr), time.monotonic()
     notices.listen(lambda text: bar.say(f"warning: {text}"))
@@ -155,6 +154,7 @@ def run(args: argparse.Namespace) -> None:
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
             tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul,
+            vae_dtype=dtype_of(args.vae_dtype),
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))
@@ -258,4 +258,5 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
         return
     again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
     again += [] if args.device == "auto" else ["--device", args.device]
+    again += [] if args.vae_dtype == "auto" else ["--vae-dtype", args.vae_dtype]
     print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)
