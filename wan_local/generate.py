@@ -227,7 +227,7 @@ class Pipeline:
         return collect(self.decode_stream(sampled, on_progress), sampled.grid.frames)
 
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        """As :meth:`decode`, but yield one frame first, then four at a time."""
+        """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
         with self.memory.visit(self.vae):
             vae = self.memory.vae_for(self.vae)
             latents = vae.denormalise(sampled.latents.to(self.device))
@@ -253,7 +253,9 @@ class Pipeline:
 
 @torch.no_grad()
 def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come. Every decode there is goes through here.
+    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
+
+    Every decode there is goes through here.
 
     Args:
         vae: :class:`wan_local.memory.FittingVAE`.
@@ -277,14 +279,28 @@ def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> It
 
 
 def collect(chunks: Iterator[Tensor], total: int) -> Tensor:
-    """``total`` frames in one tensor, each put there as it comes."""
-    frames, at = torch.empty(0), 0
-    for chunk in chunks:
-        if at == 0:
-            frames = chunk.new_empty((total, *chunk.shape[1:]))
-        frames[at : at + len(chunk)] = chunk
-        at += len(chunk)
-    return frames
+    """``total`` frames in one tensor on the CPU, each put there as it comes."""
+    collected = Collected(total)
+    for _ in collected.passing(chunks):
+        pass
+    return collected.frames
+
+
+class Collected:
+    """``total`` frames that are put in one tensor on the CPU while they pass by."""
+
+    def __init__(self, total: int) -> None:
+        self.frames, self._total = torch.empty(0), total
+
+    def passing(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same chunks ``[n, H, W, 3]``."""
+        at = 0
+        for chunk in chunks:
+            if at == 0:
+                self.frames = torch.empty((self._total, *chunk.shape[1:]), dtype=chunk.dtype)
+            self.frames[at : at + len(chunk)] = chunk
+            at += len(chunk)
+            yield chunk
 
 
 class Clock:

@@ -218,25 +218,26 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
 def _write(
     args: argparse.Namespace, pipeline: Pipeline, sampled: Sampled, inputs: tuple[Tensor, Tensor], rate: Any, bar: Any
 ) -> str:
-    """Decode and write everything; return the line about the ends, measured on the video as it was written."""
+    """Decode and write everything, the video while decoding goes on; return the line about the ends."""
     from .. import contact_sheet, ends, video
+    from ..generate import Collected
 
-    frames = pipeline.decode(sampled, bar)
-    fit = sampled.settings.fit
-    video.write(_told(frames, bar), args.output, rate)
+    total = sampled.grid.frames
+    collected = Collected(total)
+    video.write(_told(collected.passing(pipeline.decode_stream(sampled, bar)), total, bar), args.output, rate)
+    bar(Progress(stage="write", done=total, total=total))
+    frames, fit = collected.frames, sampled.settings.fit
     if args.frames:
         video.write_frames(frames, args.frames)
     if args.sheet:
         contact_sheet.write(frames, *inputs, args.sheet, fit=fit)
-    del frames
-    return str(ends.report(video.read(args.output)[0], *inputs, fit=fit))
+    return str(ends.report(frames, *inputs, fit=fit))
 
 
-def _told(frames: Tensor, bar: ProgressBar) -> Iterator[Tensor]:
-    """The frames one by one, each told when it has been taken."""
-    for done, frame in enumerate(frames.split(1), start=1):
-        yield frame
-        bar(Progress(stage="write", done=done, total=len(frames)))
+def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:
+    """The same chunks, and then word that what is left of writing them has begun."""
+    yield from chunks
+    bar(Progress(stage="write", done=0, total=total))
 
 
 def _hush_transformers() -> None:
