@@ -28,6 +28,7 @@ from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
 from .shapes import TEMPORAL_STRIDE, Grid
+from .vae import decode_dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +68,7 @@ class Pipeline:
         image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
         device: where the work is done.
         memory: which part is on the device when; None leaves every part where it is.
+        decode_dtype: what the VAE decodes in; it always encodes in float32.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
@@ -82,10 +84,12 @@ class Pipeline:
         *,
         device: torch.device | str = "cpu",
         memory: Memory | None = None,
+        decode_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.transformer, self.vae = transformer, vae
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.device = torch.device(device)
+        self.decode_dtype = decode_dtype
         self.memory = memory or Memory(device)
         self.loras = Applied(transformer, ())
         self.memory.check(transformer)
@@ -111,6 +115,7 @@ class Pipeline:
         unpack: bool = False,
         float8_matmul: bool = False,
         compiled: bool = False,
+        vae_dtype: torch.dtype | None = None,
     ) -> Pipeline:
         """Load every part of a model folder (diffusers or official layout), or parts from files of their own.
 
@@ -118,7 +123,7 @@ class Pipeline:
             folder: holds ``transformer/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``image_encoder/``, or the
                 files of the official release. Or one file with a transformer, if ``parts`` name the rest.
             dtype: of the transformer and the encoders, which packed weights are calculated with in; None for what suits
-                the device, see :func:`default_dtype`. The VAE is always float32.
+                the device, see :func:`default_dtype`. The VAE's weights are always float32.
             device: None is the GPU if there is one.
             offload: "none" keeps every part on the device. A number lets the parts take turns there, with so many
                 transformer blocks in host memory even when it is the transformer's. "auto" takes what fits.
@@ -129,6 +134,7 @@ class Pipeline:
             transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the transformer's blocks, see :func:`wan_local.compiled.compile_blocks`.
+            vae_dtype: what the VAE decodes in; None is bfloat16 on a GPU that calculates in it, else float32.
 
         Raises:
             InputError: a device that isn't there, or an ``offload`` that can't be.
@@ -157,6 +163,7 @@ class Pipeline:
             weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
             device=device,
             memory=memory,
+            decode_dtype=vae_dtype or decode_dtype(device),
         )
 
     def use_loras(self, uses: Sequence[Use]) -> Applied:
@@ -226,10 +233,11 @@ class Pipeline:
         return collect(self.decode_stream(sampled, on_progress), sampled.grid.frames)
 
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        """As :meth:`decode`, but yield one frame first, then four at a time."""
+        """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
         with self.memory.visit(self.vae):
             vae = self.memory.vae_for(self.vae)
-            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
+            latents = vae.denormalise(sampled.latents.to(self.device))
+            yield from frames_of(vae, latents.to(self.decode_dtype), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
@@ -251,7 +259,9 @@ class Pipeline:
 
 @torch.no_grad()
 def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come. Every decode there is goes through here.
+    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
+
+    Every decode there is goes through here.
 
     Args:
         vae: :class:`wan_local.memory.FittingVAE`.
@@ -275,14 +285,28 @@ def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> It
 
 
 def collect(chunks: Iterator[Tensor], total: int) -> Tensor:
-    """``total`` frames in one tensor, each put there as it comes."""
-    frames, at = torch.empty(0), 0
-    for chunk in chunks:
-        if at == 0:
-            frames = chunk.new_empty((total, *chunk.shape[1:]))
-        frames[at : at + len(chunk)] = chunk
-        at += len(chunk)
-    return frames
+    """``total`` frames in one tensor on the CPU, each put there as it comes."""
+    collected = Collected(total)
+    for _ in collected.passing(chunks):
+        pass
+    return collected.frames
+
+
+class Collected:
+    """``total`` frames that are put in one tensor on the CPU while they pass by."""
+
+    def __init__(self, total: int) -> None:
+        self.frames, self._total = torch.empty(0), total
+
+    def passing(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same chunks ``[n, H, W, 3]``."""
+        at = 0
+        for chunk in chunks:
+            if at == 0:
+                self.frames = torch.empty((self._total, *chunk.shape[1:]), dtype=chunk.dtype)
+            self.frames[at : at + len(chunk)] = chunk
+            at += len(chunk)
+            yield chunk
 
 
 class Clock:

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError, NumericError, OutputError
+from .handover import hand_over
 from .output import check_new_folder, check_writable, replacing
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -72,7 +73,8 @@ def write(
     """Write frames as H.264 (yuv420p, BT.709, limited range, index in front).
 
     Args:
-        frames: ``[F, H, W, 3]`` 0..1, or an iterable of such chunks; only one is held at a time.
+        frames: ``[F, H, W, 3]`` 0..1, or an iterable of such chunks, of which few are held at a time: it goes on while
+            those before are encoded. They become bytes on the device they are on.
         path: ``.mp4``, ``.mov`` or ``.mkv``. A file there is replaced when the new one is complete, not before.
         fps: frames a second.
         crf: quality of x264, 0 (largest) to 51 (worst).
@@ -88,7 +90,10 @@ def write(
     rate = check_fps(fps)
     target = check_path(path)
     with replacing(target) as temporary:
-        count = _encode(_chunks(frames), temporary, CONTAINERS[target.suffix.lower()], rate, crf, metadata or {})
+        container = CONTAINERS[target.suffix.lower()]
+        count = hand_over(
+            _chunks(frames), lambda chunks: _encode(chunks, temporary, container, rate, crf, metadata or {})
+        )
         # FFmpeg does not always pass on a full disk, so the file itself is asked.
         if _count_packets(temporary) != count:
             raise OutputError(f"{path} came out incomplete; is the disk full?")
@@ -141,7 +146,7 @@ def write_frames(frames: Chunks, folder: str | PathLike[str]) -> int:
 
 def to_uint8(frames: Tensor) -> Tensor:
     """``[..., 3]`` 0..1 to uint8 on the CPU, rounded to the nearest level and not cut down to the one below."""
-    return (_finite(frames).detach().cpu().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return (_finite(frames).detach().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu()
 
 
 # -- out --------------------------------------------------------------------------------------------------------
@@ -201,7 +206,7 @@ def _to_yuv420(frame: Tensor) -> np.ndarray:
     ITU-R BT.709-6, 8 bit. Chroma sits on the even columns, between two rows: H.264's default, which readers go by
     (measured through FFmpeg: 0.7 dB better than the mean of 2 x 2 pixels).
     """
-    rgb = _finite(frame).detach().cpu().float().clamp(0.0, 1.0).permute(2, 0, 1)  # [3, H, W]
+    rgb = _finite(frame).detach().float().clamp(0.0, 1.0).permute(2, 0, 1)  # [3, H, W]
     rgb = F.pad(rgb, (0, rgb.shape[2] % 2, 0, rgb.shape[1] % 2), mode="replicate")
     red, green, blue = rgb
     luma = KR * red + (1 - KR - KB) * green + KB * blue  # [H, W] 0..1
@@ -210,7 +215,7 @@ def _to_yuv420(frame: Tensor) -> np.ndarray:
     rows = F.pad(rows, (1, 0), mode="replicate")  # the last column is odd, so nothing is missing on the right
     half = (rows[:, :, 0:-1:2] + 2 * rows[:, :, 1::2] + rows[:, :, 2::2]) / 4  # [2, H / 2, W / 2]
     planes = torch.cat([(16 + 219 * luma).flatten(), (128 + 224 * half).flatten()])
-    return planes.round().to(torch.uint8).view(-1, rgb.shape[2]).numpy()
+    return planes.round().to(torch.uint8).view(-1, rgb.shape[2]).cpu().numpy()
 
 
 def _count_packets(path: Path) -> int:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,24 @@ def test_command_line_and_library_make_the_same_frames(
     frames = Pipeline.from_pretrained(model, device="cpu")(*pictures, "a red disc", length=5, steps=2, seed=7)
     written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
     assert torch.equal(torch.from_numpy(np.stack(written)), video.to_uint8(frames))
+
+
+def test_the_vae_decodes_in_the_dtype_asked_for_and_the_file_is_not_read_again(
+    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    dtypes: list[torch.dtype] = []
+    real = WanVAE.decode_stream
+
+    def decode_stream(vae: WanVAE, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        dtypes.append(latents.dtype)
+        return real(vae, latents)
+
+    monkeypatch.setattr(WanVAE, "decode_stream", decode_stream)
+    monkeypatch.setattr(video, "read", None)
+    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--vae-dtype", "bfloat16")) == 0
+    assert dtypes == [torch.bfloat16]
+    assert "ends: first " in capsys.readouterr().out
 
 
 def test_half_precision_runs_on_a_cpu_too(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
@@ -315,7 +334,7 @@ def test_kept_latents_are_decoded_to_the_same_video(model, pictures, tmp_path, m
     whole, kept = tmp_path / "whole.mp4", tmp_path / "kept.mp4"
     assert main(arguments(model, pictures, whole)) == 0
     with monkeypatch.context() as broken:
-        broken.setattr(Pipeline, "decode", lambda *given: (_ for _ in ()).throw(MemoryError("made up")))
+        broken.setattr(Pipeline, "decode_stream", lambda *given: (_ for _ in ()).throw(MemoryError("made up")))
         assert main(arguments(model, pictures, kept)) == 1
     latents = tmp_path / "kept.latents.safetensors"
     assert main(["decode", str(latents), "--model", str(model), "--output", str(kept), "--device", "cpu"]) == 0

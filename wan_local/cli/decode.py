@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .dtypes import add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
 
 
@@ -28,6 +29,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--tiling", default="auto", metavar="HOW",
                         help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where "
                              "whole frames don't fit")  # fmt: skip
+    add_vae_dtype(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -38,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from .. import kept, video, weights
     from ..generate import choose_device, frames_of
     from ..memory import NONE, Memory
+    from ..vae import decode_dtype
 
     video.check_path(args.output)
     latents = kept.read(Path(args.latents))
@@ -45,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     vae = weights.load_vae(args.model, dtype=torch.float32, device=device)
     fitting = Memory(device, NONE, tiling).vae_for(vae)
     bar = ProgressBar(sys.stderr)
-    clips = (frames_of(fitting, vae.denormalise(clip.to(device)), bar) for clip in latents.split(1))
+    dtype = dtype_of(args.vae_dtype) or decode_dtype(device)
+    clips = (frames_of(fitting, vae.denormalise(clip.to(device)).to(dtype), bar) for clip in latents.split(1))
     try:
         video.write(chain.from_iterable(clips), args.output, rate)
     finally:

@@ -16,6 +16,7 @@ from ..errors import InputError, OutputError
 from ..progress import Progress
 from . import PROGRAM, lora_option, several_gpus
 from .cache_folder import default_folder
+from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ example:
 EPILOG = """\
 Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
 A file that is there already is only replaced by a whole new one."""
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_to(commands: Any) -> None:
@@ -91,6 +91,7 @@ def _add_sampling(group: Any) -> None:
     group.add_argument("--compile", action="store_true",
                        help="compile the transformer's blocks: faster steps, after a first one that waits for the "
                             "compiler; needs one (Triton on a GPU, g++ on a CPU)")  # fmt: skip
+    add_vae_dtype(group)
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
@@ -137,8 +138,6 @@ def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = _checked(args)
     parts = _parts(args)
     several_gpus.check(args)
-    import torch
-
     from .. import images
     from ..generate import Pipeline, choose_device, default_dtype
 
@@ -153,12 +152,13 @@ def run(args: argparse.Namespace) -> None:
         if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
             bar(Progress(stage="load", done=0, total=1))
         _hush_transformers()
-        dtype = default_dtype(device) if args.dtype == "auto" else getattr(torch, args.dtype)
+        dtype = dtype_of(args.dtype) or default_dtype(device)
         cache = None if args.no_cache else args.cache or default_folder()
         cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
             tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul, compiled=args.compile,
+            vae_dtype=dtype_of(args.vae_dtype),
         )  # fmt: skip
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))
@@ -222,25 +222,26 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
 def _write(
     args: argparse.Namespace, pipeline: Pipeline, sampled: Sampled, inputs: tuple[Tensor, Tensor], rate: Any, bar: Any
 ) -> str:
-    """Decode and write everything; return the line about the ends, measured on the video as it was written."""
+    """Decode and write everything, the video while decoding goes on; return the line about the ends."""
     from .. import contact_sheet, ends, video
+    from ..generate import Collected
 
-    frames = pipeline.decode(sampled, bar)
-    fit = sampled.settings.fit
-    video.write(_told(frames, bar), args.output, rate)
+    total = sampled.grid.frames
+    collected = Collected(total)
+    video.write(_told(collected.passing(pipeline.decode_stream(sampled, bar)), total, bar), args.output, rate)
+    bar(Progress(stage="write", done=total, total=total))
+    frames, fit = collected.frames, sampled.settings.fit
     if args.frames:
         video.write_frames(frames, args.frames)
     if args.sheet:
         contact_sheet.write(frames, *inputs, args.sheet, fit=fit)
-    del frames
-    return str(ends.report(video.read(args.output)[0], *inputs, fit=fit))
+    return str(ends.report(frames, *inputs, fit=fit))
 
 
-def _told(frames: Tensor, bar: ProgressBar) -> Iterator[Tensor]:
-    """The frames one by one, each told when it has been taken."""
-    for done, frame in enumerate(frames.split(1), start=1):
-        yield frame
-        bar(Progress(stage="write", done=done, total=len(frames)))
+def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:
+    """The same chunks, and then word that what is left of writing them has begun."""
+    yield from chunks
+    bar(Progress(stage="write", done=0, total=total))
 
 
 def _hush_transformers() -> None:
@@ -262,4 +263,5 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
         return
     again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
     again += [] if args.device == "auto" else ["--device", args.device]
+    again += [] if args.vae_dtype == "auto" else ["--vae-dtype", args.vae_dtype]
     print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)

@@ -67,9 +67,9 @@ class FittingVAE:
                 failed and the next one begins.
 
         Yields:
-            chunks ``[B, 3, n, H, W]`` float32 in -1..1 on the CPU, in order, each frame once. The first wait until
-            decoding takes no more memory than it did so far, so that a clip is rarely begun in whole frames and ended
-            in tiles.
+            chunks ``[B, 3, n, H, W]`` float32 in -1..1, in order, each frame once; on the device of ``latents``, or on
+            the CPU where tiles were put together. The first wait until decoding takes no more memory than it did so
+            far, so that a clip is rarely begun in whole frames and ended in tiles.
 
         Raises:
             OutOfMemory: not even the smallest tiles fit.
@@ -109,7 +109,7 @@ class FittingVAE:
         if way is not None:
             yield from decode_tiled(self.vae, latents, way, on_progress)
             return
-        chunks = (chunk.float().cpu() for chunk in self.vae.decode_stream(latents))
+        chunks = (chunk.float() for chunk in self.vae.decode_stream(latents))
         yield from _counted("decode", chunks, latents.shape[2], on_progress)
 
     # -- what a host does its own way ----------------------------------------------------------------------------

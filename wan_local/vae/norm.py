@@ -42,7 +42,8 @@ def rms_norm(x: Tensor, gamma: Tensor) -> Tensor:
     What keeps from dividing by zero is added under the root here; in the official code it is a bound of the length.
     So vectors shorter than 1e-9 come out up to 1.5 times shorter; zeros are zeros in both.
     """
-    return F.rms_norm(x, gamma.shape, gamma, SHORTEST**2 / len(gamma))
+    with torch.autocast(x.device.type, enabled=False):  # it would make a norm in float32, and convert around it
+        return F.rms_norm(x, gamma.shape, gamma, SHORTEST**2 / len(gamma))
 
 
 def unit_norm(x: Tensor, gamma: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..config import WAN_VAE, VAEConfig
 from ..errors import InputError
 from ..shapes import FIRST_CHUNK, SPATIAL_STRIDE, TEMPORAL_STRIDE, check_frames, video_frames
+from ..tf32 import exact_convolutions
 from .coders import RGB, Decoder, Encoder
 from .layout import channels_last
+from .precision import calculating_in
 from .stream import Stream
 
 
@@ -48,7 +50,8 @@ class WanVAE(nn.Module):
 
         Args:
             video: ``[B, 3, F, H, W]`` in -1..1; F = 4n+1, H and W multiples of 8. Use float32 weights and input:
-                half precision here moves the whole trajectory of the sampler.
+                half precision here moves the whole trajectory of the sampler, and so would TF32, which is
+                off meanwhile.
 
         Returns:
             ``[B, z_dim, T, h, w]``.
@@ -74,7 +77,8 @@ class WanVAE(nn.Module):
         return mean, log_variance
 
     def _moments(self, video: Tensor, stream: Stream | None) -> tuple[Tensor, ...]:
-        return self.conv1(self.encoder(video, stream)).chunk(2, dim=1)
+        with exact_convolutions:
+            return self.conv1(self.encoder(video, stream)).chunk(2, dim=1)
 
     # -- decode -----------------------------------------------------------------------------------------------
 
@@ -98,12 +102,17 @@ class WanVAE(nn.Module):
         return video
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
-        """As :meth:`decode`, but yield ``[B, 3, 1, H, W]`` first, then ``[B, 3, 4, H, W]`` chunks, holding only one."""
+        """As :meth:`decode`, but yield ``[B, 3, 1, H, W]`` first, then ``[B, 3, 4, H, W]`` chunks, holding only one.
+
+        It calculates in the dtype of ``latents``; weights kept in another are cast on the way.
+        """
         self._check_latents(latents)
         stream = Stream()
         for index in range(latents.shape[2]):
             z = channels_last(latents[:, :, index : index + 1])
-            yield self.decoder(self.conv2(z), stream).clamp_(-1.0, 1.0)
+            with calculating_in(z.dtype, self.conv2, z.device):
+                frames = self.decoder(self.conv2(z), stream).clamp_(-1.0, 1.0)
+            yield frames
 
     def decode_whole(self, latents: Tensor) -> Tensor:
         """Decode in one pass, unclamped, for training: memory grows with the length, gradients reach all of it."""
