@@ -67,7 +67,9 @@ class _Compiled:
             return type(block).forward(block, x, context)
         for path, module in self._twin.named_modules():
             for name in module._parameters:
-                module._parameters[name] = getattr(block.get_submodule(path), name)
+                # A copy, small: made here, it is of one kind whether its original lies in a buffer of offload or not.
+                value = getattr(block.get_submodule(path), name).clone()
+                module._parameters[name] = nn.Parameter(value, requires_grad=False)
         rope = torch.view_as_real(context.rope)
         _running.block, _running.context, _running.calls = block, context, 0
         try:

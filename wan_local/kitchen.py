@@ -6,11 +6,32 @@ It comes with ComfyUI, in many versions; nothing here needs it. What it has is a
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 PACKAGE = "comfy_kitchen"
+
+log = logging.getLogger("wan_local.kitchen")
+_broken: set[str] = set()  # functions that failed once
+
+
+def call(name: str, *args: Any, **options: Any) -> Any:
+    """What its function of that name gives; None where there is none, or where it fails, which is said once."""
+    from .memory.room import is_out_of_memory  # memory knows the model, which knows this
+
+    found = function(name)
+    if found is None or name in _broken:
+        return None
+    try:
+        return found(*args, **options)
+    except Exception as error:  # whatever a foreign kernel raises means the same, but for want of memory
+        if is_out_of_memory(error):
+            raise
+        log.warning("%s.%s is not used: %s", PACKAGE, name, error)
+        _broken.add(name)
+        return None
 
 
 def function(name: str) -> Callable[..., Any] | None:

@@ -43,9 +43,8 @@ class Operations(comfy.ops.manual_cast):
                 self, x, dtype=self.weight.dtype, bias_dtype=x.dtype, offloadable=True
             )
             scale = None if self.scale is None else self.scale.to(x.device)
-            if self.float8_matmul and quantised.multiplies_in_float8(self.packing, x.device):
-                result = quantised.float8_linear(x, packed, scale, bias)
-            else:
+            result = quantised.small_product(x, packed, self.packing, scale, bias) if self.float8_matmul else None
+            if result is None:
                 result = torch.nn.functional.linear(x, self.packing.unpack(packed, scale, x.dtype), bias)
             comfy.ops.uncast_bias_weight(self, packed, bias, stream)
             return result

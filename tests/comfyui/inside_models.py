@@ -110,6 +110,29 @@ def a_model_that_is_half_offloaded_gives_the_same(nodes: Any) -> str:
     return f"{100 * kept:.0f} % of the weights loaded, the result is bit for bit that of the whole model"
 
 
+@check
+def compiled_blocks_on_the_hosts_layers_give_the_same(nodes: Any) -> str:
+    """Half of the weights are where the host fetches them from at use, and norms are the host's own."""
+    import shutil
+
+    import torch
+
+    if torch.__version__ < "2.6" or not shutil.which("g++"):
+        return "not tried: torch 2.5 takes minutes to compile this, and without a compiler nothing is compiled"
+    model, told = small_transformer(nodes), []
+    with torch.inference_mode(), lib(nodes, "notices").listening(told.append):
+        before = model(*inputs())
+        lib(nodes, "compiled").compile_blocks(model)
+        after = model(*inputs())
+        resident(nodes, model, sum(p.nbytes for p in model.parameters()) // 2)
+        half = model(*inputs())
+    assert len(told) == 1, told
+    assert "being compiled" in told[0], told
+    worst = max(apart(after, before), apart(half, before))
+    assert 0 < worst <= 1e-5, worst
+    return f"one graph, whole and half offloaded; relative difference {worst:.1e}"
+
+
 def lora_file(nodes: Any, model: Any, folder: str, seed: int = 3) -> Any:
     import torch
     from safetensors.torch import save_file

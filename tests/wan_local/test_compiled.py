@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,13 +13,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.wan_local.quantised.float8_here import needs_float8_products
-from wan_local import compiled, lora, notices
-from wan_local.attention import sdpa
+from wan_local import compiled, generate, lora, notices
+from wan_local.attention import Attend, sdpa
 from wan_local.config import TransformerConfig
 from wan_local.errors import Cancelled
 from wan_local.memory.offload import attach
 from wan_local.model import WanTransformer
 from wan_local.model.rope import apply_rope, rope_table
+from wan_local.model.sequence import Whole
+from wan_local.parallel.rank_model import Rank
 from wan_local.quantised import CastingLayers, Float8, layers, matmul, parameter_shapes
 
 E4M3 = torch.float8_e4m3fn
@@ -147,6 +150,40 @@ def test_what_fails_or_is_stopped_inside_comes_out_and_the_next_run_is_right(
     made.attend = sdpa.attend
     assert off(ask(made), expected) < 1e-5
     assert len(once) == 2
+
+
+class Shared(Whole):
+    """As over several cards: attention of the tokens among themselves is another function at each forward."""
+
+    def among(self, attend: Attend, length: int) -> Attend:
+        return lambda q, k, v: attend(q, k[:, :length], 2 * v[:, :length])
+
+
+@needs_compiler
+def test_attention_that_is_shared_out_needs_no_other_graph(once: list[str]) -> None:
+    made = model()
+    alone = ask(made)
+    made.sequence = Shared()
+    expected = ask(made)
+    compiled.compile_blocks(made)
+    for _ in range(2):
+        assert off(ask(made), expected) < 1e-5
+    made.sequence = Whole()
+    assert off(alone, expected) > 1e-3
+    assert off(ask(made), alone) < 1e-5
+    assert len(once) == 2
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_pipeline_and_a_rank_compile_what_they_load_if_asked(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    had: list[object] = []
+    monkeypatch.setattr(generate, "compile_blocks", had.append)
+    monkeypatch.setattr(compiled, "compile_blocks", had.append)
+    nano = Path(__file__).parents[2] / "weights" / "nano"
+    pipeline = generate.Pipeline.from_pretrained(nano, device="cpu", compiled=asked)
+    assert had == [pipeline.transformer] * asked
+    Rank(SimpleNamespace(device="cpu"), weights={"path": str(nano), "dtype": "float32", "compiled": asked})
+    assert len(had) == 2 * asked
 
 
 @needs_compiler

@@ -128,7 +128,8 @@ def _add_memory(group: Any) -> None:
     group.add_argument("--unpack", action="store_true",
                        help="make plain weights of fp8 or GGUF ones: faster steps, more memory")  # fmt: skip
     group.add_argument("--fp8-matmul", action="store_true",
-                       help="multiply fp8 weights in fp8, on GPUs that can: faster, less exact")  # fmt: skip
+                       help="multiply fp8 weights in fp8 and int8 ones in int8, on GPUs that can: faster, less "
+                            "exact")  # fmt: skip
     group.add_argument("--cache", metavar="FOLDER",
                        help=f"where encoded prompts are kept for the next run (default: {folder})")  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="keep none, and use none that are kept")

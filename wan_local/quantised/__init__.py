@@ -8,11 +8,11 @@ from .block_scaled import MXFP8, NVFP4
 from .float8 import Float8
 from .ggml import GGML
 from .int8 import Int8
-from .layers import CastingLayers, Embedding, Linear, multiplies_in_float8
+from .layers import CastingLayers, Embedding, Linear, multiplies_in_float8, small_product
 from .matmul import float8_linear, shared_inputs
 from .packing import Packing, is_packed, parameter_shapes
 
 __all__ = [
     "GGML", "MXFP8", "NVFP4", "CastingLayers", "Embedding", "Float8", "Int8", "Linear", "Packing", "float8_linear",
-    "is_packed", "multiplies_in_float8", "parameter_shapes", "shared_inputs",
+    "is_packed", "multiplies_in_float8", "parameter_shapes", "shared_inputs", "small_product",
 ]  # fmt: skip

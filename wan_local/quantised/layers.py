@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .float8 import Float8
-from .matmul import float8_linear, has_float8_units
+from .int8 import Int8
+from .matmul import float8_linear, has_float8_units, has_int8_kernels, int8_linear
 from .packing import Packing
 
 SCALE = "scale_weight"  # as ComfyUI's and Kijai's files call it
@@ -73,7 +74,7 @@ class Linear(PackedLayer, nn.Linear):
     """A linear layer whose weight may be packed; it is unpacked for the time of one call.
 
     Attributes:
-        float8_matmul: whether to multiply in fp8 where the weight is fp8 e4m3 and the device has units for it.
+        float8_matmul: whether to multiply in eight bits what is kept in eight bits, see :func:`small_product`.
         reduce_amax: for a layer that is called with one part of the tokens, see :func:`.matmul.float8_linear`; None
             where it has them all.
     """
@@ -84,8 +85,10 @@ class Linear(PackedLayer, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]`` in the dtype of ``x``."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        if self.float8_matmul and multiplies_in_float8(self.packing, x.device):
-            return float8_linear(x, self.weight, self.scale, bias, self.reduce_amax)
+        if self.float8_matmul and self.packing is not None:
+            found = small_product(x, self.weight, self.packing, self.scale, bias, self.reduce_amax)
+            if found is not None:
+                return found
         return functional.linear(x, self.matrix(x.dtype), bias)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
@@ -146,6 +149,23 @@ class CastingLayers:
     LayerNorm = LayerNorm
     RMSNorm = RMSNorm
     Conv3d = Conv3d
+
+
+def small_product(
+    x: Tensor,
+    packed: Tensor,
+    packing: Packing,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    reduce_amax: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor | None:
+    """A linear layer with a weight that stays in eight bits: fp8 where the device has units for it, int8 where
+    comfy-kitchen has kernels. None where it is to be unpacked."""
+    if multiplies_in_float8(packing, x.device):
+        return float8_linear(x, packed, scale, bias, reduce_amax)
+    if isinstance(packing, Int8) and scale is not None and has_int8_kernels(x):
+        return int8_linear(x, packed.view(torch.int8), scale, bias, packing.turned)
+    return None
 
 
 def multiplies_in_float8(packing: Packing | None, device: torch.device) -> bool:

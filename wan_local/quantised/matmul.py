@@ -1,4 +1,4 @@
-"""Matrix products in eight-bit floats, on devices with units for them.
+"""Matrix products in eight bits, on devices with units for them.
 
 What they save is soon lost again by passes over the input, which is large: so it is read once for its largest
 magnitude and once to be rounded, for all layers that take the same one, and the bias is added within the product.
@@ -100,10 +100,30 @@ def rounded(rows: Tensor, reduce_amax: Callable[[Tensor], Tensor] | None = None)
         amax = reduce_amax(amax)
     factor = (LARGEST / amax.float()).clamp_(max=torch.finfo(rows.dtype).max).to(rows.dtype)
     step = factor.float().reciprocal_()
-    if rows.is_cuda and (fused := kitchen.function("quantize_per_tensor_fp8")) is not None:
-        return fused(rows, step), step
+    if rows.is_cuda and (small := kitchen.call("quantize_per_tensor_fp8", rows, step)) is not None:
+        return small, step
     small = torch.empty(rows.shape, dtype=torch.float8_e4m3fn, device=rows.device)
     return torch.mul(rows, factor, out=small), step
+
+
+def has_int8_kernels(x: Tensor) -> bool:
+    """Whether comfy-kitchen may be asked to multiply ``x`` by int8 weights."""
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+
+
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, turned: int) -> Tensor | None:
+    """``x @ (scale * weight).T + bias`` in whole numbers of eight bits by comfy-kitchen's kernel, which rounds each row
+    of ``x`` with a step of its own; None without one.
+
+    Args:
+        x: ``[..., in]``.
+        weight: ``[out, in]`` int8.
+        scale: float32 ``[1, 1]`` or ``[out, 1]``.
+        bias: ``[out]`` in the dtype of ``x``, or None.
+        turned: see :class:`.int8.Int8`; rows of ``x`` are turned alike.
+    """
+    how = {"convrot": True, "convrot_groupsize": turned} if turned else {}
+    return kitchen.call("int8_linear", x, weight, scale, bias, x.dtype, **how)
 
 
 def _with_row_scales(

@@ -50,7 +50,8 @@ def load_transformer(
             ``Linear`` with the ``pack`` of :class:`wan_local.quantised.Linear`, which torch's are replaced by.
         attend: attention kernel, see there.
         unpack: make plain weights of ``dtype`` out of packed ones: faster steps, more memory.
-        float8_matmul: multiply fp8 e4m3 weights in fp8 where the device can: faster, and less exact.
+        float8_matmul: multiply fp8 e4m3 weights in fp8, and int8 ones in int8, where the device can: faster, and less
+            exact.
 
     Raises:
         UnreadableWeights: missing, cut short, broken, or quantised in a way not known here.
