@@ -1,7 +1,8 @@
 """Thousands of small damages: whatever is in a file, only our own errors come out, on one line and soon.
 
 ``WAN_FUZZ`` sets how many damages are tried: 500 of small files, ten times as many of headers alone, a quarter as
-many of whole models; ``make soak`` tries 5,000. A failure names the damage's number, and the same number always gives the same damage.
+many of whole models; ``make soak`` tries 5,000. A failure names the damage's number, and the same number always gives
+the same damage.
 """
 
 from __future__ import annotations
