@@ -82,6 +82,10 @@ def test_activations_of_the_transformer_within_a_twentieth(config: TransformerCo
     assert transformer_work(config, grid, dtype.itemsize, fused=False) == pytest.approx(measured, rel=0.05)
 
 
+released = pytest.mark.skipif(
+    not activations.has_fused_rms_norm(),
+    reason="the figures are a newer torch's: this one's norms and convolutions hold other copies, counted above too",
+)
 # GB of one forward of the released model at batch 1, worked out from its sizes: tokens of the width before and after
 # the sum in float32, with either the hidden rows of the feed-forward network before and after GELU, or the query norm
 # and its float32 copies.
@@ -91,6 +95,7 @@ RELEASED = {
 }  # fmt: skip
 
 
+@released
 @pytest.mark.parametrize(("height", "itemsize", "fused"), RELEASED)
 def test_activations_of_the_released_model_within_a_twentieth(height: int, itemsize: int, fused: bool) -> None:
     grid = USUAL[0] if height == 480 else USUAL[1]
@@ -141,6 +146,7 @@ def test_activations_of_the_vae_within_a_twentieth(size: tuple[int, int], dtype:
     assert vae_decode_work(config, shape, item) == pytest.approx(decoding.peak, rel=0.05)
 
 
+@released
 def test_the_released_vae_at_720p() -> None:
     """The figures that cards are chosen by: GB of decoding and encoding 1280x720, in float32 and bfloat16."""
     shape = USUAL[1].latent_shape
