@@ -17,7 +17,8 @@ from wan_local.errors import ParameterMismatch, UnreadableWeights, WeightsError,
 from wan_local.notices import WanNotice
 from wan_local.weights import load_image_encoder, load_text_encoder, load_transformer
 
-DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"  # its name there
+OLD = Version(transformers.__version__) < Version("4.56")
+DTYPE = "torch_dtype" if OLD else "dtype"
 LOADERS = {"text_encoder": load_text_encoder, "image_encoder": load_image_encoder}
 
 
@@ -72,6 +73,8 @@ def test_a_saved_tower_with_projection(tmp_path):
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
 def test_the_text_encoder_keeps_the_precision_transformers_keeps(tmp_path, stored, dtype):
     """transformers holds ``wo`` in float32 where the rest is float16, which it overflows; our loader does the same."""
+    if OLD and (dtype or stored) is torch.bfloat16:
+        pytest.skip("this transformers keeps it so beside bfloat16 too, whose range it does not exceed")
     folder = tiny.write_pipeline(tmp_path, stored)
     ours = load_text_encoder(folder, dtype=dtype).model.state_dict()
     theirs = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **{DTYPE: dtype or "auto"}).state_dict()
