@@ -1,7 +1,7 @@
 # make demo   a video from two bundled pictures, with the bundled nano model
 # make test   everything that runs without a GPU; ComfyUI and browser tests where they are installed
 # make floor  the demo and the tests again on the oldest releases that the pack says it runs on
-# make soak   300 random schedules of faults at the clouds' stand-in
+# make soak   what is random at length: schedules of faults, jobs in bad weather, damaged files
 # make bench  speed and memory beside diffusers
 # make lint   ruff, its format and mypy
 
@@ -64,7 +64,9 @@ floor:
 	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist pytest-timeout hypothesis gguf protobuf accelerate diffusers "yunchang>=0.6.4,<0.7"
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
 soak: $(VENV)/test
-	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} $(BIN)/python -m pytest -v --tb=short tests/wan_remote/test_schedules.py
+	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} REMOTE_SOAK=$${REMOTE_SOAK:-400} WAN_FUZZ=$${WAN_FUZZ:-5000} \
+	  $(BIN)/python -m pytest -v --tb=short --timeout 3600 tests/wan_remote/test_schedules.py \
+	  tests/wan_remote/test_remote_soak.py tests/wan_local/weights/test_fuzzed_files.py
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks

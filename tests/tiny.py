@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
@@ -113,6 +113,11 @@ def write_single(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype,
     tensors = {prefix + name: value.to(dtype).contiguous() for name, value in state.items()}
     save_file(tensors, path, {"format": "pt", "config": json.dumps({"attention_head_dim": HEAD_DIM})})
     return path
+
+
+def stored(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file that is about to be written anew: older safetensors leave them in it, mapped."""
+    return {name: value.clone() for name, value in load_file(path).items()}
 
 
 def _spread(model: torch.nn.Module) -> torch.nn.Module:

@@ -109,9 +109,9 @@ async def collect(session: Session, entry: Entry, job: Job | None, wait_seconds:
         if entry.id in said:
             raise
         more = f" (the job is {entry.id})"
-        if not any(word in said for word in ("again", "later")):  # it does not say what to do
+        if not error.advises:
             more = f"; the job {entry.id} is paid for and stays in the cloud: {again(entry)}"
-        named = type(error)(f"{said}{more}")
+        named = type(error)(f"{said}{more}", advises=True)
     raise named
 
 

@@ -13,9 +13,17 @@ class RemoteError(Exception):
 
     Hosts show the type with its module before it, and the module may be a path of their own disk. So all of these are
     of ``wan_remote``, wherever they are written.
+
+    Args:
+        text: for the person in front of the graph.
+        advises: whether the text says how to have the job after all; who knows its id adds that where it does not.
     """
 
     __module__ = "wan_remote"
+
+    def __init__(self, text: str = "", *, advises: bool = False) -> None:
+        super().__init__(text)
+        self.advises = advises
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from .errors import InvalidRequest
+from .transport import literal_is_public
 
 MAX_SEED = 2**31 - 1
 RANDOM_SEED = -1
@@ -195,10 +195,10 @@ def _no_address(address: str) -> str:
         return "it does not begin with https:// and a host"
     if parts.username or parts.password:
         return "it holds a user name, which would be sent along"
-    try:
-        public = ipaddress.ip_address(host).is_global
-    except ValueError:
-        public = "." in host and not host.endswith((".local", ".localhost", ".internal"))
+    public = literal_is_public(host)
+    if public is None:
+        name = host.removesuffix(".")
+        public = "." in name and not name.endswith((".local", ".localhost", ".internal"))
     return "" if public else f"{host} is of this machine or network"
 
 

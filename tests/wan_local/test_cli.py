@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from tests.tiny import write_pipeline
+from tests import tiny
 from wan_local import kept, video
 from wan_local.cli import main
 from wan_local.cli.progress_bar import ProgressBar
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    write_pipeline(folder)
+    tiny.write_pipeline(folder)
     return folder
 
 
@@ -75,10 +75,10 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 def test_what_a_person_should_know_is_a_line_on_stderr(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     """One expert of Wan2.2, with a tensor that belongs to no layer."""
-    folder = write_pipeline(tmp_path / "model")
+    folder = tiny.write_pipeline(tmp_path / "model")
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     images = ("image_embedder", "add_k_proj", "add_v_proj", "norm_added_k")
-    tensors = {name: value for name, value in load_file(file).items() if not any(part in name for part in images)}
+    tensors = {name: value for name, value in tiny.stored(file).items() if not any(part in name for part in images)}
     save_file({**tensors, "model_type.Wan2_2": torch.ones(1)}, file, {"format": "pt"})
     status, out, err = run(*arguments(folder, pictures, tmp_path / "clip.mp4"))
     assert status == 0, err

@@ -162,6 +162,19 @@ def test_the_id_stands_in_every_error_after_it_was_taken(world, provider, troubl
     assert job["id"] in str(outcome.error)
 
 
+@pytest.mark.parametrize("advises", [True, False])
+@pytest.mark.parametrize("words", ["/data/later can't be written", "the disk is full"])
+def test_what_to_do_is_said_once_whatever_the_words_of_an_error_are(world, monkeypatch, words, advises):
+    def download(*args, **options):
+        raise StorageError(words, advises=advises)
+
+    monkeypatch.setattr(wan_remote.collecting, "download", download)
+    outcome = world.run(world.gmi())
+    [job] = world.cloud.jobs()
+    advice = f"; the job {job['id']} is paid for and stays in the cloud: queue the same inputs again"
+    assert str(outcome.error) == words + (f" (the job is {job['id']})" if advises else advice)
+
+
 @pytest.mark.parametrize("provider", BOTH)
 def test_it_does_also_if_it_can_not_be_written_down(world, monkeypatch, provider):
     real, full = Journal.write, [True]

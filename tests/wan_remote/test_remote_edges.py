@@ -47,7 +47,7 @@ from wan_remote.journal import KEPT, Entry, Journal, fingerprint
 from wan_remote.keys import Secret
 from wan_remote.providers.base import OK, Call, Reply
 from wan_remote.states import State
-from wan_remote.transport import Answer, Failure, Lost, api, bodies, guard
+from wan_remote.transport import Answer, Failure, Lost, addresses, api, bodies, guard
 
 download = importlib.import_module("wan_remote.transport.download")  # the room gives its function that name
 
@@ -420,6 +420,7 @@ def test_through_a_proxy_only_literal_addresses_can_be_judged(monkeypatch: pytes
     assert guard.refuse_address("https://a.b/x", allow_loopback=False) is None
     assert guard.refuse_address("https://8.8.8.8/x", allow_loopback=False) is None
     assert guard.refuse_address("https://10.0.0.1/x", allow_loopback=False) == "it is not a public address"
+    assert guard.refuse_address("https://127.1/x", allow_loopback=False) == "it is not a public address"
     assert guard.refuse_address("https://[fe80::1%25eth0]/x", allow_loopback=False) == "it is not a public address"
 
 
@@ -430,10 +431,13 @@ def test_through_a_proxy_only_literal_addresses_can_be_judged(monkeypatch: pytes
      ("name", False), ("", False), ("ff0e::1", False), ("64:ff9b::10.0.0.1", False), ("64:ff9b::8.8.8.8", True),
      ("64:ff9b::169.254.169.254", False), ("2002:a00:1::1", False), ("2002:808:808::1", True), ("::10.0.0.1", False),
      ("::ffff:0:10.0.0.1", False), ("::ffff:0:8.8.8.8", True), ("64:ff9b:1::a00:1", False), ("fec0::1", False),
-     ("64:ff9b:1:808:8:800:a00:1", False), ("5f00::1", False), ("3fff::1", False), ("64:ff9b:2::1", True)],
+     ("64:ff9b:1:808:8:800:a00:1", False), ("5f00::1", False), ("3fff::1", False), ("64:ff9b:2::1", True),
+     ("127.1", False), ("0x7f.0.0.1", False), ("2130706433", False), ("134744072", True), ("10.0.0.1.", False)],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
-    assert guard._public(address) is public
+    name = address in ("name", "")
+    assert addresses.literal_is_public(address) is (None if name else public)
+    assert addresses.behind_name("host.example", address) is public
 
 
 class Peer:

@@ -92,7 +92,8 @@ def download(
         raise failed.final
     finally:
         forget(part)
-    raise StorageError(f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud")
+    told = f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud"
+    raise StorageError(told, advises=True)
 
 
 class _TryAgain(RemoteError):
@@ -151,20 +152,23 @@ def _broken(error: Exception, address: str, cutoff: Cutoff, astray: bool) -> Rem
     if cutoff.untrusted:
         return BadDownload(
             f"{host} showed no certificate that is trusted; nothing was fetched. Check the clock of this machine, and "
-            f"{OWN_CERTIFICATE}; then queue the same inputs again, the clip is kept in the cloud"
+            f"{OWN_CERTIFICATE}; then queue the same inputs again, the clip is kept in the cloud",
+            advises=True,
         )
     if isinstance(error, requests.exceptions.InvalidSchema):  # the address itself has passed the guard
         return Unreachable(
             "the proxy of this machine is a SOCKS one, which needs PySocks (pip install pysocks); then "
-            "queue the same inputs again, the clip is kept in the cloud"
+            "queue the same inputs again, the clip is kept in the cloud",
+            advises=True,
         )
     if isinstance(error, Unreadable):
-        return _TryAgain(BadDownload(f"{host} does not give the video: {error}; queue the same inputs again later"))
+        told = f"{host} does not give the video: {error}; queue the same inputs again later"
+        return _TryAgain(BadDownload(told, advises=True))
     if cutoff.over and cutoff.begun:
-        return _TryAgain(Unreachable(f"{host} sends too slowly (under {SLOWEST:,} bytes a second); try later"))
-    return _TryAgain(
-        Unreachable(f"{host} broke off the download {ATTEMPTS} times; queue the same inputs again to go on")
-    )
+        told = f"{host} sends too slowly (under {SLOWEST:,} bytes a second); try later"
+        return _TryAgain(Unreachable(told, advises=True))
+    told = f"{host} broke off the download {ATTEMPTS} times; queue the same inputs again to go on"
+    return _TryAgain(Unreachable(told, advises=True))
 
 
 def _follow(
@@ -197,7 +201,8 @@ def _store(
         state.tag = None
         return _TryAgain(BadDownload(f"{host} does not give the video (416)"))
     if status not in (200, 206):
-        return _TryAgain(BadDownload(f"{host} does not give the video ({status}); queue the same inputs again later"))
+        told = f"{host} does not give the video ({status}); queue the same inputs again later"
+        return _TryAgain(BadDownload(told, advises=True))
     resumed = status == 206 and _goes_on(response, have, state)
     if status == 206 and not resumed:
         state.tag = None
@@ -246,7 +251,8 @@ def _copy(
         file.flush()
         os.fsync(file.fileno())
     if state.size is not None and at + got != state.size:  # older HTTP libraries do not notice
-        return _TryAgain(BadDownload(f"{host} cuts the video short ({at + got:,} of {state.size:,} bytes); try later"))
+        told = f"{host} cuts the video short ({at + got:,} of {state.size:,} bytes); try later"
+        return _TryAgain(BadDownload(told, advises=True))
     return None
 
 
@@ -265,7 +271,8 @@ def _verify(part: Path, path: Path, state: _State, *, last: bool) -> RemoteError
         return BadDownload(f"the cloud's file is no complete video: {why}; it is kept as {place}, look at it there")
     part.unlink(missing_ok=True)
     state.tag = None
-    return _TryAgain(BadDownload(f"what was downloaded is no complete video: {why}; queue the same inputs again later"))
+    told = f"what was downloaded is no complete video: {why}; queue the same inputs again later"
+    return _TryAgain(BadDownload(told, advises=True))
 
 
 def _is_page(part: Path) -> bool:

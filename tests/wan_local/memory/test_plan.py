@@ -82,11 +82,16 @@ def test_activations_of_the_transformer_within_a_twentieth(config: TransformerCo
     assert transformer_work(config, grid, dtype.itemsize) == pytest.approx(measured, rel=0.05)
 
 
+released = pytest.mark.skipif(
+    not hasattr(torch.ops.aten, "_fused_rms_norm"),
+    reason="the figures are a newer torch's: this one's norms and convolutions hold other copies, counted above too",
+)
 # GB of one forward of the released model at batch 1, worked out from its sizes: the tokens in float32, four tensors of
 # them in the dtype (queries, keys, values, and what they are made of or give), the table of turns, the sampler's.
 RELEASED = {(480, 2): 2.12, (720, 2): 4.9, (480, 4): 3.5, (720, 4): 8.0}
 
 
+@released
 @pytest.mark.parametrize(("height", "itemsize"), RELEASED)
 def test_activations_of_the_released_model_within_a_twentieth(height: int, itemsize: int) -> None:
     grid = USUAL[0] if height == 480 else USUAL[1]
@@ -130,6 +135,7 @@ def test_activations_of_the_vae_within_a_twentieth(size: tuple[int, int], dtype:
     assert vae_decode_work(config, shape, item) == pytest.approx(decoding.peak, rel=0.05)
 
 
+@released
 def test_the_released_vae_at_720p() -> None:
     """The figures that cards are chosen by: GB of decoding and encoding 1280x720, in float32 and bfloat16."""
     shape = USUAL[1].latent_shape

@@ -64,17 +64,15 @@ def test_neighbours_share_a_quarter() -> None:
 
 def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = DEMO / "nano_first.png", DEMO / "nano_last.png"
-    how = {"width": 256, "height": 128, "length": 5, "steps": 1, "guidance": 1.0, "seed": 3}
+    how = {"width": 160, "height": 64, "length": 5, "steps": 1, "guidance": 1.0, "seed": 3}
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
-    whole = pipeline(*pictures, "a circle", **how)
     cut: list[str] = []
     for name in ("encode_tiled", "decode_tiled"):
         real = getattr(fitting, name)
         monkeypatch.setattr(fitting, name, lambda *given, name=name, real=real: cut.append(name) or real(*given))
-    same = pipeline(*pictures, "a circle", **how)
+    whole = pipeline(*pictures, "a circle", **how)
     assert not cut
-    assert torch.equal(same, whole)
-    monkeypatch.setattr(fitting, "free_device_bytes", lambda device: RESERVE + 50_000_000)
+    monkeypatch.setattr(fitting, "free_device_bytes", lambda device: RESERVE + 10_000_000)
     tiled = pipeline(*pictures, "a circle", **how)
     assert cut == ["encode_tiled", "decode_tiled"]
     assert tiled.shape == whole.shape

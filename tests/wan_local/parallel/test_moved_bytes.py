@@ -45,6 +45,10 @@ def world(request):
     dist.destroy_process_group()
 
 
+@pytest.mark.skipif(
+    not torch._C._dispatch_has_kernel_for_dispatch_key("c10d::alltoall_base_", "Meta"),
+    reason="this torch exchanges no tensors without numbers",
+)
 def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
     """75,600 tokens, 40 heads of 128, in bfloat16: cut, exchanged, attended to, joined; the bytes of one layer."""
     groups = Groups(world)

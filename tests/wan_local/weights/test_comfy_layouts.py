@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests import tiny
 from tests.wan_local.weights import packed_files as files
 from wan_local.errors import UnreadableWeights
 from wan_local.weights import inspect, load_transformer
@@ -61,7 +62,7 @@ def test_marks_in_the_metadata_and_scales_as_bytes(tmp_path: Path, state: dict[s
 
 def test_layers_of_several_formats_in_one_file(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = files.COMFY_WRITERS["ComfyUI nvfp4"](tmp_path / "a.safetensors", state)
-    tensors, fp8 = load_file(path), files.write_comfy_quant(tmp_path / "b.safetensors", state, torch.float8_e4m3fn)
+    tensors, fp8 = tiny.stored(path), files.write_comfy_quant(tmp_path / "b.safetensors", state, torch.float8_e4m3fn)
     mixed = {name: value for name, value in tensors.items() if not name.startswith("blocks.1.")}
     mixed |= {name: value for name, value in load_file(fp8).items() if name.startswith("blocks.1.")}
     save_file(mixed, path)
@@ -101,7 +102,7 @@ def mark(tensors: dict[str, Tensor], **said: object) -> None:
 )  # fmt: skip
 def test_layers_that_do_not_fit_their_mark(kind, damage, match: str, tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = files.COMFY_WRITERS[kind](tmp_path / "model.safetensors", state)
-    tensors = load_file(path)
+    tensors = tiny.stored(path)
     damage(tensors)
     save_file(tensors, path)
     with pytest.raises(UnreadableWeights, match=match) as caught:

@@ -68,7 +68,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 IDS = torch.tensor([[5, 9, 30, 41, 7, 1]])
 
 
-@pytest.mark.parametrize(("layout", "bound"), [("fp16", 0.02), ("bf16", 0.1), ("fp8", 0.6), ("fp8 scaled", 0.35)])
+@pytest.mark.parametrize(("layout", "bound"), [("fp16", 0.02), ("bf16", 0.1), ("fp8", 0.6), ("fp8 scaled", 0.45)])
 def test_text_encoder_in_one_file(tmp_path: Path, sentences: bytes, layout: str, bound: float) -> None:
     state = umt5_state()
     truth = tiny.text_encoder()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+import transformers
+from packaging.version import Version
+from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection, UMT5EncoderModel
 
 from tests import tiny
@@ -15,6 +17,8 @@ from wan_local.errors import ParameterMismatch, UnreadableWeights, WeightsError,
 from wan_local.notices import WanNotice
 from wan_local.weights import load_image_encoder, load_text_encoder, load_transformer
 
+OLD = Version(transformers.__version__) < Version("4.56")
+DTYPE = "torch_dtype" if OLD else "dtype"
 LOADERS = {"text_encoder": load_text_encoder, "image_encoder": load_image_encoder}
 
 
@@ -25,7 +29,7 @@ def folder(tmp_path) -> Path:
 
 def change(folder: Path, part: str, **tensors: torch.Tensor) -> None:
     path = folder / part / "model.safetensors"
-    save_file({**load_file(path), **tensors}, path, {"format": "pt"})
+    save_file({**tiny.stored(path), **tensors}, path, {"format": "pt"})
 
 
 @pytest.mark.parametrize("part", LOADERS)
@@ -38,7 +42,7 @@ def test_extra_tensors_are_counted_and_named(folder, part):
 
 def test_harmless_extras_of_the_text_encoder(folder):
     """Older files list the tied embedding under both its names."""
-    shared = load_file(folder / "text_encoder" / "model.safetensors")["shared.weight"]
+    shared = tiny.stored(folder / "text_encoder" / "model.safetensors")["shared.weight"]
     change(folder, "text_encoder", **{"encoder.embed_tokens.weight": shared.clone()})
     model = load_text_encoder(folder).model
     assert torch.equal(model.shared.weight, shared)
@@ -46,17 +50,17 @@ def test_harmless_extras_of_the_text_encoder(folder):
 
 
 def test_harmless_extras_of_the_image_encoder_and_both_spellings(folder):
-    plain = load_image_encoder(folder)
+    picture = [torch.rand(3, 30, 20) * 2 - 1]
+    plain = load_image_encoder(folder).encode(picture)
     place = folder / "image_encoder"
-    tensors = load_file(place / "model.safetensors")
+    tensors = tiny.stored(place / "model.safetensors")
     older = {"vision_model." + name.removeprefix("vision_model."): value for name, value in tensors.items()}
     older["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
     older["visual_projection.weight"] = torch.zeros(3, tiny.IMAGE_DIM)
     save_file(older, place / "model.safetensors", {"format": "pt"})
     config = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"architectures": ["CLIPVisionModelWithProjection"]}))
-    picture = [torch.rand(3, 30, 20) * 2 - 1]
-    assert torch.equal(load_image_encoder(folder).encode(picture), plain.encode(picture))
+    assert torch.equal(load_image_encoder(folder).encode(picture), plain)
 
 
 def test_a_saved_tower_with_projection(tmp_path):
@@ -69,9 +73,11 @@ def test_a_saved_tower_with_projection(tmp_path):
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
 def test_the_text_encoder_keeps_the_precision_transformers_keeps(tmp_path, stored, dtype):
     """transformers holds ``wo`` in float32 where the rest is float16, which it overflows; our loader does the same."""
+    if OLD and (dtype or stored) is torch.bfloat16:
+        pytest.skip("this transformers keeps it so beside bfloat16 too, whose range it does not exceed")
     folder = tiny.write_pipeline(tmp_path, stored)
     ours = load_text_encoder(folder, dtype=dtype).model.state_dict()
-    theirs = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype or "auto").state_dict()
+    theirs = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **{DTYPE: dtype or "auto"}).state_dict()
     assert {name: value.dtype for name, value in ours.items()} == {name: value.dtype for name, value in theirs.items()}
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

@@ -109,7 +109,7 @@ def test_without_a_listener_it_is_a_warning(tmp_path: Path, state: State) -> Non
 def test_kijais_fp8_file_with_its_mark(tmp_path: Path) -> None:
     path = files.write_kijai(tmp_path / "a.safetensors", files.original(), torch.float8_e4m3fn, scaled=True)
     plain = files.forward(load_transformer(path, dtype=torch.float32))
-    save_file({**load_file(path), **EXTRAS["Kijai's mark"]}, path)
+    save_file({**tiny.stored(path), **EXTRAS["Kijai's mark"]}, path)
     assert "model_type.Wan2_1-FLF2V-14B-720P" in loaded(load_transformer, path)
     with listening(lambda text: None):
         marked = files.forward(load_transformer(path, dtype=torch.float32))
@@ -153,7 +153,7 @@ def quiet(load, path):
 def test_a_vae_with_tensors_of_no_layer(layout: str, tmp_path: Path) -> None:
     folder = tiny.write_pipeline(tmp_path / "model") / "vae"
     file = folder / "diffusion_pytorch_model.safetensors"
-    tensors = {**load_file(file), "loss.logvar": torch.zeros(1)}
+    tensors = {**tiny.stored(file), "loss.logvar": torch.zeros(1)}
     if layout == "official":
         tensors = {names.vae_to_official(name, 4) or name: value for name, value in tensors.items()}
         folder = file = tmp_path / "vae.safetensors"

@@ -11,9 +11,10 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tests import tiny
 from tests.wan_local.weights import packed_files as files
 from wan_local.errors import ParameterMismatch, UnreadableWeights, WeightsError, WrongModel
 from wan_local.weights import inspect, load_transformer
@@ -41,7 +42,7 @@ def refused(path: Path, match: str, kind: type[WeightsError] = UnreadableWeights
 @pytest.fixture
 def scaled(tmp_path: Path, state: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
     path = files.write_kijai(tmp_path / "model.safetensors", state, E4M3, scaled=True)
-    return path, load_file(path)
+    return path, tiny.stored(path)
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], None]:
@@ -79,7 +80,7 @@ def test_mis_scaled_fp8(scaled: tuple[Path, dict[str, Tensor]], damage, match: s
 @pytest.mark.parametrize("format", ["convrot_w4a4", "asym_w4a8_int8", 7, None])
 def test_a_quantisation_not_known_here(tmp_path: Path, state: dict[str, Tensor], format: object) -> None:
     path = files.write_comfy_quant(tmp_path / "model.safetensors", state, E4M3)
-    tensors = load_file(path)
+    tensors = tiny.stored(path)
     mark = json.dumps({"format": format}).encode()
     tensors[f"{LAYER}.comfy_quant"] = torch.tensor(list(mark), dtype=torch.uint8)
     save_file(tensors, path)
@@ -89,7 +90,7 @@ def test_a_quantisation_not_known_here(tmp_path: Path, state: dict[str, Tensor],
 @pytest.mark.parametrize("mark", [b"{", b"\xff\xfe", b"[]", b'"fp8"', b"[" * 2000])
 def test_a_broken_mark(tmp_path: Path, state: dict[str, Tensor], mark: bytes) -> None:
     path = files.write_comfy_quant(tmp_path / "model.safetensors", state, E4M3)
-    tensors = load_file(path)
+    tensors = tiny.stored(path)
     tensors[f"{LAYER}.comfy_quant"] = torch.tensor(list(mark), dtype=torch.uint8)
     save_file(tensors, path)
     refused(path, "is quantised as None|which is no JSON")
@@ -97,7 +98,7 @@ def test_a_broken_mark(tmp_path: Path, state: dict[str, Tensor], mark: bytes) ->
 
 def test_a_marked_layer_without_a_scale(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = files.write_comfy_quant(tmp_path / "model.safetensors", state, E4M3)
-    tensors = load_file(path)
+    tensors = tiny.stored(path)
     del tensors[f"{LAYER}.weight_scale"]
     save_file(tensors, path)
     refused(path, "marks blocks.0.ffn.0 as fp8, and has no scale for it")
@@ -111,7 +112,7 @@ def test_broken_quantisation_metadata(tmp_path: Path, state: dict[str, Tensor], 
 
 def test_the_same_parameter_under_two_names(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = files.write_kijai(tmp_path / "model.safetensors", state, E4M3, scaled=True)
-    tensors = load_file(path)
+    tensors = tiny.stored(path)
     tensors["model.diffusion_model.blocks.0.norm3.weight"] = tensors["blocks.0.norm3.weight"].clone()
     save_file(tensors, path)
     refused(path, "which are the same parameter", ParameterMismatch)
