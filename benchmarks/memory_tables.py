@@ -1,0 +1,64 @@
+"""The tables of ``docs/memory.md``: ``python -m benchmarks.memory_tables`` prints them as they stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from wan_local.config import WAN_VAE, TransformerConfig
+from wan_local.memory import Weights, plan, stored
+from wan_local.memory.activations import RESERVE, transformer_work, vae_decode_work, vae_encode_work
+from wan_local.memory.plan import choose_away, everything_fits, resident_bytes
+from wan_local.shapes import Grid
+
+GB, GIB = 1e9, 2**30
+CARDS = (8, 12, 16, 24, 32, 48, 80)
+CLIPS = {
+    "832x480, 81 frames": Grid(frames=81, height=480, width=832),
+    "1280x720, 81 frames": Grid(frames=81, height=720, width=1280),
+    "832x480, 161 frames": Grid(frames=161, height=480, width=832),
+}
+STORED = {"bfloat16": 2, "blocks in fp8": 1}  # bytes a number
+
+
+def by_stage() -> Iterator[str]:
+    """Peak GB of each stage under every way of offloading."""
+    for kind, itemsize in STORED.items():
+        config, weights = stored.released(torch.bfloat16, itemsize)
+        for clip, grid in CLIPS.items():
+            yield f"{kind}, {clip}:\n"
+            yield "| `--offload` | text | image | VAE encode | sampling | VAE decode | GPU at most | host |"
+            yield "|---|---|---|---|---|---|---|---|"
+            for setting in plan(config, weights, grids=[grid])[0].settings:
+                stages = " | ".join(f"{stage.device / GB:.1f}" for stage in setting.stages)
+                yield f"| {setting.offload} | {stages} | {setting.device / GB:.1f} | {setting.host / GB:.1f} |"
+            yield ""
+
+
+def by_card() -> Iterator[str]:
+    """The fewest blocks away with which a clip fits into a card."""
+    columns = [(itemsize, clip) for itemsize in STORED.values() for clip in CLIPS]
+    names = [f"{'fp8' if itemsize == 1 else 'bf16'} {clip}" for itemsize, clip in columns]
+    yield "| card | " + " | ".join(names) + " |"
+    yield "|---|" + "---|" * len(names)
+    for card in CARDS:
+        cells = (setting(*stored.released(torch.bfloat16, itemsize), CLIPS[clip], card) for itemsize, clip in columns)
+        yield f"| {card} GB | " + " | ".join(cells) + " |"
+
+
+def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) -> str:
+    """What ``--offload auto`` comes to on an empty card of so many GiB."""
+    free = card * GIB
+    if everything_fits(config, weights, WAN_VAE, grid, free):
+        return "none"
+    away = choose_away(config, weights, grid, free)
+    work = transformer_work(config, grid, weights.itemsize, weights.unpacked)
+    if resident_bytes(weights, away) + work + RESERVE > free:
+        return "does not fit"
+    vae = weights.vae + max(vae_encode_work(WAN_VAE, grid.latent_shape), vae_decode_work(WAN_VAE, grid.latent_shape, 2))
+    return f"{away}, VAE in tiles" if vae + RESERVE > free else str(away)
+
+
+if __name__ == "__main__":
+    print("\n".join([*by_stage(), *by_card()]))
