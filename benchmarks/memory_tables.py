@@ -27,7 +27,8 @@ def by_stage() -> Iterator[str]:
     for kind, itemsize in STORED.items():
         config, weights = stored.released(torch.bfloat16, itemsize)
         for clip, grid in CLIPS.items():
-            yield f"{kind}, {clip}:\n"
+            yield f"{kind}, {clip}:"
+            yield ""
             yield "| `--offload` | text | image | VAE encode | sampling | VAE decode | GPU at most | host |"
             yield "|---|---|---|---|---|---|---|---|"
             for setting in plan(config, weights, grids=[grid])[0].settings:

@@ -6,17 +6,17 @@ no version is assumed, and what it gives is compared once with ours before it is
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import kitchen
 from .rope import apply_rope, rope_table
 
+NAME = "apply_rope1_"
 HALF = (torch.bfloat16, torch.float16)
 ALLOWED = 1e-2  # relative L2; rounding to bfloat16 alone is 1.7e-3
 SAMPLE = (2, 3, 4)  # tokens along time, height and width
@@ -38,23 +38,15 @@ def turn(x: Tensor, table: Tensor) -> Tensor:
     """``[B, L, N, K]`` in half precision, overwritten, by ``[L, 1, K / 2]`` complex64."""
     cosine, sine = table.real, table.imag
     matrices = torch.stack((cosine, -sine, sine, cosine), dim=-1).unflatten(-1, (2, 2))  # [L, 1, K / 2, 2, 2]
-    return installed()(x, matrices.unsqueeze(0))
-
-
-@lru_cache(maxsize=1)
-def installed() -> Any:
-    """comfy-kitchen's function, or None."""
-    try:
-        return getattr(importlib.import_module("comfy_kitchen"), "apply_rope1_", None)
-    except Exception as error:  # a build for another torch or CUDA fails in many ways, not only ImportError
-        log.debug("comfy-kitchen can't be used: %s", error)
-        return None
+    kernel = kitchen.function(NAME)
+    assert kernel is not None  # asked before, in agrees()
+    return kernel(x, matrices.unsqueeze(0))
 
 
 @lru_cache(maxsize=16)
 def agrees(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether the installed kernel turns a small sample as :func:`.rope.apply_rope` does."""
-    if installed() is None:
+    """Whether that kernel is there and turns a small sample as :func:`.rope.apply_rope` does."""
+    if kitchen.function(NAME) is None:
         return False
     table = rope_table(SAMPLE, head_dim, device)
     noise = torch.randn(1, len(table), 2, head_dim, generator=torch.Generator().manual_seed(0))

@@ -7,29 +7,29 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from wan_local import kitchen
 from wan_local.model import rope_kernel
 from wan_local.model.rope import apply_rope, rope_table
 
 CPU = torch.device("cpu")
 
 
-AGREES, INSTALLED = rope_kernel.agrees, rope_kernel.installed  # as they are, whatever a test puts in their place
+AGREES = rope_kernel.agrees  # as it is, whatever a test puts in its place
 
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    for remembered in (AGREES, INSTALLED):
-        remembered.cache_clear()
+    AGREES.cache_clear()
     yield
-    for remembered in (AGREES, INSTALLED):
-        remembered.cache_clear()
+    AGREES.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_comfy_kitchen_turns_as_we_do_and_in_place(dtype: torch.dtype) -> None:
-    pytest.importorskip("comfy_kitchen")
-    if rope_kernel.installed() is None:
+def test_comfy_kitchen_turns_as_we_do_and_in_place(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = pytest.importorskip("comfy_kitchen")
+    if not hasattr(package, rope_kernel.NAME):
         pytest.skip("this comfy-kitchen has no rotation in place")
+    monkeypatch.setattr(kitchen, "function", lambda name: getattr(package, name))  # its slow form runs on a CPU
     table = rope_table((3, 4, 5), 128, CPU)
     x = torch.randn(2, 60, 3, 128).to(dtype)
     expected = apply_rope(x, table).to(dtype)
@@ -50,7 +50,7 @@ def failing(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kernel", [None, lying, failing])
 def test_a_kernel_that_lies_or_fails_is_not_used(kernel: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rope_kernel, "installed", lambda: kernel)
+    monkeypatch.setattr(kitchen, "function", lambda name: kernel)
     assert not rope_kernel.agrees(CPU, torch.bfloat16, 64)
 
 
