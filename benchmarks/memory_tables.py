@@ -8,8 +8,8 @@ import torch
 
 from wan_local.config import WAN_VAE, TransformerConfig
 from wan_local.memory import Weights, plan, stored
-from wan_local.memory.activations import RESERVE, transformer_work, vae_decode_work, vae_encode_work
-from wan_local.memory.plan import choose_away, everything_fits, resident_bytes
+from wan_local.memory.activations import RESERVE, vae_decode_work, vae_encode_work
+from wan_local.memory.plan import choose_away, everything_fits, resident_bytes, sampling_work
 from wan_local.shapes import Grid
 
 GB, GIB = 1e9, 2**30
@@ -54,8 +54,7 @@ def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) 
     if everything_fits(config, weights, WAN_VAE, grid, free):
         return "none"
     away = choose_away(config, weights, grid, free)
-    work = transformer_work(config, grid, weights.itemsize, weights.unpacked)
-    if resident_bytes(weights, away) + work + RESERVE > free:
+    if resident_bytes(weights, away) + sampling_work(config, weights, grid) + RESERVE > free:
         return "does not fit"
     vae = weights.vae + max(vae_encode_work(WAN_VAE, grid.latent_shape), vae_decode_work(WAN_VAE, grid.latent_shape, 2))
     return f"{away}, VAE in tiles" if vae + RESERVE > free else str(away)

@@ -128,4 +128,5 @@ def host_patch(delta: Delta) -> Any:
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:
     """What one forward of batch 1 needs besides the weights, those that are cast or unpacked for a call among it."""
     dtype = transformer.compute_dtype or torch.float32
-    return transformer_work(transformer.config, grid, dtype.itemsize, unpacked_bytes(transformer, dtype))
+    unpacked = unpacked_bytes(transformer, dtype)
+    return transformer_work(transformer.config, grid, dtype.itemsize, unpacked, compiled=transformer.compiled)

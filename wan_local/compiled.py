@@ -36,6 +36,7 @@ def compile_blocks(transformer: Any) -> None:
     Args:
         transformer: :class:`wan_local.model.WanTransformer`.
     """
+    transformer.compiled = True
     twin = _twin(transformer.config, transformer.blocks[0])
     for block in transformer.blocks:
         block.forward = _Compiled(block, twin)

@@ -41,6 +41,7 @@ class Weights:
         text_encoder, image_encoder, vae: the other parts; 0 for one that isn't there.
         itemsize: bytes of the dtype that the networks calculate in.
         unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
+        compiled: whether the transformer's blocks are compiled.
         converted_blocks: bytes of the blocks if they are converted while they are loaded, else 0. What is converted
             takes host memory; the rest is mapped, and read from its file again if the system needs the room.
         converted: the same for everything but the blocks.
@@ -53,6 +54,7 @@ class Weights:
     vae: int = 0
     itemsize: int = 2
     unpacked: int = 0
+    compiled: bool = False
     converted_blocks: int = 0
     converted: int = 0
 
@@ -139,7 +141,7 @@ def usual_settings(blocks: int) -> tuple[Offloading, ...]:
 def choose_away(config: TransformerConfig, weights: Weights, grid: Grid, free: int) -> int:
     """The fewest blocks away with which sampling fits into ``free`` bytes; all of them if nothing does."""
     blocks = config.num_layers
-    work = transformer_work(config, grid, weights.itemsize, weights.unpacked)
+    work = sampling_work(config, weights, grid)
     fits = (away for away in range(blocks + 1) if resident_bytes(weights, away) + work + RESERVE <= free)
     return next(fits, blocks)
 
@@ -159,7 +161,7 @@ def _stages(
         ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, shape), clip),
-        ("sampling", resident_bytes(weights, away), transformer_work(config, grid, c, weights.unpacked), 0),
+        ("sampling", resident_bytes(weights, away), sampling_work(config, weights, grid), 0),
         ("VAE decode", weights.vae, vae_decode_work(vae, shape), clip * vae.upscale**2),
     )
     packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
@@ -168,6 +170,11 @@ def _stages(
         Stage(name=name, device=(weights.all if stays else turn) + work, host=host + beside)
         for name, turn, work, beside in rows
     )
+
+
+def sampling_work(config: TransformerConfig, weights: Weights, grid: Grid) -> int:
+    """Peak bytes of sampling beside the weights."""
+    return transformer_work(config, grid, weights.itemsize, weights.unpacked, compiled=weights.compiled)
 
 
 def resident_bytes(weights: Weights, away: int) -> int:

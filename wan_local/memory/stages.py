@@ -166,4 +166,5 @@ def weights_of(transformer: Any, device: torch.device) -> Weights:
         rest=size_of(tensors_of(transformer)) - sum(blocks),
         itemsize=dtype.itemsize,
         unpacked=unpacked_bytes(transformer, dtype),
+        compiled=transformer.compiled,
     )

@@ -53,6 +53,7 @@ class WanTransformer(nn.Module):
         self.attend = choose("auto") if attend is None else attend
         self.sequence: Sequence = Whole()  # replaced where several cards share the tokens
         self.compute_dtype = compute_dtype
+        self.compiled = False  # whether compiled.compile_blocks has had it
         dim, linear = config.dim, operations.Linear
         self.patch_embedding = operations.Conv3d(
             config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size

@@ -21,7 +21,7 @@ from wan_local.memory.activations import (
     vae_encode_work,
 )
 from wan_local.memory.live import LiveBytes
-from wan_local.memory.plan import choose_away, everything_fits, resident_bytes, usual_settings
+from wan_local.memory.plan import choose_away, everything_fits, resident_bytes, sampling_work, usual_settings
 from wan_local.memory.storage import size_of, tensors_of
 from wan_local.model import WanTransformer
 from wan_local.shapes import Grid
@@ -115,6 +115,14 @@ def test_weights_that_are_cast_for_a_call_are_counted() -> None:
     assert unpacked_bytes(model, torch.float32) == 0
     assert unpacked_bytes(model, torch.bfloat16) == MID.dim * MID.ffn_dim * 2
     assert transformer_work(MID, SMALL, 2, 77) - transformer_work(MID, SMALL, 2) == 77
+
+
+def test_compiled_blocks_hold_their_tokens_twice() -> None:
+    weights = Weights(blocks=(100, 100), rest=10, itemsize=2)
+    plain, compiled = (sampling_work(MID, replace(weights, compiled=on), SMALL) for on in (False, True))
+    assert compiled - plain == SMALL.tokens * MID.dim * 4
+    assert choose_away(MID, weights, SMALL, 210 + plain + RESERVE) == 0
+    assert choose_away(MID, replace(weights, compiled=True), SMALL, 210 + plain + RESERVE) > 0
 
 
 @pytest.mark.parametrize("size", [(48, 64), (96, 32)])
