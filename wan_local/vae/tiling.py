@@ -60,7 +60,7 @@ def decode_tiled(
 
     Tile after tile, each through the whole clip: what has been decoded of the others waits in host memory, a clip in
     float32. Frames come while the last tile is decoded. The other order, all tiles of one moment after each other,
-    would keep a stream for every tile, and streams are most of what decoding takes: 8.7 of 15.8 GB for whole frames
+    would keep a stream for every tile, and streams are most of what decoding takes: 8.7 of 15.1 GB for whole frames
     of 1280x720 in float32, and 1.8 times that for tiles that share a quarter of their side, more than no tiles at all.
 
     Args:
