@@ -89,7 +89,7 @@ def test_as_many_blocks_are_away_as_were_asked_for(away: int, buffers: int) -> N
         assert stay <= storages.keys()  # embeddings and head never leave
         seen.append({i for i, block in enumerate(model.blocks) if next(block.parameters()).device.type == "meta"})
 
-    hooks = [block.self_attn.register_forward_pre_hook(look) for block in model.blocks]
+    hooks = [block.self_attn.q.register_forward_pre_hook(look) for block in model.blocks]
     with attach(model, "meta", away, buffers=buffers) as offload:
         model(*inputs(device="meta"))
         resident = {i for i, block in enumerate(model.blocks) if next(block.parameters()).device.type == "meta"}
@@ -97,6 +97,7 @@ def test_as_many_blocks_are_away_as_were_asked_for(away: int, buffers: int) -> N
         held = [buffer.flat for buffer in offload.buffers()]
     for hook in hooks:
         hook.remove()
+    assert len(seen) == LAYERS
     for index, there in enumerate(seen):
         assert there == resident | {index}  # those that stay, and the one that calculates
     assert len(held) == min(away, buffers)
@@ -135,7 +136,7 @@ def test_a_run_that_ends_in_the_middle_leaves_everything_sound(at: int, error: t
         raise error("stopped")
 
     with attach(model, "cpu", 5):
-        hook = model.blocks[at].ffn[1].register_forward_hook(stop)
+        hook = model.blocks[at].ffn[2].register_forward_hook(stop)
         with pytest.raises(error):
             model(*given)
         hook.remove()
