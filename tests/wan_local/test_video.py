@@ -243,7 +243,8 @@ def test_a_video_is_read_into_its_own_room_alone(tmp_path: Path) -> None:
         before = peak()
         frames = video.read(sys.argv[1])[0]
         size = frames.numel() * frames.element_size()
-        assert peak() - before < 1.4 * size, (peak() - before, size)
+        # What a decoder of several threads holds is 0.4 of it here; a second copy would be 1.
+        assert peak() - before < 1.6 * size, (peak() - before, size)
     """
     video.write(clip(1), tmp_path / "small.mp4")
     arguments = [sys.executable, "-c", textwrap.dedent(code), str(path), str(tmp_path / "small.mp4")]

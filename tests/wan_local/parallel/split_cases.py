@@ -23,7 +23,7 @@ CONFIG = TransformerConfig(
 )  # fmt: skip
 GRIDS = {"48 tokens": (3, 8, 8), "45 tokens": (3, 6, 10), "3 tokens": (1, 2, 6)}  # two do not divide by 2 or 4
 STATED = json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})
-GUIDANCE, STEPS = 4.0, 4
+GUIDANCE, STEPS = 4.0, 2
 SPLITS: dict[int, list[dict[str, Any]]] = {
     2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
     4: [{"cfg": 2, "ulysses": 2}, {"ulysses": 4}, {"ring": 4}, {"ulysses": 2, "ring": 2}, {"cfg": 2, "ring": 2}],
@@ -73,7 +73,7 @@ def inputs(grid: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def trajectory(velocity: Any, noise: Tensor) -> Tensor:
-    """Four guided steps of the official sampler."""
+    """Guided steps of the official sampler."""
     with torch.no_grad():
         return denoise(velocity, noise, make_sampler("unipc", STEPS, 5.0))
 

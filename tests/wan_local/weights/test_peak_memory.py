@@ -1,4 +1,4 @@
-"""What loading costs in memory, on a synthetic checkpoint of 4 GB: one copy of the weights, and no second."""
+"""What loading costs in memory, on a synthetic checkpoint of 2 GB: one copy of the weights, and no second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
 
-CONFIG = TransformerConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=2)
+CONFIG = TransformerConfig(dim=3584, ffn_dim=9728, num_heads=28, num_layers=2)
 ROOT = Path(__file__).resolve().parents[3]
 BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 # Peak and bytes of the result, of the process from before loading to after it; in a process of its own, since the
@@ -62,7 +62,7 @@ def write_sparse(path: Path, dtype: str, layers: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize(
     ("stored", "layers", "wanted", "how"),
-    [("F32", 2, "bfloat16", "keep"), ("BF16", 4, "stored", "keep"), ("BF16", 2, "float16", "keep"),
+    [("F32", 3, "bfloat16", "keep"), ("BF16", 4, "stored", "keep"), ("BF16", 3, "float16", "keep"),
      ("F8_E4M3", 8, "stored", "keep"), ("F8_E4M3", 4, "bfloat16", "unpack")],
 )  # fmt: skip
 def test_loading_holds_one_copy(tmp_path: Path, stored: str, layers: int, wanted: str, how: str) -> None:
@@ -76,5 +76,5 @@ def test_loading_holds_one_copy(tmp_path: Path, stored: str, layers: int, wanted
     ratio = told["peak"] / told["size"]
     print(f"{size / 1e9:.2f} GB of {stored} as {wanted} ({how}): peak {told['peak'] / 1e9:.2f} GB, "
           f"{ratio:.3f} of the {told['size'] / 1e9:.2f} GB of the result")  # fmt: skip
-    assert told["size"] > 1.9e9
+    assert told["size"] > 0.9e9
     assert ratio <= 1.15

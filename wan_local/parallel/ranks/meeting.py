@@ -46,15 +46,14 @@ class Meeting:
             number, port = asyncio.run(_listen(host))
         except OSError as error:
             raise RuntimeError(f"{host} is no address of {platform.node()} to listen at: {error}") from None
-        self._server = dist.TCPStore(
-            host,
-            port,
-            world,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=limit),
-            master_listen_fd=number,  # by itself it would listen at every address
-        )
+        options: dict[str, Any] = {
+            "host_name": host, "port": port, "world_size": world, "is_master": True, "wait_for_workers": False,
+            "timeout": timedelta(seconds=limit), "master_listen_fd": number,  # it alone would listen at every address
+        }  # fmt: skip
+        try:
+            self._server = dist.TCPStore(**options)
+        except NotImplementedError:  # torch 2.5: its newer server takes no socket of others
+            self._server = dist.TCPStore(**options, use_libuv=False)
         return {"host": host, "port": port}
 
     def join(self, where: dict[str, Any], world: int, limit: float) -> Any:
