@@ -162,7 +162,7 @@ def _stages(
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, shape), clip),
         ("sampling", resident_bytes(weights, away), sampling_work(config, weights, grid), 0),
-        ("VAE decode", weights.vae, vae_decode_work(vae, shape), clip * vae.upscale**2),
+        ("VAE decode", weights.vae, vae_decode_work(vae, shape, c), clip * vae.upscale**2),
     )
     packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
     host = 0 if stays else weights.converted + max(weights.converted_blocks, packed)

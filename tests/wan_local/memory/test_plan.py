@@ -181,7 +181,7 @@ def test_stages_by_hand() -> None:
     assert turns.stages[3].device == 85 + work
     assert four.stages[3].device == 65 + work
     assert none.stages[0].device - turns.stages[0].device == 85 + 300 + 70
-    assert turns.stages[4].device == 70 + vae_decode_work(VAEConfig(dim=16), grid.latent_shape)
+    assert turns.stages[4].device == 70 + vae_decode_work(VAEConfig(dim=16), grid.latent_shape, 2)
     assert none.stages[3].host == turns.stages[3].host == 0
     assert four.stages[3].host == 40
     assert four.stages[2].host == four.stages[4].host == 40 + clip_bytes(grid.latent_shape)
