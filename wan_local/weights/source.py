@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -161,6 +162,11 @@ def not_importable(path: str, package: str, error: ImportError) -> WeightsError:
     while (before := first.__cause__ or first.__context__) is not None:
         first = before
     told = reason(error) if first is error else f"{reason(error)}: {reason(first)}"
+    if not getattr(sys.modules.get(package), "is_torch_available", lambda: True)():
+        return WeightsError(
+            f"{path} needs {package}, and the one that is installed does not work with torch {torch.__version__}; "
+            "bring a newer torch, or `pip install 'transformers<5'`, which takes torch from 2.5"
+        )
     return WeightsError(
         f"{path} needs {package}, which is installed and can't be imported ({told}); repair it, such as with "
         f"`pip install --upgrade --force-reinstall {package}`, or bring torchvision to the version that fits torch"

@@ -50,3 +50,16 @@ def test_a_package_that_can_not_be_imported(name: str, tmp_path: Path, monkeypat
     assert "download" not in message
     assert "\n" not in message
     assert not isinstance(caught.value, WrongModel)
+
+
+def test_a_transformers_that_takes_no_torch_as_old_as_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported all the same, with stand-ins for its models that raise when they are made."""
+    tiny.write_pipeline(tmp_path)
+
+    def absent(*_: object) -> None:
+        raise ImportError("CLIPVisionModel requires the PyTorch library but it was not found in your environment.")
+
+    monkeypatch.setattr(load_encoders.transformers, "CLIPVisionModel", absent)
+    monkeypatch.setattr(load_encoders.transformers, "is_torch_available", lambda: False)
+    with pytest.raises(WeightsError, match=r"does not work with torch .*; bring a newer torch, or `pip install"):
+        weights.load_image_encoder(tmp_path)
