@@ -153,7 +153,7 @@ class Block(nn.Module):
             nn.GELU(approximate="tanh"),  # keeps the place that the weights' names count; see gelu()
             operations.Linear(config.ffn_dim, dim),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim).mul_(dim**-0.5))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """``[B, L, D]`` fp32, overwritten unless gradients are wanted -> the same."""
@@ -187,7 +187,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.head = operations.Linear(config.dim, config.out_dim * math.prod(config.patch_size))
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim).mul_(config.dim**-0.5))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """``[B, L, D]`` fp32 and ``[B, D]`` fp32 -> ``[B, L, patch cells * out_dim]`` fp32."""
