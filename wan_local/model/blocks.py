@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ..attention import Attend
 from ..config import TransformerConfig
+from ..fused import has_rms_norm
 from ..quantised import shared_inputs
 from .norms import (
-    has_fused_rms_norm,
     layer_norm_float32,
     linear_float32,
     modulated_norm,
@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
 
 def normalised(norm: nn.Module, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """RMSNorm of ``[B, L, D]``, which may be overwritten; by pieces where torch makes float32 copies of its input."""
-    if has_fused_rms_norm(rows.device):
+    if has_rms_norm(rows.device):
         return rms_norm(norm, rows).to(dtype)
     return by_pieces(rows, lambda part, _: rms_norm(norm, part), dtype, in_place=True)
 

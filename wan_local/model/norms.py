@@ -76,11 +76,6 @@ def rms_norm(layer: Any, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def has_fused_rms_norm(device: torch.device) -> bool:
-    """Whether RMSNorm is one kernel there; without it torch makes float32 copies of its input."""
-    return device.type == "cuda" and hasattr(torch.ops.aten, "_fused_rms_norm")
-
-
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """``layer_norm(x) * (1 + scale) + shift`` in float32, without weights of its own.
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..fused import has_rms_norm
 from .layout import channels_last
 
 SHORTEST = 1e-12  # length below which the official norm no longer stretches a vector
@@ -26,14 +27,9 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, C, T, H, W]
         # On the channels-last view. A product with a [B, 1, T, H, W] tensor may leave its result in the other
         # memory, and then every convolution behind it turns its input around and back (measured: a third of the time).
-        norm = rms_norm if x.is_cuda and has_fused_rms_norm() else unit_norm
+        norm = rms_norm if has_rms_norm(x.device) else unit_norm
         normed = norm(x.movedim(1, -1), self.gamma.flatten().to(x.dtype))
         return channels_last(normed.to(x.dtype).movedim(-1, 1))
-
-
-def has_fused_rms_norm() -> bool:
-    """Whether this torch has RMSNorm as one GPU kernel; without it the norm makes float32 copies of its input."""
-    return hasattr(torch.ops.aten, "_fused_rms_norm")
 
 
 def rms_norm(x: Tensor, gamma: Tensor) -> Tensor:

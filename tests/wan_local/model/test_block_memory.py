@@ -116,7 +116,7 @@ def large() -> tuple[Block, Context, torch.Tensor]:
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_peak_of_a_block_at_720p(large: Any, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokens in float32 and never more than four tensors of them in bfloat16; it was 9.3 GB."""
-    monkeypatch.setattr(blocks, "has_fused_rms_norm", lambda device: fused)
+    monkeypatch.setattr(blocks, "has_rms_norm", lambda device: fused)
     block, context, x = large
     with torch.no_grad(), OneKernel(MovedBytes()) if fused else contextlib.nullcontext(), LiveBytes() as count:
         block(x, context)
@@ -134,7 +134,7 @@ def test_what_a_block_moves_at_720p(large: Any, kernel: bool, most: float, monke
         count.moved += 2 * heads.nbytes + table.nbytes
         return heads
 
-    monkeypatch.setattr(blocks, "has_fused_rms_norm", lambda device: True)
+    monkeypatch.setattr(blocks, "has_rms_norm", lambda device: True)
     monkeypatch.setattr(blocks, "rope_kernel", lambda heads: turn if kernel else None)
     with torch.no_grad(), OneKernel(count), count:
         block(x, context)
