@@ -207,7 +207,7 @@ class Pipeline:
         settings = settings.with_seed()
         first, last = to_tensor(first, "first image"), to_tensor(last, "last image")  # [3, H0, W0] 0..1
         grid = settings.grid(first.shape[2], first.shape[1])
-        sampler = make_sampler(settings.sampler, settings.steps, settings.shift)
+        make_sampler(settings.sampler, settings.steps, settings.shift)  # what can't be is said before anything long
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -224,8 +224,12 @@ class Pipeline:
         sides = [Side(condition=condition, text=text, image=image) for text in (positive, negative)]
         velocity = model_velocity(self.transformer, sides, settings.guidance)
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
-        with self.memory.sampling(self.transformer, grid):
-            latents = denoise(velocity, noise, sampler, on_progress, self.loras.before_step)
+
+        def sample() -> Tensor:
+            sampler = make_sampler(settings.sampler, settings.steps, settings.shift)  # which has a history
+            return denoise(velocity, noise, sampler, on_progress, self.loras.before_step)
+
+        latents = self.memory.sampled(self.transformer, grid, sample)
         return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:

@@ -28,6 +28,12 @@ def free_device_bytes(device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def give_back(device: torch.device) -> None:
+    """Return to the driver what torch keeps of freed memory: pieces of the sizes of one stage are none for the next."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a calculation failed for want of memory, on the device or in the host, torch's own or a library's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

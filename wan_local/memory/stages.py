@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ..errors import InputError
+from ..notices import tell
 from ..shapes import Grid
 from .activations import RESERVE, unpacked_bytes
 from .fitting import FittingVAE
 from .offload import Offload, away_blocks
 from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_away, everything_fits
-from .room import free_device_bytes
+from .room import free_device_bytes, give_back, is_out_of_memory
 from .storage import Guest, held_by, size_of, tensors_of
 from .tiles import AUTO as TILES_AUTO
 from .tiles import Tiles, check_tiling
+
+Result = TypeVar("Result")
 
 
 class Memory:
@@ -48,6 +51,7 @@ class Memory:
         self._guests: dict[int, Guest] = {}
         self._depth: Counter[int] = Counter()
         self._transformer: tuple[Any, Offload] | None = None
+        self._away_now: int | None = None  # blocks of the transformer that samples; None where none may be away
 
     def check(self, transformer: Any) -> None:
         """Raise :class:`InputError` if more blocks are to be away than the transformer has."""
@@ -81,22 +85,49 @@ class Memory:
                 del self._depth[key]
                 if key in self._guests:
                     self._guests.pop(key).leave()
+                    give_back(self.device)
 
     def vae_for(self, vae: Any) -> Any:
         """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
         return FittingVAE(vae, self.tiling) if isinstance(vae, nn.Module) else vae
 
+    def sampled(self, transformer: Any, grid: Grid, sample: Callable[[], Result]) -> Result:
+        """What ``sample`` gives while the transformer is on the device; called again where memory runs out.
+
+        Each time a fifth more of the blocks stay away, until all do. So ``sample`` must begin anew when it is called.
+
+        Raises:
+            torch.OutOfMemoryError: with all blocks away too, or where none may be.
+        """
+        more = 0
+        while True:
+            try:
+                with self.sampling(transformer, grid, more):
+                    return sample()
+            except Exception as error:
+                away = self._away_now
+                blocks = 0 if away is None else transformer.config.num_layers
+                if not is_out_of_memory(error) or away is None or away >= blocks:
+                    raise
+            # Not before the error is gone: its traceback holds what was calculated until then.
+            give_back(self.device)
+            more += max(1, blocks // 5)
+            tell(f"memory ran out with {away} of {blocks} blocks in host memory; sampling begins again with more there")
+
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid) -> Iterator[None]:
-        """Have the transformer on the device, but for the blocks that are away."""
+    def sampling(self, transformer: Any, grid: Grid, more: int = 0) -> Iterator[None]:
+        """Have the transformer on the device, but for the blocks that are away and ``more`` of them."""
+        self._away_now = None
         elsewhere = not isinstance(transformer, nn.Module)  # its own keeper looks after its memory
         if elsewhere or self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu"):
             yield
             return
+        give_back(self.device)
         if self._transformer is None or self._transformer[0] is not transformer:
             self._transformer = (transformer, Offload(transformer, self.device))
         stay = self._transformer[1]
-        stay.open(self.away(transformer, grid))
+        self._away_now = min(self.away(transformer, grid) + more, transformer.config.num_layers)
+        stay.open(self._away_now)
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from wan_local import notices
 from wan_local.errors import Cancelled, InputError
 from wan_local.generate import Pipeline
 from wan_local.memory import Memory, check_offload, for_model
@@ -116,6 +117,42 @@ def test_auto_takes_away_as_little_as_it_must(monkeypatch: pytest.MonkeyPatch) -
     assert memory.away(model, GRID) == 7
 
 
+@pytest.mark.parametrize(("fails", "away"), [(0, [2]), (1, [2, 3]), (9, [2, 3, 4, 5, 6, 7])])
+def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]) -> None:
+    model, memory, seen, told = make(), Memory("meta", 2), [], []
+
+    def sample() -> str:
+        seen.append(sum(next(block.parameters()).device.type == "cpu" for block in model.blocks))
+        if len(seen) <= fails:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "latents"
+
+    with notices.listening(told.append):
+        if fails > 5:
+            with pytest.raises(torch.OutOfMemoryError):
+                memory.sampled(model, GRID, sample)
+        else:
+            assert memory.sampled(model, GRID, sample) == "latents"
+    assert seen == away
+    assert [f"with {count} of 7 blocks" in text for count, text in zip(away, told, strict=False)] == [True] * len(told)
+    assert len(told) == len(away) - 1
+    assert kinds(model) == {"cpu"}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("else"), Cancelled("stop")])
+def test_what_more_blocks_away_cannot_mend_is_raised_at_once(error: Exception) -> None:
+    calls = []
+
+    def sample() -> None:
+        calls.append(1)
+        raise error
+
+    offload = "none" if isinstance(error, torch.OutOfMemoryError) else 2
+    with pytest.raises(type(error)):
+        Memory("meta", offload).sampled(make(), GRID, sample)
+    assert calls == [1]
+
+
 def test_auto_becomes_none_where_nothing_has_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("meta")
     assert for_model(NANO, torch.float32, torch.device("cpu"), "auto").offload == "none"
@@ -178,6 +215,22 @@ def test_a_stopped_run_leaves_the_pipeline_sound(resident: torch.Tensor) -> None
     assert torch.equal(pipeline(*pictures(), "a red disc", **QUICK), resident)
 
 
+def test_a_run_out_of_memory_in_the_middle_gives_the_same_frames(resident: torch.Tensor) -> None:
+    """The sampler has a history by then, which must not be the next try's."""
+    pipeline, calls, told = Pipeline.from_pretrained(NANO, device="cpu", offload=0), [], []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pipeline.transformer.register_forward_pre_hook(fail)
+    with notices.listening(told.append):
+        frames = pipeline(*pictures(), "a red disc", **QUICK)
+    assert torch.equal(frames, resident)
+    assert told == ["memory ran out with 0 of 6 blocks in host memory; sampling begins again with more there"]
+
+
 def test_more_blocks_than_the_model_has_are_refused_at_once() -> None:
     with pytest.raises(InputError, match="offload=7 can't be used: the model has 6 blocks; use 0 to 6"):
         Pipeline.from_pretrained(NANO, device="cpu", offload=7)
@@ -199,9 +252,9 @@ class Told(Memory):
         self.log.append(("leaves", name))
 
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid) -> Iterator[None]:
+    def sampling(self, transformer: Any, grid: Grid, more: int = 0) -> Iterator[None]:
         self.log.append(("comes", "WanTransformer"))
-        with super().sampling(transformer, grid):
+        with super().sampling(transformer, grid, more):
             yield
         self.log.append(("leaves", "WanTransformer"))
 
