@@ -26,6 +26,10 @@ def ask(body: bytes, *headers: str) -> Answer | Lost:
         return Api(raw.address, SECRET).call("GET", "/jobs", read=10.0)
 
 
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)  # without the second of its making, which would be part of a test's name
+
+
 def raw_deflate(data: bytes) -> bytes:
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
@@ -37,8 +41,8 @@ def raw_deflate(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("how", "body"),
     [
-        ("gzip", gzip.compress(RECORD)),
-        ("X-GZIP", gzip.compress(RECORD)),
+        ("gzip", gzipped(RECORD)),
+        ("X-GZIP", gzipped(RECORD)),
         ("deflate", zlib.compress(RECORD)),
         ("deflate", raw_deflate(RECORD)),
         ("identity", RECORD),
@@ -54,9 +58,9 @@ def test_a_packed_answer_is_read(how, body):
     ("how", "body", "why"),
     [
         ("br", RECORD, "its answer is packed in a way that was not asked for"),
-        ("gzip, gzip", gzip.compress(gzip.compress(RECORD)), "its answer is packed in a way that was not asked for"),
+        ("gzip, gzip", gzipped(gzipped(RECORD)), "its answer is packed in a way that was not asked for"),
         ("gzip", RECORD, "its answer can't be unpacked"),
-        ("gzip", gzip.compress(RECORD)[:-9], "its answer is cut short"),
+        ("gzip", gzipped(RECORD)[:-9], "its answer is cut short"),
     ],
 )
 def test_what_can_not_be_unpacked_is_no_answer(how, body, why):
