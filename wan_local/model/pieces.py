@@ -60,20 +60,21 @@ def by_pieces(
 
 
 def add(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
-    """``x + update * gate``, written into ``x`` unless gradients are wanted.
+    """``x + update * gate``, written into ``x`` unless gradients are wanted or a graph is being compiled: that would
+    write the sum to memory of its own all the same, and then copy it.
 
     Args:
         x: ``[B, L, D]`` fp32; the sum stays fp32 when the update is not.
         update: ``[B, L, D]``.
         gate: ``[B, 1, D]`` fp32, or None for 1.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return x + update if gate is None else torch.addcmul(x, update, gate)
     return x.add_(update) if gate is None else x.addcmul_(update, gate)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, written into ``x`` unless gradients are wanted."""
-    if torch.is_grad_enabled():
+    """GELU in its tanh form, written into ``x`` unless gradients are wanted or a graph is being compiled."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return functional.gelu(x, approximate="tanh")
     return torch.ops.aten.gelu_(x, approximate="tanh")  # torch has it in place, but under no public name

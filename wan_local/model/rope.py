@@ -67,7 +67,9 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
         ``[B, L, N, K]`` fp32.
     """
     if not table.is_complex():
-        (a, b), (cosine, sine) = x.float().unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
-        return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1).flatten(-2)
+        # Each channel by the cosine and its neighbour by the sine; inductor would write a stack out in float32.
+        cosine, sine = (part.unsqueeze(-1) for part in table.unbind(-1))  # [L, 1, K / 2, 1]
+        rows = x.float().unflatten(-1, (-1, 2))  # [B, L, N, K / 2, 2]
+        return (rows * cosine + rows.flip(-1) * torch.cat([-sine, sine], dim=-1)).flatten(-2)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [B, L, N, K / 2]
     return torch.view_as_real(pairs * table).flatten(-2)
