@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,5 +62,6 @@ def test_a_transformers_that_takes_no_torch_as_old_as_this(tmp_path: Path, monke
 
     monkeypatch.setattr(load_encoders.transformers, "CLIPVisionModel", absent)
     monkeypatch.setattr(load_encoders.transformers, "is_torch_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "transformers", load_encoders.transformers)  # whoever imported it anew before
     with pytest.raises(WeightsError, match=r"does not work with torch .*; bring a newer torch, or `pip install"):
         weights.load_image_encoder(tmp_path)
