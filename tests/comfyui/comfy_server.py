@@ -29,7 +29,7 @@ DEFAULT_CHECKOUT = Path.home() / "comfy" / "ComfyUI"
 # Bounds in seconds: what takes a minute on a busy machine may take three, a hang may not take a quarter of an hour.
 START_TIMEOUT = 180.0  # importing torch and all of ComfyUI
 RUN_TIMEOUT = 180.0
-INSIDE_TIMEOUT = 280.0  # all checks of a file: 90 s of one core in ComfyUI 0.8.0, more in 0.33.0
+INSIDE_TIMEOUT = 560.0  # all checks of a file: 200 s of one core in ComfyUI 0.33.0, 46 of them a compiler's
 LOOK_TIMEOUT = 60.0  # starting a Python
 TEXT_MESSAGE = 3  # of the binary messages, the kind with a line for a node
 # Looks for them without the half minute that importing them can take.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from comfy_server import inside, why_not
 
+pytestmark = pytest.mark.timeout(600)  # the first waits for all checks
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
 PARTS = ("decode", "formats", "loras", "models", "packed", "video")
 NAMES = [
