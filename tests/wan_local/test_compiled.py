@@ -84,6 +84,8 @@ def once(told: list[str]) -> list[str]:
     compiled.compile_blocks(made)
     assert told == []
     assert all(off(ask(made, size), value) < 1e-5 for size, value in expected.items())
+    if not hasattr(torch.ops.aten, "_fused_rms_norm"):
+        pytest.skip("this torch compiles anew for each size: it is older than 2.9, and what is counted here is newer")
     assert len(told) == 2
     assert all("being compiled" in line for line in told)
     return told
