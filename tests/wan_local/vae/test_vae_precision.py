@@ -116,7 +116,7 @@ def test_decoding_is_in_the_dtype_of_the_latents(vae: WanVAE, dtype: torch.dtype
     assert set(outputs) == {dtype}
     assert vae.conv2.weight.dtype == torch.float32
     error = (vae.decode(latents.to(dtype)).float() - expected).abs().max() / expected.abs().max()
-    assert 0 < error <= 12 * torch.finfo(dtype).eps
+    assert 0 < error <= 14 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
