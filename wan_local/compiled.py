@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from .memory.room import is_out_of_memory
 from .model.blocks import Block, Context
@@ -110,7 +110,7 @@ def _graph() -> Any:
 # -- calls that the graph does not look into -----------------------------------------------------------------------
 
 
-@torch.library.custom_op("wan_flf2v::layer", mutates_args=(), schema="(Tensor x, str name, SymInt width) -> Tensor")
+@library.custom_op("wan_flf2v::layer", mutates_args=(), schema="(Tensor x, str name, SymInt width) -> Tensor")
 def _layer(x: Tensor, name: str, width: int) -> Tensor:
     """A layer of the block that is running."""
     _running.calls += 1
@@ -130,7 +130,7 @@ def _(x: Tensor, name: str, width: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], width))
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "wan_flf2v::attention", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, bool tokens) -> Tensor"
 )
 def _attention(q: Tensor, k: Tensor, v: Tensor, tokens: bool) -> Tensor:

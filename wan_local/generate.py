@@ -207,7 +207,6 @@ class Pipeline:
         settings = settings.with_seed()
         first, last = to_tensor(first, "first image"), to_tensor(last, "last image")  # [3, H0, W0] 0..1
         grid = settings.grid(first.shape[2], first.shape[1])
-        make_sampler(settings.sampler, settings.steps, settings.shift)  # what can't be is said before anything long
         clock = Clock(on_progress)
 
         clock.start("encode text")

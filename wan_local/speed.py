@@ -85,7 +85,7 @@ def measure(config: TransformerConfig, grid: Grid, dtype: torch.dtype, device: t
         torch.OutOfMemoryError: not even one block fits beside its tokens.
     """
     with torch.inference_mode():
-        block, context = _block(config, dtype, device), _context(config, grid, dtype, device, attend)
+        block, context = _block(config, dtype, device), random_context(config, grid, dtype, device, attend)
         x = torch.randn(1, grid.tokens, config.dim, device=device)
         whole = _seconds(partial(block, x, context), device)
         return Speed(
@@ -108,9 +108,10 @@ def _block(config: TransformerConfig, dtype: torch.dtype, device: torch.device) 
     return block.eval()
 
 
-def _context(
+def random_context(
     config: TransformerConfig, grid: Grid, dtype: torch.dtype, device: torch.device, attend: Attend
 ) -> Context:
+    """What a block reads besides the tokens of such a clip, random; arguments as for :func:`measure`."""
     noise = partial(torch.randn, device=device)
     places = (grid.latent_frames, grid.latent_height // config.patch_size[1], grid.latent_width // config.patch_size[2])
     return Context(

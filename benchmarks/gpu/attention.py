@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from wan_local.attention import BACKENDS, Attend, choose, sdpa
+from wan_local.attention import BACKENDS, Attend, check, choose, sdpa
 
 from .lab import Lab, off_by
 
-ROWS, HEADS = 64, 2  # of which the exact result is worked out
 EXACT, ROUGH = 1e-2, 8e-2  # errors allowed to kernels in bfloat16 and in 8 bits
 TORCH = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 SEEN = {"torch's choice": 596, "cudnn": 596, "flash": 359, "efficient": 182}  # TFLOP/s at 720p, H100 with cuDNN 9.19
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Random queries, keys and values at one size, and what some rows of the result have to be."""
-
-    size: str
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    rows: Tensor
-    exact: Tensor
+Problem = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
 
 def measure(lab: Lab) -> None:
     for size, grid in lab.grids.items():
         q, k, v = lab.noise(3, 1, grid.tokens, lab.config.num_heads, lab.config.head_dim)
-        problem = Problem(size, q, k, v, *exact_rows(q, k, v))
-        kernel(lab, problem, "torch's choice", sdpa.attend, EXACT)
+        problem = (q, k, v)
+        kernel(lab, size, problem, "torch's choice", sdpa.attend, EXACT)
         for backend in TORCH if lab.on_gpu else ():
             with sdpa_kernel([backend]):
-                kernel(lab, problem, backend.name.lower().removesuffix("_attention"), sdpa.attend, EXACT)
+                kernel(lab, size, problem, backend.name.lower().removesuffix("_attention"), sdpa.attend, EXACT)
         auto = choose("auto")
-        kernel(lab, problem, "auto", auto, EXACT)
+        kernel(lab, size, problem, "auto", auto, EXACT)
         lab.tell(f"auto is, {size}", " ".join(getattr(auto, "used", {}).values()) or "sdpa")
         for name, module in BACKENDS.items():
             if module is sdpa:
@@ -49,23 +36,23 @@ def measure(lab: Lab) -> None:
             if (reason := module.why_not()) is not None:
                 lab.tell(f"{name}, {size}", "not used", why=reason[:120])
             else:
-                kernel(lab, problem, name, choose(name), ROUGH)
+                kernel(lab, size, problem, name, choose(name), ROUGH)
     cross(lab)
 
 
-def kernel(lab: Lab, problem: Problem, name: str, attend: Attend, allowed: float) -> None:
+def kernel(lab: Lab, size: str, problem: Problem, name: str, attend: Attend, allowed: float) -> None:
     """One kernel; that it fails is a result too, and the others are still to be seen."""
-    q, k, v = problem.q, problem.k, problem.v
+    q = problem[0]
     try:
-        error = off_by(attend(q, k, v)[0, problem.rows, :HEADS].transpose(0, 1), problem.exact)
-        seconds = lab.timed(lambda: attend(q, k, v))
+        error = check.error(attend(*problem), *problem)
+        seconds = lab.timed(lambda: attend(*problem))
     except Exception as failure:
-        lab.tell(f"{name}, {problem.size}", "failed", why=" ".join(str(failure).split())[:150], holds=False)
+        lab.tell(f"{name}, {size}", "failed", why=" ".join(str(failure).split())[:150], holds=False)
         return
     work = 4 * q.shape[1] ** 2 * q.shape[2] * q.shape[3]
-    expected = f"{SEEN[name]} on an H100" if problem.size == "720p" and name in SEEN else ""
+    expected = f"{SEEN[name]} on an H100" if size == "720p" and name in SEEN else ""
     lab.tell(
-        f"{name}, {problem.size}",
+        f"{name}, {size}",
         work / seconds / 1e12,
         "TFLOP/s",
         ms=seconds * 1e3,
@@ -80,16 +67,7 @@ def cross(lab: Lab) -> None:
     q = lab.noise(1, lab.grids["720p"].tokens, lab.config.num_heads, lab.config.head_dim)
     for rows in (512, 514):
         k, v = lab.noise(2, 1, rows, lab.config.num_heads, lab.config.head_dim)
-        right = sdpa.attend(q[:, :ROWS].float(), k.float(), v.float())
-        error = off_by(sdpa.attend(q, k, v)[:, :ROWS], right)
+        right = sdpa.attend(q[:, : check.ROWS].float(), k.float(), v.float())
+        error = off_by(sdpa.attend(q, k, v)[:, : check.ROWS], right)
         seconds = lab.timed(partial(sdpa.attend, q, k, v))
         lab.tell(f"to {rows} rows", seconds * 1e3, "ms", error=error, holds=error <= EXACT)
-
-
-def exact_rows(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows, and what they are in float64: ``[HEADS, ROWS, K]``."""
-    length = q.shape[1]
-    rows = torch.linspace(0, length - 1, min(ROWS, length), device=q.device).long()
-    some = [tensor[0, :, :HEADS].double() for tensor in (q[:, rows], k, v)]
-    scores = torch.einsum("lnk,snk->nls", some[0], some[1]) / q.shape[-1] ** 0.5
-    return rows, functional.softmax(scores, -1) @ some[2].transpose(0, 1)

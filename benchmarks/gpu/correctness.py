@@ -13,7 +13,7 @@ from wan_local.quantised.matmul import float8_linear
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
-from .lab import Lab, off_by
+from .lab import Lab, kind, off_by
 
 FLOAT32, BFLOAT16, FLOAT16 = 1e-5, 2e-2, 1e-2
 BLOCKS, VALUES = 2, 1024
@@ -79,7 +79,3 @@ def products(lab: Lab) -> None:
         got = float8_linear(x, stored, scale, torch.ones(512, device=lab.device).bfloat16())
         error = off_by(got, functional.linear(x.double(), weight.double()) + 1)
         lab.tell(f"product in fp8, {name}", error, expected="<= 0.05", holds=error <= 0.05)
-
-
-def kind(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -15,8 +15,9 @@ from wan_local.attention import sdpa
 from wan_local.config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from wan_local.model import WanTransformer
 from wan_local.model.blocks import Block, Context
-from wan_local.model.rope import rope_table
+from wan_local.quantised.matmul import has_float8_units
 from wan_local.shapes import Grid
+from wan_local.speed import random_context
 
 from .report import Report
 
@@ -70,7 +71,7 @@ class Lab:
 
     @property
     def has_float8(self) -> bool:
-        return self.on_gpu and torch.cuda.get_device_capability() >= (8, 9)
+        return has_float8_units(self.device)
 
     def tell(self, name: str, value: Any, unit: str = "", **about: Any) -> None:
         """Report one result of this part."""
@@ -166,16 +167,7 @@ class Lab:
 
     def context(self, grid: Grid, dtype: torch.dtype = torch.bfloat16) -> Context:
         """What a block reads besides the tokens."""
-        config = self.config
-        places = (grid.latent_frames, grid.latent_height // 2, grid.latent_width // 2)
-        return Context(
-            time=self.noise(1, 6, config.dim, dtype=torch.float32) * 0.1,
-            text=self.noise(1, config.text_len, config.dim, dtype=dtype),
-            image=self.noise(1, config.image_tokens, config.dim, dtype=dtype),
-            rope=rope_table(places, config.head_dim, self.device),
-            dtype=dtype,
-            attend=sdpa.attend,
-        )
+        return random_context(self.config, grid, dtype, self.device, sdpa.attend)
 
 
 def off_by(got: Tensor, expected: Tensor) -> float:
@@ -183,3 +175,8 @@ def off_by(got: Tensor, expected: Tensor) -> float:
     right = expected.detach().double()
     wide = got.detach().to(right.device).double()
     return ((wide - right).norm() / right.norm()).item()
+
+
+def kind(dtype: torch.dtype) -> str:
+    """``float32`` of ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from wan_local import weights
 
-from .lab import GIB, Lab
+from .lab import GIB, Lab, kind
 
 BLOCKS = 8
 
@@ -27,7 +27,7 @@ def measure(lab: Lab) -> None:
             lab.clear()
             seconds = lab.timed(partial(weights.load_transformer, path, dtype, lab.device), rounds=1, warm=0)
             lab.tell(
-                f"a float16 file as {str(dtype).removeprefix('torch.')}",
+                f"a float16 file as {kind(dtype)}",
                 size / seconds / GIB,
                 "GB/s",
                 seconds=seconds,

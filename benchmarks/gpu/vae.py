@@ -10,7 +10,7 @@ from wan_local.memory.activations import vae_decode_work, vae_encode_work
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
-from .lab import GIB, Lab
+from .lab import GIB, Lab, kind
 
 SEEN = {
     ("decode", "720p", 4): "7.9 on an H100 before",
@@ -50,9 +50,8 @@ def encode(lab: Lab, vae: WanVAE, size: str, grid: Grid) -> None:
 
 def tell(lab: Lab, what: str, size: str, dtype: torch.dtype, seconds: float, plan: int, before: float) -> None:
     peak, planned = lab.peak() - before, plan / GIB
-    kind = str(dtype).removeprefix("torch.")
     lab.tell(
-        f"{what} {kind}, {size}",
+        f"{what} {kind(dtype)}, {size}",
         seconds,
         "s",
         peak_GB=peak,

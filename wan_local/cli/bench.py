@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .dtypes import DTYPES, dtype_of
 
 if TYPE_CHECKING:
     from ..speed import Speed
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Say how long a sampling step of the 14B model takes on this GPU at your size, where its time goes, and what this GPU
 could do. Loads no weights: one block with random ones is timed, which takes seconds."""
-DTYPES = ("bfloat16", "float16", "float32")
 SLOW_ATTENTION = 0.6  # of the rate of a product, under which a better kernel would show
 LARGE_REST = 0.12  # of a block, over which fusing it would show
 
@@ -24,7 +24,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--height", type=int, default=720, metavar="PIXELS", help="multiple of 16 (default: 720)")
     parser.add_argument("--length", type=int, default=81, metavar="FRAMES", help="4n+1 (default: 81)")
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="of the clip that is told (default: 50)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the networks (default: bfloat16)")
+    parser.add_argument("--dtype", choices=DTYPES[1:], default="bfloat16", help="of the networks (default: bfloat16)")
     parser.add_argument(
         "--attention", default="auto", metavar="NAME", help="kernel (default: auto, the best exact one)"
     )
@@ -38,17 +38,17 @@ def run(args: argparse.Namespace) -> None:
     from .. import speed
     from ..attention import choose
     from ..config import WAN_FLF2V_14B
+    from ..generate import choose_device
     from ..shapes import Grid
 
     grid = Grid(frames=args.length, height=args.height, width=args.width)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    if not name.startswith("cuda"):
-        raise InputError(f"bench times a GPU and torch sees none (device {name}); a step on a CPU takes hours")
+    device = choose_device(None if args.device == "auto" else args.device)
+    if device.type != "cuda":
+        raise InputError(f"bench times a GPU and torch sees none (device {device}); a step on a CPU takes hours")
     if args.steps < 1:
         raise InputError(f"steps={args.steps} is not at least 1")
-    device = torch.device(name)
-    attend = choose(args.attention)
-    found = speed.measure(WAN_FLF2V_14B, grid, getattr(torch, args.dtype), device, attend)
+    attend, dtype = choose(args.attention), dtype_of(args.dtype) or torch.bfloat16
+    found = speed.measure(WAN_FLF2V_14B, grid, dtype, device, attend)
     used = getattr(attend, "used", {})
     kernels = sorted({kernel for problem, kernel in used.items() if problem[3] == problem[4] == grid.tokens})
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {args.dtype}, "

@@ -86,7 +86,7 @@ def _area(shape: Shape) -> int:
 @lru_cache(maxsize=64)
 def _forward(config: TransformerConfig, grid: Grid, itemsize: int) -> int:
     config = replace(config, num_layers=min(config.num_layers, BLOCKS))
-    with _counting(fused=False) as count, torch.device("meta"):
+    with _counting() as count, torch.device("meta"):
         model = WanTransformer(config, attend=lambda q, k, v: torch.empty_like(q))
         model = model.to(_dtype(itemsize)).requires_grad_(False)
         latents = torch.empty(1, config.in_dim, *grid.latent_shape)
@@ -101,7 +101,7 @@ def _forward(config: TransformerConfig, grid: Grid, itemsize: int) -> int:
 def _vae_cell(config: VAEConfig, itemsize: int, encode: bool) -> int:
     """Peak bytes at a frame of ``SIDE`` x ``SIDE`` cells."""
     frames, pixels = video_frames(LONGEST), SIDE * SPATIAL_STRIDE
-    with _counting(fused=True) as count, torch.device("meta"):
+    with _counting() as count, torch.device("meta"):
         vae = WanVAE(config).to(_dtype(itemsize)).requires_grad_(False)
         video = torch.empty(1, 3, frames, pixels, pixels, dtype=_dtype(itemsize))
         latents = torch.empty(1, config.z_dim, LONGEST, SIDE, SIDE, dtype=_dtype(itemsize))
@@ -112,9 +112,9 @@ def _vae_cell(config: VAEConfig, itemsize: int, encode: bool) -> int:
 
 
 @contextlib.contextmanager
-def _counting(fused: bool) -> Iterator[LiveBytes]:
+def _counting() -> Iterator[LiveBytes]:
     # In inference mode, where ComfyUI runs nodes, operations made of others are not seen as those others.
-    with torch.inference_mode(False), torch.no_grad(), _Kernels(fused):
+    with torch.inference_mode(False), torch.no_grad(), _Kernels():
         yield LiveBytes()
 
 
@@ -123,15 +123,10 @@ def _dtype(itemsize: int) -> torch.dtype:
 
 
 class _Kernels(TorchFunctionMode):
-    """What a GPU does in one kernel and the meta device in many operations: attention, which keeps no matrix of all
-    pairs, and RMSNorm if ``fused``."""
-
-    def __init__(self, fused: bool) -> None:
-        super().__init__()
-        self._whole = {functional.scaled_dot_product_attention} | ({functional.rms_norm} if fused else set())
+    """Attention as one kernel that keeps no matrix of all pairs; on the meta device it is many operations."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in self._whole:
+        if function is functional.scaled_dot_product_attention:
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 

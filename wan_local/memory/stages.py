@@ -51,7 +51,6 @@ class Memory:
         self._guests: dict[int, Guest] = {}
         self._depth: Counter[int] = Counter()
         self._transformer: tuple[Any, Offload] | None = None
-        self._away_now: int | None = None  # blocks of the transformer that samples; None where none may be away
 
     def check(self, transformer: Any) -> None:
         """Raise :class:`InputError` if more blocks are to be away than the transformer has."""
@@ -99,39 +98,41 @@ class Memory:
         Raises:
             torch.OutOfMemoryError: with all blocks away too, or where none may be.
         """
-        more = 0
+        if self._rests(transformer):
+            return sample()
+        blocks, more = transformer.config.num_layers, 0
         while True:
+            away = min(self.away(transformer, grid) + more, blocks)
             try:
-                with self.sampling(transformer, grid, more):
+                with self.sampling(transformer, grid, away):
                     return sample()
             except Exception as error:
-                away = self._away_now
-                blocks = 0 if away is None else transformer.config.num_layers
-                if not is_out_of_memory(error) or away is None or away >= blocks:
+                if not is_out_of_memory(error) or away == blocks:
                     raise
             # Not before the error is gone: its traceback holds what was calculated until then.
-            give_back(self.device)
             more += max(1, blocks // 5)
             tell(f"memory ran out with {away} of {blocks} blocks in host memory; sampling begins again with more there")
 
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid, more: int = 0) -> Iterator[None]:
-        """Have the transformer on the device, but for the blocks that are away and ``more`` of them."""
-        self._away_now = None
-        elsewhere = not isinstance(transformer, nn.Module)  # its own keeper looks after its memory
-        if elsewhere or self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu"):
+    def sampling(self, transformer: Any, grid: Grid, away: int | None = None) -> Iterator[None]:
+        """Have the transformer on the device, but for the blocks that are ``away``; None finds how many have to be."""
+        if self._rests(transformer):
             yield
             return
         give_back(self.device)
         if self._transformer is None or self._transformer[0] is not transformer:
             self._transformer = (transformer, Offload(transformer, self.device))
         stay = self._transformer[1]
-        self._away_now = min(self.away(transformer, grid) + more, transformer.config.num_layers)
-        stay.open(self._away_now)
+        stay.open(self.away(transformer, grid) if away is None else away)
         try:
             yield
         finally:
             stay.close()
+
+    def _rests(self, transformer: Any) -> bool:
+        """Whether nothing of it moves: it is where it works, or has a keeper of its own."""
+        at_home = self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu")
+        return at_home or not isinstance(transformer, nn.Module)
 
     def away(self, transformer: Any, grid: Grid) -> int:
         """How many blocks are away for a clip of this size, as things stand now."""

@@ -252,9 +252,9 @@ class Told(Memory):
         self.log.append(("leaves", name))
 
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid, more: int = 0) -> Iterator[None]:
+    def sampling(self, transformer: Any, grid: Grid, away: int | None = None) -> Iterator[None]:
         self.log.append(("comes", "WanTransformer"))
-        with super().sampling(transformer, grid, more):
+        with super().sampling(transformer, grid, away):
             yield
         self.log.append(("leaves", "WanTransformer"))
 
