@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..wan_local.conditioning import first_last
-from ..wan_local.images import Fit, view
+from ..wan_local.images import view
 from ..wan_local.progress import Progress
+from ..wan_local.settings import Fit
 from ..wan_local.shapes import Grid
 from . import conds, host, widgets
 from .convert import picture

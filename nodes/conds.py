@@ -11,7 +11,6 @@ So our conditioning drives core's sampler and core's WanFirstLastFrameToVideo dr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,30 +18,12 @@ from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
+from ..wan_local.sampling import Cond
 from ..wan_local.shapes import TEMPORAL_STRIDE
 from . import host
 
 # What core can put on an entry and this sampler has no use for: better said than silently left out.
 NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prompted:
-    """One side of guidance, as the transformer takes it.
-
-    Attributes:
-        text: ``[1, S, text_dim]``.
-        condition: ``[1, 4 + z, T, h, w]``: mask (1 = known), then normalised image latents.
-        image: ``[1, rows, image_dim]``, or None for a model without image branch.
-    """
-
-    text: Tensor
-    condition: Tensor
-    image: Tensor | None
-
-    def to(self, device: torch.device) -> Prompted:
-        image = None if self.image is None else self.image.to(device)
-        return Prompted(text=self.text.to(device), condition=self.condition.to(device), image=image)
 
 
 def attach(conditioning: Any, condition: Tensor, image_rows: Tensor | None) -> Any:
@@ -63,7 +44,7 @@ def attach(conditioning: Any, condition: Tensor, image_rows: Tensor | None) -> A
     return host.with_values(conditioning, values)
 
 
-def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: tuple[int, int, int]) -> Prompted:
+def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: tuple[int, int, int]) -> Cond:
     """What a ``CONDITIONING`` says to the transformer.
 
     Args:
@@ -77,7 +58,7 @@ def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: 
             something this sampler can't do.
     """
     rows, values = _only_entry(conditioning, name)
-    return Prompted(
+    return Cond(
         text=_text(rows, name, config),
         condition=_condition(values, name, latent_shape),
         image=_image(values, name, config) if config.has_image_branch else None,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..wan_local import kept
 from ..wan_local.errors import DecodeError, InputError, OutputError
-from ..wan_local.memory.room import is_out_of_memory
+from ..wan_local.free_memory import is_out_of_memory
 from ..wan_local.output import replacing
 from . import host
 

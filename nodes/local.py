@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.settings import Settings, official_negative_prompt
+from ..wan_local.settings import Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, keep, widgets
 from .convert import picture
@@ -38,7 +38,7 @@ class WanFLF2VLocal(io.ComfyNode):
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
                 io.String.Input(
                     "negative_prompt",
-                    default=official_negative_prompt(),
+                    default=published_negative_prompt(),
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What to stay away from. The default is the one the model was published with. "

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local.config import TransformerConfig
+from ..wan_local.denoiser import Denoiser, velocity_of
 from ..wan_local.errors import InputError
 from ..wan_local.progress import Progress
-from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, model_velocity
+from ..wan_local.sampling import denoise, initial_noise, make_sampler
 from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 from . import conds, host, widgets
 from .host import io
@@ -56,16 +57,15 @@ class WanFLF2VSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         config = model.transformer.config
         grid, batch = size_of(latent, config)
-        sides = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
-        prompted = [conds.read(side, name, config, grid.latent_shape) for name, side in sides.items()]
-
-        placed = (side.to(model.device) for side in prompted)
-        sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
+        given = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
+        read = [conds.read(conditioning, name, config, grid.latent_shape) for name, conditioning in given.items()]
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
-            model_velocity(wired(model, grid, batch), sides, guidance),
+            velocity_of(
+                [Denoiser(transformer=wired(model, grid, batch))], [cond.to(model.device) for cond in read], guidance
+            ),
             noise,
             make_sampler(sampler, steps, shift),
             report,

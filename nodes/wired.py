@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..wan_local.config import WAN_VAE, TransformerConfig, VAEConfig
+from ..wan_local.denoiser import Denoiser
 from ..wan_local.generate import Pipeline
 from ..wan_local.memory import FittingVAE
 from ..wan_local.memory.tiles import AUTO, Tiles
@@ -29,7 +30,9 @@ def pipeline(model: Any, clip: Any, clip_vision: Any, vae: Any, grid: Grid) -> P
     """A library pipeline for one run of a clip of ``grid``, over the values of four sockets."""
     transformer = wired(model, grid)
     vision = WiredImageEncoder(clip_vision) if transformer.config.has_image_branch else None
-    return Pipeline(transformer, wired_vae(vae), WiredTextEncoder(clip), vision, device=model.device)
+    return Pipeline(
+        [Denoiser(transformer=transformer)], wired_vae(vae), WiredTextEncoder(clip), vision, device=model.device
+    )
 
 
 def wired(model: Any, grid: Grid, batch: int = 1) -> Any:

@@ -38,7 +38,7 @@ def sample(nodes: Any, model: Any) -> Any:
     config = model.transformer.config
     image = torch.zeros(1, config.image_tokens, config.image_dim) if config.has_image_branch else None
     text = torch.zeros(1, config.text_len, config.text_dim)
-    sides = [sampling.Side(condition=torch.zeros(1, 20, 1, 4, 4), text=text, image=image) for _ in range(2)]
+    sides = [sampling.Cond(condition=torch.zeros(1, 20, 1, 4, 4), text=text, image=image) for _ in range(2)]
     velocity = sampling.model_velocity(model.transformer, sides, 4.0)
     assert velocity(torch.zeros(1, 16, 1, 4, 4), 900.0).shape == (1, 16, 1, 4, 4)
     return model.transformer.start()

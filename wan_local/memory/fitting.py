@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ..config import VAEConfig
 from ..errors import OutOfMemory
+from ..free_memory import free_device_bytes, is_out_of_memory
 from ..progress import OnProgress, Progress, ignore
 from ..shapes import SPATIAL_STRIDE, latent_frames
 from ..vae import Tiling, decode_tiled, encode_tiled
 from .activations import LONGEST, Shape, clip_bytes, vae_decode_work, vae_encode_work
-from .room import free_device_bytes, is_out_of_memory
 from .tiles import AUTO, OFF, Tiles, cut, told, ways
 
 

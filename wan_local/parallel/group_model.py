@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError, WanError
-from ..sampling import Side, Velocity
+from ..sampling import Cond, Velocity
 from .degrees import AUTO, Degrees
 from .ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from .setup import Setup, check, devices
@@ -91,7 +91,7 @@ class GroupTransformer:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
         return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
-    def guided_velocity(self, sides: Sequence[Side], guidance: float) -> Velocity:
+    def guided_velocity(self, sides: Sequence[Cond], guidance: float) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them the sides.
 
         A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
@@ -157,7 +157,7 @@ class _Run:
     def __init__(
         self,
         group: RankGroup,
-        sides: Sequence[Side],
+        sides: Sequence[Cond],
         guidance: float,
         degrees: Degrees,
         stop: Callable[[], object] | None,
@@ -207,7 +207,7 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
         log.warning("the cards could not be given back: %s", error)
 
 
-def _fields(side: Side) -> dict[str, Tensor | None]:
+def _fields(side: Cond) -> dict[str, Tensor | None]:
     return {"condition": side.condition, "text": side.text, "image": side.image}
 
 

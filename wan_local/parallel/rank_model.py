@@ -17,7 +17,7 @@ from .. import notices
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Whole
-from ..sampling import Side, prompted_velocity
+from ..sampling import Cond, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
@@ -142,7 +142,7 @@ class Rank:
         """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
         Args:
-            sides: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
+            sides: fields of :class:`wan_local.sampling.Cond` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
             guidance: guidance scale.
             run: its number, which every step names.
@@ -155,7 +155,7 @@ class Rank:
         sides = sides[:1] if guidance == 1 else sides
         if found.groups.degrees.cfg == 2 and len(sides) == 2:
             sides = [sides[found.groups.cfg.index]]
-        views = [prompted_velocity(self._model, self._here(side)) for side in sides]
+        views = [cond_velocity(self._model, self._here(side)) for side in sides]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -195,9 +195,9 @@ class Rank:
         told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return told | {f"weights {key}": value for key, value in self._told.items()}
 
-    def _here(self, side: dict[str, Any]) -> Side:
+    def _here(self, side: dict[str, Any]) -> Cond:
         moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}
-        return Side(**moved)
+        return Cond(**moved)
 
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
