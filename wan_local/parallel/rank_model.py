@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
 from .ring import check_attention
-from .sequence import Shared
+from .sequence import ShardedSequence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RUNS = 4  # that are remembered; the text and images of one are some tens of megabytes
@@ -155,7 +156,8 @@ class Rank:
         sides = sides[:1] if guidance == 1 else sides
         if found.groups.degrees.cfg == 2 and len(sides) == 2:
             sides = [sides[found.groups.cfg.index]]
-        views = [prompted_velocity(self._model, self._here(side)) for side in sides]
+        model: Any = partial(self._model, sequence=found.sequence)
+        views = [prompted_velocity(model, self._here(side)) for side in sides]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -170,7 +172,6 @@ class Rank:
             return None
         began = time.perf_counter()
         groups, guidance = self._current.split.groups, self._current.guidance
-        self._model.sequence = self._current.split.sequence
         latents = latents.to(self.device)
         found = [view(latents, timestep) for view in self._current.views]
         if groups.degrees.cfg == 2 and guidance != 1:
@@ -212,10 +213,10 @@ class Rank:
         if groups.degrees.shards == 1:
             return Whole()
         if self._backend == "yunchang":
-            from .yunchang_backend import SharedByYunchang
+            from .yunchang_backend import YunchangSequence
 
-            return SharedByYunchang(groups)
-        return Shared(groups)
+            return YunchangSequence(groups)
+        return ShardedSequence(groups)
 
     def _largest(self, value: Tensor) -> Tensor:
         """The largest among all cards that share the tokens of the step under way."""

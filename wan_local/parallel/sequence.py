@@ -19,7 +19,7 @@ from .collectives import Groups
 from .ring import ring_attention
 
 
-class Shared:
+class ShardedSequence:
     """This rank's share of the tokens, see :class:`wan_local.model.sequence.Sequence`.
 
     Args:
@@ -29,7 +29,7 @@ class Shared:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
 
-    def cut(self, rows: Tensor, dim: int) -> Tensor:
+    def shard(self, rows: Tensor, dim: int) -> Tensor:
         """Padded behind with copies of the last row, then this rank's part; parts lie in the order of the ranks."""
         group = self._groups.sequence
         part = -(-rows.shape[dim] // group.size)
@@ -39,10 +39,10 @@ class Shared:
             rows = torch.cat([rows, last.repeat_interleave(padding, dim=dim)], dim=dim)
         return rows.narrow(dim, group.index * part, part).contiguous()
 
-    def join(self, rows: Tensor, length: int, dim: int) -> Tensor:
+    def gather(self, rows: Tensor, length: int, dim: int) -> Tensor:
         return torch.cat(self._groups.sequence.gather(rows), dim=dim).narrow(dim, 0, length)
 
-    def among(self, attend: Attend, length: int) -> Attend:
+    def attention(self, attend: Attend, length: int) -> Attend:
         return partial(self._attend, attend, length)
 
     def _attend(self, attend: Attend, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor  # noqa: E402
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
 from tests.wan_local.quantised.float8_here import has_float8_products  # noqa: E402
 from wan_local.parallel.rank_model import Rank  # noqa: E402
-from wan_local.parallel.sequence import Shared  # noqa: E402
+from wan_local.parallel.sequence import ShardedSequence  # noqa: E402
 
 MODEL = str(FOLDER / "model.safetensors")
 PLACE = SimpleNamespace(device="cpu")
@@ -77,29 +77,29 @@ def float8_error(rank: Rank, grid: str) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
-def padded(self: Shared, attend, length: int):
+def padded(self: ShardedSequence, attend, length: int):
     parts = self._groups.sequence.size
-    return among(self, attend, -(-length // parts) * parts)
+    return attention(self, attend, -(-length // parts) * parts)
 
 
-def first_rows(self: Shared, rows: Tensor, dim: int) -> Tensor:
+def first_rows(self: ShardedSequence, rows: Tensor, dim: int) -> Tensor:
     if dim:
-        return cut(self, rows, dim)
+        return shard(self, rows, dim)
     return rows[: -(-len(rows) // self._groups.sequence.size)]
 
 
-def swapped(self: Shared, out: Tensor) -> Tensor:
+def swapped(self: ShardedSequence, out: Tensor) -> Tensor:
     return to_tokens(self, out).roll(out.shape[2], dims=2)
 
 
-def left_out(self: Shared, attend, length: int):
+def left_out(self: ShardedSequence, attend, length: int):
     return lambda q, k, v: attend(q, k, v)
 
 
-among, cut, to_tokens = Shared.among, Shared.cut, Shared._to_tokens
+attention, shard, to_tokens = ShardedSequence.attention, ShardedSequence.shard, ShardedSequence._to_tokens
 PATCHES = {
-    "rope of another rank": ("cut", first_rows), "padding attended to": ("among", padded),
-    "head shards swapped": ("_to_tokens", swapped), "exchange left out": ("among", left_out),
+    "rope of another rank": ("shard", first_rows), "padding attended to": ("attention", padded),
+    "head shards swapped": ("_to_tokens", swapped), "exchange left out": ("attention", left_out),
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def main() -> None:
     rank = Rank(PLACE, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():
-        with mock.patch.object(Shared, method, wrong):
+        with mock.patch.object(ShardedSequence, method, wrong):
             told[mutation] = error(rank, "45 tokens")
     told["after the mutations"] = error(rank, "45 tokens")
     if RANK == 0:

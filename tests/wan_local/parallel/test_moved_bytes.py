@@ -18,7 +18,7 @@ from wan_local.parallel import sequence
 from wan_local.parallel.collectives import Groups
 from wan_local.parallel.degrees import Degrees, choose
 from wan_local.parallel.plan import Card, card_bytes, moved, step_seconds
-from wan_local.parallel.sequence import Shared
+from wan_local.parallel.sequence import ShardedSequence
 from wan_local.shapes import Grid
 
 REAL = Grid(frames=81, height=720, width=1280)
@@ -50,9 +50,9 @@ def world(request):
     reason="this torch exchanges no tensors without numbers",
 )
 def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
-    """75,600 tokens, 40 heads of 128, in bfloat16: cut, exchanged, attended to, joined; the bytes of one layer."""
+    """75,600 tokens, 40 heads of 128, in bfloat16: sharded, exchanged, attended to, gathered; bytes of one layer."""
     groups = Groups(world)
-    share, heads, width = Shared(groups), WAN_FLF2V_14B.num_heads, WAN_FLF2V_14B.head_dim
+    share, heads, width = ShardedSequence(groups), WAN_FLF2V_14B.num_heads, WAN_FLF2V_14B.head_dim
     seen = []
 
     def attend(q, k, v):
@@ -72,13 +72,13 @@ def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
         mock.patch.object(dist, "batch_isend_irecv", lambda work: passed.append(len(work)) or []),
     ):
         tokens = torch.empty(1, REAL.tokens, heads * width, dtype=torch.bfloat16)
-        part = share.cut(tokens, dim=1)
+        part = share.shard(tokens, dim=1)
         assert part.shape == (1, REAL.tokens // world.shards, heads * width)
         q = part.unflatten(-1, (heads, width))
-        out = share.among(attend, REAL.tokens)(q, q, q)
+        out = share.attention(attend, REAL.tokens)(q, q, q)
         assert out.shape == q.shape
         sent = groups.traffic.sent
-        assert share.join(part, REAL.tokens, dim=1).shape == tokens.shape
+        assert share.gather(part, REAL.tokens, dim=1).shape == tokens.shape
     piece = REAL.tokens // world.ring
     assert seen == [((1, piece, heads // world.ulysses, width),) * 2]
     one = moved(WAN_FLF2V_14B, REAL, world, guided=False)
