@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +25,7 @@ from wan_local.model.rope import apply_rope, rope_table
 from wan_local.model.sequence import Sequence, Whole
 from wan_local.parallel.rank_model import Rank
 from wan_local.quantised import CastingLayers, Float8, layers, matmul, parameter_shapes
+from wan_local.ranks import RankInfo
 
 E4M3 = torch.float8_e4m3fn
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,10 @@ def test_the_pipeline_and_a_rank_compile_what_they_load_if_asked(asked: bool, mo
     nano = Path(__file__).parents[2] / "weights" / "nano"
     pipeline = generate.Pipeline.from_pretrained(nano, device="cpu", compiled=asked)
     assert had == [pipeline.transformer] * asked
-    Rank(SimpleNamespace(device="cpu"), weights={"path": str(nano), "dtype": "float32", "compiled": asked})
+    Rank(
+        RankInfo(rank=0, world=1, device="cpu", backend="gloo", timeout=60.0),
+        weights={"path": str(nano), "dtype": "float32", "compiled": asked},
+    )
     assert len(had) == 2 * asked
 
 

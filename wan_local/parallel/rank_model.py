@@ -1,13 +1,14 @@
 """What one rank does: holds the transformer, remembers a few runs, and answers with a velocity once a step.
 
-Made and called by name in a process of its own (``ranks/``) whose torch.distributed group is up. Arguments and results
-are tensors, numbers, strings, lists and dicts.
+Made and called by name in a process of its own (:mod:`wan_local.ranks`) whose torch.distributed group is up. Arguments
+and results are tensors, numbers, strings, lists and dicts.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from .. import notices
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Whole
+from ..ranks import RankInfo
 from ..sampling import Side, prompted_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
@@ -27,7 +29,12 @@ from .sequence import ShardedSequence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RUNS = 4  # that are remembered; the text and images of one are some tens of megabytes
-WHOLE = (".cross_attn.k", ".cross_attn.v", ".cross_attn.k_img", ".cross_attn.v_img")  # text and image rows: never cut
+WHOLE = (
+    ".cross_attn.k",
+    ".cross_attn.v",
+    ".cross_attn.k_img",
+    ".cross_attn.v_img",
+)  # never sharded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +47,7 @@ class _Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
-    """What stays the same over a run: the sides that this card looks at, the guidance scale, the split."""
+    """What stays the same over a run: cond and uncond, or the one that this GPU does; the guidance scale; the split."""
 
     views: list[Any]
     guidance: float
@@ -48,18 +55,18 @@ class _Run:
 
 
 class Rank:
-    """One of the cards.
+    """One of the GPUs.
 
     Args:
-        place: :class:`wan_local.parallel.ranks.Place`, of which the device is used.
+        info: which rank this is, as :mod:`wan_local.ranks` gives it.
         cfg, ulysses, ring: the split of runs that name none, see :class:`wan_local.parallel.degrees.Degrees`.
-        backend: "own" or "yunchang", what carries attention over the cards.
+        backend: "own" or "yunchang", what carries attention over the GPUs.
         weights: arguments of :meth:`load`; None loads nothing yet.
     """
 
     def __init__(
         self,
-        place: Any,
+        info: RankInfo,
         *,
         cfg: int = 1,
         ulysses: int = 1,
@@ -67,10 +74,11 @@ class Rank:
         backend: str = "own",
         weights: dict[str, Any] | None = None,
     ) -> None:
-        self.device = torch.device(place.device)
+        self.device = torch.device(info.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self._backend, self._attention = backend, "auto"
         self._model: Any = None
+        self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
         self._runs: dict[int, _Run] = {}
@@ -92,13 +100,13 @@ class Rank:
         float8_matmul: bool = False,
         compiled: bool = False,
     ) -> dict[str, float]:
-        """Read the weights; what they take on this card, and how long it took.
+        """Read the weights; what they take on this GPU, and how long it took.
 
         Args:
             path: as for :func:`wan_local.weights.load_transformer`.
             dtype: of the weights, "float32", "bfloat16" or "float16"; packed ones are calculated with in it.
             attention: kernel, see :func:`wan_local.attention.choose`.
-            fsdp: deal the weights out over all cards.
+            fsdp: shard the weights over all GPUs.
             loras: ``path`` and ``strength`` each.
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the blocks, see :func:`wan_local.compiled.compile_blocks`; not together with fsdp.
@@ -116,7 +124,7 @@ class Rank:
         began, attend = time.perf_counter(), choose_attention(attention)
         if fsdp:
             if loras:
-                raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
+                raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
             model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
             packed = {"unpack": unpack, "float8_matmul": float8_matmul}
@@ -133,7 +141,7 @@ class Rank:
             told = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
         for name, layer in model.named_modules():
             if isinstance(layer, Linear) and not name.endswith(WHOLE):
-                layer.reduce_amax = self._largest  # else a card's share of the tokens would decide how they are rounded
+                layer.reduce_amax = self._largest  # else a GPU's share of the tokens would decide how they are rounded
         self._model, self._loads, self._told, self._attention = model, self._loads + 1, told, attention
         return told
 
@@ -180,7 +188,7 @@ class Rank:
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         told = result.float().cpu() if first else None
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # only the first rank has waited for its card by now
+            torch.cuda.synchronize(self.device)  # only the first rank has waited for its GPU by now
         self._seconds += time.perf_counter() - began
         return told
 
@@ -203,9 +211,9 @@ class Rank:
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
         if degrees not in self._splits:
-            check(degrees, self._model.config.num_heads, degrees.cards)
+            check(degrees, self._model.config.num_heads, degrees.gpus)
             check_attention(self._attention, degrees)
-            groups = Groups(degrees, self._traffic)
+            groups = Groups(degrees, self._timeout, self._traffic)
             self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))
         return self._splits[degrees]
 
@@ -219,5 +227,5 @@ class Rank:
         return ShardedSequence(groups)
 
     def _largest(self, value: Tensor) -> Tensor:
-        """The largest among all cards that share the tokens of the step under way."""
+        """The largest among all GPUs that share the tokens of the step under way."""
         return value if self._current is None else self._current.split.groups.sequence.largest(value)

@@ -1,9 +1,9 @@
-"""Tokens shared out over cards: cut, exchanged for attention, joined. The frames are those of one card.
+"""Tokens sharded over GPUs, exchanged for attention, and gathered. The frames are those of one GPU.
 
 Tokens are padded to a multiple of the parts, with twins of the last one. The padding is never attended to: keys and
-values are cut to the true length once they are together. So a twin stays the same as its token in every layer, and
-nothing that looks at the largest number among all tokens sees another one. Text and image rows are never cut: every
-card has all of them.
+values are trimmed to the true length once they are together. So a twin stays the same as its token in every layer, and
+nothing that looks at the largest number among all tokens sees another one. Text and image rows are never sharded:
+every GPU has all of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ShardedSequence:
         """``[B, l, N, K]`` of this rank's tokens -> the same, after attention to all tokens."""
         ulysses, ring = self._groups.ulysses, self._groups.ring
         if q.shape[2] % ulysses.size:
-            raise InputError(f"{q.shape[2]} heads can't be dealt to {ulysses.size} cards")
+            raise InputError(f"{q.shape[2]} heads can't be shared by {ulysses.size} GPUs")
         if ulysses.size > 1:  # q, k and v in one exchange: tokens come together, heads part
             q, k, v = self._to_heads(torch.stack([q, k, v]))
         if ring.size == 1:

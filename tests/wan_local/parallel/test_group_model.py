@@ -1,4 +1,4 @@
-"""A group of cards in the place of a transformer: same frames, weights read once, failures told, the next run works."""
+"""A group of GPUs in the place of a transformer: same frames, weights read once, failures told, the next run works."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wan_local import lora
 from wan_local.cli import main
 from wan_local.errors import Cancelled, InputError, WrongModel
 from wan_local.parallel.group_model import GroupTransformer, Setup
-from wan_local.parallel.ranks import Pool, RankError
 from wan_local.quantised import parameter_shapes
+from wan_local.ranks import Pool, RankError
 from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
@@ -38,7 +38,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def test_two_cards_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setup, pool: Pool) -> None:
+def test_two_gpus_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
     began = time.perf_counter()
     assert error(clip(model), truth(folder)) <= 1e-5
@@ -58,7 +58,7 @@ def test_two_cards_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setu
 
 
 @pytest.mark.parametrize("change", [{"cfg": 1}, {"cfg": 1, "ulysses": 1, "ring": 2}, {"cfg": 2}])
-def test_another_split_of_the_same_cards_loads_nothing(
+def test_another_split_of_the_same_gpus_loads_nothing(
     folder: Path, setup: Setup, pool: Pool, change: dict[str, int]
 ) -> None:
     before = GroupTransformer(setup, pool).start().pids
@@ -68,8 +68,8 @@ def test_another_split_of_the_same_cards_loads_nothing(
     assert [told["loads"] for told in model.statistics()] == [1, 1]
 
 
-@pytest.mark.parametrize("change", [*({"fsdp": True} for dealt in cases.DEALT if dealt), {"gpus": 4}])
-def test_other_weights_or_cards_start_other_ranks(
+@pytest.mark.parametrize("change", [*({"fsdp": True} for sharded in cases.SHARDED if sharded), {"gpus": 4}])
+def test_other_weights_or_gpus_start_other_ranks(
     folder: Path, setup: Setup, pool: Pool, change: dict[str, int]
 ) -> None:
     before = GroupTransformer(setup, pool).start().pids
@@ -105,7 +105,7 @@ def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, 
     assert error(expected, truth(folder)) > 1e-3
     model = GroupTransformer(setup, pool).with_lora(str(tmp_path / "lora.safetensors"), 0.7)
     assert error(clip(model), expected) <= 1e-5
-    with pytest.raises(InputError, match="LoRAs can't be put on weights that fsdp deals out"):
+    with pytest.raises(InputError, match="LoRAs can't be put on weights that fsdp shards"):
         GroupTransformer(replace(model.setup, fsdp=True), pool)
 
 
@@ -141,13 +141,13 @@ def test_stop_between_and_within_steps(folder: Path, setup: Setup, pool: Pool) -
     ("change", "match"),
     [
         ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads of this model; use one of 1, 2, 4, or ring"),
-        ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 cards, and gpus=4"),
-        ({"gpus": 4, "device": "cuda"}, r"4 ranks want cards up to cuda:3, but torch sees \d+ CUDA card"),
+        ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 GPUs, and gpus=4"),
+        ({"gpus": 4, "device": "cuda"}, r"4 ranks want GPUs up to cuda:3, but torch sees \d+ CUDA GPU"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_starts(setup: Setup, pool: Pool, change: dict, match: str) -> None:
     if change.get("device") == "cuda" and torch.cuda.device_count() >= 4:
-        pytest.skip("this machine has four cards")
+        pytest.skip("this machine has four GPUs")
     with pytest.raises(InputError, match=match):
         GroupTransformer(replace(setup, **change), pool)
 
@@ -158,7 +158,7 @@ def test_other_models_are_refused_before_anything_starts(tmp_path: Path, setup: 
         GroupTransformer(replace(setup, path=str(tmp_path / "flux.safetensors")), pool)
 
 
-def test_the_command_line_on_two_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_on_two_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).resolve().parents[3]
     common = [
         "generate", "--model", str(root / "weights/nano"), "--first", str(root / "demo/nano_first.png"),
@@ -167,7 +167,7 @@ def test_the_command_line_on_two_cards(tmp_path: Path, capsys: pytest.CaptureFix
     ]  # fmt: skip
     assert main([*common, "--output", str(tmp_path / "one.mp4")]) == 0
     assert main([*common, "--output", str(tmp_path / "two.mp4"), "--gpus", "2"]) == 0
-    assert "2 cards: cfg 2 x ulysses 1 x ring 1" in capsys.readouterr().out
+    assert "2 GPUs: cfg 2 x ulysses 1 x ring 1" in capsys.readouterr().out
     assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
     with pytest.raises(SystemExit) as ended:
         main([*common, "--output", str(tmp_path / "a.mp4"), "--ulysses", "2"])

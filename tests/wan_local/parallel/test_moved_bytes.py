@@ -17,12 +17,12 @@ from wan_local.memory.stored import released
 from wan_local.parallel import sequence
 from wan_local.parallel.collectives import Groups
 from wan_local.parallel.degrees import Degrees, choose
-from wan_local.parallel.plan import Card, card_bytes, moved, step_seconds
+from wan_local.parallel.plan import GpuRates, gpu_bytes, moved, step_seconds
 from wan_local.parallel.sequence import ShardedSequence
 from wan_local.shapes import Grid
 
 REAL = Grid(frames=81, height=720, width=1280)
-H100 = Card(name="H100", flops=352e12, link=300e9)
+H100 = GpuRates(name="H100", flops=352e12, link=300e9)
 
 
 @pytest.mark.parametrize("world", cases.SPLITS)
@@ -38,9 +38,9 @@ def test_the_plan_is_what_was_sent(told, world: int) -> None:
 
 @pytest.fixture(params=[(1, 8, 1), (1, 4, 2), (1, 5, 1), (1, 1, 8), (2, 4, 1)])
 def world(request):
-    """A world of cards that are not there: shapes travel, numbers don't."""
+    """A world of GPUs that are not there: shapes travel, numbers don't."""
     degrees = Degrees(cfg=request.param[0], ulysses=request.param[1], ring=request.param[2])
-    dist.init_process_group("fake", store=FakeStore(), rank=degrees.cards - 1, world_size=degrees.cards)
+    dist.init_process_group("fake", store=FakeStore(), rank=degrees.gpus - 1, world_size=degrees.gpus)
     yield degrees
     dist.destroy_process_group()
 
@@ -51,7 +51,7 @@ def world(request):
 )
 def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
     """75,600 tokens, 40 heads of 128, in bfloat16: sharded, exchanged, attended to, gathered; bytes of one layer."""
-    groups = Groups(world)
+    groups = Groups(world, None)
     share, heads, width = ShardedSequence(groups), WAN_FLF2V_14B.num_heads, WAN_FLF2V_14B.head_dim
     seen = []
 
@@ -83,37 +83,37 @@ def test_the_real_shape_goes_through_a_split(world: Degrees) -> None:
     assert seen == [((1, piece, heads // world.ulysses, width),) * 2]
     one = moved(WAN_FLF2V_14B, REAL, world, guided=False)
     assert sent == (one.ulysses + one.ring) // WAN_FLF2V_14B.num_layers
-    print(f"{world}: {sent / 1e9:.3f} GB a layer leave a card")
+    print(f"{world}: {sent / 1e9:.3f} GB a layer leave a GPU")
 
 
-@pytest.mark.parametrize(("cards", "expected"), [(2, 31.0), (4, 23.2), (8, 13.5)])
-def test_ulysses_moves_what_was_worked_out_by_hand(cards: int, expected: float) -> None:
-    """GB a card and forward at 720p in bfloat16."""
-    found = moved(WAN_FLF2V_14B, REAL, Degrees(ulysses=cards), guided=False).ulysses / 1e9
+@pytest.mark.parametrize(("gpus", "expected"), [(2, 31.0), (4, 23.2), (8, 13.5)])
+def test_ulysses_moves_what_was_worked_out_by_hand(gpus: int, expected: float) -> None:
+    """GB a GPU and forward at 720p in bfloat16."""
+    found = moved(WAN_FLF2V_14B, REAL, Degrees(ulysses=gpus), guided=False).ulysses / 1e9
     assert found == pytest.approx(expected, rel=0.01)
 
 
-def test_guidance_on_two_cards_moves_one_latent() -> None:
+def test_guidance_on_two_gpus_moves_one_latent() -> None:
     found = moved(WAN_FLF2V_14B, REAL, Degrees(cfg=2))
     assert found.all == 16 * 21 * 90 * 160 * 4
 
 
 def test_published_times_of_the_official_code() -> None:
-    """One card's published rate and the plan give its published times on more, within a fifth: they don't overlap."""
+    """One GPU's published rate and the plan give its published times on more, within a fifth: they don't overlap."""
     flops = transformer_forward(WAN_FLF2V_14B, REAL)
-    for cards, published in ((1, 37.3), (2, 18.85), (4, 10.1), (8, 5.97)):
-        degrees = Degrees(ulysses=cards)  # theirs: two forwards in turn, Ulysses only
+    for gpus, published in ((1, 37.3), (2, 18.85), (4, 10.1), (8, 5.97)):
+        degrees = Degrees(ulysses=gpus)  # theirs: two forwards in turn, Ulysses only
         _, weights = released(torch.bfloat16, 2)
-        bytes_moved = moved(WAN_FLF2V_14B, REAL, degrees, weights=weights.transformer if cards > 1 else 0)
+        bytes_moved = moved(WAN_FLF2V_14B, REAL, degrees, weights=weights.transformer if gpus > 1 else 0)
         predicted = step_seconds(flops, bytes_moved, degrees, H100)
-        print(f"{cards} cards: {predicted:.2f} s a step predicted, {published} published")
+        print(f"{gpus} GPUs: {predicted:.2f} s a step predicted, {published} published")
         assert predicted == pytest.approx(published, rel=0.2)
 
 
 def test_weights_of_a_card() -> None:
     config, weights = released(torch.bfloat16, 2)
-    alone = card_bytes(config, weights, REAL, Degrees())
-    eight = card_bytes(config, weights, REAL, choose(8, 40)[0], fsdp=True)
-    print(f"720p in bf16: {alone / 1e9:.1f} GB on one card, {eight / 1e9:.1f} GB on each of eight with fsdp")
+    alone = gpu_bytes(config, weights, REAL, Degrees())
+    eight = gpu_bytes(config, weights, REAL, choose(8, 40)[0], fsdp=True)
+    print(f"720p in bf16: {alone / 1e9:.1f} GB on one GPU, {eight / 1e9:.1f} GB on each of eight with fsdp")
     assert alone > weights.transformer
     assert eight < 0.35 * alone

@@ -1,4 +1,4 @@
-"""``--gpus`` on the command line: wrong use is told at once, and every card is given back when its work is done."""
+"""``--gpus`` on the command line: wrong use is told at once, and every GPU is given back when its work is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from wan_local import generate
 from wan_local.cli import generate as cli_generate
 from wan_local.cli import main, several_gpus
-from wan_local.parallel.ranks import RankGroup
+from wan_local.ranks import RankGroup
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,7 +87,7 @@ def test_the_help_says_why_xfuser_is_refused(capsys: pytest.CaptureFixture[str])
     assert "xfuser itself is always refused" in " ".join(capsys.readouterr().out.split())
 
 
-def test_cards_are_free_before_the_ranks_and_before_decoding(
+def test_gpus_are_free_before_the_ranks_and_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And at guidance 1 the line that is printed tells the split that is used."""
@@ -112,5 +112,5 @@ def test_cards_are_free_before_the_ranks_and_before_decoding(
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--guidance", "1", "--model", "weights/nano")) == 0
     assert told == ["encoders released", "ranks", "closed", "decode, ranks left: []"]
     assert len(pids) == 2
-    assert "2 cards: cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a card; this runs on the CPU" in capsys.readouterr().out
+    assert "2 GPUs: cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a GPU; this runs on the CPU" in capsys.readouterr().out
     assert os.path.getsize(tmp_path / "a.mp4")
