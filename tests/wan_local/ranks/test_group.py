@@ -62,11 +62,11 @@ def ranks(pool, launcher, address):
 def test_a_call_reaches_every_rank_and_they_reach_each_other(ranks):
     assert [value.tolist() for value in ranks.call("total")] == [[3.0, 6.0, 9.0]] * 2
     told = ranks.call("about")
-    assert [one["rank"] for one in told] == [0, 1]
+    assert [one["info"]["rank"] for one in told] == [0, 1]
     assert [one["pid"] for one in told] == ranks.pids
     assert os.getpid() not in ranks.pids
     assert not any(one["grad"] for one in told)
-    assert [one["timeout"] for one in told] == [ranks.spec.limits.collective] * 2
+    assert [one["info"]["timeout"] for one in told] == [ranks.spec.limits.collective] * 2
     assert ranks.call("about", first=True)[1] is None
     assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import signal
@@ -36,13 +37,7 @@ class Toy:
         return None
 
     def about(self):
-        return {
-            "rank": self.info.rank,
-            "world": self.info.world,
-            "timeout": self.info.timeout,
-            "pid": os.getpid(),
-            "grad": torch.is_grad_enabled(),
-        }
+        return {"info": dataclasses.asdict(self.info), "pid": os.getpid(), "grad": torch.is_grad_enabled()}
 
     def total(self):
         """A sum over the ranks: rank + 1 times the weights."""
