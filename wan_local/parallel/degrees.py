@@ -109,7 +109,7 @@ def _reason(degrees: Degrees, heads: int, guided: bool) -> str:
     elif degrees.cfg == 2:
         parts.append("half of the GPUs repeat the work of the other half, since guidance is 1")
     elif guided and degrees.gpus > 1:
-        parts.append("prompt and negative prompt in turn")
+        parts.append("prompt and negative prompt one after the other")
     if degrees.ulysses > 1:
         parts.append(f"{heads // degrees.ulysses} of {heads} heads a GPU")
     if degrees.ring > 1:

@@ -85,7 +85,7 @@ class Rank:
         self._current: _Run | None = None
         self._seconds = 0.0
         self._loads = 0
-        self._told: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
         if weights is not None:
             self.load(**weights)
 
@@ -125,10 +125,10 @@ class Rank:
         if fsdp:
             if loras:
                 raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
-            model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
+            model, measured = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
             packed = {"unpack": unpack, "float8_matmul": float8_matmul}
-            with notices.listening(lambda text: None):  # the driver told it, of the same file
+            with notices.listening(lambda text: None):  # the driver said it, of the same file
                 model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
             shapes = parameter_shapes(model)
             uses = [
@@ -138,12 +138,12 @@ class Rank:
             if compiled:
                 compile_blocks(model)
             size = sum(value.nbytes for value in model.parameters())
-            told = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
+            measured = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
         for name, layer in model.named_modules():
             if isinstance(layer, Linear) and not name.endswith(WHOLE):
                 layer.reduce_amax = self._largest  # else a GPU's share of the tokens would decide how they are rounded
-        self._model, self._loads, self._told, self._attention = model, self._loads + 1, told, attention
-        return told
+        self._model, self._loads, self._measured, self._attention = model, self._loads + 1, measured, attention
+        return measured
 
     def begin(
         self, sides: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
@@ -186,11 +186,11 @@ class Rank:
             found = groups.cfg.gather(found[0])
         result = found[0] if len(found) == 1 else combine(found[0], found[1], guidance)
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        told = result.float().cpu() if first else None
+        velocity = result.float().cpu() if first else None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # only the first rank has waited for its GPU by now
         self._seconds += time.perf_counter() - began
-        return told
+        return velocity
 
     def end(self, run: int = 0) -> None:
         """Forget a run."""
@@ -201,8 +201,8 @@ class Rank:
         """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they
         take here and in all, and how long reading took."""
         traffic = self._traffic
-        told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
-        return told | {f"weights {key}": value for key, value in self._told.items()}
+        counted = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
+        return counted | {f"weights {key}": value for key, value in self._measured.items()}
 
     def _here(self, side: dict[str, Any]) -> Side:
         moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}

@@ -29,8 +29,8 @@ def ring_attention(ring: Group, q: Tensor, k: Tensor, v: Tensor, length: int) ->
         ``[B, l, N, K]`` in the dtype of ``q``.
     """
     piece, total, weight = k.shape[1], None, None
-    for turn in range(ring.size):
-        owner = (ring.index - turn) % ring.size
+    for step in range(ring.size):
+        owner = (ring.index - step) % ring.size
         valid = max(0, min(piece, length - owner * piece))
         if valid:
             out, lse = attend_with_lse(q, k[:, :valid], v[:, :valid])
@@ -40,7 +40,7 @@ def ring_attention(ring: Group, q: Tensor, k: Tensor, v: Tensor, length: int) ->
                 both = torch.logaddexp(weight, lse)
                 total = total * (weight - both).exp() + out.float() * (lse - both).exp()
                 weight = both
-        if turn < ring.size - 1:
+        if step < ring.size - 1:
             k, v = ring.pass_on([k, v])
     if total is None:
         raise InputError(f"{length} tokens leave nothing to attend to")

@@ -1,4 +1,4 @@
-"""What goes wrong with ranks, told as rank, stage and cause."""
+"""What goes wrong with ranks: which rank, at what stage, and why."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Launcher(Protocol):
         """Ask for a sign of life."""
 
     def gone(self) -> list[Event]:
-        """Ranks whose process has ended; for a death that no event told of."""
+        """Ranks whose process has ended; for a death of which there was no event."""
 
     def output(self, rank: int | None) -> str:
         """The end of what a rank, or the launcher's own helper, wrote to standard output and error; may be empty."""

@@ -131,7 +131,7 @@ class Channel:
         self._sending = threading.Lock()
 
     def send(self, header: Header, buffers: Sequence[Buffer] = ()) -> None:
-        """Write one message; blocks while the other side does not read. Raises OSError when it is gone."""
+        """Write one message; blocks while the other end does not read. Raises OSError when it is gone."""
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         sizes = struct.pack(f"<{2 + len(views)}Q", len(header), len(views), *(len(view) for view in views))
         with self._sending:
@@ -140,7 +140,7 @@ class Channel:
                 self._write(view)
 
     def receive(self) -> tuple[Header, list[bytearray]]:
-        """The next message. Raises EOFError when the other side is gone, OSError on nonsense."""
+        """The next message. Raises EOFError when the other end is gone, OSError on nonsense."""
         length, count = struct.unpack("<2Q", self._read(16))
         if length > MAX_HEADER or count > MAX_BUFFERS:
             raise OSError(f"a message with a header of {length} bytes and {count} buffers is not one of ours")
@@ -148,7 +148,7 @@ class Channel:
         return bytes(self._read(length)), [self._read(size) for size in sizes]
 
     def close_writer(self) -> None:
-        """Tell the other side that nothing more will come."""
+        """Let the other end know that nothing more will come."""
         try:
             self._writer.close()
         except OSError:
@@ -168,7 +168,7 @@ class Channel:
         while view:
             got = self._reader.readinto(view)
             if not got:
-                raise EOFError("the other side is gone")
+                raise EOFError("the other end is gone")
             view = view[got:]
         return data
 

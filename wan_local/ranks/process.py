@@ -184,16 +184,16 @@ def exit_cause(status: int, written: Sequence[str]) -> str:
     Not for SIGKILL, which comes from outside: what was written last is not its cause.
     """
     if status >= 0:
-        told = error_line(written)
-        return f"its process ended with exit status {status}{f': {told}' if told else ''}"
+        line = error_line(written)
+        return f"its process ended with exit status {status}{f': {line}' if line else ''}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
     if name == "SIGKILL":
         return f"killed by {name} (by hand, or by the system for want of memory)"
-    told = error_line(written, otherwise=False)
-    return f"killed by {name}{f': {told}' if told else ''}"
+    line = error_line(written, otherwise=False)
+    return f"killed by {name}{f': {line}' if line else ''}"
 
 
 class Tail:
@@ -232,17 +232,17 @@ def error_line(lines: Sequence[str], otherwise: bool = True) -> str:
     Args:
         otherwise: take the last line where none does; else the answer is empty then.
     """
-    told = [" ".join(line.split()) for line in lines if line.strip()]
-    for line in reversed(told):
+    said = [" ".join(line.split()) for line in lines if line.strip()]
+    for line in reversed(said):
         if line.startswith(WHAT):
             return one_line(line)
-    for line in reversed(told):
+    for line in reversed(said):
         if ERROR.search(line) and not line.startswith("frame #"):
             return one_line(line)
-    return last_line(told) if otherwise else ""
+    return last_line(said) if otherwise else ""
 
 
 def last_line(lines: Sequence[str], limit: int = 300) -> str:
     """The last line that says something; of a traceback that is the exception."""
-    told = [line.strip() for line in lines if line.strip()]
-    return one_line(told[-1], limit) if told else ""
+    said = [line.strip() for line in lines if line.strip()]
+    return one_line(said[-1], limit) if said else ""

@@ -2,7 +2,7 @@
 
 A process of ours (:func:`main`) has three threads. The main one works, so that CUDA and torch.distributed live where
 they were made. One reads, and ends the process the moment the driver is gone, whatever the main thread is blocked in;
-it also answers "are you there", so a rank that waits for another one is told from a frozen one. One watches for a new
+it also answers "are you there", so a rank that waits for another is not taken for a frozen one. One watches for a new
 parent (a copy of the driver's end of the pipe may live on in a process that the driver has forked).
 """
 
@@ -95,7 +95,7 @@ class Rank:
 
         Args:
             host: this rank's own address.
-            where: the rendezvous, as ``_on_rendezvous`` told it.
+            where: the rendezvous, as ``_on_rendezvous`` gave it.
         """
         import torch
         import torch.distributed as dist

@@ -49,7 +49,7 @@ class RayLauncher:
         threading.Thread(target=self._read, args=(self._helper,), daemon=True).start()
         opening = {**asdict(self._spec.ray), "gpus": self._spec.gpus_each, "world": self._spec.world}
         # The helper gives up a little earlier than we do: it knows better what was waited for.
-        self._tell({"open": {**opening, "limit": 0.9 * self._spec.limits.start}})
+        self._send({"open": {**opening, "limit": 0.9 * self._spec.limits.start}})
         reply = self._wait_for("started", self._spec.limits.start, stop)
         self._started = [
             StartedRank(host=one["host"], place=f"Ray node {one['node']}", process=Process(**one["process"]))
@@ -58,13 +58,13 @@ class RayLauncher:
         return self._started
 
     def send(self, header: Header, buffers: Sequence[Buffer]) -> None:
-        self._tell({"to": list(range(self._spec.world))}, header, *buffers)
+        self._send({"to": list(range(self._spec.world))}, header, *buffers)
 
     def send_one(self, rank: int, header: Header, buffers: Sequence[Buffer]) -> None:
-        self._tell({"to": [rank]}, header, *buffers)
+        self._send({"to": [rank]}, header, *buffers)
 
     def ping(self, ranks: Iterable[int]) -> None:
-        self._tell({"ping": sorted(ranks)})
+        self._send({"ping": sorted(ranks)})
 
     def gone(self) -> list[Event]:
         if self._helper is None or self._helper.popen.poll() is None:
@@ -85,7 +85,7 @@ class RayLauncher:
             kill(rank.process)
         left: list[int] = []
         if self._started and self._helper.popen.poll() is None:
-            self._tell({"end": self._spec.limits.close})
+            self._send({"end": self._spec.limits.close})
             try:
                 left = self._wait_for("ended", self._spec.limits.close + 1)["ended"]
             except RankError:
@@ -100,7 +100,7 @@ class RayLauncher:
         self._helper.channel.close_writer()
         return left
 
-    def _tell(self, header: dict[str, Any], *buffers: Buffer) -> None:
+    def _send(self, header: dict[str, Any], *buffers: Buffer) -> None:
         assert self._helper is not None
         self._helper.send(json.dumps(header).encode(), buffers)
 
@@ -112,9 +112,9 @@ class RayLauncher:
             with contextlib.suppress(queue.Empty):
                 reply = self._control.get(timeout=TICK)
         if reply is None:
-            told = last_line(self._helper.output().splitlines()) if self._helper is not None else ""
+            line = last_line(self._helper.output().splitlines()) if self._helper is not None else ""
             where = f"Ray at {self._spec.ray.address}" if self._spec.ray.address else "Ray on this machine"
-            more = f"; last heard: {told}" if told else ""
+            more = f"; last heard: {line}" if line else ""
             raise RankError(f"{where} did not answer within {limit:g} s{more}", stage="starting")
         if "refused" in reply:
             raise InputError(reply["refused"])

@@ -82,7 +82,7 @@ class RayProcess:
             waiting: queue.SimpleQueue[tuple[bytes, Sequence[Any]]] = queue.SimpleQueue()
             self._queues.append(waiting)
             threading.Thread(target=self._ask, args=(rank, waiting), daemon=True).start()
-        self._tell({"started": started})
+        self._send({"started": started})
 
     def _serve(self, header: dict[str, Any], buffers: list[bytearray]) -> None:
         assert self._cluster is not None
@@ -103,19 +103,19 @@ class RayProcess:
             try:
                 answer, blocks = self._cluster.ask(rank, head, arguments)
             except Exception as error:
-                self._tell({"gone": rank, "cause": self._cluster.cause(error)})
+                self._send({"gone": rank, "cause": self._cluster.cause(error)})
                 return
-            self._tell({"answer": rank}, answer, *blocks)
+            self._send({"answer": rank}, answer, *blocks)
 
     def _ping(self, rank: int) -> None:
         assert self._cluster is not None
         try:
             if self._cluster.beats(rank):
-                self._tell({"pong": rank})
+                self._send({"pong": rank})
         except Exception as error:  # between two calls nobody else sees that a rank is lost
-            self._tell({"gone": rank, "cause": self._cluster.cause(error)})
+            self._send({"gone": rank, "cause": self._cluster.cause(error)})
 
-    def _tell(self, header: dict[str, Any], *buffers: Buffer) -> None:
+    def _send(self, header: dict[str, Any], *buffers: Buffer) -> None:
         try:
             self._channel.send(json.dumps(header).encode(), buffers)
         except OSError:
@@ -123,7 +123,7 @@ class RayProcess:
 
     def _leave(self, message: dict[str, Any]) -> None:
         """Send a last message and end; a Ray that was started for this group goes with it."""
-        self._tell(message)
+        self._send(message)
         if self._cluster is not None:
             self._cluster.leave()
         os._exit(0)

@@ -64,7 +64,7 @@ class Rendezvous:
         return {"host": host, "port": port}
 
     def join(self, where: dict[str, Any], world: int, limit: float) -> Any:
-        """The store; ``where`` as :meth:`open` told it, with the group's ``secret`` where there is a server."""
+        """The store; ``where`` as :meth:`open` gave it, with the group's ``secret`` where there is a server."""
         import torch.distributed as dist
 
         if "folder" in where:

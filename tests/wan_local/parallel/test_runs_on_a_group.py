@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,28 +122,6 @@ def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
     assert group.alive
 
 
-def test_gpus_that_are_not_kept_are_given_back_when_the_run_is_over(setup: Setup) -> None:
-    pool = Pool()
-    model = GroupTransformer(setup, pool, keep=False)
-    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
-    assert velocity is not None
-    velocity(NOISE, 900.0)
-    pids = model.start().pids
-    velocity = None
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
-    model = GroupTransformer(setup, pool, keep=False)
-    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
-    second = model_velocity(model, sides(-2.0), 4.0)
-    assert first is not None
-    first = None
-    assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
-
-
 def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> None:
     asked: list[int] = []
     model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
@@ -157,18 +136,6 @@ def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> N
     del group.call
     assert "end" not in called
     assert group.finish_stopped_call()
-
-
-def test_room_is_made_before_every_run_and_ranks_are_told_of_once_up(setup: Setup) -> None:
-    pool, told = Pool(), []
-    model = GroupTransformer(
-        setup, pool, before_run=lambda: told.append(f"room, ranks up: {pool._group is not None}"),
-        when_up=lambda: told.append("up"),
-    )  # fmt: skip
-    look(model)
-    look(model)
-    pool.close()
-    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
 
 
 def test_ranks_give_their_memory_back_at_the_end_of_a_run(
@@ -203,9 +170,38 @@ def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
     assert rank.velocity(NOISE, 900.0, 7) is None
 
 
+def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool, keep=False)
+    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
+    second = model_velocity(model, sides(-2.0), 4.0)
+    assert first is not None
+    first = None
+    assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
+
+
+def test_gpus_that_are_not_kept_are_given_back_and_room_is_made_before_every_run(setup: Setup, pool: Pool) -> None:
+    told: list[str] = []
+    hooks: dict[str, Any] = {
+        "before_run": lambda: told.append(f"room, ranks up: {pool._group is not None}"),
+        "when_up": lambda: told.append("up"),
+    }
+    model = GroupTransformer(setup, pool, keep=False, **hooks)
+    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    assert velocity is not None
+    velocity(NOISE, 900.0)
+    pids = model.start().pids
+    look(GroupTransformer(setup, pool, **hooks))
+    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
+    last = model_velocity(model, sides(), 4.0)
+    del velocity, last
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_a_step_may_take_what_the_caller_says(setup: Setup) -> None:
     pool = Pool()
-    model = GroupTransformer(setup, pool, limits=Limits(call=0.001, first=0.001, slack=1.0))
+    model = GroupTransformer(replace(setup, gpus=1), pool, limits=Limits(call=0.001, first=0.001, slack=1.0))
     with pytest.raises(RankError, match="WAN_FLF2V_STEP_LIMIT"):
         look(model)
     pool.close()

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from wan_local.ranks import GroupSpec, Limits, RankGroup, RaySettings
+from wan_local.ranks.rendezvous import PREFIX
 
 HERE = Path(__file__).resolve().parent
 RAY = importlib.util.find_spec("ray") is not None and sys.platform != "win32"
@@ -85,6 +87,11 @@ def wait_until(condition, seconds):
 
 def gone(pids, seconds=0.0):
     return wait_until(lambda: not any(map(there, pids)), seconds)
+
+
+def folders(pids):
+    """The folders of the rendezvous of these ranks; each has the number of the rank that made it in its name."""
+    return [path for pid in pids for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}{pid}-*")]
 
 
 def session(pid):

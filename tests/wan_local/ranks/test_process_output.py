@@ -1,4 +1,4 @@
-"""What a rank wrote before it ended: in the error where it says why, in the log whole, and never more than a little."""
+"""How a rank ended and what it wrote: in the error where it says why, in the log whole, never more than a little."""
 
 from __future__ import annotations
 
@@ -38,13 +38,19 @@ def test_an_aborted_rank_says_why(caplog):
     assert WATCHDOG.strip() in record.message, "the whole of it, for whoever looks into the log"
 
 
-def test_a_rank_that_was_killed_from_outside_says_nothing_of_why():
-    """What it wrote last is not why the system ended it."""
-    with group("local") as ranks:
-        ranks.start()
-        with pytest.raises(RankError) as caught:
-            ranks.call("abort", "Error: something harmless, long ago\n", int(signal.SIGKILL))
-    assert caught.value.cause == "killed by SIGKILL (by hand, or by the system for want of memory)"
+@pytest.mark.parametrize(
+    ("status", "written", "cause"),
+    [
+        (-signal.SIGABRT, "", "killed by SIGABRT"),
+        (-signal.SIGABRT, "CUDA error: misaligned address\n", "killed by SIGABRT: CUDA error: misaligned address"),
+        # What it wrote last is not why the system ended it.
+        (-signal.SIGKILL, "Error: long ago\n", "killed by SIGKILL (by hand, or by the system for want of memory)"),
+        (1, "ImportError: no torch\n", "its process ended with exit status 1: ImportError: no torch"),
+        (0, "", "its process ended with exit status 0"),
+    ],
+)
+def test_how_a_process_ended(status, written, cause):
+    assert process.exit_cause(status, written.splitlines()) == cause
 
 
 def test_a_rank_may_print_as_much_as_it_likes():

@@ -1,4 +1,4 @@
-"""What a rank's process inherits, how it is known again, and what it gives back after a run."""
+"""What a rank's process inherits, how it is known again, and what it gives back after a run, and what it answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.wan_local.ranks.groups import HERE, group
+from tests.wan_local.ranks.groups import HERE
 from wan_local.ranks import process
 from wan_local.ranks.messages import decode, encode
 from wan_local.ranks.rank import Rank
@@ -75,11 +75,40 @@ def test_after_a_run_a_rank_gives_its_gpu_what_it_does_not_need(monkeypatch):
         assert len(asked) == there
 
 
-def test_the_end_of_a_run_is_said_without_waiting_for_it():
-    with group("local") as ranks:
-        ranks.start()
-        assert ranks.call("litter") == [1, 1]
-        ranks.free_memory()
-        assert ranks.call("litter_left") == [0, 0]
-        assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
-    ranks.free_memory()  # nobody is there: nothing to be done and nothing to be said
+@pytest.fixture(scope="module")
+def served():
+    """A rank in this process, alone in its world, that serves the toy."""
+    rank = Rank()
+
+    def ask(op, **fields):
+        answer = decode(*rank.handle(*encode({"id": 1, "op": op, **fields})))
+        assert answer.pop("id") == 1
+        return answer
+
+    info = {"rank": 0, "world": 1, "device": "cpu", "backend": "gloo", "timeout": 60.0}
+    where = ask("rendezvous", host="", world=1, limit=20.0)["value"]
+    assert ask("join", info=info, host="127.0.0.1", where=where, limit=20.0) == {"value": None}
+    target = "tests.wan_local.ranks.toy_rank:Toy"
+    assert ask("build", target=target, kwargs={"weights": "1 2 3"}) == {"value": None}
+    yield lambda method, *args: ask("call", method=method, args=list(args), first=False)
+    rank.leave()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (("wrong", "memory"), "memory", "MemoryError: cannot allocate 30 GiB"),
+        (("wrong", "cuda"), "memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 30.00 GiB"),
+        (("wrong", "exit"), "error", "SystemExit: quietly"),
+        (("wrong", "value"), "error", "ValueError: bad weight in block 7"),
+        (("wrong", "peer"), "peer", "RuntimeError: Connection closed by peer"),
+        (("never_sent",), "error", "InputError: object can't be sent"),
+        (("__init__",), "error", "AttributeError: __init__ is not a public method"),
+    ],
+)
+def test_what_goes_wrong_in_a_rank_is_an_answer(served, call, kind, text):
+    error = served(*call)["error"]
+    assert error["kind"] == kind
+    assert error["text"].startswith(text)
+    assert served("total")["value"].tolist() == [1.0, 2.0, 3.0], "it lives on"

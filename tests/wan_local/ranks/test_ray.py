@@ -15,10 +15,10 @@ from dataclasses import asdict
 
 import pytest
 
+from tests.wan_local.ranks.conftest import CPUS
 from tests.wan_local.ranks.groups import (
     HERE,
     NO_RAY,
-    Cluster,
     gone,
     group,
     in_sessions,
@@ -33,21 +33,14 @@ pytestmark = NO_RAY
 ROOT = HERE.parents[2]
 
 
-@pytest.fixture(scope="module")
-def machines():
-    cluster = Cluster(cpus=2)
-    yield cluster
-    cluster.close()
+def spread(cluster):
+    return group("ray", cluster.address, placement="STRICT_SPREAD", cpus=1)
 
 
-def spread(machines):
-    return group("ray", machines.address, placement="STRICT_SPREAD", cpus=1)
-
-
-def test_two_machines_one_of_them_lost(machines, tmp_path):
+def test_two_machines_one_of_them_lost(cluster, tmp_path):
     """A rank on each; the second node is taken away while both work together; the next run uses a third."""
-    machines.tell("add two")
-    ranks = spread(machines)
+    cluster.tell("add two")
+    ranks = spread(cluster)
     ranks.start()
     assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
     hosts = {rank.place for rank in ranks._started}
@@ -56,7 +49,7 @@ def test_two_machines_one_of_them_lost(machines, tmp_path):
 
     def lose():
         if not began and (tmp_path / "in").exists():
-            machines.tell("lose two")
+            cluster.tell("lose two")
             began.append(time.monotonic())
 
     with pytest.raises(RankError) as caught:
@@ -67,35 +60,35 @@ def test_two_machines_one_of_them_lost(machines, tmp_path):
     assert caught.value.stage == "step 5"
     assert gone(ranks.pids, 5)
 
-    machines.tell("add three")
-    with spread(machines) as again:
+    cluster.tell("add three")
+    with spread(cluster) as again:
         again.start()
         assert again.call_first("total").tolist() == [3.0, 6.0, 9.0]
 
 
-def test_more_ranks_than_the_cluster_has_room_for(machines):
-    ranks = group("ray", machines.address, world=40, cpus=1)
+def test_more_ranks_than_the_cluster_has_room_for(cluster):
+    ranks = group("ray", cluster.address, world=40, cpus=1)
     with pytest.raises(InputError, match=r"40 ranks want 40 CPU, the Ray cluster has \d+; ask for fewer ranks"):
         ranks.start()
     assert ranks.pids == []
     GPUs = GroupSpec(target="toy_rank:Toy", devices=("cuda", "cuda"), launcher="ray", ray=ranks.spec.ray)
     with pytest.raises(InputError, match=r"2 ranks want 2 GPU, the Ray cluster has 0"):
         RankGroup(GPUs).start()
-    machines.tell("add small")
+    cluster.tell("add small")
     with pytest.raises(InputError, match=r"4 ranks on a machine each, the Ray cluster has \d; add machines"):
-        group("ray", machines.address, world=4, placement="STRICT_SPREAD", cpus=0.25).start()
-    machines.tell("retire small")
+        group("ray", cluster.address, world=4, placement="STRICT_SPREAD", cpus=0.25).start()
+    cluster.tell("retire small")
 
 
-def test_room_that_is_taken(machines):
+def test_room_that_is_taken(cluster):
     """Enough in all, but somebody else has it: Ray would wait for ever, we say what is free."""
-    with group("ray", machines.address, world=machines.nodes, cpus=2) as other:
+    with group("ray", cluster.address, world=cluster.nodes, cpus=CPUS) as other:
         other.start()
-        late = group("ray", machines.address, world=1, cpus=2, limits={"start": 8})
-        with pytest.raises(InputError, match=r"no room in the Ray cluster for 1 x 2 CPU; free now: "):
+        late = group("ray", cluster.address, world=1, cpus=CPUS, limits={"start": 8})
+        with pytest.raises(InputError, match=r"no room in the Ray cluster for 1 x 4 CPU; free now: "):
             late.start()
         assert other.alive, "nobody else's ranks are touched"
-        assert other.call("nothing") == [None] * machines.nodes
+        assert other.call("nothing") == [None] * cluster.nodes
 
 
 def test_an_address_where_nothing_answers():
@@ -119,28 +112,19 @@ def test_an_address_where_something_else_answers(tmp_path):
     assert "Ray" in str(caught.value)
 
 
-def test_the_bridge_is_lost(machines):
-    """Then nobody can speak to the ranks any more: they are ended, and the error says so."""
-    ranks = group("ray", machines.address)
-    ranks.start()
-    bridge = ranks._launcher._helper.popen.pid
-    with pytest.raises(RankError, match="the process that speaks to Ray is gone: killed by SIGKILL"):
-        ranks.call("together", 30.0, stop=lambda: os.kill(bridge, signal.SIGKILL))
-    assert gone(ranks.pids, 5)
-
-
-@pytest.mark.parametrize("how", ["closed", "its bridge killed"])
+@pytest.mark.parametrize("how", ["closed", "its helper killed"])
 def test_a_ray_of_our_own_leaves_nothing(how):
+    """Without the helper nobody can speak to the ranks any more: they are ended, and the error says so."""
     ranks = group("ray")
     ranks.start()
-    bridge = ranks._launcher._helper.popen.pid
-    started = in_sessions({session(pid) for pid in [bridge, *ranks.pids]})
+    helper = ranks._launcher._helper.popen.pid
+    started = in_sessions({session(pid) for pid in [helper, *ranks.pids]})
     assert len(started) > 5
     assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
     if how != "closed":
-        os.kill(bridge, signal.SIGKILL)
-        with pytest.raises(RankError, match="speaks to Ray is gone"):
-            ranks.call("total")
+        with pytest.raises(RankError, match="the process that speaks to Ray is gone: killed by SIGKILL"):
+            ranks.call("together", 30.0, stop=lambda: os.kill(helper, signal.SIGKILL))
+        assert gone(ranks.pids, 5)
     ranks.close()
     assert gone(started, 3), [pid for pid in started if there(pid)]
 
@@ -161,7 +145,7 @@ def test_a_process_of_another_machine_is_ended_by_a_task_there():
         child.kill()
 
 
-def test_the_pack_lies_elsewhere_on_the_other_machine(machines, tmp_path):
+def test_the_pack_lies_elsewhere_on_the_other_machine(cluster, tmp_path):
     """The sentence of the rank is what the user reads, whole and without Ray's traceback around it."""
     elsewhere = tmp_path / "a folder with a long name, as they are" / "custom_nodes" / "ComfyUI-WanFLF2V"
     shutil.copytree(ROOT / "wan_local", elsewhere / "wan_local", ignore=shutil.ignore_patterns("__pycache__"))
@@ -178,7 +162,7 @@ def test_the_pack_lies_elsewhere_on_the_other_machine(machines, tmp_path):
         "except Exception as error: print(type(error).__name__, error, sep=': ')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(elsewhere), machines.address], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(elsewhere), cluster.address], capture_output=True, text=True, timeout=120
     )
     told = f"InputError: {platform.node()} has no {where}; install the pack at the same place there\n"
     assert done.stdout == told, done.stderr

@@ -87,8 +87,8 @@ class Toy:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 30.00 GiB")
             if kind == "exit":
                 raise SystemExit("quietly")
-            if kind == "abort":
-                os.abort()
+            if kind == "peer":
+                raise RuntimeError("Connection closed by peer")
             raise ValueError("bad weight\nin block 7")
         dist.all_reduce(torch.ones(10))
 
