@@ -91,8 +91,8 @@ class GroupTransformer:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
         return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
-    def guided_velocity(self, sides: Sequence[Side], guidance: float) -> Velocity:
-        """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them the sides.
+    def guided_velocity(self, conds: Sequence[Side], guidance: float) -> Velocity:
+        """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them cond and uncond.
 
         A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
 
@@ -110,7 +110,7 @@ class GroupTransformer:
         group = self.start()
         if self._when_up is not None:
             self._when_up()
-        run = _Run(group, sides, float(guidance), degrees, self._stop)
+        run = _Run(group, conds, float(guidance), degrees, self._stop)
         after = None if self._keep else self._pool.close
         weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
@@ -150,21 +150,21 @@ class _Run:
 
     Args:
         group: ranks that are up.
-        sides, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
+        conds, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
         stop: as in :class:`GroupTransformer`.
     """
 
     def __init__(
         self,
         group: RankGroup,
-        sides: Sequence[Side],
+        conds: Sequence[Side],
         guidance: float,
         degrees: Degrees,
         stop: Callable[[], object] | None,
     ) -> None:
         self.number = next(_numbers)
         self.state = {"well": True}  # shared with what ends the run, which must not hold the run
-        sent = [{name: _host(value) for name, value in _fields(side).items()} for side in sides]
+        sent = [{name: _host(value) for name, value in _fields(cond).items()} for cond in conds]
         self._beginning = (sent, guidance, self.number, asdict(degrees))
         self._group, self._stop, self._step = group, stop, 0
 
@@ -207,8 +207,8 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
         log.warning("the GPUs could not be given back: %s", error)
 
 
-def _fields(side: Side) -> dict[str, Tensor | None]:
-    return {"condition": side.condition, "text": side.text, "image": side.image}
+def _fields(cond: Side) -> dict[str, Tensor | None]:
+    return {"condition": cond.condition, "text": cond.text, "image": cond.image}
 
 
 def _host(value: Any) -> Any:

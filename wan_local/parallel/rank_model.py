@@ -146,12 +146,12 @@ class Rank:
         return measured
 
     def begin(
-        self, sides: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
+        self, conds: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
     ) -> None:
         """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
         Args:
-            sides: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
+            conds: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
             guidance: guidance scale.
             run: its number, which every step names.
@@ -161,11 +161,11 @@ class Rank:
             InputError: heads that the split does not divide, or a kernel that it can't use.
         """
         found = self._split(self.degrees if split is None else Degrees(**split))
-        sides = sides[:1] if guidance == 1 else sides
-        if found.groups.degrees.cfg == 2 and len(sides) == 2:
-            sides = [sides[found.groups.cfg.index]]
+        conds = conds[:1] if guidance == 1 else conds
+        if found.groups.degrees.cfg == 2 and len(conds) == 2:
+            conds = [conds[found.groups.cfg.index]]
         model: Any = partial(self._model, sequence=found.sequence)
-        views = [prompted_velocity(model, self._here(side)) for side in sides]
+        views = [prompted_velocity(model, self._here(cond)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -204,8 +204,8 @@ class Rank:
         counted = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return counted | {f"weights {key}": value for key, value in self._measured.items()}
 
-    def _here(self, side: dict[str, Any]) -> Side:
-        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}
+    def _here(self, cond: dict[str, Any]) -> Side:
+        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in cond.items()}
         return Side(**moved)
 
     def _split(self, degrees: Degrees) -> _Split:

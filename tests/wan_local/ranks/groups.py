@@ -68,12 +68,17 @@ def group(*args, **kwargs):
     return RankGroup(spec(*args, **kwargs))
 
 
+def state(pid):
+    """One letter, as in /proc: T is stopped, Z a zombie, X gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
 def there(pid):
     """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return state(pid) not in "ZX"
 
 
 def wait_until(condition, seconds):
