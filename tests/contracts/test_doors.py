@@ -56,6 +56,12 @@ def test_the_local_library_stands_alone(path):
         assert not outside_package(path, level), f"climbs out by {'.' * level}{module}"
 
 
+def test_the_room_of_the_ranks_needs_errors_alone():
+    for path in sources(SOCKETS):
+        for level, module in imports(path):
+            assert level < 2 or module == "errors", f"{path}: {module}"
+
+
 NETWORK = {"requests", "urllib3", "socket", "http", "aiohttp", "ssl"}
 
 

@@ -141,7 +141,7 @@ def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> N
 def test_ranks_give_their_memory_back_at_the_end_of_a_run(
     setup: Setup, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What that does on a GPU is ``test_rank_process.py``'s; also after a stop, when the run isn't taken leave of."""
+    """What that does on a GPU is ``ranks/test_rank.py``'s; also after a stop, when the run isn't taken leave of."""
     rested, rest = [], RankGroup.free_memory
     monkeypatch.setattr(RankGroup, "free_memory", lambda group: rested.append(group) or rest(group))
     asked: list[int] = []

@@ -42,7 +42,7 @@ def test_the_kernel_that_was_asked_for_does_every_attention(told, world: int, ba
 @needs_float8_products
 @pytest.mark.parametrize("grid", cases.GRIDS)
 @pytest.mark.parametrize("world", cases.SPLITS)
-def test_fp8_products_are_rounded_as_on_one_card(told, world: int, grid: str) -> None:
+def test_fp8_products_are_rounded_as_on_one_gpu(told, world: int, grid: str) -> None:
     """bfloat16 sums over a part of the rows may be rounded otherwise; the scales themselves are the same."""
     together, apart = told[world][f"float8, {grid}"], told[world][f"float8, each GPU by itself, {grid}"]
     print(f"fp8 products on {world} GPUs, {grid}: {together:.1e}; if each GPU scaled by itself {apart:.1e}")
@@ -60,7 +60,7 @@ def test_a_mistake_would_be_seen(told, world: int, mutation: str) -> None:
 
 @pytest.mark.skipif(True not in cases.SHARDED, reason="FSDP of this torch does not work on a CPU")
 @pytest.mark.parametrize("world", cases.SPLITS)
-def test_fsdp_keeps_one_share_a_card(told, world: int) -> None:
+def test_fsdp_keeps_one_share_a_gpu(told, world: int) -> None:
     shares = {name: value for name, value in told[world].items() if name.startswith(("share", "block"))}
     assert len(shares) == 2 * len(cases.SPLITS[world] + cases.YUNCHANG[world])
     for name, share in shares.items():

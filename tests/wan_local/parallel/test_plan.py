@@ -110,7 +110,7 @@ def test_published_times_of_the_official_code() -> None:
         assert predicted == pytest.approx(published, rel=0.2)
 
 
-def test_weights_of_a_card() -> None:
+def test_weights_of_a_gpu() -> None:
     config, weights = released(torch.bfloat16, 2)
     alone = gpu_bytes(config, weights, REAL, Degrees())
     eight = gpu_bytes(config, weights, REAL, choose(8, 40)[0], fsdp=True)
