@@ -7,16 +7,16 @@ import torch
 from wan_local.flops import transformer_forward
 from wan_local.memory.stored import released
 from wan_local.parallel.degrees import Degrees, choose
-from wan_local.parallel.plan import Card, card_bytes, moved, step_seconds
+from wan_local.parallel.plan import GpuRates, gpu_bytes, moved, step_seconds
 from wan_local.shapes import Grid
 
 SIZES = (Grid(frames=81, height=480, width=832), Grid(frames=81, height=720, width=1280))
-# flops: what one card's published step comes to over the operations of a step. links: what is commonly reached of
+# flops: what one GPU's published step comes to over the operations of a step. links: what is commonly reached of
 # NVLink 4 (450 GB/s) and PCIe 4 x16 (32 GB/s) in one direction. network: 100 Gbit/s.
-CARDS = (
-    Card(name="H100", flops=352e12, link=300e9, memory=80e9),
-    Card(name="H200", flops=539e12, link=300e9, memory=141e9),
-    Card(name="4090", flops=150e12, link=20e9, memory=24e9),
+GPUS = (
+    GpuRates(name="H100", flops=352e12, link=300e9, memory=80e9),
+    GpuRates(name="H200", flops=539e12, link=300e9, memory=141e9),
+    GpuRates(name="4090", flops=150e12, link=20e9, memory=24e9),
 )
 COUNTS = (1, 2, 4, 5, 8)
 
@@ -24,30 +24,30 @@ COUNTS = (1, 2, 4, 5, 8)
 def main() -> None:
     for grid in SIZES:
         print(f"\n### {grid.width}x{grid.height}, 81 frames ({grid.tokens:,} tokens), guided\n")
-        print("| cards | split | leaves a card in a step | with fsdp | on a card | with fsdp | "
-              + " | ".join(f"{card.name} s/step" for card in CARDS) + " |")  # fmt: skip
-        print("|---" * (6 + len(CARDS)) + "|")
+        print("| GPUs | split | leaves a GPU in a step | with fsdp | on a GPU | with fsdp | "
+              + " | ".join(f"{rates.name} s/step" for rates in GPUS) + " |")  # fmt: skip
+        print("|---" * (6 + len(GPUS)) + "|")
         for count in COUNTS:
             print(row(grid, count, 1))
         for count in (4, 8, 16):
             print(row(grid, count, 2))
 
 
-def row(grid: Grid, cards: int, machines: int) -> str:
+def row(grid: Grid, gpus: int, machines: int) -> str:
     config, weights = released(torch.bfloat16, 2)
-    degrees, _ = choose(cards, config.num_heads)
+    degrees, _ = choose(gpus, config.num_heads)
     flops = transformer_forward(config, grid)
     plain = moved(config, grid, degrees)
-    dealt = moved(config, grid, degrees, weights=weights.transformer) if cards > 1 else plain
-    name = f"{cards}" if machines == 1 else f"2 machines of {cards // 2}"
-    held = [card_bytes(config, weights, grid, degrees, fsdp=fsdp) / 1e9 for fsdp in (False, cards > 1)]
+    dealt = moved(config, grid, degrees, weights=weights.transformer) if gpus > 1 else plain
+    name = f"{gpus}" if machines == 1 else f"2 machines of {gpus // 2}"
+    held = [gpu_bytes(config, weights, grid, degrees, fsdp=fsdp) / 1e9 for fsdp in (False, gpus > 1)]
     times = []
-    for card in CARDS:
-        ways = [(size, way) for size, way in zip(held, (plain, dealt), strict=True) if size * 1e9 < 0.94 * card.memory]
+    for rates in GPUS:
+        ways = [(size, way) for size, way in zip(held, (plain, dealt), strict=True) if size * 1e9 < 0.94 * rates.memory]
         if not ways:
             times.append("too large")
             continue
-        seconds = step_seconds(flops, ways[0][1], degrees, card, machines=machines)
+        seconds = step_seconds(flops, ways[0][1], degrees, rates, machines=machines)
         times.append(f"{seconds:.1f}{' (fsdp)' if ways[0][1] is not plain else ''}")
     return (
         f"| {name} | {short(degrees)} | {gigabytes(plain.all)} | {gigabytes(dealt.all)} | {held[0]:.0f} GB | "

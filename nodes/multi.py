@@ -13,8 +13,8 @@ import torch
 from ..wan_local.lora import Lora
 from ..wan_local.model import WanTransformer
 from ..wan_local.parallel.group_model import GroupTransformer, Setup
-from ..wan_local.parallel.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ..wan_local.quantised import parameter_shapes
+from ..wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ..wan_local.shapes import Grid
 from . import host
 

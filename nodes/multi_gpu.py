@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..wan_local.parallel.setup import Setup, TooFewCards
+from ..wan_local.parallel.setup import Setup, TooFewGPUs
 from . import host, widgets
 from .host import io
 from .multi import MultiModel
@@ -72,8 +72,8 @@ class WanFLF2VMultiGPU(io.ComfyNode):
         fields = {"gpus": gpus, "ulysses": ulysses, "ring": ring, "cfg": CFG[cfg_parallel], "fsdp": fsdp}
         try:
             multi = MultiModel(setup_of(model, ray_address=ray_address.strip(), **fields))
-        except TooFewCards as error:
-            raise TooFewCards(f"{error}{hidden_cards()}") from error
+        except TooFewGPUs as error:
+            raise TooFewGPUs(f"{error}{hidden_cards()}") from error
         host.show_text(multi.transformer.why)
         host.log.info("%d cards: %s", gpus, multi.transformer.why)
         return io.NodeOutput(multi)

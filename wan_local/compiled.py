@@ -3,7 +3,7 @@
 A block is traced through a twin, in which linear layers, attention and the host's own layers are calls that the graph
 does not look into. So it is one graph without breaks for all blocks and models of one kind, and whatever is done to a
 real layer keeps working without compiling again: packed weights, LoRAs beside it, weights that come from elsewhere for
-the time of a call, tokens shared out over cards.
+the time of a call, tokens sharded over GPUs.
 
 Inference only. Read after ``model/blocks.py``.
 """

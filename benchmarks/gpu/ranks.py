@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wan_local import weights
-from wan_local.parallel.ranks import GroupSpec, RankGroup
+from wan_local.ranks import GroupSpec, RankGroup
 from wan_local.sampling import Cond, model_velocity
 from wan_local.shapes import Grid
 

@@ -113,7 +113,7 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
         assert made[1:] == [299.0]
         assert not closed
         now[0] += 299.0
-        with ranks.pool.turn.taken(1.0):  # a step is under way that takes longer than all that
+        with ranks.pool.lock.held(1.0):  # a step is under way that takes longer than all that
             in_another_thread(ranks._look)
         assert made[2:] == [multi.IDLE_SECONDS]
         assert not closed
@@ -128,7 +128,7 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
 def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
     import comfy.model_management
 
-    multi, errors = library(nodes, "nodes.multi"), library(nodes, "wan_local.parallel.ranks")
+    multi, errors = library(nodes, "nodes.multi"), library(nodes, "wan_local.ranks")
     model = multi_model(nodes)
     group = sample(nodes, model)
     refused = errors.RankError("still there after 10 s: process [1]", stage="closing")

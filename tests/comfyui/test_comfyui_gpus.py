@@ -48,7 +48,7 @@ def ranks(server: ComfyServer) -> set[int]:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # gone since
             continue
-        if b"boot.py" in command and parent == server.pid:
+        if b"ranks/start.py" in command and parent == server.pid:
             found.add(int(folder.name))
     return found
 
@@ -71,7 +71,7 @@ def test_cards_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray
     assert apart(f"{fields} / one card", made(server, on_cards(**fields)), reference) <= LEVEL
 
 
-def test_weights_that_are_dealt_out_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray) -> None:
+def test_weights_that_are_sharded_out_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray) -> None:
     graph = on_cards(fsdp=True)
     torch_release = server.get("/system_stats")["system"]["pytorch_version"].split(".")
     if [int(part) for part in torch_release[:2]] < [2, 6]:  # FSDP asks CUDA streams of a CPU there
@@ -187,12 +187,12 @@ def test_what_can_not_be_is_one_line(server: ComfyServer, fields: dict[str, Any]
     assert "\n" not in run.error.strip()
 
 
-def test_packed_weights_are_not_dealt_out(server: ComfyServer) -> None:
+def test_packed_weights_are_not_sharded_out(server: ComfyServer) -> None:
     graph = on_cards(fsdp=True)
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     run = server.run(graph)
     assert run.status == "error"
-    assert "holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out" in run.error
+    assert "holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard" in run.error
     graph = on_cards()
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     alone = single_nodes()
@@ -285,7 +285,7 @@ def machines() -> Iterator[Any]:
     """A Ray cluster of two nodes with room for one rank each: they stand for two machines."""
     if reason := why_no_ray():
         pytest.skip(reason)
-    from tests.wan_local.parallel.ranks.ranks_world import Cluster
+    from tests.wan_local.ranks.groups import Cluster
 
     cluster = Cluster(cpus=1)
     try:

@@ -42,11 +42,11 @@ def test_no_message_names_a_function(room: str) -> None:
 def test_errors_are_of_their_library_and_of_no_path() -> None:
     """Wherever a class is written: hosts show the module before its name."""
     from wan_local import errors as local
-    from wan_local.parallel.ranks import RankError
-    from wan_local.parallel.setup import TooFewCards
+    from wan_local.parallel.setup import TooFewGPUs
+    from wan_local.ranks import RankError
     from wan_remote import errors as remote
 
-    for error in (local.WanError, local.InputError, local.WrongModel, RankError, TooFewCards):
+    for error in (local.WanError, local.InputError, local.WrongModel, RankError, TooFewGPUs):
         assert error.__module__ == "wan_local"
     for error in (remote.RemoteError, remote.KeyMissing, remote.NoUploads):
         assert error.__module__ == "wan_remote"

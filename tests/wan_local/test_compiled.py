@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,9 +22,10 @@ from wan_local.errors import Cancelled
 from wan_local.memory.offload import attach
 from wan_local.model import WanTransformer
 from wan_local.model.rope import apply_rope, rope_table
-from wan_local.model.sequence import Whole
+from wan_local.model.sequence import Sequence, Whole
 from wan_local.parallel.rank_model import Rank
 from wan_local.quantised import CastingLayers, Float8, layers, matmul, parameter_shapes
+from wan_local.ranks import RankInfo
 
 E4M3 = torch.float8_e4m3fn
 ROOT = Path(__file__).parents[2]
@@ -46,14 +46,14 @@ def model(*, dim: int = 96, seed: int = 0) -> WanTransformer:
     return made.requires_grad_(False).eval()
 
 
-def ask(transformer: WanTransformer, size: tuple[int, int, int] = SMALL) -> Tensor:
+def ask(transformer: WanTransformer, size: tuple[int, int, int] = SMALL, sequence: Sequence | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(1)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     with torch.inference_mode():
-        return transformer(noise(1, 36, *size), torch.tensor([500.0]), noise(1, 8, 32), noise(1, 10, 16))
+        return transformer(noise(1, 36, *size), torch.tensor([500.0]), noise(1, 8, 32), noise(1, 10, 16), sequence)
 
 
 def pack(transformer: WanTransformer) -> None:
@@ -159,23 +159,20 @@ def test_what_fails_or_is_stopped_inside_comes_out_and_the_next_run_is_right(
     assert len(once) == 2
 
 
-class Shared(Whole):
-    """As over several cards: attention of the tokens among themselves is another function at each forward."""
+class Doubling(Whole):
+    """As over several GPUs: attention of the tokens among themselves is another function at each forward."""
 
-    def among(self, attend: Attend, length: int) -> Attend:
+    def attention(self, attend: Attend, length: int) -> Attend:
         return lambda q, k, v: attend(q, k[:, :length], 2 * v[:, :length])
 
 
 @needs_compiler
-def test_attention_that_is_shared_out_needs_no_other_graph(once: list[str]) -> None:
+def test_a_sequence_over_several_gpus_needs_no_other_graph(once: list[str]) -> None:
     made = model()
-    alone = ask(made)
-    made.sequence = Shared()
-    expected = ask(made)
+    alone, expected = ask(made), ask(made, sequence=Doubling())
     compiled.compile_blocks(made)
     for _ in range(2):
-        assert off(ask(made), expected) < 1e-5
-    made.sequence = Whole()
+        assert off(ask(made, sequence=Doubling()), expected) < 1e-5
     assert off(alone, expected) > 1e-3
     assert off(ask(made), alone) < 1e-5
     assert len(once) == 2
@@ -189,7 +186,10 @@ def test_the_pipeline_and_a_rank_compile_what_they_load_if_asked(asked: bool, mo
     nano = Path(__file__).parents[2] / "weights" / "nano"
     pipeline = generate.Pipeline.from_pretrained(nano, device="cpu", compiled=asked)
     assert had == [pipeline.transformer] * asked
-    Rank(SimpleNamespace(device="cpu"), weights={"path": str(nano), "dtype": "float32", "compiled": asked})
+    Rank(
+        RankInfo(rank=0, world=1, device="cpu", backend="gloo", timeout=60.0),
+        weights={"path": str(nano), "dtype": "float32", "compiled": asked},
+    )
     assert len(had) == 2 * asked
 
 

@@ -27,7 +27,7 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                        help="GPUs around which keys and values go (default: chosen)")  # fmt: skip
     group.add_argument("--cfg-parallel", choices=tuple(CFG), default="auto",
                        help="prompt and negative prompt at once, on half of the GPUs each")  # fmt: skip
-    group.add_argument("--fsdp", action="store_true", help="deal the weights out over the GPUs; not for fp8 and GGUF")
+    group.add_argument("--fsdp", action="store_true", help="shard the weights over the GPUs; not for fp8 and GGUF")
     group.add_argument("--ray-address", default="", metavar="HOST:PORT",
                        help="head node of a Ray cluster, for GPUs of several machines")  # fmt: skip
     group.add_argument("--sequence-backend", choices=("own", "yunchang", "xfuser"), default="own",
@@ -64,14 +64,14 @@ def check(args: argparse.Namespace) -> None:
 def transformer(
     args: argparse.Namespace, device: torch.device, dtype: torch.dtype, guidance: float
 ) -> GroupTransformer:
-    """The transformer of these options, on its cards; LoRAs on it. The cards are given back after the run.
+    """The transformer of these options, on its GPUs; LoRAs on it. The GPUs are given back after the run.
 
     Raises:
         InputError: a setup that can't be, LoRAs that count in some steps only.
         WeightsError: no transformer of this kind, no such LoRA.
     """
     from ..parallel.group_model import GroupTransformer, Setup
-    from ..parallel.ranks import Pool, step_limit
+    from ..ranks import Pool, step_limit
 
     loras = []
     for text in args.lora:
@@ -90,7 +90,7 @@ def transformer(
 
 
 def release() -> None:
-    """Give back what torch keeps of the encoders' work: the ranks are other processes, and use the same cards."""
+    """Give back what torch keeps of the encoders' work: the ranks are other processes, and use the same GPUs."""
     import gc
 
     import torch
@@ -99,7 +99,7 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def lines(cards: GroupTransformer) -> list[str]:
+def lines(model: GroupTransformer) -> list[str]:
     """What is said about it: the LoRAs that every rank puts on, and the split."""
     import torch
 
@@ -108,6 +108,6 @@ def lines(cards: GroupTransformer) -> list[str]:
     from ..quantised import parameter_shapes
 
     with torch.device("meta"):
-        shapes = parameter_shapes(WanTransformer(cards.config))
-    loras = [told(lora.read(path, shapes), strength) for path, strength in cards.setup.loras]
-    return [*loras, f"{cards.setup.gpus} cards: {cards.why}"]
+        shapes = parameter_shapes(WanTransformer(model.config))
+    loras = [told(lora.read(path, shapes), strength) for path, strength in model.setup.loras]
+    return [*loras, f"{model.setup.gpus} GPUs: {model.why}"]

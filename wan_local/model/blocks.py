@@ -44,8 +44,7 @@ class Context:
         rope: ``[L, 1, K / 2]`` complex64.
         dtype: what linears and attention run in.
         attend: the attention kernel.
-        attend_tokens: the same for the tokens among themselves, where they are shared out over several cards; None
-            for ``attend``.
+        attend_tokens: the same for the tokens among themselves, where several GPUs share them; None for ``attend``.
     """
 
     time: Tensor

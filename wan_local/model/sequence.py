@@ -1,6 +1,6 @@
-"""Who has which tokens: everything, unless somebody passes in an object that shares them out.
+"""Which tokens of a clip this GPU has: all of them, unless the caller passes in an object that shards them.
 
-The model asks three things of it and is otherwise the same on one card and on many; ``wan_local/parallel`` has the
+The model asks three things of it and is otherwise the same on one GPU and on many; ``wan_local/parallel`` has the
 objects for many.
 """
 
@@ -14,29 +14,29 @@ from ..attention import Attend
 
 
 class Sequence(Protocol):
-    """How the tokens of one clip are shared out."""
+    """How the tokens of one clip are sharded."""
 
-    def cut(self, rows: Tensor, dim: int) -> Tensor:
-        """This holder's part of something that has a row for every token."""
+    def shard(self, rows: Tensor, dim: int) -> Tensor:
+        """This GPU's part of something that has a row for every token."""
         ...
 
-    def among(self, attend: Attend, length: int) -> Attend:
-        """Attention of this holder's tokens to all ``length`` tokens, out of a kernel for tensors that are whole."""
+    def attention(self, attend: Attend, length: int) -> Attend:
+        """Attention of this GPU's tokens to all ``length`` tokens, out of a kernel for whole tensors."""
         ...
 
-    def join(self, rows: Tensor, length: int, dim: int) -> Tensor:
-        """All ``length`` rows out of every holder's part."""
+    def gather(self, rows: Tensor, length: int, dim: int) -> Tensor:
+        """All ``length`` rows out of every GPU's part."""
         ...
 
 
 class Whole:
-    """One holder: nothing is cut, nothing is joined."""
+    """One GPU has all tokens."""
 
-    def cut(self, rows: Tensor, dim: int) -> Tensor:
+    def shard(self, rows: Tensor, dim: int) -> Tensor:
         return rows
 
-    def among(self, attend: Attend, length: int) -> Attend:
+    def attention(self, attend: Attend, length: int) -> Attend:
         return attend
 
-    def join(self, rows: Tensor, length: int, dim: int) -> Tensor:
+    def gather(self, rows: Tensor, length: int, dim: int) -> Tensor:
         return rows

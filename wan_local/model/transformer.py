@@ -51,7 +51,6 @@ class WanTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.attend = choose("auto") if attend is None else attend
-        self.sequence: Sequence = Whole()  # replaced where several cards share the tokens
         self.compute_dtype = compute_dtype
         self.compiled = False  # whether compiled.compile_blocks has had it
         dim, linear = config.dim, operations.Linear
@@ -66,7 +65,14 @@ class WanTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, operations) for _ in range(config.num_layers))
         self.head = Head(config, operations)
 
-    def forward(self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        image: Tensor | None = None,
+        sequence: Sequence | None = None,
+    ) -> Tensor:
         """One look at the clip.
 
         Args:
@@ -76,6 +82,8 @@ class WanTransformer(nn.Module):
                 should be ``config.text_len``, the length of training.
             image: ``[B, rows, image_dim]`` image encoder rows; None for a model without image branch. With
                 learned positions both images, first then last, also as ``[2 B, rows / 2, image_dim]``.
+            sequence: how several GPUs share the tokens; each gets the whole inputs and the whole velocity. None for
+                one GPU.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -89,18 +97,22 @@ class WanTransformer(nn.Module):
         check_text(text, batch, self.config)
         image = paired_image(image, batch, self.config)
 
+        sequence = Whole() if sequence is None else sequence
         tokens, grid = self.patchify(latents)
         length = tokens.shape[1]
-        tokens = self.sequence.cut(tokens, dim=1)
-        rope = self.sequence.cut(rope_table(grid, self.config.head_dim, tokens.device), dim=0)
+        tokens = sequence.shard(tokens, dim=1)
+        rope = sequence.shard(rope_table(grid, self.config.head_dim, tokens.device), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
-        context = self.make_context(block_time, text, image, rope, length)
+        attend_tokens = sequence.attention(self.attend, length)
+        context = self.make_context(block_time, text, image, rope, attend_tokens)
         for block in self.blocks:
             tokens = block(tokens, context)
-        return self.unpatchify(self.sequence.join(self.head(tokens, time), length, dim=1), grid)
+        return self.unpatchify(sequence.gather(self.head(tokens, time), length, dim=1), grid)
 
-    def make_context(self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, length: int) -> Context:
+    def make_context(
+        self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, attend_tokens: Attend
+    ) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
@@ -115,7 +127,7 @@ class WanTransformer(nn.Module):
             rope=rope,
             dtype=dtype,
             attend=self.attend,
-            attend_tokens=self.sequence.among(self.attend, length),
+            attend_tokens=attend_tokens,
         )
 
     def dtype_of(self, layer: Any, device: torch.device) -> torch.dtype:

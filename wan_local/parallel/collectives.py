@@ -1,7 +1,7 @@
-"""What travels between cards, over torch.distributed; each the identity in a group of one, and every byte counted.
+"""What travels between GPUs, over torch.distributed; each the identity in a group of one, and every byte counted.
 
 gloo can't exchange tensors that lie on a GPU, so there they go through host memory: slow, and only for trying things
-out on one card.
+out on one GPU.
 """
 
 from __future__ import annotations
@@ -102,50 +102,35 @@ class Group:
 
 
 class Groups:
-    """All groups of this rank under a split. Ulysses lies innermost (neighbours), guidance outermost.
+    """All groups of this rank under a split. Ulysses lies innermost (neighbours), cond and uncond outermost.
 
     Every rank of the world makes one, in the same order, after ``init_process_group``.
 
     Args:
         degrees: the split.
+        timeout: of one collective, which torch does not take over from the world; None for torch's own.
         traffic: where bytes are counted; a new count if None.
     """
 
-    def __init__(self, degrees: Degrees, traffic: Traffic | None = None) -> None:
+    def __init__(self, degrees: Degrees, timeout: timedelta | None, traffic: Traffic | None = None) -> None:
         self.degrees, self.traffic = degrees, Traffic() if traffic is None else traffic
-        rank = dist.get_rank() if dist.is_initialized() else 0
+        self._timeout = timeout
         world = dist.get_world_size() if dist.is_initialized() else 1
-        if degrees.cards != world:
+        if degrees.gpus != world:
             raise ValueError(f"{degrees} in a world of {world}")
-        u, r, c = degrees.ulysses, degrees.ring, degrees.cfg
-        table = [[[(side * r + place) * u + head for head in range(u)] for place in range(r)] for side in range(c)]
-        self.ulysses = self._make([table[i][j] for i in range(c) for j in range(r)], rank)
-        self.ring = self._make([[table[i][j][k] for j in range(r)] for i in range(c) for k in range(u)], rank)
-        self.sequence = self._make([sum(table[i], []) for i in range(c)], rank)
-        self.cfg = self._make([[table[i][j][k] for i in range(c)] for j in range(r) for k in range(u)], rank)
+        ranks = torch.arange(world).reshape(degrees.cfg, degrees.ring, degrees.ulysses)
+        self.ulysses = self._group(ranks)
+        self.ring = self._group(ranks.movedim(1, -1))
+        self.sequence = self._group(ranks.flatten(1))
+        self.cfg = self._group(ranks.movedim(0, -1))
 
-    def _make(self, rows: list[list[int]], rank: int) -> Group:
-        """The group this rank is in; every rank makes every group, as torch wants it."""
-        mine: Group | None = None
-        for ranks in rows:
-            handle = dist.new_group(ranks, timeout=_patience()) if len(ranks) > 1 else None
-            if rank in ranks:
-                mine = Group(ranks, handle, self.traffic)
-        if mine is None:
-            raise ValueError(f"rank {rank} is in none of {rows}")
-        return mine
-
-
-def _patience() -> timedelta | None:
-    """How long a collective of the world may take; None where torch does not tell, for its own default.
-
-    A new group does not take it over by itself: it would get 10 or 30 minutes.
-    """
-    world: Any = dist.group.WORLD
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    options = getattr(world._get_backend(torch.device(device)), "options", None)
-    patience: timedelta | None = getattr(options, "_timeout", None)
-    return patience
+    def _group(self, ranks: Tensor) -> Group:
+        """The group this rank is in, among those along the last dimension; every rank makes all of them."""
+        rows = ranks.reshape(-1, ranks.shape[-1]).tolist()
+        if len(rows[0]) == 1:
+            return Group([0], None, self.traffic)
+        handle, _ = dist.new_subgroups_by_enumeration(rows, timeout=self._timeout)
+        return Group(dist.get_process_group_ranks(handle), handle, self.traffic)
 
 
 def _bytes(tensor: Tensor) -> int:

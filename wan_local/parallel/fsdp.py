@@ -1,6 +1,6 @@
-"""Weights dealt out over the cards (FSDP2): each keeps its rows of every block and gathers a block for its turn.
+"""Weights sharded over the GPUs (FSDP2): each keeps its rows of every block and gathers a block when it is called.
 
-Zhao et al. 2023, arXiv 2304.11277. Weights are read from the mapped file row by row, so no card and no process ever
+Zhao et al. 2023, arXiv 2304.11277. Weights are read from the mapped file row by row, so no GPU and no process ever
 holds more than its share of a block, plus the block in use.
 """
 
@@ -26,7 +26,7 @@ from ..weights.source import Entry
 def load_sharded(
     path: str | PathLike[str], dtype: torch.dtype, device: torch.device, attend: Attend | None = None
 ) -> tuple[WanTransformer, dict[str, float]]:
-    """A transformer whose blocks are dealt out over all ranks of the world.
+    """A transformer whose blocks are sharded over all ranks of the world.
 
     Args:
         path: as for :func:`wan_local.weights.load_transformer`.
@@ -38,7 +38,7 @@ def load_sharded(
         the model, and what was measured: ``bytes`` this rank keeps, ``full`` bytes of all weights, ``seconds``.
 
     Raises:
-        InputError: packed weights, which can't be dealt out.
+        InputError: packed weights, which can't be sharded.
         WeightsError: as for :func:`wan_local.weights.load_transformer`.
     """
     fully_shard, began = _fully_shard(), time.perf_counter()
@@ -46,12 +46,12 @@ def load_sharded(
     check_dtypes(source)
     if source.packed:
         raise InputError(
-            f"{path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out; run it without fsdp"
+            f"{path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard; run it without fsdp"
         )
     config = sizes.transformer_config(source)
     model = build(source, "Wan transformer", lambda: WanTransformer(config, attend=attend))
     check_parameters(source, {name: tuple(value.shape) for name, value in model.state_dict().items()})
-    # Frozen before it is dealt out: FSDP asks for one dtype in a block only where there are gradients to reduce.
+    # Frozen before it is sharded: FSDP asks for one dtype in a block only where there are gradients to reduce.
     model.to(dtype).requires_grad_(False).eval()
     mesh = _mesh(device)
     for block in model.blocks:

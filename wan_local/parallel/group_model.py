@@ -1,4 +1,4 @@
-"""What the caller holds instead of a transformer: a group of cards that is asked once a step.
+"""What the caller holds instead of a transformer: a group of GPUs that is asked once a step.
 
 The caller keeps sampler, preview and stop, and no rank. Everything that stays the same over a run is sent once.
 """
@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError, WanError
+from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from ..sampling import Cond, Velocity
 from .degrees import AUTO, Degrees
-from .ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from .setup import Setup, check, devices
 
 TARGET = ".parallel.rank_model:Rank"
@@ -36,10 +36,10 @@ class GroupTransformer:
         setup: what runs where.
         pool: keeps the ranks between runs.
         stop: asked several times a second while a step runs; to stop it returns True, or raises.
-        before_run: called at the beginning of every run, to make room on the cards.
+        before_run: called at the beginning of every run, to make room on the GPUs.
         when_up: called in every run once its ranks are there.
         guidance: scale of the runs to come, if it is known: only what is said about the split depends on it.
-        keep: whether ranks stay when a run is over; False gives the cards back at once.
+        keep: whether ranks stay when a run is over; False gives the GPUs back at once.
         limits: how long anything may take; the default follows what steps take.
 
     Attributes:
@@ -71,7 +71,7 @@ class GroupTransformer:
         self.devices = devices(setup)
         self._spec = self._make_spec()
         if setup.fsdp and setup.device == "cuda" and self._spec.chosen_backend == "gloo":
-            raise InputError("fsdp on CUDA cards needs NCCL, and these can't use it; run without fsdp")
+            raise InputError("fsdp on CUDA GPUs needs NCCL, and these can't use it; run without fsdp")
 
     def _explained(self) -> tuple[Degrees, str]:
         """The split of the runs to come, and what is true to say before the first."""
@@ -85,14 +85,14 @@ class GroupTransformer:
             other, why = self.setup.split(self.config, guided=False)
         except InputError as error:
             return f"it can't be done: {error}"
-        return why if other != degrees else "half of the cards repeat the work of the other half"
+        return why if other != degrees else "half of the GPUs repeat the work of the other half"
 
     def start(self) -> RankGroup:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
         return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
-    def guided_velocity(self, sides: Sequence[Cond], guidance: float) -> Velocity:
-        """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them the sides.
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float) -> Velocity:
+        """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them cond and uncond.
 
         A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
 
@@ -110,7 +110,7 @@ class GroupTransformer:
         group = self.start()
         if self._when_up is not None:
             self._when_up()
-        run = _Run(group, sides, float(guidance), degrees, self._stop)
+        run = _Run(group, conds, float(guidance), degrees, self._stop)
         after = None if self._keep else self._pool.close
         weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
@@ -146,25 +146,25 @@ class GroupTransformer:
 
 
 class _Run:
-    """A velocity on the cards: one run among those that the ranks may know.
+    """A velocity on the GPUs: one run among those that the ranks may know.
 
     Args:
         group: ranks that are up.
-        sides, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
+        conds, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
         stop: as in :class:`GroupTransformer`.
     """
 
     def __init__(
         self,
         group: RankGroup,
-        sides: Sequence[Cond],
+        conds: Sequence[Cond],
         guidance: float,
         degrees: Degrees,
         stop: Callable[[], object] | None,
     ) -> None:
         self.number = next(_numbers)
         self.state = {"well": True}  # shared with what ends the run, which must not hold the run
-        sent = [{name: _host(value) for name, value in _fields(side).items()} for side in sides]
+        sent = [{name: _host(value) for name, value in _fields(cond).items()} for cond in conds]
         self._beginning = (sent, guidance, self.number, asdict(degrees))
         self._group, self._stop, self._step = group, stop, 0
 
@@ -201,14 +201,14 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
             after()
         elif group.alive:
             if state["well"]:  # after a stop or a failure nobody waits for the ranks
-                group.call("end", number, stage="end", turn=0)
-            group.rest()
+                group.call("end", number, stage="end", wait=0)
+            group.free_memory()
     except WanError as error:  # the run itself is over and well; the next one will say what is wrong
-        log.warning("the cards could not be given back: %s", error)
+        log.warning("the GPUs could not be given back: %s", error)
 
 
-def _fields(side: Cond) -> dict[str, Tensor | None]:
-    return {"condition": side.condition, "text": side.text, "image": side.image}
+def _fields(cond: Cond) -> dict[str, Tensor | None]:
+    return {"condition": cond.condition, "text": cond.text, "image": cond.image}
 
 
 def _host(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""On paper: what a split moves, what a card holds, how long a step takes. Bytes are exact; times rest on stated rates.
+"""On paper: what a split moves, what a GPU holds, how long a step takes. Bytes are exact; times rest on stated rates.
 
-Bytes are those that leave one card in one step. The tests hold them to what the exchanges count while they run.
+Bytes are those that leave one GPU in one step. The tests hold them to what the exchanges count while they run.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ FLOAT = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moved:
-    """Bytes that leave one card in one step, by what they are for."""
+    """Bytes that leave one GPU in one step, by what they are for."""
 
     guidance: int = 0
     ulysses: int = 0
     ring: int = 0
-    join: int = 0
+    gather: int = 0
     weights: int = 0
 
     @property
     def all(self) -> int:
-        return self.guidance + self.ulysses + self.ring + self.join + self.weights
+        return self.guidance + self.ulysses + self.ring + self.gather + self.weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
+class GpuRates:
     """Rates to reckon with; every one is an assumption that whoever prints a table names.
 
     Attributes:
-        name: of the card.
+        name: of the GPU.
         flops: floating point operations a second that the whole forward reaches.
-        link: bytes a second that one card sends to the others of its machine.
-        memory: bytes of the card.
-        network: bytes a second that one card sends to another machine.
+        link: bytes a second that one GPU sends to the others of its machine.
+        memory: bytes of the GPU.
+        network: bytes a second that one GPU sends to another machine.
     """
 
     name: str
@@ -53,48 +53,48 @@ class Card:
 def moved(
     config: TransformerConfig, grid: Grid, degrees: Degrees, *, itemsize: int = 2, guided: bool = True, weights: int = 0
 ) -> Moved:
-    """Bytes that leave one card in one step.
+    """Bytes that leave one GPU in one step.
 
     Args:
         config: sizes of the model.
         grid: of the clip.
         degrees: the split.
         itemsize: bytes of the dtype of attention.
-        guided: whether a step asks for two sides; they are on one card each if the split says so.
-        weights: bytes of all weights if fsdp deals them out, else 0.
+        guided: whether a step asks for cond and uncond; they are on one half of the GPUs each if the split says so.
+        weights: bytes of all weights if fsdp shards them, else 0.
     """
     forwards = 2 if guided and degrees.cfg == 1 else 1
-    part = -(-grid.tokens // degrees.shards)  # tokens of a card, padding among them
+    part = -(-grid.tokens // degrees.shards)  # tokens of a GPU, padding among them
     rows = part * config.dim * itemsize
     u, r = degrees.ulysses, degrees.ring
     exchange = 4 * rows * (u - 1) // u  # q, k, v, and the result
-    around = 2 * rows * (r - 1)  # keys and values, of the heads this card has: rows of u cards, 1 / u of the heads
+    around = 2 * rows * (r - 1)  # keys and values, of the heads this GPU has: rows of u GPUs, 1 / u of the heads
     head = part * config.out_dim * config.patch_size[0] * config.patch_size[1] * config.patch_size[2] * FLOAT
     velocity = config.out_dim * grid.tokens * config.patch_size[1] * config.patch_size[2] * FLOAT
-    kept = weights // degrees.cards
+    kept = weights // degrees.gpus
     return Moved(
         guidance=velocity if guided and degrees.cfg == 2 else 0,
         ulysses=forwards * config.num_layers * exchange,
         ring=forwards * config.num_layers * around,
-        join=forwards * head * (degrees.shards - 1),
-        weights=forwards * kept * (degrees.cards - 1),
+        gather=forwards * head * (degrees.shards - 1),
+        weights=forwards * kept * (degrees.gpus - 1),
     )
 
 
-def card_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False) -> int:
-    """Peak bytes on one card while it samples: its weights, and its share of the work.
+def gpu_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False) -> int:
+    """Peak bytes on one GPU while it samples: its weights, and its share of the work.
 
-    With fsdp a card keeps its share and has two whole blocks at a time, the one in use and the one that comes.
+    With fsdp a GPU keeps its share and has two whole blocks at a time, the one in use and the one that comes.
     """
     held = weights.transformer
     if fsdp:
-        held = weights.transformer // degrees.cards + weights.rest + 2 * max(weights.blocks, default=0)
+        held = weights.transformer // degrees.gpus + weights.rest + 2 * max(weights.blocks, default=0)
     work = transformer_work(config, grid, weights.itemsize, weights.unpacked) // degrees.shards
     return held + work
 
 
 def step_seconds(
-    flops: float, bytes_moved: Moved, degrees: Degrees, card: Card, *, guided: bool = True, machines: int = 1
+    flops: float, bytes_moved: Moved, degrees: Degrees, rates: GpuRates, *, guided: bool = True, machines: int = 1
 ) -> float:
     """Seconds of one step, with no overlap of calculating and moving: an upper bound for a good network stack.
 
@@ -102,13 +102,13 @@ def step_seconds(
         flops: operations of one forward of the whole clip.
         bytes_moved: of :func:`moved`.
         degrees: the split.
-        card: its rates.
+        rates: of a GPU.
         guided: two forwards a step.
-        machines: over how many machines the cards are spread; guidance and the weights of fsdp then go over the
-            network, the rest stays within a machine, unless the split has no guidance side for every machine.
+        machines: over how many machines the GPUs are spread; guidance and the weights of fsdp then go over the
+            network, the rest stays within a machine, unless the split has no half for every machine.
     """
-    calculating = 2 * flops / (card.flops * degrees.cards) if guided else flops / (card.flops * degrees.shards)
+    calculating = 2 * flops / (rates.flops * degrees.gpus) if guided else flops / (rates.flops * degrees.shards)
     outer = bytes_moved.guidance + bytes_moved.weights
-    across = card.network if machines > 1 else card.link
-    inside = card.network if machines > 1 and degrees.cfg < machines else card.link
+    across = rates.network if machines > 1 else rates.link
+    inside = rates.network if machines > 1 and degrees.cfg < machines else rates.link
     return calculating + outer / across + (bytes_moved.all - outer) / inside

@@ -1,13 +1,15 @@
 """What one rank does: holds the transformer, remembers a few runs, and answers with a velocity once a step.
 
-Made and called by name in a process of its own (``ranks/``) whose torch.distributed group is up. Arguments and results
-are tensors, numbers, strings, lists and dicts.
+Made and called by name in a process of its own (:mod:`wan_local.ranks`) whose torch.distributed group is up. Arguments
+and results are tensors, numbers, strings, lists and dicts.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,16 +19,22 @@ from .. import notices
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Whole
+from ..ranks import RankInfo
 from ..sampling import Cond, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
 from .ring import check_attention
-from .sequence import Shared
+from .sequence import ShardedSequence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RUNS = 4  # that are remembered; the text and images of one are some tens of megabytes
-WHOLE = (".cross_attn.k", ".cross_attn.v", ".cross_attn.k_img", ".cross_attn.v_img")  # text and image rows: never cut
+WHOLE = (
+    ".cross_attn.k",
+    ".cross_attn.v",
+    ".cross_attn.k_img",
+    ".cross_attn.v_img",
+)  # never sharded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +47,7 @@ class _Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
-    """What stays the same over a run: the sides that this card looks at, the guidance scale, the split."""
+    """What stays the same over a run: cond and uncond, or the one that this GPU does; the guidance scale; the split."""
 
     views: list[Any]
     guidance: float
@@ -47,18 +55,18 @@ class _Run:
 
 
 class Rank:
-    """One of the cards.
+    """One of the GPUs.
 
     Args:
-        place: :class:`wan_local.parallel.ranks.Place`, of which the device is used.
+        info: which rank this is, as :mod:`wan_local.ranks` gives it.
         cfg, ulysses, ring: the split of runs that name none, see :class:`wan_local.parallel.degrees.Degrees`.
-        backend: "own" or "yunchang", what carries attention over the cards.
+        backend: "own" or "yunchang", what carries attention over the GPUs.
         weights: arguments of :meth:`load`; None loads nothing yet.
     """
 
     def __init__(
         self,
-        place: Any,
+        info: RankInfo,
         *,
         cfg: int = 1,
         ulysses: int = 1,
@@ -66,17 +74,18 @@ class Rank:
         backend: str = "own",
         weights: dict[str, Any] | None = None,
     ) -> None:
-        self.device = torch.device(place.device)
+        self.device = torch.device(info.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self._backend, self._attention = backend, "auto"
         self._model: Any = None
+        self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
         self._runs: dict[int, _Run] = {}
         self._current: _Run | None = None
         self._seconds = 0.0
         self._loads = 0
-        self._told: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
         if weights is not None:
             self.load(**weights)
 
@@ -91,13 +100,13 @@ class Rank:
         float8_matmul: bool = False,
         compiled: bool = False,
     ) -> dict[str, float]:
-        """Read the weights; what they take on this card, and how long it took.
+        """Read the weights; what they take on this GPU, and how long it took.
 
         Args:
             path: as for :func:`wan_local.weights.load_transformer`.
             dtype: of the weights, "float32", "bfloat16" or "float16"; packed ones are calculated with in it.
             attention: kernel, see :func:`wan_local.attention.choose`.
-            fsdp: deal the weights out over all cards.
+            fsdp: shard the weights over all GPUs.
             loras: ``path`` and ``strength`` each.
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the blocks, see :func:`wan_local.compiled.compile_blocks`; not together with fsdp.
@@ -115,11 +124,11 @@ class Rank:
         began, attend = time.perf_counter(), choose_attention(attention)
         if fsdp:
             if loras:
-                raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
-            model, told = load_sharded(path, DTYPES[dtype], self.device, attend)
+                raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
+            model, measured = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
             packed = {"unpack": unpack, "float8_matmul": float8_matmul}
-            with notices.listening(lambda text: None):  # the driver told it, of the same file
+            with notices.listening(lambda text: None):  # the driver said it, of the same file
                 model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
             shapes = parameter_shapes(model)
             uses = [
@@ -129,20 +138,20 @@ class Rank:
             if compiled:
                 compile_blocks(model)
             size = sum(value.nbytes for value in model.parameters())
-            told = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
+            measured = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
         for name, layer in model.named_modules():
             if isinstance(layer, Linear) and not name.endswith(WHOLE):
-                layer.reduce_amax = self._largest  # else a card's share of the tokens would decide how they are rounded
-        self._model, self._loads, self._told, self._attention = model, self._loads + 1, told, attention
-        return told
+                layer.reduce_amax = self._largest  # else a GPU's share of the tokens would decide how they are rounded
+        self._model, self._loads, self._measured, self._attention = model, self._loads + 1, measured, attention
+        return measured
 
     def begin(
-        self, sides: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
+        self, conds: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
     ) -> None:
         """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
         Args:
-            sides: fields of :class:`wan_local.sampling.Cond` each: under the prompt, then under the negative prompt
+            conds: fields of :class:`wan_local.sampling.Cond` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
             guidance: guidance scale.
             run: its number, which every step names.
@@ -152,10 +161,11 @@ class Rank:
             InputError: heads that the split does not divide, or a kernel that it can't use.
         """
         found = self._split(self.degrees if split is None else Degrees(**split))
-        sides = sides[:1] if guidance == 1 else sides
-        if found.groups.degrees.cfg == 2 and len(sides) == 2:
-            sides = [sides[found.groups.cfg.index]]
-        views = [cond_velocity(self._model, self._here(side)) for side in sides]
+        conds = conds[:1] if guidance == 1 else conds
+        if found.groups.degrees.cfg == 2 and len(conds) == 2:
+            conds = [conds[found.groups.cfg.index]]
+        model: Any = partial(self._model, sequence=found.sequence)
+        views = [cond_velocity(model, self._here(cond)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -170,18 +180,17 @@ class Rank:
             return None
         began = time.perf_counter()
         groups, guidance = self._current.split.groups, self._current.guidance
-        self._model.sequence = self._current.split.sequence
         latents = latents.to(self.device)
         found = [view(latents, timestep) for view in self._current.views]
         if groups.degrees.cfg == 2 and guidance != 1:
             found = groups.cfg.gather(found[0])
         result = found[0] if len(found) == 1 else combine(found[0], found[1], guidance)
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        told = result.float().cpu() if first else None
+        velocity = result.float().cpu() if first else None
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # only the first rank has waited for its card by now
+            torch.cuda.synchronize(self.device)  # only the first rank has waited for its GPU by now
         self._seconds += time.perf_counter() - began
-        return told
+        return velocity
 
     def end(self, run: int = 0) -> None:
         """Forget a run."""
@@ -192,19 +201,19 @@ class Rank:
         """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they
         take here and in all, and how long reading took."""
         traffic = self._traffic
-        told = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
-        return told | {f"weights {key}": value for key, value in self._told.items()}
+        counted = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
+        return counted | {f"weights {key}": value for key, value in self._measured.items()}
 
-    def _here(self, side: dict[str, Any]) -> Cond:
-        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in side.items()}
+    def _here(self, cond: dict[str, Any]) -> Cond:
+        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in cond.items()}
         return Cond(**moved)
 
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
         if degrees not in self._splits:
-            check(degrees, self._model.config.num_heads, degrees.cards)
+            check(degrees, self._model.config.num_heads, degrees.gpus)
             check_attention(self._attention, degrees)
-            groups = Groups(degrees, self._traffic)
+            groups = Groups(degrees, self._timeout, self._traffic)
             self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))
         return self._splits[degrees]
 
@@ -212,11 +221,11 @@ class Rank:
         if groups.degrees.shards == 1:
             return Whole()
         if self._backend == "yunchang":
-            from .yunchang_backend import SharedByYunchang
+            from .yunchang_backend import YunchangSequence
 
-            return SharedByYunchang(groups)
-        return Shared(groups)
+            return YunchangSequence(groups)
+        return ShardedSequence(groups)
 
     def _largest(self, value: Tensor) -> Tensor:
-        """The largest among all cards that share the tokens of the step under way."""
+        """The largest among all GPUs that share the tokens of the step under way."""
         return value if self._current is None else self._current.split.groups.sequence.largest(value)

@@ -1,6 +1,6 @@
-"""Attention while keys and values go around a ring of cards; partial results are merged by their log-sum-exp.
+"""Attention while keys and values go around a ring of GPUs; partial results are merged by their log-sum-exp.
 
-Each card attends to one piece after another. Two results over different keys make one: with ``L`` the log of the summed
+Each GPU attends to one piece after another. Two results over different keys make one: with ``L`` the log of the summed
 exponentials, ``out = out1 * exp(L1 - L) + out2 * exp(L2 - L)`` and ``L = logaddexp(L1, L2)`` (Liu et al. 2023, arXiv
 2310.01889). ``L`` is float32 whatever the rest is: in bfloat16 the error is five to eight times larger.
 """
@@ -18,19 +18,19 @@ KERNELS = ("auto", "sdpa")  # what a ring takes the place of: torch's own; the o
 
 
 def ring_attention(ring: Group, q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:
-    """Attention of this card's queries to the keys of all cards.
+    """Attention of this GPU's queries to the keys of all GPUs.
 
     Args:
-        ring: the cards, in the order of their pieces of the sequence.
-        q, k, v: this card's piece, ``[B, l, N, K]``; the last pieces may end in padding, or be padding.
+        ring: the GPUs, in the order of their pieces of the sequence.
+        q, k, v: this GPU's piece, ``[B, l, N, K]``; the last pieces may end in padding, or be padding.
         length: true number of tokens in all pieces together.
 
     Returns:
         ``[B, l, N, K]`` in the dtype of ``q``.
     """
     piece, total, weight = k.shape[1], None, None
-    for turn in range(ring.size):
-        owner = (ring.index - turn) % ring.size
+    for step in range(ring.size):
+        owner = (ring.index - step) % ring.size
         valid = max(0, min(piece, length - owner * piece))
         if valid:
             out, lse = attend_with_lse(q, k[:, :valid], v[:, :valid])
@@ -40,7 +40,7 @@ def ring_attention(ring: Group, q: Tensor, k: Tensor, v: Tensor, length: int) ->
                 both = torch.logaddexp(weight, lse)
                 total = total * (weight - both).exp() + out.float() * (lse - both).exp()
                 weight = both
-        if turn < ring.size - 1:
+        if step < ring.size - 1:
             k, v = ring.pass_on([k, v])
     if total is None:
         raise InputError(f"{length} tokens leave nothing to attend to")
@@ -77,7 +77,7 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def kernel_for(device: torch.device, dtype: torch.dtype) -> str:
     """Which of torch's kernels gives a log-sum-exp there: "cpu", "flash", "efficient", "efficient in float32".
 
-    Cards before compute capability 8.0 have neither the flash kernel nor one for bfloat16.
+    GPUs before compute capability 8.0 have neither the flash kernel nor one for bfloat16.
     """
     if device.type == "cpu":
         return "cpu"
@@ -94,5 +94,5 @@ def check_attention(name: str, degrees: Degrees) -> None:
     if degrees.ring > 1 and name not in KERNELS:
         raise InputError(
             f"attention={name!r} can't be used with {degrees}: it gives no log-sum-exp, which a ring needs; use auto, "
-            "or a number of cards that heads divide by"
+            "or a number of GPUs that heads divide by"
         )

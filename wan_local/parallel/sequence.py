@@ -1,9 +1,9 @@
-"""Tokens shared out over cards: cut, exchanged for attention, joined. The frames are those of one card.
+"""Tokens sharded over GPUs, exchanged for attention, and gathered. The frames are those of one GPU.
 
 Tokens are padded to a multiple of the parts, with twins of the last one. The padding is never attended to: keys and
-values are cut to the true length once they are together. So a twin stays the same as its token in every layer, and
-nothing that looks at the largest number among all tokens sees another one. Text and image rows are never cut: every
-card has all of them.
+values are trimmed to the true length once they are together. So a twin stays the same as its token in every layer, and
+nothing that looks at the largest number among all tokens sees another one. Text and image rows are never sharded:
+every GPU has all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .collectives import Groups
 from .ring import ring_attention
 
 
-class Shared:
+class ShardedSequence:
     """This rank's share of the tokens, see :class:`wan_local.model.sequence.Sequence`.
 
     Args:
@@ -29,7 +29,7 @@ class Shared:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
 
-    def cut(self, rows: Tensor, dim: int) -> Tensor:
+    def shard(self, rows: Tensor, dim: int) -> Tensor:
         """Padded behind with copies of the last row, then this rank's part; parts lie in the order of the ranks."""
         group = self._groups.sequence
         part = -(-rows.shape[dim] // group.size)
@@ -39,17 +39,17 @@ class Shared:
             rows = torch.cat([rows, last.repeat_interleave(padding, dim=dim)], dim=dim)
         return rows.narrow(dim, group.index * part, part).contiguous()
 
-    def join(self, rows: Tensor, length: int, dim: int) -> Tensor:
+    def gather(self, rows: Tensor, length: int, dim: int) -> Tensor:
         return torch.cat(self._groups.sequence.gather(rows), dim=dim).narrow(dim, 0, length)
 
-    def among(self, attend: Attend, length: int) -> Attend:
+    def attention(self, attend: Attend, length: int) -> Attend:
         return partial(self._attend, attend, length)
 
     def _attend(self, attend: Attend, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``[B, l, N, K]`` of this rank's tokens -> the same, after attention to all tokens."""
         ulysses, ring = self._groups.ulysses, self._groups.ring
         if q.shape[2] % ulysses.size:
-            raise InputError(f"{q.shape[2]} heads can't be dealt to {ulysses.size} cards")
+            raise InputError(f"{q.shape[2]} heads can't be shared by {ulysses.size} GPUs")
         if ulysses.size > 1:  # q, k and v in one exchange: tokens come together, heads part
             q, k, v = self._to_heads(torch.stack([q, k, v]))
         if ring.size == 1:

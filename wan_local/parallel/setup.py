@@ -1,8 +1,7 @@
-"""What runs where: everything a person chooses about several cards, and whether it can be, before anything starts."""
+"""What runs where: everything a person chooses about several GPUs, and whether it can be, before anything starts."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from collections.abc import Hashable
@@ -19,6 +18,7 @@ from ..config import TransformerConfig
 from ..errors import InputError
 from ..model import WanTransformer
 from ..quantised import parameter_shapes
+from ..ranks import RaySettings, check_ray, cuda_devices
 from ..weights import sizes
 from ..weights.fit import fitted
 from ..weights.load import transformer_source
@@ -26,8 +26,6 @@ from ..weights.source import TensorSource
 from . import fsdp
 from .degrees import AUTO, Degrees, choose
 from .rank_model import DTYPES
-from .ranks import RaySettings, cuda_devices
-from .ranks.ray_launcher import HOW_TO
 from .ring import check_attention
 from .yunchang_backend import instead_of_xfuser, why_not
 
@@ -35,8 +33,8 @@ FEW = 8  # ranks that any machine may try out on its CPU
 STAMPED = ("*.safetensors", "*.json", "*.pth", "*.gguf")
 
 
-class TooFewCards(InputError):
-    """More cards asked for than torch sees on this machine."""
+class TooFewGPUs(InputError):
+    """More GPUs asked for than torch sees on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,9 +44,9 @@ class Setup:
     Attributes:
         path: of the transformer's weights, readable by every rank; made absolute, since ranks have a folder of their
             own.
-        gpus: number of cards.
+        gpus: number of GPUs.
         ulysses, ring, cfg: the split; 0 chooses, see :func:`wan_local.parallel.degrees.choose`.
-        fsdp: deal the weights out over the cards.
+        fsdp: shard the weights over the GPUs.
         dtype, attention, unpack, float8_matmul, compiled: see :meth:`wan_local.parallel.rank_model.Rank.load`.
         loras: path and strength each, merged or put beside in every rank; paths are made absolute.
         device: "cuda", or "cpu" to try things out.
@@ -82,7 +80,7 @@ class Setup:
         """The degrees of a run with or without guidance, and why they were taken.
 
         Raises:
-            InputError: nothing fits, or attention can't be carried over the cards that way.
+            InputError: nothing fits, or attention can't be carried over the GPUs that way.
         """
         wishes = {"cfg": self.cfg, "ulysses": self.ulysses, "ring": self.ring}
         degrees, why = choose(self.gpus, config.num_heads, guided=guided, **wishes)
@@ -109,7 +107,7 @@ def check(setup: Setup) -> TransformerConfig:
     """
     check_backend(setup.backend)
     if setup.dtype not in DTYPES:
-        raise InputError(f"dtype={setup.dtype!r} can't be used on several cards; use {', '.join(DTYPES)}")
+        raise InputError(f"dtype={setup.dtype!r} can't be used on several GPUs; use {', '.join(DTYPES)}")
     _check_kernel(setup)
     _check_ray(setup)
     source = transformer_source(setup.path)
@@ -126,7 +124,7 @@ def check(setup: Setup) -> TransformerConfig:
 
 
 def check_backend(name: str) -> None:
-    """Raise :class:`InputError` unless attention can be carried over the cards by that."""
+    """Raise :class:`InputError` unless attention can be carried over the GPUs by that."""
     if name == "own":
         return
     reason = why_not() if name == "yunchang" else instead_of_xfuser() if name == "xfuser" else "it is not known"
@@ -144,21 +142,17 @@ def _check_ray(setup: Setup) -> None:
     if not setup.ray_address:
         return
     _ = setup.ray
-    if platform.system() == "Windows":
-        raise InputError(f"ray_address={setup.ray_address!r} can't be used on Windows; leave it empty")
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(HOW_TO)
+    check_ray()
 
 
 def _check_fsdp(setup: Setup, source: TensorSource) -> None:
     if setup.compiled:
-        raise InputError("weights that fsdp deals out can't be used by compiled blocks; run without fsdp or compile")
+        raise InputError("weights that fsdp shards can't be used by compiled blocks; run without fsdp or compile")
     if setup.loras:
-        raise InputError("LoRAs can't be put on weights that fsdp deals out; run without fsdp or without them")
+        raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
     if source.packed:
         raise InputError(
-            f"{setup.path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't deal out; run it "
-            "without fsdp"
+            f"{setup.path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard; run it without fsdp"
         )
     if setup.device == "cuda" and platform.system() == "Windows":
         raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")
@@ -170,27 +164,27 @@ def devices(setup: Setup) -> tuple[str, ...]:
     """A device for every rank; on this machine they are looked for, in a cluster Ray does that.
 
     Raises:
-        TooFewCards: more than torch sees here.
+        TooFewGPUs: more than torch sees here.
         InputError: another kind of device, or more ranks than a CPU can have any use for.
     """
     if setup.device == "cpu":
         most = max(FEW, os.cpu_count() or 1)
         if not setup.ray_address and setup.gpus > most:
             raise InputError(
-                f"gpus={setup.gpus} can't be used: this runs on the CPU, since torch sees no CUDA card; use {most} or "
+                f"gpus={setup.gpus} can't be used: this runs on the CPU, since torch sees no CUDA GPU; use {most} or "
                 "less to try it out"
             )
         return ("cpu",) * setup.gpus
     if setup.device != "cuda":
         raise InputError(
-            f"device={setup.device!r} can't be used for several cards, only CUDA; take the model without them"
+            f"device={setup.device!r} can't be used for several GPUs, only CUDA; take the model without them"
         )
     if setup.ray_address:
         return ("cuda",) * setup.gpus
     try:
         return cuda_devices(setup.gpus)
     except InputError as error:
-        raise TooFewCards(str(error)) from error
+        raise TooFewGPUs(str(error)) from error
 
 
 def _stamp(path: str | PathLike[str]) -> tuple[tuple[str, int, int], ...]:

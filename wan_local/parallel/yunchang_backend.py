@@ -18,7 +18,7 @@ from ..attention import Attend
 from ..errors import InputError
 from .collectives import Groups
 from .ring import attend_with_lse
-from .sequence import Shared
+from .sequence import ShardedSequence
 
 AT_LEAST = (0, 6, 4)  # the first with a kernel of one's own that imports without CUDA
 XFUSER_BROKEN = (0, 5, 0)  # from here on xfuser's ring package wants names that no yunchang has
@@ -54,8 +54,8 @@ def instead_of_xfuser() -> str:
     return f"xfuser {found} is yunchang {carrier} underneath; use yunchang"
 
 
-class SharedByYunchang(Shared):
-    """As :class:`wan_local.parallel.sequence.Shared`, with the exchange by yunchang where it can be exact.
+class YunchangSequence(ShardedSequence):
+    """As :class:`wan_local.parallel.sequence.ShardedSequence`, with the exchange by yunchang where it can be exact.
 
     Its ring knows no pieces of different length, so tokens that don't divide go our own way there.
     """
@@ -74,9 +74,9 @@ class SharedByYunchang(Shared):
         self._length = 0
         self._whole: Attend | None = None
 
-    def among(self, attend: Attend, length: int) -> Attend:
+    def attention(self, attend: Attend, length: int) -> Attend:
         if self._ring_size > 1 and length % self._shards:
-            return super().among(attend, length)
+            return super().attention(attend, length)
         return partial(self._by_yunchang, attend, length)
 
     def _by_yunchang(self, attend: Attend, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tests.wan_local.parallel import split_cases as cases
 from tests.wan_local.quantised.float8_here import has_float8_products
 from wan_local.parallel.group_model import Setup
-from wan_local.parallel.ranks import Pool
+from wan_local.ranks import Pool
 from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
@@ -25,7 +25,7 @@ RANK = Path(__file__).with_name("split_rank.py")
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model and what one card makes of every grid."""
+    """The model and what one GPU makes of every grid."""
     place = tmp_path_factory.mktemp("split")
     cases.write_model(place / "model.safetensors")
     model = load_transformer(place / "model.safetensors")

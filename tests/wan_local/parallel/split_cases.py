@@ -28,7 +28,7 @@ SPLITS: dict[int, list[dict[str, Any]]] = {
     2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
     4: [{"cfg": 2, "ulysses": 2}, {"ulysses": 4}, {"ring": 4}, {"ulysses": 2, "ring": 2}, {"cfg": 2, "ring": 2}],
 }
-DEALT = (False, True) if works_on_cpu() else (False,)  # ways of the weights that this torch has on a CPU
+SHARDED = (False, True) if works_on_cpu() else (False,)  # ways of the weights that this torch has on a CPU
 YUNCHANG: dict[int, list[dict[str, Any]]] = {2: [{"ulysses": 2}, {"ring": 2}], 4: [{"ulysses": 2, "ring": 2}]}
 MUTATIONS = ("rope of another rank", "padding attended to", "head shards swapped", "exchange left out")
 
@@ -79,7 +79,7 @@ def trajectory(velocity: Any, noise: Tensor) -> Tensor:
 
 
 def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
-    """On one card."""
+    """On one GPU."""
     return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
 
 
@@ -89,7 +89,7 @@ def float8_products() -> Any:
 
 
 def spread(given: dict[str, Any]) -> dict[str, Any]:
-    """Noise that is larger at one end of the clip, so that a card's share of it says little about the rest."""
+    """Noise that is larger at one end of the clip, so that a GPU's share of it says little about the rest."""
     width = given["noise"].shape[-2]
     return given | {"noise": given["noise"] * torch.linspace(0.3, 3.0, width)[:, None]}
 

@@ -9,7 +9,6 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 ROOT, WORLD, RANK, FOLDER = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
@@ -23,10 +22,11 @@ from torch import Tensor  # noqa: E402
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
 from tests.wan_local.quantised.float8_here import has_float8_products  # noqa: E402
 from wan_local.parallel.rank_model import Rank  # noqa: E402
-from wan_local.parallel.sequence import Shared  # noqa: E402
+from wan_local.parallel.sequence import ShardedSequence  # noqa: E402
+from wan_local.ranks import RankInfo  # noqa: E402
 
 MODEL = str(FOLDER / "model.safetensors")
-PLACE = SimpleNamespace(device="cpu")
+INFO = RankInfo(rank=RANK, world=WORLD, device="cpu", backend="gloo", timeout=77.0)
 TRUTH = load_file(FOLDER / "truth.safetensors")
 
 
@@ -53,7 +53,7 @@ def error(rank: Rank, grid: str) -> float:
 def attentions_of_the_chosen_kernel(backend: str) -> int:
     """How many attentions of tokens to tokens, in one guided step, are done by the kernel that was asked for."""
     given, counted = cases.inputs(cases.GRIDS["45 tokens"]), []
-    rank = Rank(PLACE, ulysses=WORLD, backend=backend)
+    rank = Rank(INFO, ulysses=WORLD, backend=backend)
     rank.load(MODEL, dtype="float32")
     kernel = rank._model.attend
 
@@ -77,29 +77,29 @@ def float8_error(rank: Rank, grid: str) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
-def padded(self: Shared, attend, length: int):
+def padded(self: ShardedSequence, attend, length: int):
     parts = self._groups.sequence.size
-    return among(self, attend, -(-length // parts) * parts)
+    return attention(self, attend, -(-length // parts) * parts)
 
 
-def first_rows(self: Shared, rows: Tensor, dim: int) -> Tensor:
+def first_rows(self: ShardedSequence, rows: Tensor, dim: int) -> Tensor:
     if dim:
-        return cut(self, rows, dim)
+        return shard(self, rows, dim)
     return rows[: -(-len(rows) // self._groups.sequence.size)]
 
 
-def swapped(self: Shared, out: Tensor) -> Tensor:
+def swapped(self: ShardedSequence, out: Tensor) -> Tensor:
     return to_tokens(self, out).roll(out.shape[2], dims=2)
 
 
-def left_out(self: Shared, attend, length: int):
+def left_out(self: ShardedSequence, attend, length: int):
     return lambda q, k, v: attend(q, k, v)
 
 
-among, cut, to_tokens = Shared.among, Shared.cut, Shared._to_tokens
+attention, shard, to_tokens = ShardedSequence.attention, ShardedSequence.shard, ShardedSequence._to_tokens
 PATCHES = {
-    "rope of another rank": ("cut", first_rows), "padding attended to": ("among", padded),
-    "head shards swapped": ("_to_tokens", swapped), "exchange left out": ("among", left_out),
+    "rope of another rank": ("shard", first_rows), "padding attended to": ("attention", padded),
+    "head shards swapped": ("_to_tokens", swapped), "exchange left out": ("attention", left_out),
 }  # fmt: skip
 
 
@@ -111,30 +111,32 @@ def main() -> None:
     told: dict[str, float] = {}
     for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
         for split in table[WORLD]:
-            for dealt in cases.DEALT:
-                rank = Rank(PLACE, backend=backend, **split)
-                size = rank.load(MODEL, dtype="float32", fsdp=dealt)
+            for sharded in cases.SHARDED:
+                rank = Rank(INFO, backend=backend, **split)
+                size = rank.load(MODEL, dtype="float32", fsdp=sharded)
                 for grid in cases.GRIDS:
-                    told[cases.name(split, grid, dealt, backend)] = error(rank, grid)
-                if dealt:
+                    told[cases.name(split, grid, sharded, backend)] = error(rank, grid)
+                if sharded:
                     told[f"share {cases.name(split, '', True, backend)}"] = size["bytes"] / size["full"]
                     told[f"block {cases.name(split, '', True, backend)}"] = block_bytes(rank) / told_full_blocks()
                 else:
                     told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
     for backend in ("own", "yunchang"):
         told[f"chosen kernel, {backend}"] = attentions_of_the_chosen_kernel(backend)
-    for what, hook in (("float8", Rank._largest), ("float8, each card by itself", lambda self, value: value)):
+    for what, hook in (("float8", Rank._largest), ("float8, each GPU by itself", lambda self, value: value)):
         with cases.float8_products(), mock.patch.object(Rank, "_largest", hook):
-            rank = Rank(PLACE, ulysses=WORLD)
+            rank = Rank(INFO, ulysses=WORLD)
             rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
             for grid in cases.GRIDS if has_float8_products() else ():
                 told[f"{what}, {grid}"] = float8_error(rank, grid)
-    rank = Rank(PLACE, ulysses=WORLD)
+    rank = Rank(INFO, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():
-        with mock.patch.object(Shared, method, wrong):
+        with mock.patch.object(ShardedSequence, method, wrong):
             told[mutation] = error(rank, "45 tokens")
     told["after the mutations"] = error(rank, "45 tokens")
+    backend = rank._split(rank.degrees).groups.ulysses._handle._get_backend(torch.device("cpu"))
+    told["timeout"] = backend.options._timeout.total_seconds()
     if RANK == 0:
         (FOLDER / f"told{WORLD}.json").write_text(json.dumps(told))
     dist.barrier()
@@ -142,7 +144,7 @@ def main() -> None:
 
 
 def block_bytes(rank: Rank) -> int:
-    """What this rank keeps of the blocks that fsdp has dealt out."""
+    """What this rank keeps of the blocks that fsdp has sharded."""
     parameters = (value for block in rank._model.blocks for value in block.parameters())
     return sum(value.to_local().untyped_storage().nbytes() for value in parameters)
 

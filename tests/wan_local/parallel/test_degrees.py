@@ -13,25 +13,25 @@ HEADS = 40
 
 
 @pytest.mark.parametrize(
-    ("cards", "guided", "expected"),
+    ("gpus", "guided", "expected"),
     [
         (1, True, (1, 1, 1)), (2, True, (2, 1, 1)), (3, True, (1, 1, 3)), (4, True, (2, 2, 1)), (5, True, (1, 5, 1)),
         (6, True, (2, 1, 3)), (7, True, (1, 1, 7)), (8, True, (2, 4, 1)), (16, True, (2, 8, 1)), (2, False, (1, 2, 1)),
         (4, False, (1, 4, 1)), (8, False, (1, 8, 1)), (6, False, (1, 2, 3)), (12, False, (1, 4, 3)),
     ],
 )  # fmt: skip
-def test_the_best_split(cards: int, guided: bool, expected: tuple[int, int, int]) -> None:
-    found, why = choose(cards, HEADS, guided=guided)
+def test_the_best_split(gpus: int, guided: bool, expected: tuple[int, int, int]) -> None:
+    found, why = choose(gpus, HEADS, guided=guided)
     assert (found.cfg, found.ulysses, found.ring) == expected
     assert str(found) in why
-    check(found, HEADS, cards)
+    check(found, HEADS, gpus)
 
 
-@pytest.mark.parametrize("cards", range(1, 33))
+@pytest.mark.parametrize("gpus", range(1, 33))
 @pytest.mark.parametrize("guided", [True, False])
-def test_every_number_of_cards_has_a_split(cards: int, guided: bool) -> None:
-    found, _ = choose(cards, HEADS, guided=guided)
-    check(found, HEADS, cards)
+def test_every_number_of_gpus_has_a_split(gpus: int, guided: bool) -> None:
+    found, _ = choose(gpus, HEADS, guided=guided)
+    check(found, HEADS, gpus)
     assert guided or found.cfg == 1
 
 
@@ -43,24 +43,24 @@ def test_wishes_are_kept() -> None:
     assert choose(4, HEADS, cfg=2, guided=False)[0] == Degrees(cfg=2, ulysses=2)
     found, why = choose(4, HEADS, ulysses=2, ring=1, guided=False)  # nothing else is left
     assert found == Degrees(cfg=2, ulysses=2)
-    assert "half of the cards repeat the work of the other half, since guidance is 1" in why
+    assert "half of the GPUs repeat the work of the other half, since guidance is 1" in why
 
 
 @pytest.mark.parametrize(
-    ("cards", "wishes", "match"),
+    ("gpus", "wishes", "match"),
     [
         (0, {}, "gpus=0 can't be used"),
         (3, {"ulysses": 3}, "ulysses=3 does not divide the 40 heads .* use one of 1, 2, 4, 5, 8, 10"),
-        (4, {"cfg": 2, "ulysses": 4, "ring": 1}, "makes 8 cards, and gpus=4"),
+        (4, {"cfg": 2, "ulysses": 4, "ring": 1}, "makes 8 GPUs, and gpus=4"),
         (4, {"cfg": 3}, "cfg=3 does not go with gpus=4"),
         (4, {"ulysses": 8}, "ulysses=8 does not go with gpus=4"),
         (3, {"cfg": 2}, "cfg=2 does not go with gpus=3"),
         (4, {"ring": 3}, "ring=3 does not go with gpus=4"),
     ],
 )
-def test_what_does_not_go_together_is_told(cards: int, wishes: dict[str, int], match: str) -> None:
+def test_what_does_not_go_together_is_told(gpus: int, wishes: dict[str, int], match: str) -> None:
     with pytest.raises(InputError, match=match) as caught:
-        choose(cards, HEADS, **wishes)
+        choose(gpus, HEADS, **wishes)
     assert "\n" not in str(caught.value)
 
 

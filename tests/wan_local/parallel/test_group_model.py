@@ -1,4 +1,4 @@
-"""A group of cards in the place of a transformer: same frames, weights read once, failures told, the next run works."""
+"""A group of GPUs in the place of a transformer: same frames, weights read once, failures told, the next run works."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.wan_local.parallel import split_cases as cases
 from wan_local import lora
-from wan_local.cli import main
 from wan_local.errors import Cancelled, InputError, WrongModel
 from wan_local.parallel.group_model import GroupTransformer, Setup
-from wan_local.parallel.ranks import Pool, RankError
 from wan_local.quantised import parameter_shapes
+from wan_local.ranks import Pool, RankError
 from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
@@ -38,7 +38,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def test_two_cards_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setup, pool: Pool) -> None:
+def test_two_gpus_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
     began = time.perf_counter()
     assert error(clip(model), truth(folder)) <= 1e-5
@@ -58,7 +58,7 @@ def test_two_cards_give_the_frames_of_one_and_are_kept(folder: Path, setup: Setu
 
 
 @pytest.mark.parametrize("change", [{"cfg": 1}, {"cfg": 1, "ulysses": 1, "ring": 2}, {"cfg": 2}])
-def test_another_split_of_the_same_cards_loads_nothing(
+def test_another_split_of_the_same_gpus_loads_nothing(
     folder: Path, setup: Setup, pool: Pool, change: dict[str, int]
 ) -> None:
     before = GroupTransformer(setup, pool).start().pids
@@ -68,45 +68,11 @@ def test_another_split_of_the_same_cards_loads_nothing(
     assert [told["loads"] for told in model.statistics()] == [1, 1]
 
 
-@pytest.mark.parametrize("change", [*({"fsdp": True} for dealt in cases.DEALT if dealt), {"gpus": 4}])
-def test_other_weights_or_cards_start_other_ranks(
-    folder: Path, setup: Setup, pool: Pool, change: dict[str, int]
-) -> None:
-    before = GroupTransformer(setup, pool).start().pids
-    model = GroupTransformer(replace(setup, **change), pool)
-    assert error(clip(model), truth(folder)) <= 1e-5
-    assert not set(model.start().pids) & set(before)
-    for pid in before:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-    if "fsdp" in change:
-        shares = [told["weights bytes"] / told["weights full"] for told in model.statistics()]
-        assert all(abs(share - 0.5) < 0.02 for share in shares), shares
-
-
 def test_guidance_one_asks_one_side(folder: Path, setup: Setup, pool: Pool) -> None:
     given = cases.inputs(cases.GRIDS[GRID])
     alone = load_transformer(folder / "model.safetensors")
     expected = cases.trajectory(model_velocity(alone, cases.sides(given), 1.0), given["noise"])
     assert error(clip(GroupTransformer(setup, pool), guidance=1.0), expected) <= 1e-5
-
-
-def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, tmp_path: Path) -> None:
-    alone = load_transformer(folder / "model.safetensors")
-    torch.manual_seed(2)
-    tensors = {}
-    for block in range(2):
-        name = f"diffusion_model.blocks.{block}.ffn.0"
-        tensors[f"{name}.lora_A.weight"] = torch.randn(2, 96) * 0.2
-        tensors[f"{name}.lora_B.weight"] = torch.randn(128, 2) * 0.2
-    save_file(tensors, tmp_path / "lora.safetensors")
-    lora.merge(alone, [(lora.read(tmp_path / "lora.safetensors", parameter_shapes(alone)), 0.7)])
-    expected = cases.alone(alone, cases.inputs(cases.GRIDS[GRID]))
-    assert error(expected, truth(folder)) > 1e-3
-    model = GroupTransformer(setup, pool).with_lora(str(tmp_path / "lora.safetensors"), 0.7)
-    assert error(clip(model), expected) <= 1e-5
-    with pytest.raises(InputError, match="LoRAs can't be put on weights that fsdp deals out"):
-        GroupTransformer(replace(model.setup, fsdp=True), pool)
 
 
 def test_a_rank_that_dies_is_named_and_the_next_run_works(folder: Path, setup: Setup, pool: Pool) -> None:
@@ -141,13 +107,13 @@ def test_stop_between_and_within_steps(folder: Path, setup: Setup, pool: Pool) -
     ("change", "match"),
     [
         ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads of this model; use one of 1, 2, 4, or ring"),
-        ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 cards, and gpus=4"),
-        ({"gpus": 4, "device": "cuda"}, r"4 ranks want cards up to cuda:3, but torch sees \d+ CUDA card"),
+        ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 GPUs, and gpus=4"),
+        ({"gpus": 4, "device": "cuda"}, r"4 ranks want GPUs up to cuda:3, but torch sees \d+ CUDA GPU"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_starts(setup: Setup, pool: Pool, change: dict, match: str) -> None:
     if change.get("device") == "cuda" and torch.cuda.device_count() >= 4:
-        pytest.skip("this machine has four cards")
+        pytest.skip("this machine has four GPUs")
     with pytest.raises(InputError, match=match):
         GroupTransformer(replace(setup, **change), pool)
 
@@ -158,19 +124,35 @@ def test_other_models_are_refused_before_anything_starts(tmp_path: Path, setup: 
         GroupTransformer(replace(setup, path=str(tmp_path / "flux.safetensors")), pool)
 
 
-def test_the_command_line_on_two_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = Path(__file__).resolve().parents[3]
-    common = [
-        "generate", "--model", str(root / "weights/nano"), "--first", str(root / "demo/nano_first.png"),
-        "--last", str(root / "demo/nano_last.png"), "--prompt", "a red disc", "--length", "5", "--steps", "2",
-        "--seed", "3", "--device", "cpu", "--no-cache",
-    ]  # fmt: skip
-    assert main([*common, "--output", str(tmp_path / "one.mp4")]) == 0
-    assert main([*common, "--output", str(tmp_path / "two.mp4"), "--gpus", "2"]) == 0
-    assert "2 cards: cfg 2 x ulysses 1 x ring 1" in capsys.readouterr().out
-    assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
-    with pytest.raises(SystemExit) as ended:
-        main([*common, "--output", str(tmp_path / "a.mp4"), "--ulysses", "2"])
-    assert ended.value.code == 2
-    assert main([*common, "--output", str(tmp_path / "a.mp4"), "--gpus", "3", "--ulysses", "3"]) == 1
-    assert "does not divide the 4 heads" in capsys.readouterr().err
+def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, tmp_path: Path) -> None:
+    alone = load_transformer(folder / "model.safetensors")
+    torch.manual_seed(2)
+    tensors = {}
+    for block in range(2):
+        name = f"diffusion_model.blocks.{block}.ffn.0"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(2, 96) * 0.2
+        tensors[f"{name}.lora_B.weight"] = torch.randn(128, 2) * 0.2
+    save_file(tensors, tmp_path / "lora.safetensors")
+    lora.merge(alone, [(lora.read(tmp_path / "lora.safetensors", parameter_shapes(alone)), 0.7)])
+    expected = cases.alone(alone, cases.inputs(cases.GRIDS[GRID]))
+    assert error(expected, truth(folder)) > 1e-3
+    model = GroupTransformer(setup, pool).with_lora(str(tmp_path / "lora.safetensors"), 0.7)
+    assert error(clip(model), expected) <= 1e-5
+    with pytest.raises(InputError, match="LoRAs can't be put on weights that fsdp shards"):
+        GroupTransformer(replace(model.setup, fsdp=True), pool)
+
+
+def test_other_weights_or_gpus_start_other_ranks(folder: Path, setup: Setup, pool: Pool) -> None:
+    changes: list[dict[str, Any]] = [*({"fsdp": True} for sharded in cases.SHARDED if sharded), {"gpus": 4}]
+    before = GroupTransformer(setup, pool).start().pids
+    for change in changes:
+        model = GroupTransformer(replace(setup, **change), pool)
+        assert error(clip(model), truth(folder)) <= 1e-5
+        assert not set(model.start().pids) & set(before)
+        for pid in before:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        before = model.start().pids
+        if "fsdp" in change:
+            shares = [told["weights bytes"] / told["weights full"] for told in model.statistics()]
+            assert all(abs(share - 0.5) < 0.02 for share in shares), shares

@@ -1,4 +1,4 @@
-"""Runs that share one group of cards: each is its own, uses every card, and gives back what it took when it is over."""
+"""Runs that share one group of GPUs: each is its own, uses every GPU, and gives back what it took when it is over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.group_model import GroupTransformer, Setup
 from wan_local.parallel.plan import moved
 from wan_local.parallel.rank_model import Rank
-from wan_local.parallel.ranks import Limits, Pool, RankError, RankGroup
+from wan_local.ranks import Limits, Pool, RankError, RankGroup, RankInfo
 from wan_local.sampling import Cond, Velocity, model_velocity
 from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
@@ -46,8 +46,8 @@ def look(model: GroupTransformer, guidance: float = cases.GUIDANCE) -> torch.Ten
     return model_velocity(model, sides(), guidance)(NOISE, 900.0)
 
 
-def test_without_guidance_every_card_has_its_share(folder: Path, setup: Setup, pool: Pool) -> None:
-    """The bytes are those of two cards that share the heads; cards that repeat each other's work exchange none."""
+def test_without_guidance_every_gpu_has_its_share(folder: Path, setup: Setup, pool: Pool) -> None:
+    """The bytes are those of two GPUs that share the heads; GPUs that repeat each other's work exchange none."""
     model = GroupTransformer(setup, pool)
     assert error(look(model), alone(folder)) <= 1e-5
     before, pids = model.statistics(), model.start().pids
@@ -65,15 +65,15 @@ def test_what_is_said_about_the_split_is_true_for_the_guidance(setup: Setup, poo
     assert "cfg 2 x ulysses 1 x ring 1: prompt and negative prompt at once; at guidance 1 cfg 1 x ulysses 2" in (
         GroupTransformer(setup, pool).why
     )
-    assert GroupTransformer(setup, pool, guidance=1.0).why.startswith("cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a card")
+    assert GroupTransformer(setup, pool, guidance=1.0).why.startswith("cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a GPU")
     assert "guidance" not in GroupTransformer(setup, pool, guidance=5.0).why
     both = GroupTransformer(replace(setup, cfg=2), pool, guidance=1.0)
-    assert "half of the cards repeat the work of the other half, since guidance is 1" in both.why
+    assert "half of the GPUs repeat the work of the other half, since guidance is 1" in both.why
     with caplog.at_level(logging.WARNING, logger="wan_local.parallel"):
         look(GroupTransformer(setup, pool), 1.0)
         assert not caplog.messages
         look(both, 1.0)
-    assert "half of the cards repeat" in caplog.text
+    assert "half of the GPUs repeat" in caplog.text
 
 
 def test_two_runs_at_once_keep_their_own_prompts(folder: Path, setup: Setup, pool: Pool) -> None:
@@ -122,28 +122,6 @@ def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
     assert group.alive
 
 
-def test_cards_that_are_not_kept_are_given_back_when_the_run_is_over(setup: Setup) -> None:
-    pool = Pool()
-    model = GroupTransformer(setup, pool, keep=False)
-    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
-    assert velocity is not None
-    velocity(NOISE, 900.0)
-    pids = model.start().pids
-    velocity = None
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
-    model = GroupTransformer(setup, pool, keep=False)
-    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
-    second = model_velocity(model, sides(-2.0), 4.0)
-    assert first is not None
-    first = None
-    assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
-
-
 def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> None:
     asked: list[int] = []
     model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
@@ -157,27 +135,15 @@ def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> N
     del velocity
     del group.call
     assert "end" not in called
-    assert group.settle()
-
-
-def test_room_is_made_before_every_run_and_ranks_are_told_of_once_up(setup: Setup) -> None:
-    pool, told = Pool(), []
-    model = GroupTransformer(
-        setup, pool, before_run=lambda: told.append(f"room, ranks up: {pool._group is not None}"),
-        when_up=lambda: told.append("up"),
-    )  # fmt: skip
-    look(model)
-    look(model)
-    pool.close()
-    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
+    assert group.finish_stopped_call()
 
 
 def test_ranks_give_their_memory_back_at_the_end_of_a_run(
     setup: Setup, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What that does on a card is ``test_rank_process.py``'s; also after a stop, when the run isn't taken leave of."""
-    rested, rest = [], RankGroup.rest
-    monkeypatch.setattr(RankGroup, "rest", lambda group: rested.append(group) or rest(group))
+    """What that does on a GPU is ``ranks/test_rank.py``'s; also after a stop, when the run isn't taken leave of."""
+    rested, rest = [], RankGroup.free_memory
+    monkeypatch.setattr(RankGroup, "free_memory", lambda group: rested.append(group) or rest(group))
     asked: list[int] = []
     model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
     velocity: Velocity | None = model_velocity(model, sides(), 4.0)
@@ -195,7 +161,7 @@ def test_ranks_give_their_memory_back_at_the_end_of_a_run(
 
 
 def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
-    rank = Rank(SimpleNamespace(device="cpu"))
+    rank = Rank(RankInfo(rank=0, world=1, device="cpu", backend="gloo", timeout=60.0))
     rank.load(str(folder / "model.safetensors"), dtype="float32")
     fields = [{"condition": side.condition, "text": side.text, "image": side.image} for side in sides()]
     rank.begin(fields, 4.0, 7)
@@ -204,9 +170,38 @@ def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
     assert rank.velocity(NOISE, 900.0, 7) is None
 
 
+def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
+    model = GroupTransformer(setup, pool, keep=False)
+    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
+    second = model_velocity(model, sides(-2.0), 4.0)
+    assert first is not None
+    first = None
+    assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
+
+
+def test_gpus_that_are_not_kept_are_given_back_and_room_is_made_before_every_run(setup: Setup, pool: Pool) -> None:
+    told: list[str] = []
+    hooks: dict[str, Any] = {
+        "before_run": lambda: told.append(f"room, ranks up: {pool._group is not None}"),
+        "when_up": lambda: told.append("up"),
+    }
+    model = GroupTransformer(setup, pool, keep=False, **hooks)
+    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    assert velocity is not None
+    velocity(NOISE, 900.0)
+    pids = model.start().pids
+    look(GroupTransformer(setup, pool, **hooks))
+    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
+    last = model_velocity(model, sides(), 4.0)
+    del velocity, last
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_a_step_may_take_what_the_caller_says(setup: Setup) -> None:
     pool = Pool()
-    model = GroupTransformer(setup, pool, limits=Limits(call=0.001, first=0.001, slack=1.0))
+    model = GroupTransformer(replace(setup, gpus=1), pool, limits=Limits(call=0.001, first=0.001, slack=1.0))
     with pytest.raises(RankError, match="WAN_FLF2V_STEP_LIMIT"):
         look(model)
     pool.close()

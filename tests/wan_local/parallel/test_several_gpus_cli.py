@@ -1,8 +1,7 @@
-"""``--gpus`` on the command line: wrong use is told at once, and every card is given back when its work is done."""
+"""``--gpus`` on the command line: wrong use is told at once, and every GPU is given back when its work is done."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from wan_local import generate
 from wan_local.cli import generate as cli_generate
 from wan_local.cli import main, several_gpus
-from wan_local.parallel.ranks import RankGroup
+from wan_local.ranks import RankGroup
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,6 +31,7 @@ def command(tmp_path: Path, *more: str) -> list[str]:
     [
         (("--sequence-backend", "yunchang"), "--sequence-backend and --step-limit need --gpus 2 or more"),
         (("--fsdp",), "need --gpus 2 or more"),
+        (("--ulysses", "2"), "need --gpus 2 or more"),
         (("--gpus", "2", "--step-limit", "0"), "--step-limit 0.0 can't be used; give seconds above 0"),
         (("--step-limit", "9"), "need --gpus 2 or more"),
         (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 can't be used with several GPUs"),
@@ -51,6 +51,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tup
         (("--ray-address", "10.0.0.1"), "ray address '10.0.0.1'; use host:port"),
         (("--sequence-backend", "xfuser"), "backend='xfuser' can't be used here"),
         (("--lora", "a.safetensors@1-2"), "counts in some steps only, which several GPUs can't do"),
+        (("--gpus", "3", "--ulysses", "3"), "does not divide the 4 heads"),
     ],
 )
 def test_what_can_not_be_is_told_before_the_encoders_are_read(
@@ -87,10 +88,10 @@ def test_the_help_says_why_xfuser_is_refused(capsys: pytest.CaptureFixture[str])
     assert "xfuser itself is always refused" in " ".join(capsys.readouterr().out.split())
 
 
-def test_cards_are_free_before_the_ranks_and_before_decoding(
+def test_gpus_are_free_before_the_ranks_and_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And at guidance 1 the line that is printed tells the split that is used."""
+    """The frames are those of one GPU; at guidance 1 the line that is printed tells the split that is used."""
     told: list[str] = []
     pids: list[int] = []
     start, close, decode = RankGroup.start, RankGroup.close, generate.Pipeline.decode_stream
@@ -109,8 +110,11 @@ def test_cards_are_free_before_the_ranks_and_before_decoding(
     monkeypatch.setattr(RankGroup, "close", lambda group, *why: told.append("closed") or close(group, *why))
     monkeypatch.setattr(generate.Pipeline, "decode_stream", decoded)
     monkeypatch.chdir(ROOT)
+    alone = [*command(tmp_path, "--device", "cpu", "--guidance", "1"), "--output", str(tmp_path / "one.mp4")]
+    assert main(alone) == 0
+    told.clear()
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--guidance", "1", "--model", "weights/nano")) == 0
     assert told == ["encoders released", "ranks", "closed", "decode, ranks left: []"]
     assert len(pids) == 2
-    assert "2 cards: cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a card; this runs on the CPU" in capsys.readouterr().out
-    assert os.path.getsize(tmp_path / "a.mp4")
+    assert "2 GPUs: cfg 1 x ulysses 2 x ring 1: 2 of 4 heads a GPU; this runs on the CPU" in capsys.readouterr().out
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
