@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from .clock import moment_text
 from .container import ENDINGS, Clip, measure, why_no_video
@@ -137,7 +135,7 @@ async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) 
         clip = await in_thread(lambda stop: measure(file.path), session.watch)
         entry = session.journal.move(
             entry, Event.STORED, file=str(file.path.relative_to(session.folders.output)), sha256=file.sha256,
-            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(entry.parameters, clip),
+            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(session, entry, clip),
         )  # fmt: skip
     said = f"; {entry.note}" if entry.note else ""
     session.watch.stage(f"{session.provider.label}: here it is ({entry.id}){said}", 1.0, 1.0)
@@ -201,12 +199,11 @@ def _place(session: Session, entry: Entry, ending: str) -> Path:
     return session.folders.output / session.provider.name / f"{entry.id}{ending}"
 
 
-def _odd(parameters: Mapping[str, Any], clip: Clip | None) -> str:
+def _odd(session: Session, entry: Entry, clip: Clip | None) -> str:
     """How a clip differs from what was asked for, if that is much; empty for jobs of which nothing is known."""
-    seconds = parameters.get("video_length", parameters.get("duration"))
-    if clip is None or not isinstance(seconds, int):
+    if clip is None or not entry.parameters:
         return ""
-    width, height = map(int, str(parameters.get("size", "1280*720")).split("*"))
+    width, height, seconds = session.provider.request.clip_of(entry.parameters)
     small = clip.width * clip.height < SMALLER * width * height
     if not small and clip.frames > 1 and clip.seconds >= SHORTER * seconds:
         return ""

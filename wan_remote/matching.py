@@ -1,6 +1,6 @@
 """Whether a job in a cloud's list is the one that was sent. What can't be told is *perhaps*, never *no*.
 
-Clouds are known to repeat when a job was made, and GMI Cloud also prompt and seed, if it feels like it: stripped, cut,
+Clouds are known to repeat when a job was made, and some also prompt and seed, if they feel like it: stripped, cut,
 written out, or with -1 in place of the seed. The label of the model is the cloud's own affair and not compared.
 """
 

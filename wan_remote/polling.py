@@ -64,7 +64,7 @@ def outcome(session: Session, entry: Entry) -> str:
     if entry.state is State.WITHHELD:
         return (
             f"{entry.message}. Queueing the same inputs again pays for nothing and says this again: "
-            f"{session.provider.moderation_note()}{more}"
+            f"{session.provider.moderation_note}{more}"
         )
     if entry.state is State.DONE:
         return (
@@ -162,7 +162,7 @@ class _Waiting:
         why = message or ("it took too long there (timeout)" if word == "timeout" else "it does not say why")
         if word == "timeout" and "timeout" not in why:
             why += " (timeout)"
-        note = self.session.provider.failure_note()
+        note = self.session.provider.failure_note
         return Event.FAILED, JobFailed, f"{label} could not make {job.id}: {why}{note}"
 
     def _look(self, found: Reply | Lost) -> tuple[float, Job | None]:

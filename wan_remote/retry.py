@@ -89,7 +89,9 @@ async def once(session: Session, call: Call, said: str = "stopped") -> Reply | L
     """One try of a call, in a thread; a stop does not wait for it."""
 
     def work(stop: threading.Event) -> Reply | Lost:
-        answer = session.api.call(call.method, call.path, query=call.query, body=call.body, stop=stop)
+        answer = session.api.call(
+            call.method, call.path, query=call.query, body=call.body, file=call.file, read=call.read, stop=stop
+        )
         return answer if isinstance(answer, Lost) else session.provider.unwrap(answer)
 
     return await in_thread(work, session.watch, said)

@@ -28,7 +28,7 @@ from .keys import Keys
 from .polling import outcome
 from .providers.base import OK, told_id
 from .reconcile import NotThere, accepted, open_for, reconcile
-from .request import MAX_SEED, RANDOM_SEED, Request, frame_size
+from .request import MAX_SEED, RANDOM_SEED, Request
 from .retry import once
 from .session import Folders, Session, open_session
 from .states import Event, State
@@ -188,10 +188,10 @@ async def _submitted(
 
 async def _quote(session: Session, entry: Entry) -> float | None:
     """What the cloud says it will cost. Asked once: a clip is not held up for it."""
-    call = session.provider.price(entry.parameters)
-    if call is None:
+    price = session.provider.questions(entry.parameters).get("price")
+    if price is None:
         return None
-    reply = await once(session, call)
+    reply = await once(session, price.call)
     return None if isinstance(reply, Lost) or reply.status != OK else session.provider.quoted(reply.data)
 
 
@@ -216,8 +216,8 @@ def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str,
     if isinstance(given, str):
         frame = elsewhere(given)
         return frame, frame.sha256, None
-    pixels = fitted(given, *frame_size(request), request.fit)
-    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), pixels
+    pixels = fitted(given, *request.frame_size, request.fit)
+    return encode(pixels, session.provider.image_bytes, f"{name} picture"), fingerprint(pixels), pixels
 
 
 def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:

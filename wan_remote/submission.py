@@ -18,7 +18,7 @@ from .job import Job
 from .journal import Entry
 from .line import Place, place
 from .matching import cloud_ahead
-from .providers.base import OK, Call, Reply, is_moderation, refusal, told_id, wraps_refusal
+from .providers.base import OK, Call, Reply, is_moderation, refusal, told_id
 from .providers.texts import reason
 from .reconcile import BETWEEN_LOOKS, LOOKS, accepted, look_for, reconcile, unknown
 from .redact import redact
@@ -257,7 +257,7 @@ def _of_reply(session: Session, answer: Answer) -> Outcome:
         return Outcome(event=Event.REFUSED, error=error)
     if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
         return Outcome(event=Event.OTHER_FORM, error=error)
-    if 300 <= status < 500 or wraps_refusal(reply):
+    if 300 <= status < 500 or provider.wraps_refusal(reply):
         return Outcome(event=Event.REFUSED, error=error)
     return Outcome(event=Event.LOST)
 

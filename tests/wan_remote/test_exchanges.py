@@ -16,7 +16,7 @@ from tests.wan_remote.fault_case import GMI
 from tests.wan_remote.raw_server import Raw, answering, head, length, raw_server
 from tests.wan_remote.world import TestWatch
 from wan_remote import watch as watches
-from wan_remote.keys import Secret
+from wan_remote.secret import Secret
 from wan_remote.transport import Answer, Api, Failure, Lost, api
 
 SECRET = Secret("k" * 20, "a test")

@@ -44,8 +44,8 @@ from wan_remote.errors import (
     Unreachable,
 )
 from wan_remote.journal import KEPT, Entry, Journal, fingerprint
-from wan_remote.keys import Secret
 from wan_remote.providers.base import OK, Call, Reply
+from wan_remote.secret import Secret
 from wan_remote.states import State
 from wan_remote.transport import Answer, Failure, Lost, addresses, api, bodies, guard
 

@@ -21,7 +21,7 @@ from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.world import TestWatch
 from wan_remote import journal as journals
 from wan_remote import watch as watches
-from wan_remote.keys import Secret
+from wan_remote.secret import Secret
 from wan_remote.states import State
 from wan_remote.transport import api
 

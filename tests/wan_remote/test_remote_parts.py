@@ -19,10 +19,11 @@ from wan_remote.container import why_no_video
 from wan_remote.errors import Interrupted, InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from wan_remote.job import safe_id
 from wan_remote.journal import KEPT, Entry, Journal, fingerprint
-from wan_remote.keys import Keys, Secret
+from wan_remote.keys import Keys
 from wan_remote.providers import PROVIDERS
 from wan_remote.redact import redact
 from wan_remote.retry import LONGEST_PAUSE, pause
+from wan_remote.secret import Secret
 from wan_remote.states import State
 from wan_remote.transport import Answer, refuse_address
 from wan_remote.watch import Watch
@@ -227,10 +228,11 @@ def test_no_key_is_not_stored(tmp_path, provider, value):
 
 
 def test_an_organisation_is_checked():
-    assert Keys(environ={}).organisation is None
-    assert Keys(environ={"GMI_ORG_ID": " org-1 "}).organisation == "org-1"
+    headers = PROVIDERS["gmi"].headers
+    assert headers({}) == {}
+    assert headers({"GMI_ORG_ID": " org-1 "}) == {"X-Organization-ID": "org-1"}
     with pytest.raises(KeyInvalid, match="GMI_ORG_ID"):
-        _ = Keys(environ={"GMI_ORG_ID": "a\nb"}).organisation
+        headers({"GMI_ORG_ID": "a\nb"})
 
 
 def test_text_from_outside_is_cleaned():
@@ -424,7 +426,11 @@ def test_records_of_both_clouds_are_read(name, record, expected):
 
 
 def test_base_addresses_are_checked():
-    from wan_remote.endpoints import base_url
+    from wan_remote import endpoints
+
+    def base_url(name: str, environ: dict[str, str]) -> str:
+        cloud = PROVIDERS[name]
+        return endpoints.base_url(cloud.base_variable, cloud.base, environ)
 
     assert base_url("gmi", {}) == "https://console.gmicloud.ai/api/v1/ie/requestqueue"
     assert base_url("wavespeed", {"WAVESPEED_BASE_URL": "https://x.com/v3/"}) == "https://x.com/v3"

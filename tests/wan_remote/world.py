@@ -282,7 +282,7 @@ class World:
         monkeypatch.setattr(Api, "call", lambda api, *given, **named: real(api, *given, **{**named, "read": seconds}))
 
     def shrink_budget(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-        monkeypatch.setattr(GMICloud, "picture_bytes", size)
+        monkeypatch.setattr(GMICloud, "image_bytes", size)
 
     # the journal
 

@@ -6,6 +6,7 @@ from .base import Provider
 from .gmi import GMI
 from .wavespeed import WaveSpeed
 
-PROVIDERS: dict[str, Provider] = {"gmi": GMI(), "wavespeed": WaveSpeed()}
+PROVIDERS: dict[str, Provider] = {cloud.name: cloud for cloud in (GMI(), WaveSpeed())}
+"""The table: everything else of this package finds a cloud here by its name."""
 
 __all__ = ["PROVIDERS", "Provider"]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from ..keys import Secret
+from ..secret import Secret
 from .bodies import Unreadable
 from .bodies import read as read_body
 from .connections import open_session
