@@ -2,7 +2,7 @@
 
 One small JSON file a job, named after its inputs. It holds no key and no address (addresses may be signed). ``intent``
 is written before a submission, ``submitted`` with the cloud's id before the first poll. Beside it lie a thumbnail of
-the first picture and the graph that asked, for a list of jobs.
+the first image and the graph that asked, for a list of jobs.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Entry:
     Attributes:
         fingerprint: of all inputs, whichever key they are sent with.
         provider, model, scope: cloud, its model, and which account paid (a hash of key, organisation and address).
-        parameters: as asked, without pictures; ``seed`` -1 stays -1 here.
-        first, last: hashes of the two pictures; empty for a job that was collected by its id alone.
+        parameters: as asked, without images; ``seed`` -1 stays -1 here.
+        first, last: hashes of the two images; empty for a job that was collected by its id alone.
         take: which of several clips of otherwise equal inputs.
         seed: the one that was sent.
         price: US dollars, as the cloud quoted it before it was sent.

@@ -16,10 +16,10 @@ from .run import PATIENCE, prepare, run
 from .session import Folders, open_session
 from .watch import Watch, check, in_thread
 
-AT_THE_DOOR = 8  # that are sent or stand in line at once: more would only wait and hold their pictures
+AT_THE_DOOR = 8  # that are sent or stand in line at once: more would only wait and hold their images
 
 Make = Callable[[], Request]
-"""Gives a request when its turn comes, so that the pictures of hundreds are not held at once."""
+"""Gives a request when its turn comes, so that the images of hundreds are not held at once."""
 
 
 async def run_all(

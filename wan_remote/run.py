@@ -1,4 +1,4 @@
-"""A clip from a cloud, from two pictures to a file: the story in one screen.
+"""A clip from a cloud, from two images to a file: the story in one screen.
 
     check -> journal -> (pick up what is under way | stand in line, submit) -> wait -> download -> journal
 
@@ -67,9 +67,9 @@ async def run(
         Interrupted: stopped. A job that was submitted goes on and is collected by the same inputs.
     """
     session = open_session(request.provider, folders=folders, watch=watch, clock=clock, keys=keys)
-    pictures = await in_thread(lambda stop: _pictures(session, request), session.watch)  # before anything is paid
+    images = await in_thread(lambda stop: _images(session, request), session.watch)  # before anything is paid
     prepare(session)
-    wanted = _wanted(session, request, pictures)
+    wanted = _wanted(session, request, images)
     async with session.journal.alone(wanted.fingerprint, session.watch):
         entry = session.journal.find(wanted) or wanted
         if entry.state is State.WITHHELD:  # a filter does not change its mind for money
@@ -79,7 +79,7 @@ async def run(
         if entry.state in (State.FAILED, State.CANCELLED):
             entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
-        entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
+        entry, job = await _submitted(session, entry, images, wait_seconds, graph)
         session.watch.accepted(entry.id)
         return await collect(session, entry, job, wait_seconds, resumed=resumed)
 
@@ -170,7 +170,7 @@ def prepare(session: Session) -> None:
 
 
 async def _submitted(
-    session: Session, entry: Entry, pictures: _Pictures, wait_seconds: float, graph: str | None
+    session: Session, entry: Entry, images: _Images, wait_seconds: float, graph: str | None
 ) -> tuple[Entry, Job | None]:
     """The entry with its id on disk: picked up, found again, or sent now."""
     if entry.id:
@@ -182,8 +182,8 @@ async def _submitted(
         except NotThere:
             pass
     entry = replace(entry, price=await _quote(session, entry))
-    session.journal.keep_beside(entry, pictures.thumbnail, graph and session.secret.cut_from(graph))
-    return await submit(session, entry, pictures.frames, wait_seconds)
+    session.journal.keep_beside(entry, images.thumbnail, graph and session.secret.cut_from(graph))
+    return await submit(session, entry, images.frames, wait_seconds)
 
 
 async def _quote(session: Session, entry: Entry) -> float | None:
@@ -196,41 +196,41 @@ async def _quote(session: Session, entry: Entry) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Pictures:
+class _Images:
     frames: tuple[Frame, Frame]
     first: str  # hashes of the pixels
     last: str
     thumbnail: bytes  # of the first one; empty if that lies elsewhere
 
 
-def _pictures(session: Session, request: Request) -> _Pictures:
-    """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
-    first, last = (_picture(session, request, name) for name in ("first", "last"))
+def _images(session: Session, request: Request) -> _Images:
+    """Both images fitted and encoded; one that does not fit the cloud's budget is found out here."""
+    first, last = (_image(session, request, name) for name in ("first", "last"))
     small = b"" if first[2] is None else thumbnail(first[2])
-    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=small)
+    return _Images(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=small)
 
 
-def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, np.ndarray | None]:
-    """One picture as it is sent, what tells it from others, and its pixels; None for one that lies elsewhere."""
+def _image(session: Session, request: Request, name: str) -> tuple[Frame, str, np.ndarray | None]:
+    """One image as it is sent, what tells it from others, and its pixels; None for one that lies elsewhere."""
     given = getattr(request, name)
     if isinstance(given, str):
         frame = elsewhere(given)
         return frame, frame.sha256, None
     pixels = fitted(given, *request.frame_size, request.fit)
-    return encode(pixels, session.provider.image_bytes, f"{name} picture"), fingerprint(pixels), pixels
+    return encode(pixels, session.provider.image_bytes, f"{name} image"), fingerprint(pixels), pixels
 
 
-def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:
+def _wanted(session: Session, request: Request, images: _Images) -> Entry:
     return Entry(
         fingerprint=fingerprint_of(
-            request.provider, request.model, request.parameters, pictures.first, pictures.last, request.take
+            request.provider, request.model, request.parameters, images.first, images.last, request.take
         ),
         provider=request.provider,
         model=request.model,
         scope=session.scope,
         parameters=request.parameters,
-        first=pictures.first,
-        last=pictures.last,
+        first=images.first,
+        last=images.last,
         take=request.take,
         seed=_drawn(request.seed),
         intent_at=session.clock.time(),

@@ -64,7 +64,7 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame], wa
     Args:
         session: cloud, key, journal.
         entry: in a state from which it may be sent; an intent must be known not to have been taken.
-        frames: both pictures, encoded.
+        frames: both images, encoded.
         wait_seconds: patience with a cloud that has no room for the job.
 
     Returns:
@@ -95,14 +95,14 @@ class _Sending:
     async def until_taken(self) -> tuple[Entry, Job]:
         session, started = self.session, self.session.clock.time()
         self.forms = iter(session.provider.forms)
-        pictures = await _in_form(session, next(self.forms), self.frames)
+        images = await _in_form(session, next(self.forms), self.frames)
         while True:
             await self._my_turn()
             if (found := await self._there_already()) is not None:
                 return found
             check(session.watch)
             session.watch.stage(f"submitting to {session.provider.label}")
-            call = session.provider.submission(self.entry.parameters, self.entry.seed, *pictures)
+            call = session.provider.submission(self.entry.parameters, self.entry.seed, *images)
             self.entry, outcome = await _send(session, self.entry, call)
             if outcome.job is not None:
                 session.watch.stage(f"{session.provider.label} took it as {outcome.job.id}")
@@ -111,7 +111,7 @@ class _Sending:
                 return await reconcile(session, self.entry, just_sent=True)
             assert outcome.error is not None
             if outcome.event is Event.OTHER_FORM:
-                pictures = await self._in_next_form(outcome.error, started)
+                images = await self._in_next_form(outcome.error, started)
             elif outcome.event is Event.UNREACHED:
                 await self._connect_again(outcome.error)
             elif outcome.event is Event.BUSY:
@@ -252,10 +252,10 @@ def _of_reply(session: Session, answer: Answer) -> Outcome:
         if wait is not None and wait > LONGEST_ASKED:
             error = too_long(session, wait, reply)
         return Outcome(event=Event.BUSY, error=error, wait=wait)
-    about_pictures = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
-    if about_pictures and is_moderation(reply.text):  # in another form they would show the same
+    about_images = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
+    if about_images and is_moderation(reply.text):  # in another form they would show the same
         return Outcome(event=Event.REFUSED, error=error)
-    if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
+    if about_images or (isinstance(error, TooLarge) and len(provider.forms) > 1):
         return Outcome(event=Event.OTHER_FORM, error=error)
     if 300 <= status < 500 or provider.wraps_refusal(reply):
         return Outcome(event=Event.REFUSED, error=error)
@@ -273,11 +273,11 @@ def _of_success(session: Session, reply: Reply) -> Outcome:
         return Outcome(event=Event.LOST, said="it gave a request id that can't be used")
 
 
-# -- pictures ---------------------------------------------------------------------------------------------------------
+# -- images ---------------------------------------------------------------------------------------------------------
 
 
 async def _in_form(session: Session, form: str, frames: tuple[Frame, Frame]) -> tuple[str, str]:
-    """Both pictures as text: base64, a data address, or the address of an upload."""
+    """Both images as text: base64, a data address, or the address of an upload."""
     if form == "url":
         first = await upload(session, frames[0], "first")
         return first, first if frames[1].sha256 == frames[0].sha256 else await upload(session, frames[1], "last")

@@ -1,4 +1,4 @@
-"""Bodies: packed though nobody asked for it, bombs, and lists that repeat every picture."""
+"""Bodies: packed though nobody asked for it, bombs, and lists that repeat every image."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_text_that_is_no_json_comes_through():
     assert b"".join(bodies.without_long_strings(page)) == b"".join(page)
 
 
-def test_a_list_that_repeats_its_pictures_takes_no_memory():
+def test_a_list_that_repeats_its_images_takes_no_memory():
     rows = [{"request_id": f"a-{n}", "payload": {"first_frame_image": "A" * 4 * MIB}} for n in range(12)]
     body = json.dumps({"requests": rows}).encode()
     assert len(body) > 48 * MIB
@@ -141,13 +141,13 @@ def test_a_list_that_repeats_its_pictures_takes_no_memory():
     assert peak < 4 * MIB
 
 
-def test_a_lost_submission_is_found_in_a_list_that_repeats_every_picture(world):
+def test_a_lost_submission_is_found_in_a_list_that_repeats_every_image(world):
     for number in range(11):
         assert gmi_submit(world.cloud, gmi_body(prompt=f"job {number}")).status_code == 200
-    world.cloud.settings(list_picture=2_000_000)
+    world.cloud.settings(list_image=2_000_000)
     world.cloud.faults("gmi.submit", {"kind": "reset", "accept": True})
     outcome = world.run(world.gmi())
-    world.check("submit", "gmi: lost, and the list is 48 MB of pictures", outcome, end="result", posts=12, accepted=12)
+    world.check("submit", "gmi: lost, and the list is 48 MB of images", outcome, end="result", posts=12, accepted=12)
 
 
 def test_more_than_any_list_has_is_an_error(monkeypatch):

@@ -21,7 +21,7 @@ from wan_remote.transport import Answer, Api, Failure, Lost, api
 
 SECRET = Secret("k" * 20, "a test")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-BODY = {"picture": "A" * 8_000_000}  # more than the system takes at once
+BODY = {"image": "A" * 8_000_000}  # more than the system takes at once
 
 
 def slow_reader(pause: float, step: int = 2**17) -> Callable[[socket.socket, Raw], None]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, Case, answer
 from tests.wan_remote.stand_in.client import GMI_KEY
-from tests.wan_remote.world import picture
+from tests.wan_remote.world import image
 
 HTTP_KEYS = {"GMI": "GMI_API_KEY", "WAVESPEED": "WAVESPEED_API_KEY"}
 
@@ -206,12 +206,12 @@ def test_signed_upload_refused_for_good(world):
 
 
 def stored(world) -> int:
-    """Pictures that arrived, by either endpoint."""
+    """Images that arrived, by either endpoint."""
     return len([r for r in world.cloud.records() if r["route"] in ("wavespeed.binary", "put") and r["status"] == 200])
 
 
-def test_the_same_picture_is_uploaded_once_a_day(world):
-    same = picture(3)
+def test_the_same_image_is_uploaded_once_a_day(world):
+    same = image(3)
     assert world.run(world.wavespeed(first=same, last=same)).end == "result"
     assert stored(world) == 1
     assert world.run(world.wavespeed(first=same, last=same, prompt="another")).end == "result"
@@ -219,6 +219,6 @@ def test_the_same_picture_is_uploaded_once_a_day(world):
     world.advance(25 * 3600)
     outcome = world.run(world.wavespeed(first=same, last=same, prompt="a third"))
     world.check(
-        "before", "wavespeed: the same picture again, and a day later", outcome, end="result", posts=3, accepted=3
+        "before", "wavespeed: the same image again, and a day later", outcome, end="result", posts=3, accepted=3
     )
     assert stored(world) == 2

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.wan_remote.fault_case import GMI, POLL, WAVESPEED, retry_after
-from tests.wan_remote.world import picture
+from tests.wan_remote.world import image
 
 SLOW = {"kind": "hang", "seconds": 3.0}
 
@@ -191,7 +191,7 @@ def test_an_expired_result_is_bought_again_only_as_another_take(world):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"prompt": "other"}, {"seed": 8}, {"video_length": 10}, {"prompt_extend": True}, {"first": picture(9)},
+        {"prompt": "other"}, {"seed": 8}, {"video_length": 10}, {"prompt_extend": True}, {"first": image(9)},
         {"take": 2},
     ],
     ids=lambda changes: next(iter(changes)),

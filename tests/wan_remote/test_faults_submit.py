@@ -553,7 +553,7 @@ def test_a_job_far_down_the_list_is_found(world):
 
 
 def test_an_upload_that_the_cloud_has_lost_is_made_again(world):
-    """Within a day an upload is taken to last; if the cloud can't reach it any more, the picture is uploaded anew."""
+    """Within a day an upload is taken to last; if the cloud can't reach it any more, the image is uploaded anew."""
     assert world.run(world.wavespeed()).end == "result"
     stored = len(world.cloud.records("put"))
     world.cloud.faults("wavespeed.submit", answer(WAVESPEED, 400, "first_image: the media URL cannot be reached"))
@@ -562,9 +562,9 @@ def test_an_upload_that_the_cloud_has_lost_is_made_again(world):
     assert len(world.cloud.records("put")) == 2 * stored
 
 
-def test_a_picture_the_cloud_does_not_want_is_not_uploaded_for_ever(world):
-    fault = answer(WAVESPEED, 400, "first_image is no picture we like", times=0)
+def test_a_image_the_cloud_does_not_want_is_not_uploaded_for_ever(world):
+    fault = answer(WAVESPEED, 400, "first_image is no image we like", times=0)
     world.cloud.faults("wavespeed.submit", fault)
     outcome = world.run(world.wavespeed())
-    name = "wavespeed: 400 that names a fresh picture"
+    name = "wavespeed: 400 that names a fresh image"
     world.check("submit", name, outcome, end="Rejected", posts=1, accepted=0, journal="rejected")

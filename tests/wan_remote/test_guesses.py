@@ -1,7 +1,7 @@
 """An id whose job can't be told from another's is a guess: no other submission is absent for it, nor paid for again
 when it fails.
 
-Two takes, or two pairs of pictures, may have the same prompt and seed; WaveSpeedAI's list repeats neither.
+Two takes, or two pairs of images, may have the same prompt and seed; WaveSpeedAI's list repeats neither.
 """
 
 from __future__ import annotations

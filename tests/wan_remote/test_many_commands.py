@@ -1,4 +1,4 @@
-"""Many clips from the command line: a CSV file, a folder, takes; and pictures by address."""
+"""Many clips from the command line: a CSV file, a folder, takes; and images by address."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer
-from tests.wan_remote.world import ROOT, picture
+from tests.wan_remote.world import ROOT, image
 from wan_remote.cli.progress_line import ProgressLine
 
 
 def draw(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(seed)).save(path)
+    Image.fromarray(image(seed)).save(path)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_tables_as_spreadsheets_write_them(world, pairs, separator, encoding):
 BAD = {
     "seed": ("first,last,prompt,seed\n1a.png,1b.png,p,7\n2a.png,2b.png,p,x\n", "line 3, seed: 'x' is no whole number"),
     "range": ("first,last,prompt,seed\n1a.png,1b.png,p,-2\n", "line 2, seed: seed=-2 can't be used"),
-    "picture": ("first,last,prompt\n1a.png,9b.png,p\n", "line 2, last: last picture"),
-    "no picture": ("first,prompt\n1a.png,p\n", "line 2, last: no picture is named"),
+    "image": ("first,last,prompt\n1a.png,9b.png,p\n", "line 2, last: last image"),
+    "no image": ("first,prompt\n1a.png,p\n", "line 2, last: no image is named"),
     "prompt": ("first,last\n1a.png,1b.png\n", "line 2, prompt: prompt is empty"),
     "switch": ("first,last,prompt,prompt_extend\n1a.png,1b.png,p,maybe\n", "line 2, prompt_extend: 'maybe' is no"),
     "length": ("first,last,prompt,video-length\n1a.png,1b.png,p,7\n", "line 2, video_length: video_length=7 can't"),
@@ -139,10 +139,10 @@ def test_a_folder_of_pairs_with_texts(world, pairs):
     [
         ("other_last.png", "other, first: there is no other_first beside other_last.png"),
         ("other.png", "other.png: ends in neither _first nor _last"),
-        ("shot_first.jpg", "is a first picture of the same name"),
+        ("shot_first.jpg", "is a first image of the same name"),
     ],
 )
-def test_a_picture_without_its_other_is_named(world, pairs, name, said):
+def test_a_image_without_its_other_is_named(world, pairs, name, said):
     folder = world.tmp / "shots"
     for which, seed in (("first", 1), ("last", 2)):
         draw(folder / f"shot_{which}.png", seed)
@@ -216,14 +216,14 @@ def test_what_makes_no_sense_is_wrong_use(world, more, said):
     assert (done.returncode, said in done.stderr) == (2, True)
 
 
-# -- pictures by address ---------------------------------------------------------------------------------------------
+# -- images by address ---------------------------------------------------------------------------------------------
 
 
 def uploaded(world):
-    """Where the stand-in keeps two pictures, as it would be in the open network."""
+    """Where the stand-in keeps two images, as it would be in the open network."""
     assert world.run(world.wavespeed()).end == "result"
     rows = json.loads((world.state / "uploads.json").read_text())
-    return [f"https://pictures.example.com/uploads/{row['url'].rsplit('/', 1)[1]}" for row in rows.values()]
+    return [f"https://images.example.com/uploads/{row['url'].rsplit('/', 1)[1]}" for row in rows.values()]
 
 
 def test_wavespeed_gets_addresses_as_they_are(world, pairs):
@@ -238,7 +238,7 @@ def test_wavespeed_gets_addresses_as_they_are(world, pairs):
     assert "picked up and not paid for again" in generate(world, WAVESPEED, *one).stdout
     assert world.cloud.accepted() == 2
     for path in world.state.rglob("*"):
-        assert not path.is_file() or b"pictures.example.com" not in path.read_bytes()
+        assert not path.is_file() or b"images.example.com" not in path.read_bytes()
 
 
 def test_an_address_and_a_file_go_together(world, pairs):
@@ -251,7 +251,7 @@ def test_an_address_and_a_file_go_together(world, pairs):
 @pytest.mark.parametrize(
     ("provider", "address", "more", "said"),
     [
-        (GMI, "https://a.example/1.png", [], "first is an address and GMI Cloud takes only files; save the picture"),
+        (GMI, "https://a.example/1.png", [], "first is an address and GMI Cloud takes only files; save the image"),
         (WAVESPEED, "http://a.example/1.png", [], "does not begin with https:// and a host"),
         (WAVESPEED, "ftp://a.example/1.png", [], "does not begin with https:// and a host"),
         (WAVESPEED, "https://me:word@a.example/1.png", [], "it holds a user name, which would be sent along"),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY
-from tests.wan_remote.world import picture
+from tests.wan_remote.world import image
 
 MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
 
@@ -143,7 +143,7 @@ def test_every_edge_of_wavespeed_is_taken(world, changes):
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_frames_are_fitted_as_told(world, fit):
-    wide = picture(4, height=40, width=200)
+    wide = image(4, height=40, width=200)
     assert world.run(world.gmi(first=wide, fit=fit)).end == "result"
     assert world.cloud.jobs()[0]["images"][0]["size"] == [1280, 720]
 

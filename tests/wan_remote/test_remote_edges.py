@@ -254,9 +254,9 @@ def test_the_hosts_own_checksum_counts(script: Script, fetch: Fetch) -> None:
 
 
 def test_a_page_in_place_of_a_video_is_thrown_away(script: Script, fetch, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(download, "why_no_video", lambda part: "it has no picture")
+    monkeypatch.setattr(download, "why_no_video", lambda part: "it has no video stream")
     script.say(body=b"<html>later</html>", ETag=TAG)
-    with pytest.raises(BadDownload, match="is no complete video: it has no picture; queue the same inputs"):
+    with pytest.raises(BadDownload, match="is no complete video: it has no video stream; queue the same inputs"):
         fetch()
     assert len(script.requests) == 5
     assert not os.listdir(tmp_path)

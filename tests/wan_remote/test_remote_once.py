@@ -547,7 +547,7 @@ def test_a_cloud_that_allows_no_pause_is_not_flooded(world):
     assert world.clock.elapsed > 20 * 5.0
 
 
-def test_a_refused_picture_is_told_though_there_is_no_other_way_to_send_it(world):
+def test_a_refused_image_is_told_though_there_is_no_other_way_to_send_it(world):
     for route in ("gmi.upload", "gmi.upload_url", "gmi.upload-url", "gmi.ticket"):
         world.cloud.faults(route, answer(GMI, 404, "page not found", times=0))
     refused = answer(GMI, 400, "first_frame_image violates our content policy", times=0)

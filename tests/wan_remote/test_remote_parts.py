@@ -376,10 +376,10 @@ def box(kind: bytes, size: int = 16) -> bytes:
         (box(b"ftyp") + box(b"moov")[:-1], "it ends in the middle of a box"),
         (box(b"ftyp") + b"\0\0", "it ends in the middle of a box"),
         (box(b"ftyp") + struct.pack(">I", 4) + b"moov", "it ends in the middle of a box"),
-        (box(b"moov") + box(b"ftyp"), "it has no picture"),
+        (box(b"moov") + box(b"ftyp"), "it has no video stream"),
         (box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 999), "it ends in the middle of a box"),
-        (box(b"ftyp") + box(b"moov") + struct.pack(">I", 0) + b"mdat", "it has no picture"),
-        (box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 16), "it has no picture"),
+        (box(b"ftyp") + box(b"moov") + struct.pack(">I", 0) + b"mdat", "it has no video stream"),
+        (box(b"ftyp") + box(b"moov") + struct.pack(">I4sQ", 1, b"mdat", 16), "it has no video stream"),
     ],
 )
 def test_files_that_are_no_whole_video_are_told(tmp_path, data, why):
@@ -467,7 +467,7 @@ def test_a_key_is_stored_from_the_keyboard_and_never_printed(tmp_path, monkeypat
     assert json.loads((tmp_path / "keys.json").read_text()) == {"gmi": "sk-typed-123456"}
 
 
-def test_pictures_that_can_not_be_read_are_told_in_one_line(tmp_path, capsys):
+def test_images_that_can_not_be_read_are_told_in_one_line(tmp_path, capsys):
     from wan_remote.cli import main
 
     (tmp_path / "page.png").write_text("<html>")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer, retry_after
-from tests.wan_remote.world import Outcome, World, picture
+from tests.wan_remote.world import Outcome, World, image
 
 JOBS = int(os.environ.get("REMOTE_SOAK", "64"))
 SEED = int(os.environ.get("REMOTE_SOAK_SEED", "1"))
@@ -94,8 +94,8 @@ def soak(world: World) -> None:
         plans={name: [{"steps": rng.choice(fates[name])} for _ in range(JOBS)] for name in fates},
         chaos={"seed": SEED, "routes": CHAOS},
     )
-    wide = {"first": picture(1, 720, 1280), "last": picture(2, 720, 1280)}  # of the right size: nothing to resize
-    high = {"first": picture(1, 832, 480), "last": picture(2, 832, 480), "size": "480*832"}
+    wide = {"first": image(1, 720, 1280), "last": image(2, 720, 1280)}  # of the right size: nothing to resize
+    high = {"first": image(1, 832, 480), "last": image(2, 832, 480), "size": "480*832"}
     requests = [
         world.wavespeed(prompt=f"job {n}", **high) if rng.random() < 0.75 else world.gmi(prompt=f"job {n}", **wide)
         for n in range(JOBS)

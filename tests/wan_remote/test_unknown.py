@@ -109,7 +109,7 @@ MADE_ALL_THE_SAME = {
     "429": answer(GMI, 429, "slow down", accept=True),
     "503 with Retry-After": retry_after(GMI, 503, "1", accept=True),
     "409": answer(GMI, 409, "already being processed", accept=True),
-    "400 about pictures": answer(GMI, 400, "image cache write failed", accept=True),
+    "400 about images": answer(GMI, 400, "image cache write failed", accept=True),
 }
 
 

@@ -46,7 +46,7 @@ FOREIGN = ("requests", "urllib3", "http", "ssl", "socket")
 
 
 @functools.cache
-def picture(seed: int, height: int = 36, width: int = 64) -> np.ndarray:
+def image(seed: int, height: int = 36, width: int = 64) -> np.ndarray:
     """A small frame: two colours, told apart by ``seed``. uint8 [H, W, 3]"""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[:, : width // 2] = (seed * 37 % 256, seed * 91 % 256, 120)
@@ -141,12 +141,12 @@ class World:
     # requests
 
     def gmi(self, **changes: Any) -> wan_remote.GMIRequest:
-        frames = {"first": picture(1, 720, 1280), "last": picture(2, 720, 1280)}  # of its size: nothing to resize
+        frames = {"first": image(1, 720, 1280), "last": image(2, 720, 1280)}  # of its size: nothing to resize
         given = {**frames, "prompt": "a paper crane unfolds", "seed": 7, **changes}
         return wan_remote.GMIRequest(**given)
 
     def wavespeed(self, **changes: Any) -> wan_remote.WaveSpeedRequest:
-        frames = {"first": picture(1, 480, 832), "last": picture(2, 480, 832)}
+        frames = {"first": image(1, 480, 832), "last": image(2, 480, 832)}
         given = {**frames, "prompt": "ice melts into a stream", "seed": 7, **changes}
         return wan_remote.WaveSpeedRequest(**given)
 
@@ -312,7 +312,7 @@ class World:
         paths = []
         for number, name in enumerate(("first", "last"), 1):
             path = self.tmp / f"{name}.png"
-            Image.fromarray(picture(number)).save(path)
+            Image.fromarray(image(number)).save(path)
             paths += [f"--{name}", str(path)]
         words = ["--prompt", "a paper crane unfolds", "--seed", "7"]
         places = ["--state", str(self.state), "--output", str(self.output)]

@@ -155,7 +155,7 @@ def _fitted_request(given: argparse.Namespace) -> Request:
 
 
 def _image(name: str, path: Path | str) -> np.ndarray | str:
-    """An image file as ``[H, W, 4]`` uint8, turned as its camera says, opaque where it has no transparency; an address
+    """An image file as ``[H, W, 4]`` uint8, rotated as its camera says, opaque where it has no transparency; an address
     as it is."""
     from PIL import ImageOps
 

@@ -51,7 +51,7 @@ def test_a_batch_is_refused_before_anything_is_sent(world, node, kind, name):
 
 
 @pytest.mark.parametrize("kind", list(GIVEN))
-def test_single_pictures_become_a_clip(world, node, kind):
+def test_single_images_become_a_clip(world, node, kind):
     provider, done = {"WanFLF2VGMI": (GMI, "success"), "WanFLF2VWaveSpeed": (WAVESPEED, "completed")}[kind]
     world.cloud.plan(provider, {"status": done, "at_submit": True})
     made = getattr(node.part(MODULE[kind]), kind)
