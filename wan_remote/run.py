@@ -20,9 +20,10 @@ import numpy as np
 from .clock import Clock
 from .collecting import Result, collect, kept
 from .errors import InvalidRequest, Moderated, StorageError
+from .files import probe_folder
 from .images import Frame, elsewhere, encode, fingerprint, fitted, thumbnail
 from .job import Job, safe_id
-from .journal import Entry, probe_folder
+from .journal import Entry
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
 from .polling import outcome

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED
 from tests.wan_remote.stand_in.client import GMI_KEY
-from wan_remote import journal as journals
-from wan_remote.journal import Journal, former_fingerprint
+from wan_remote.journal import Journal, folder
+from wan_remote.journal.entry import former_fingerprint
 from wan_remote.states import State
 
 NEW = ("take", "price", "note")
@@ -91,7 +91,7 @@ def test_what_a_list_of_jobs_needs_is_kept(world, provider):
 
 
 def test_a_graph_without_end_is_not_kept(world, monkeypatch):
-    monkeypatch.setattr(journals, "MOST_GRAPH", 10_000)
+    monkeypatch.setattr(folder, "MOST_GRAPH", 10_000)
     assert world.run(world.gmi(), graph="x" * 10_001).end == "result"
     [path] = world.entries()
     assert not path.with_suffix(".graph").exists()

@@ -31,8 +31,8 @@ import requests
 
 from tests.wan_remote.raw_server import Raw, head, raw_server
 from tests.wan_remote.test_exchanges import dripping
-from wan_remote import journal as journals
 from wan_remote import retry
+from wan_remote.clock import Clock
 from wan_remote.errors import (
     BadDownload,
     Interrupted,
@@ -43,7 +43,10 @@ from wan_remote.errors import (
     StorageError,
     Unreachable,
 )
-from wan_remote.journal import KEPT, Entry, Journal, fingerprint
+from wan_remote.journal import Entry, Journal, fingerprint
+from wan_remote.journal.format import parse
+from wan_remote.journal.tidying import KEPT
+from wan_remote.locks import try_lock
 from wan_remote.providers.base import OK, Call, Reply
 from wan_remote.secret import Secret
 from wan_remote.states import State
@@ -664,7 +667,7 @@ def test_how_much_patience_a_cloud_wants(monkeypatch: pytest.MonkeyPatch, second
 NOW = 2e9
 
 
-class Still(journals.Clock):
+class Still(Clock):
     def time(self) -> float:
         return NOW
 
@@ -732,7 +735,7 @@ def test_entries_are_private_and_sorted(book: Journal) -> None:
     "row", [[], None, 1, {}, {"v": 0}, {"v": "1"}, {"v": 99}, {"v": 1, "fingerprint": 3}, {"v": 1, "state": "x"}]
 )  # fmt: skip
 def test_rows_that_are_no_entries(row: object) -> None:
-    assert journals._parse(json.dumps(row).encode()) is None
+    assert parse(json.dumps(row).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -778,8 +781,8 @@ def test_a_claim_keeps_others_waiting(book: Journal) -> None:
     other.join(5)
     assert order == ["first", "second"]
     with (book.folder / "claims.lock").open("a+b") as one, (book.folder / "claims.lock").open("a+b") as two:
-        assert journals.try_lock(one, book.folder)
-        assert not journals.try_lock(two, book.folder)
+        assert try_lock(one, book.folder)
+        assert not try_lock(two, book.folder)
 
 
 def claim(book: Journal, order: list[str]) -> None:

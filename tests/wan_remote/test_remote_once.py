@@ -19,8 +19,10 @@ import wan_remote
 from tests.wan_remote.fault_case import BOTH, DONE, GMI, POLL, WAVESPEED, answer
 from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.world import TestWatch
-from wan_remote import journal as journals
 from wan_remote import watch as watches
+from wan_remote.files import probe_folder
+from wan_remote.journal import Entry, Journal, locking
+from wan_remote.journal.entry import VERSION, same_inputs
 from wan_remote.secret import Secret
 from wan_remote.states import State
 from wan_remote.transport import api
@@ -328,7 +330,7 @@ def test_a_damaged_entry_whose_job_is_over_is_bought_again_only_as_another_take(
 def test_an_entry_of_a_newer_version_is_left_alone(world):
     world.run(world.gmi())
     [path] = world.entries()
-    text = json.dumps({**json.loads(path.read_text()), "v": journals.VERSION + 1})
+    text = json.dumps({**json.loads(path.read_text()), "v": VERSION + 1})
     path.write_text(text)
     outcome = world.run(world.gmi())
     world.check("control", "gmi: journal of a newer version", outcome, end="StorageError", posts=1, journal=None)
@@ -350,18 +352,18 @@ def test_a_clip_that_is_still_there_is_never_bought_again(world):
 
 @pytest.mark.parametrize("name", ["provider", "model", "parameters", "first", "last", "take"])
 def test_the_same_inputs_are_the_same_in_all_of_them(name):
-    one = journals.Entry(
+    one = Entry(
         fingerprint="a", provider=GMI, model="m", scope="a", parameters={"prompt": "p"}, first="f", last="l", seed=1
     )
-    assert journals.same_inputs(one, replace(one, fingerprint="b", scope="b", seed=2, state=State.DONE, id="x"))
+    assert same_inputs(one, replace(one, fingerprint="b", scope="b", seed=2, state=State.DONE, id="x"))
     other = {"parameters": {"prompt": "q"}, "take": 2}.get(name, "other")
-    assert not journals.same_inputs(one, replace(one, **{name: other}))
-    assert not journals.same_inputs(replace(one, **{name: other}), one)
+    assert not same_inputs(one, replace(one, **{name: other}))
+    assert not same_inputs(replace(one, **{name: other}), one)
 
 
 def test_a_claim_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "LONGEST_CLAIM", 0.2)
-    book = journals.Journal(folder=tmp_path)
+    monkeypatch.setattr(locking, "LONGEST_CLAIM", 0.2)
+    book = Journal(folder=tmp_path)
     with book.claiming():
         began = time.monotonic()
         with pytest.raises(wan_remote.errors.StorageError, match="held by another program"), book.claiming():
@@ -372,11 +374,11 @@ def test_a_claim_is_not_waited_for_for_ever(tmp_path, monkeypatch):
 
 
 def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
-    book = journals.Journal(folder=tmp_path / "jobs")
+    book = Journal(folder=tmp_path / "jobs")
     book.folder.mkdir()
     (tmp_path / "here.mp4").touch()
     for name, file in (("a", "here.mp4"), ("b", "gone.mp4"), ("c", "here.mp4"), ("d", "gone.mp4")):
-        entry = journals.Entry(
+        entry = Entry(
             fingerprint=name, provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
             state=State.FETCHED, ended_at=1.0, file=file,
         )  # fmt: skip
@@ -386,8 +388,8 @@ def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
 
 
 def test_what_is_worked_on_is_not_tidied_away(tmp_path):
-    book = journals.Journal(folder=tmp_path)
-    entry = journals.Entry(
+    book = Journal(folder=tmp_path)
+    entry = Entry(
         fingerprint="n", provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
         state=State.FAILED, ended_at=1.0,
     )  # fmt: skip
@@ -405,7 +407,7 @@ def test_what_is_worked_on_is_not_tidied_away(tmp_path):
 
 def test_a_lock_that_was_taken_away_holds_nobody_off(tmp_path):
     """Two runs must not hold two files that had the same name."""
-    book = journals.Journal(folder=tmp_path)
+    book = Journal(folder=tmp_path)
     order: list[str] = []
 
     async def first() -> None:
@@ -446,7 +448,7 @@ def test_many_may_begin_at_once_in_one_folder(tmp_path):
     def probe() -> None:
         try:
             for _ in range(200):
-                journals.probe_folder(tmp_path)
+                probe_folder(tmp_path)
         except OSError as error:
             failures.append(error)
 

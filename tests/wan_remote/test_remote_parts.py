@@ -18,7 +18,8 @@ from wan_remote.clock import Clock
 from wan_remote.container import why_no_video
 from wan_remote.errors import Interrupted, InvalidRequest, KeyInvalid, KeyMissing, StorageError
 from wan_remote.job import safe_id
-from wan_remote.journal import KEPT, Entry, Journal, fingerprint
+from wan_remote.journal import Entry, Journal, fingerprint
+from wan_remote.journal.tidying import KEPT
 from wan_remote.keys import Keys
 from wan_remote.providers import PROVIDERS
 from wan_remote.redact import redact
