@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-BEFORE, SUBMIT, POLL, FILE, CONTROL = (
-    f"test_faults_{name}.py::" for name in ("before", "submit", "poll", "download", "control")
+BEFORE, SUBMIT, POLL, FILE, CONTROL, KILL, SECRETS = (
+    f"test_{name}.py::"
+    for name in ("before_paying", "submission", "polling", "download_faults", "stops_and_restarts", "kill", "secrets")
 )
-KILL, SECRETS = "test_remote_kill.py::", "test_remote_secrets.py::"
 STOP = f"{CONTROL}test_stop_"
 
 FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -23,7 +23,7 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{BEFORE}test_what_is_not_allowed", "test_node_images.py::test_a_batch_is_refused")),
     "F3": ("frames too big for the budget", (f"{BEFORE}test_a_frame_too_big", f"{BEFORE}test_frames_too_big")),
     "F4": ("no room or no right to write", (
-        f"{BEFORE}test_a_folder_that_cannot_be_written", "test_disk_room.py::test_too_little_room")),
+        f"{BEFORE}test_a_folder_that_cannot_be_written", "test_run.py::test_too_little_room")),
     "F5": ("upload answers 500, 500, 200", (f"{BEFORE}test_upload[*: upload 500, 500, then good]",)),
     "F6": ("signed upload answers 403", (
         f"{BEFORE}test_upload[*: signed PUT 403, then good]", f"{BEFORE}test_signed_upload_refused_for_good")),

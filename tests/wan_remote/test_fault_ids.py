@@ -46,9 +46,9 @@ def test_a_fault_stands_in_the_table(name):
 
 def test_places_are_not_mixed_up():
     folder = "tests/wan_remote/"
-    assert faults_of(f"{folder}test_faults_submit.py::test_submit[gmi: 429 with Retry-After 3]") == ("F17",)
-    assert faults_of(f"{folder}test_faults_submit.py::test_submit[gmi: 429 with Retry-After of a day]") == ("F20",)
-    assert faults_of(f"{folder}test_faults_submit.py::test_submit[wavespeed: 503, and the job was made]") == ("F23",)
-    assert faults_of(f"{folder}test_faults_control.py::test_stop_while_waiting[between polls-cancel]") == ("F64",)
+    assert faults_of(f"{folder}test_submission.py::test_submit[gmi: 429 with Retry-After 3]") == ("F17",)
+    assert faults_of(f"{folder}test_submission.py::test_submit[gmi: 429 with Retry-After of a day]") == ("F20",)
+    assert faults_of(f"{folder}test_submission.py::test_submit[wavespeed: 503, and the job was made]") == ("F23",)
+    assert faults_of(f"{folder}test_stops_and_restarts.py::test_stop_while_waiting[between polls-cancel]") == ("F64",)
     assert faults_of("test_elsewhere") == ()
     assert re.fullmatch(r"F\d+", next(iter(FAULTS)))

@@ -27,7 +27,7 @@ from PIL import Image
 
 import wan_remote
 from tests.wan_remote.clocks import FakeClock, FastClock
-from tests.wan_remote.fault_case import GMI, Case
+from tests.wan_remote.fault_case import DOWN, GMI, LOST, Case
 from tests.wan_remote.fault_ids import faults_of
 from tests.wan_remote.fault_table import Row
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn
@@ -275,6 +275,13 @@ class World:
             return await asyncio.gather(*(one(request, gate) for request in requests))
 
         return asyncio.run(main())
+
+    def lose(self, provider: str) -> None:
+        """A submission is taken, its answer lost, and the list is down."""
+        self.cloud.faults(f"{provider}.submit", LOST)
+        self.cloud.faults(f"{provider}.list", DOWN)
+        assert self.run(self.request(provider)).end == "SubmissionUnknown"
+        self.cloud.faults(f"{provider}.list")
 
     def shorten_reads(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Every call of an API is given up after so many seconds of silence."""

@@ -1,4 +1,4 @@
-"""What a cloud tells of a clip reaches the person: marks of unsafe content, times, thumbnail, odd numbers."""
+"""What a cloud says of a clip reaches the person: marks of unsafe content, times, thumbnail, odd numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.wan_remote.fault_case import GMI, WAVESPEED, retry_after
 from wan_remote import Status
 from wan_remote.collecting import told
+from wan_remote.providers import PROVIDERS
 from wan_remote.providers.gmi import GMI as GMICloud
 from wan_remote.providers.wavespeed import WaveSpeed
 from wan_remote.redact import unsigned
@@ -143,3 +144,37 @@ def test_an_odd_retry_after_is_no_traceback(world, value, route):
     world.cloud.faults(f"gmi.{route}", retry_after(GMI, 429, value))
     outcome = world.run(world.gmi(), wait_seconds=10000.0)
     assert outcome.end in ("result", "RateLimited"), outcome.text
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "expected"),
+    [
+        ("gmi", {"request_id": "a", "status": "queued"}, ("queued", "", None)),
+        ("gmi", {"request_id": "a", "status": "dispatched"}, ("queued", "", None)),
+        ("gmi", {"request_id": "a", "status": "success", "outcome": {"video_url": "U"}}, ("succeeded", "U", None)),
+        (
+            "gmi",
+            {"request_id": "a", "status": "success", "outcome": {"media_urls": [{"url": "V.jpg"}, {"url": "W.mp4?s"}]}},
+            ("succeeded", "W.mp4?s", None),
+        ),
+        (
+            "gmi",
+            {"request_id": "a", "status": "success", "outcome": {"thumbnail_image_url": "T"}},
+            ("succeeded", "", None),
+        ),
+        ("gmi", {"request_id": "a", "status": "new word"}, ("processing", "", None)),
+        (
+            "wavespeed",
+            {"id": "a", "status": "created", "created_at": "2026-11-20T08:00:00.5Z"},
+            ("queued", "", 1795161600.5),
+        ),
+        ("wavespeed", {"id": "a", "status": "completed", "outputs": ["U"]}, ("succeeded", "U", None)),
+        ("wavespeed", {"id": "a", "status": "completed", "outputs": [{"url": "U"}]}, ("succeeded", "U", None)),
+        ("wavespeed", {"id": "a", "status": "timeout"}, ("failed", "", None)),
+        ("wavespeed", {"id": "a", "status": "cancelled"}, ("cancelled", "", None)),
+        ("wavespeed", {"id": "a", "status": 3, "outputs": "x", "timings": []}, ("processing", "", None)),
+    ],
+)  # fmt: skip
+def test_records_of_both_clouds_are_read(name, record, expected):
+    job = PROVIDERS[name].job(record)
+    assert (job.status.value, job.url, job.created) == expected

@@ -23,6 +23,7 @@ EMPTY_LIST = {
     GMI: {"kind": "answer", "json": {"requests": []}, "times": 0},
     WAVESPEED: {"kind": "answer", "json": {"code": 200, "message": "success", "data": {"items": []}}, "times": 0},
 }
+
 LONG = "the worker ran out of patience " * 4000
 
 
@@ -446,3 +447,10 @@ def test_a_poll_without_an_answer_in_time_is_asked_again(world, monkeypatch, fau
         "poll", f"gmi: a poll {'hangs' if fault['kind'] == 'hang' else 'drips'}", outcome, end="result", posts=1
     )
     assert outcome.seconds < 4
+
+
+def test_a_cloud_that_allows_no_pause_is_not_flooded(world):
+    slow_down = answer(WAVESPEED, 429, "slow", headers={"Retry-After": "0"}, times=20)
+    world.cloud.faults("wavespeed.result", slow_down)
+    assert world.run(world.wavespeed()).end == "result"
+    assert world.clock.elapsed > 20 * 5.0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED, answer, retry_after
+import pytest
+import requests
+
+import wan_remote
+from tests.wan_remote.fault_case import BOTH, DONE, DOWN, GMI, LOST, NOT_MADE, POLL, WAVESPEED, answer, retry_after
+from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.stand_in.odd import STYLES
-from wan_remote import GMIRequest, WaveSpeedRequest
-from wan_remote.errors import InvalidRequest
 from wan_remote.transport import Api
 
-LOST = {"kind": "reset", "when": "after", "accept": True}
-NOT_MADE = {"kind": "reset", "when": "after"}
 PROMPT = "  a cafe\u0301 & a crane, unfolding for a long while in the morning sun \n"
+
 NEVER_TOLD = ("no zone", "no times", "words", "no ids", "empty", "paged")  # the row can't be read, or is not there
 
 
@@ -85,23 +87,6 @@ def test_another_take_is_another_job_on_purpose(world, provider):
     assert (second.end, second.value.take, world.cloud.accepted()) == ("result", 2, 2)
     assert world.run(world.request(provider, take=2)).value.request_id == second.value.request_id
     assert world.cloud.accepted() == 2
-
-
-@pytest.mark.parametrize("take", [0, -1, 1.0, True, "2", 10000])
-@pytest.mark.parametrize("make", [GMIRequest, WaveSpeedRequest])
-def test_what_a_take_can_be(world, make, take):
-    with pytest.raises(InvalidRequest, match="take=.* give a whole number from 1 to 9999"):
-        world.request(make.provider, take=take)
-
-
-def test_the_command_line_has_takes(world):
-    world.cloud.always("gmi", "success")
-    for more in ((), ("--take", "2"), ("--take", "2"), ()):
-        assert world.command(GMI, *more).returncode == 0
-    assert world.cloud.accepted() == 2
-    told = world.cli("jobs").stdout
-    assert "take 1" in told
-    assert "take 2" in told
 
 
 MADE_ALL_THE_SAME = {
@@ -197,3 +182,166 @@ def test_what_took_minutes_to_send_and_was_refused_is_looked_for_all_that_time(w
     world.cloud.faults("gmi.submit", {**answer(GMI, 429, "slow down"), "accept": True})
     outcome = world.run(world.gmi())
     assert (outcome.end, world.cloud.posts(), world.cloud.accepted()) == ("SubmissionUnknown", 2, 2)
+
+
+VARIABLE = {GMI: "GMI_API_KEY", WAVESPEED: "WAVESPEED_API_KEY"}
+
+
+def gmi_rows(world) -> list[dict]:
+    found = requests.get(
+        world.cloud.gmi + "/apikey/requests",
+        params={"model_id": wan_remote.GMIRequest.model},
+        headers={"authorization": f"Bearer {GMI_KEY}"},
+        timeout=10,
+    )
+    return found.json()["requests"]
+
+
+def show(world, provider: str, body: object) -> None:
+    """From now on the list is this."""
+    world.cloud.faults(f"{provider}.list", {"kind": "answer", "json": body, "times": 0})
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_what_was_not_made_is_sent_once_the_list_had_its_time(world, provider):
+    """The other side: a list that shows another job of ours, is understood and lacks this one lets it be sent."""
+    assert world.run(world.request(provider, prompt="another")).end == "result"
+    world.cloud.faults(f"{provider}.submit", NOT_MADE)
+    first = world.run(world.request(provider))
+    assert first.end == "SubmissionUnknown"
+    assert "in 15 minutes" in str(first.error)
+    world.advance(600)
+    assert world.run(world.request(provider)).end == "SubmissionUnknown"
+    world.advance(400)
+    outcome = world.run(world.request(provider))
+    name = f"{provider}: lost before it was taken, then sent"
+    world.check("submit", name, outcome, end="result", posts=3, accepted=2)
+
+
+@pytest.mark.parametrize("hours", [1, -1, 7])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_clock_that_was_corrected_buys_nothing(world, provider, hours):
+    world.lose(provider)
+    world.clock.jump(3600 * hours)
+    world.advance(150)
+    outcome = world.run(world.request(provider))
+    world.check("control", f"{provider}: clock corrected by {hours} h", outcome, end="result", posts=1)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_new_key_collects_the_job_of_the_old_one(world, monkeypatch, provider):
+    world.cloud.faults(POLL[provider], {"kind": "pass"}, answer(provider, 401, "invalid key"))
+    assert world.run(world.request(provider), plan=["processing"] * 3 + [DONE[provider]]).end == "AuthError"
+    world.cloud.control(keys={provider: ["the-new-key-111111"]})
+    monkeypatch.setenv(VARIABLE[provider], "the-new-key-111111")
+    outcome = world.run(world.request(provider))
+    world.check("control", f"{provider}: the key was replaced", outcome, end="result", posts=1)
+    assert outcome.value.resumed
+
+
+def test_an_answer_lost_with_the_old_key_is_looked_for_with_the_new_one(world, monkeypatch):
+    world.lose(GMI)
+    world.cloud.control(keys={GMI: ["the-new-key-111111"]})
+    monkeypatch.setenv("GMI_API_KEY", "the-new-key-111111")
+    outcome = world.run(world.gmi())
+    world.check("control", "gmi: the key was replaced after a lost answer", outcome, end="result", posts=1)
+
+
+def test_another_organisation_that_may_not_see_it_does_not_lose_it(world, monkeypatch):
+    first = world.run(world.gmi(), plan=["queued"] * 9 + ["success"], wait_seconds=10)
+    assert first.end == "StillRunning"
+    monkeypatch.setenv("GMI_ORG_ID", "other-org")
+    world.cloud.faults("gmi.status", answer(GMI, 404, "not found", times=0))
+    world.cloud.faults("gmi.submit", answer(GMI, 404, "not found", times=0))
+    elsewhere = world.run(world.gmi())
+    assert elsewhere.end == "JobGone"
+    assert "another key" in str(elsewhere.error)
+    monkeypatch.delenv("GMI_ORG_ID")
+    world.cloud.faults("gmi.status")
+    world.cloud.faults("gmi.submit")
+    outcome = world.run(world.gmi())
+    assert (outcome.end, outcome.value.resumed, world.cloud.accepted()) == ("result", True, 1)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_if_it_cannot_be_told_whose_it_is_nothing_is_bought(world, monkeypatch, provider):
+    assert world.run(world.request(provider), plan=["queued"], wait_seconds=30).end == "StillRunning"
+    world.cloud.control(keys={provider: ["the-new-key-111111"]})
+    monkeypatch.setenv(VARIABLE[provider], "the-new-key-111111")
+    world.cloud.faults(POLL[provider], DOWN)
+    assert world.run(world.request(provider)).end == "StillRunning"
+    assert world.cloud.accepted() == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 499])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_gateway_that_gave_up_waiting_refuses_nothing(world, provider, status):
+    world.cloud.faults(f"{provider}.submit", answer(provider, status, "upstream timeout", accept=True))
+    outcome = world.run(world.request(provider))
+    world.check("submit", f"{provider}: {status} to the submission, the job was made", outcome, end="result", posts=1)
+
+
+def test_a_failed_job_of_the_same_inputs_is_not_the_one_that_was_lost(world):
+    assert world.run(world.gmi(), plan=["failed"]).end == "JobFailed"
+    world.cloud.faults("gmi.submit", LOST)
+    outcome = world.run(world.gmi())
+    assert (outcome.end, world.cloud.accepted()) == ("result", 2)
+    assert outcome.value.request_id == world.cloud.jobs()[1]["id"]
+
+
+def test_another_machines_job_is_not_taken(world):
+    other = world.run(world.wavespeed(prompt="its"), state=world.tmp / "other machine", output=world.tmp / "its output")
+    world.advance(20)
+    world.cloud.faults("wavespeed.submit", NOT_MADE)
+    mine = world.run(world.wavespeed(prompt="mine"))
+    assert (other.end, mine.end) == ("result", "SubmissionUnknown")
+    assert "set take to 2" in str(mine.error)
+    world.advance(300)
+    assert world.run(world.wavespeed(prompt="mine")).end == "SubmissionUnknown"  # it may be ours after all
+    assert world.cloud.accepted() == 1
+
+
+def test_two_lost_at_once_say_how_to_go_on(world):
+    requests_of_two = [world.wavespeed(prompt="a"), world.wavespeed(prompt="b")]
+    world.cloud.faults("wavespeed.submit", LOST, LOST)
+    world.cloud.faults("wavespeed.list", DOWN)
+    for request in requests_of_two:
+        world.run(request)
+    world.cloud.faults("wavespeed.list")
+    outcomes = [world.run(request) for request in requests_of_two]
+    assert [outcome.end for outcome in outcomes] == ["SubmissionUnknown"] * 2
+    for outcome in outcomes:
+        assert all(job["id"] in str(outcome.error) for job in world.cloud.jobs())
+        assert "Fetch Result" in str(outcome.error)
+        assert "set take to 2" in str(outcome.error)
+
+
+def test_a_job_that_was_collected_by_its_id_is_still_the_lost_one(world):
+    world.lose(GMI)
+    [job] = world.cloud.jobs()
+    assert world.fetch(GMI, job["id"]).end == "result"
+    outcome = world.run(world.gmi())
+    assert (outcome.end, outcome.value.request_id, world.cloud.accepted()) == ("result", job["id"], 1)
+
+
+def test_a_list_that_lacks_a_later_job_of_ours_proves_nothing(world):
+    assert world.run(world.gmi(prompt="before")).end == "result"
+    before = gmi_rows(world)
+    world.advance(2000)
+    world.lose(GMI)
+    assert world.run(world.gmi(prompt="after")).end == "result"
+    world.advance(2000)
+    show(world, GMI, {"requests": before})  # it lags
+    assert world.run(world.gmi()).end == "SubmissionUnknown"
+    world.cloud.faults("gmi.list")
+    assert world.run(world.gmi()).end == "result"
+    assert world.cloud.accepted() == 3
+
+
+def test_what_was_found_at_the_first_look_stays_found(world):
+    """The list tells the cloud's time; what it already gave is not asked for a second time."""
+    world.cloud.faults("gmi.submit", LOST)
+    world.cloud.faults("gmi.list", {"kind": "pass"}, DOWN)
+    assert world.run(world.gmi()).end == "result"
+    [path] = world.entries()
+    assert json.loads(path.read_text())["id"] == world.cloud.jobs()[0]["id"]

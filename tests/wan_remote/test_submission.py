@@ -10,14 +10,28 @@ from email.utils import formatdate
 import pytest
 import requests
 
-from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED, Again, Case, answer, each, retry_after, submit
+from tests.wan_remote.fault_case import (
+    BOTH,
+    GMI,
+    LOST,
+    NOT_MADE,
+    WAVESPEED,
+    Again,
+    Case,
+    answer,
+    each,
+    retry_after,
+    submit,
+)
 from wan_remote.transport import Api
 
 TRUNCATED = '{"request_id": "gm-1", "stat'
-LOST = {"kind": "reset", "when": "after", "accept": True}  # the job was made, its answer never came
-NOT_MADE = {"kind": "reset", "when": "after"}  # the same to the client, but there is no job
+
+
 PREFIX = {GMI: "", WAVESPEED: "data."}
+
 ID = {GMI: "request_id", WAVESPEED: "data.id"}
+
 TERMINAL = {GMI: "success", WAVESPEED: "completed"}
 
 
@@ -568,3 +582,13 @@ def test_a_image_the_cloud_does_not_want_is_not_uploaded_for_ever(world):
     outcome = world.run(world.wavespeed())
     name = "wavespeed: 400 that names a fresh image"
     world.check("submit", name, outcome, end="Rejected", posts=1, accepted=0, journal="rejected")
+
+
+def test_a_refused_image_is_told_though_there_is_no_other_way_to_send_it(world):
+    for route in ("gmi.upload", "gmi.upload_url", "gmi.upload-url", "gmi.ticket"):
+        world.cloud.faults(route, answer(GMI, 404, "page not found", times=0))
+    refused = answer(GMI, 400, "first_frame_image violates our content policy", times=0)
+    world.cloud.faults("gmi.submit", refused)
+    outcome = world.run(world.gmi())
+    assert outcome.end == "Rejected"
+    assert "content policy" in str(outcome.error)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED, answer
-from tests.wan_remote.test_remote_once import DOWN, LOST, NOT_MADE, lose
+from tests.wan_remote.fault_case import BOTH, DOWN, GMI, LOST, NOT_MADE, WAVESPEED, answer
 
 CONFLICT = answer(WAVESPEED, 409, "already there", accept=True)
 
@@ -51,7 +50,7 @@ def test_the_inputs_that_an_id_fits_best_get_it_though_they_were_refused(world):
 @pytest.mark.parametrize("provider", BOTH)
 def test_a_guess_that_failed_is_no_reason_to_pay_again(world, provider):
     """Its own job is there still; what failed was somebody else's."""
-    lose(world, provider)
+    world.lose(provider)
     [mine] = world.cloud.jobs()
     assert elsewhere(world, world.request(provider, prompt="its"), plan=["failed"]).end == "JobFailed"
     assert world.fetch(provider, world.cloud.jobs()[1]["id"]).end == "JobFailed"
@@ -62,7 +61,7 @@ def test_a_guess_that_failed_is_no_reason_to_pay_again(world, provider):
 
 def test_a_guess_that_failed_is_sent_again_once_the_list_shows_no_other(world):
     world.cloud.plan(WAVESPEED, "failed")
-    lose(world, WAVESPEED)
+    world.lose(WAVESPEED)
     [job] = world.cloud.jobs()
     assert world.run(world.wavespeed(prompt="another")).end == "result"
     assert world.fetch(WAVESPEED, job["id"]).end == "JobFailed"

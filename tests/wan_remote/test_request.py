@@ -1,4 +1,4 @@
-"""Durations that WaveSpeedAI's document allows and its price list does not know."""
+"""What a clip is asked for: checked when it is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import logging
 import pytest
 
 from tests.wan_remote.fault_case import WAVESPEED
+from wan_remote import GMIRequest, WaveSpeedRequest
+from wan_remote.errors import InvalidRequest
+
+
+def test_five_and_five_point_nought_are_the_same_guidance(world):
+    world.run(world.wavespeed(guidance_scale=5))
+    world.run(world.wavespeed(guidance_scale=5.0))
+    assert world.cloud.accepted() == 1
+
+
+@pytest.mark.parametrize("take", [0, -1, 1.0, True, "2", 10000])
+@pytest.mark.parametrize("make", [GMIRequest, WaveSpeedRequest])
+def test_what_a_take_can_be(world, make, take):
+    with pytest.raises(InvalidRequest, match="take=.* give a whole number from 1 to 9999"):
+        world.request(make.provider, take=take)
 
 
 @pytest.mark.parametrize(("duration", "told"), [(5, False), (6, True), (9, True), (10, False)])

@@ -16,6 +16,7 @@ WORDS = [
     "unknown key num_inference_steps",
     "key wan2.1-flf2v is not one of the models",
 ]
+
 KEYS = [
     "Bearer gmi-key-3f9a7c51e8d24b60",
     "authorization: bearer  eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.abc",
@@ -35,3 +36,15 @@ def test_what_looks_like_a_key_is_hidden(text):
     kind, value = text.rsplit(maxsplit=1)
     assert redact(f"no: {text}, try again") == f"no: {kind} ***, try again"
     assert value not in redact(text)
+
+
+def test_text_from_outside_is_cleaned():
+    key = "sk-abcdef-123456"
+    text = redact(
+        f"no {key}\n at https://u:p@h.com/a/b.mp4?X-Sig=1#f Bearer abcdefgh12345678 {'QUJD' * 60} \x1b[31mred\x00",
+        (key, ""),
+    )
+    assert text == "no *** at https://h.com/a/b.mp4 Bearer *** ... [31mred"
+    assert len(redact("word " * 1000)) == 500
+    assert redact("word " * 1000).endswith("...")
+    assert redact("x" * 119) == "x" * 119
