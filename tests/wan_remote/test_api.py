@@ -173,9 +173,12 @@ def test_answers_that_are_no_json_are_none():
     assert Answer(status=200, headers={}, body=b'{"a": 1}').json() == {"a": 1}
 
 
-def test_the_clouds_time_goes_on_with_ours():
+def test_the_clouds_time_goes_on_with_ours(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(api.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(api, "exchange", lambda *given, **named: answer("", formatdate(1000, usegmt=True)))
     asked = api.Api("https://x.test", Secret("k" * 20, "a test"))
     assert asked.time is None
-    then = time.monotonic() / 4.0
-    asked._told = (1000.0, then)
-    assert asked.time == pytest.approx(1000.0 + 3.0 * then, abs=5.0)
+    asked.call("GET", "/jobs")
+    now[0] += 30.0
+    assert asked.time == 1030.0

@@ -23,6 +23,13 @@ def command(pack: Path, *more: str, home: Path) -> str:
     return done.stdout
 
 
+def said(world, pack: Path, *more: str, home: Path) -> str:
+    """The same, in this process."""
+    done = world.cli(*more, plain=True, environment={"XDG_DATA_HOME": str(home), "PWD": str(pack)})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def comfy(tmp_path):
     (tmp_path / "comfy" / "user").mkdir(parents=True)
@@ -42,17 +49,28 @@ def test_jobs_are_those_of_the_comfyui_that_the_pack_lies_in(world, comfy):
     assert first == f"jobs in {private / 'jobs'}:"
     assert row.endswith("from a node")
     assert last == f"and 1 in another journal, shown by --state {home / 'wan_flf2v'}"
-    first, row = command(link, "jobs", "--state", str(home / "wan_flf2v"), home=home).splitlines()
+    first, row = said(world, link, "jobs", "--state", str(home / "wan_flf2v"), home=home).splitlines()
     assert (first, row.endswith("from elsewhere")) == (f"jobs in {home / 'wan_flf2v' / 'jobs'}:", True)
-    outside = command(ROOT, "jobs", "--state", str(comfy), home=home)  # the folder of a ComfyUI will do
+    outside = said(world, ROOT, "jobs", "--state", str(comfy), home=home)  # the folder of a ComfyUI will do
     assert outside.splitlines()[0] == f"jobs in {private / 'jobs'}:"
-    assert command(ROOT, "jobs", home=home).splitlines()[0] == f"jobs in {home / 'wan_flf2v' / 'jobs'}:"
+    assert said(world, ROOT, "jobs", home=home).splitlines()[0] == f"jobs in {home / 'wan_flf2v' / 'jobs'}:"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where this machine keeps what programs know has another name")
-def test_a_folder_of_that_name_elsewhere_is_no_comfyui(tmp_path):
+def test_a_folder_of_that_name_elsewhere_is_no_comfyui(world, tmp_path):
     (tmp_path / "custom_nodes").mkdir()
     link = tmp_path / "custom_nodes" / "pack"
     link.symlink_to(ROOT, target_is_directory=True)
-    told = command(link, "jobs", home=tmp_path / "home")
-    assert told == f"no jobs in {tmp_path / 'home' / 'wan_flf2v' / 'jobs'}\n"
+    assert (
+        said(world, link, "jobs", home=tmp_path / "home") == f"no jobs in {tmp_path / 'home' / 'wan_flf2v' / 'jobs'}\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where this machine keeps what programs know has another name")
+@pytest.mark.parametrize("relative", [".", "data", "../data"])
+def test_only_an_absolute_data_folder_counts(world, monkeypatch, relative):
+    monkeypatch.setenv("HOME", str(world.tmp))
+    assert (
+        said(world, ROOT, "jobs", home=Path(relative))
+        == f"no jobs in {world.tmp / '.local' / 'share' / 'wan_flf2v' / 'jobs'}\n"
+    )

@@ -125,7 +125,7 @@ def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
             fingerprint=name, provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
             state=State.FETCHED, ended_at=1.0, file=file,
         )  # fmt: skip
-        os.utime(book._path(book.write(entry).fingerprint), (1.0, 1.0))
+        os.utime(tmp_path / "jobs" / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
     book.prune(tmp_path)
     assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "c"]
 
@@ -136,7 +136,7 @@ def test_what_is_worked_on_is_not_tidied_away(tmp_path):
         fingerprint="n", provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
         state=State.FAILED, ended_at=1.0,
     )  # fmt: skip
-    os.utime(book._path(book.write(entry).fingerprint), (1.0, 1.0))
+    os.utime(tmp_path / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
 
     async def main() -> None:
         async with book.alone("n", watches.Watch()):

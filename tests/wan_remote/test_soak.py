@@ -1,6 +1,6 @@
 """Many jobs at once in bad weather. Each ends with its file or a typed error; none is paid twice; none is lost.
 
-``REMOTE_SOAK`` sets the number of jobs (64; ``make soak``: 400), ``REMOTE_SOAK_SEED`` the weather.
+``REMOTE_SOAK`` sets the number of jobs (32; ``make soak``: 400), ``REMOTE_SOAK_SEED`` the weather.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer, retry_after
 from tests.wan_remote.world import Outcome, World, image
 
-JOBS = int(os.environ.get("REMOTE_SOAK", "64"))
+JOBS = int(os.environ.get("REMOTE_SOAK", "32"))
 SEED = int(os.environ.get("REMOTE_SOAK_SEED", "1"))
 AT_ONCE = 32
 

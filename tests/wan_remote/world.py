@@ -32,13 +32,14 @@ from tests.wan_remote.fault_ids import faults_of
 from tests.wan_remote.fault_table import Row
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn
 from wan_remote.cli import main
+from wan_remote.images import Frame, encode
 from wan_remote.keys import Keys
 from wan_remote.providers.gmi import GMI as GMICloud
 from wan_remote.transport import Api
 from wan_remote.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-DOWNLOAD = sys.modules["wan_remote.transport.download"]
+DOWNLOAD, RUN = sys.modules["wan_remote.transport.download"], sys.modules["wan_remote.run"]
 LONGEST = 30.0  # real seconds of one run; then it hangs
 BASE64_RUN = re.compile(r"[A-Za-z0-9+/]{200,}")
 NEVER = (GMI_KEY, WAVESPEED_KEY, "X-Goog-Signature", "X-Amz-Signature")
@@ -52,6 +53,11 @@ def image(seed: int, height: int = 36, width: int = 64) -> np.ndarray:
     frame[:, : width // 2] = (seed * 37 % 256, seed * 91 % 256, 120)
     frame[:, width // 2 :] = (30, seed * 53 % 256, seed * 17 % 256)
     return frame
+
+
+@functools.lru_cache(64)
+def _encoded(pixels: bytes, shape: tuple[int, ...], budget: int, name: str) -> Frame:
+    return encode(np.frombuffer(pixels, np.uint8).reshape(shape), budget, name)
 
 
 class TestWatch(Watch):
@@ -126,6 +132,7 @@ class World:
         self.caplog.set_level(logging.DEBUG)
         self.environ(self.monkeypatch)
         self.monkeypatch.setattr(DOWNLOAD, "PAUSE", 0.01)  # real seconds between attempts
+        self.monkeypatch.setattr(RUN, "encode", lambda pixels, *rest: _encoded(pixels.tobytes(), pixels.shape, *rest))
 
     def environ(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GMI_ORG_ID", "NETRC"):

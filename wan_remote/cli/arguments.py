@@ -105,7 +105,8 @@ def own_state() -> Path:
     elif sys.platform == "darwin":
         base = str(Path.home() / "Library" / "Application Support")
     else:
-        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+        said = os.environ.get("XDG_DATA_HOME", "")  # a relative one is to be ignored, says the XDG specification
+        base = said if os.path.isabs(said) else str(Path.home() / ".local" / "share")
     return Path(base) / "wan_flf2v"
 
 
