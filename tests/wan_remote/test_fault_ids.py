@@ -20,12 +20,10 @@ ALL = [f"F{number}" for number in range(1, 76)]
 def collected(request: pytest.FixtureRequest) -> list[str]:
     """The ids of all tests of this folder: those of this very session if it has them all, else collected anew."""
     here, options = Path(__file__).parent, request.config.option
-    if not (options.keyword or options.markexpr):
-        found = [item for item in request.session.items if item.path.parent == here]
-        if {item.path for item in found} == set(here.glob("test_*.py")) and all(
-            "::" not in arg for arg in options.file_or_dir
-        ):
-            return [item.nodeid for item in found]
+    picked = options.keyword or options.markexpr or any("::" in name for name in options.file_or_dir)
+    found = [item for item in request.session.items if item.path.parent == here]
+    if not picked and {item.path for item in found} == set(here.glob("test_*.py")):
+        return [item.nodeid for item in found]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist", "tests/wan_remote"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
