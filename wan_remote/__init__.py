@@ -4,6 +4,7 @@ Needs requests, numpy, Pillow and PyAV; neither torch nor ComfyUI.
 """
 
 from .clock import Clock
+from .collecting import Result
 from .errors import Interrupted, RemoteError
 from .job import Job, Status
 from .keys import Keys
@@ -11,8 +12,9 @@ from .many import all_of, run_all
 from .providers.gmi import GMIRequest
 from .providers.wavespeed import WaveSpeedRequest
 from .request import Request
-from .run import Folders, Result, fetch, run
+from .run import fetch, run
 from .secret import Secret
+from .session import Folders
 from .watch import Watch
 
 __all__ = [

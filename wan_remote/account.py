@@ -11,10 +11,10 @@ from typing import Any
 
 from .clock import moment_text
 from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
-from .job import Job, safe_id
-from .journal import Entry, Journal
+from .job import Job, asked_id, safe_id
+from .journal import Journal
 from .keys import Keys
-from .providers.base import QUESTIONS, told_id
+from .providers.base import QUESTIONS
 from .redact import redact, unsigned
 from .retry import ask
 from .secret import Secret
@@ -54,7 +54,7 @@ async def account(
         rows = cloud.listed(reply.data)
         if rows is None:
             raise BadResponse(f"{cloud.label} gave a list of a form that is not known here; try again later")
-        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(told_id(row))]
+        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(cloud.id_of(row))]
     if what not in WHAT:
         raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")
     questions = cloud.questions(inputs or {})
@@ -87,12 +87,9 @@ async def status(
         JobGone: the cloud does not know it.
         RemoteError: the cloud refuses, or can't be reached.
     """
-    wanted = safe_id(request_id.strip())
-    if wanted is None:
-        raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
-    owners = {entry.provider for entry in _journal(state) if entry.id == wanted}
-    if owners and provider not in owners:
-        raise InvalidRequest(f"request_id={wanted} belongs to {min(owners)}; choose that provider")
+    wanted = asked_id(request_id)
+    if state is not None:
+        Journal(folder=state / "jobs").entries_of(provider, wanted)
     session = _session(provider, keys, watch)
     try:
         reply = await ask(session, session.provider.status(wanted))
@@ -102,10 +99,6 @@ async def status(
             f"{provider} list` shows those it knows"
         ) from None
     return _shown(session.provider.job(reply.data), session.secret)
-
-
-def _journal(state: Path | None) -> list[Entry]:
-    return [] if state is None else Journal(folder=state / "jobs").entries()
 
 
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .errors import BadResponse, RemoteError
 from .job import Job
 from .providers import Provider
-from .providers.base import OK, Reply, is_moderation, refusal, told_id
+from .providers.base import OK, Reply, is_moderation, refusal
 from .providers.texts import reason
 from .redact import redact
 from .retry import LONGEST_ASKED, no_answer, too_long
@@ -78,7 +78,7 @@ def _event(provider: Provider, reply: Reply) -> Event:
 
 def _of_success(session: Session, reply: Reply) -> Outcome:
     record = reply.data if isinstance(reply.data, dict) else {}
-    if told_id(record) in (None, ""):
+    if session.provider.id_of(record) in (None, ""):
         text = redact(reason(record) or reply.text, (session.secret.reveal(),))
         return Outcome(event=Event.LOST, said=f"it said: {text}" if text else "")
     try:

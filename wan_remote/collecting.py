@@ -62,7 +62,7 @@ class Result:
 
 
 def told(result: Result) -> list[str]:
-    """What there is to say of a clip, a line each: its seed, what the cloud tells of it, what is odd about it."""
+    """What there is to say of a clip, a line each: its seed, what the cloud says of it, what is odd about it."""
     unsafe = "the cloud marks it as unsafe content" if result.flagged else ""
     still = f"thumbnail {result.thumbnail}" if result.thumbnail else ""
     return [line for line in (_seed(result), _times(result), unsafe, still, result.note) if line]
@@ -130,7 +130,7 @@ async def _brought(session: Session, entry: Entry, job: Job | None, wait_seconds
 
 
 async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) -> Result:
-    """What is on disk, in the journal and told."""
+    """What is on disk, in the journal and as a result."""
     if entry.state is not State.FETCHED or entry.sha256 != file.sha256:
         clip = await in_thread(lambda stop: measure(file.path), session.watch)
         entry = session.journal.move(
@@ -169,10 +169,10 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
         if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
             raise BadResponse(f"{session.provider.label} names a place for the video that can't be used: {why}")
 
-        def tell(done: int, total: int | None) -> None:
+        def on_bytes(done: int, total: int | None) -> None:
             session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
 
-        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=tell)
+        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=on_bytes)
 
     check(session.watch, still_going(session, entry))
     return await in_thread(work, session.watch, still_going(session, entry))
@@ -211,6 +211,3 @@ def _odd(session: Session, entry: Entry, clip: Clip | None) -> str:
         f"the clip is {clip.width}x{clip.height} with {clip.frames} frames in {clip.seconds:.1f} s, and "
         f"{width}x{height} in {seconds} s was asked for"
     )
-
-
-__all__ = ["Result", "collect", "kept", "told"]

@@ -45,7 +45,7 @@ def ending(path: Path) -> str:
 
 
 def measure(path: Path) -> Clip | None:
-    """Size and length of a video, or None if they can't be told."""
+    """Size and length of a video, or None if it does not say."""
     import av
 
     try:

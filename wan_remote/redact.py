@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 LONGEST = 500  # characters
 HIDDEN = "***"
-# A digit and some length tell a key from an ordinary word behind one of these.
+# A digit and some length set a key apart from an ordinary word behind one of these.
 BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")

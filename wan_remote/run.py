@@ -19,15 +19,15 @@ import numpy as np
 
 from .clock import Clock
 from .collecting import Result, collect, kept
-from .errors import InvalidRequest, Moderated, StorageError
+from .errors import Moderated, StorageError
 from .files import probe_folder
 from .images import Frame, elsewhere, encode, fingerprint, fitted, thumbnail
-from .job import Job, safe_id
+from .job import Job, asked_id
 from .journal import Entry
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
 from .polling import outcome
-from .providers.base import OK, told_id
+from .providers.base import OK
 from .reconcile import NotThere, accepted, open_for, reconcile
 from .request import MAX_SEED, RANDOM_SEED, Request
 from .retry import once
@@ -101,15 +101,10 @@ async def fetch(
         InvalidRequest: an id that can't be one, or is known to be the other cloud's.
         RemoteError, Interrupted: as for :func:`run`.
     """
-    wanted = safe_id(request_id.strip())
-    if wanted is None:
-        raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
+    wanted = asked_id(request_id)
     session = open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys)
     prepare(session)
-    known = [entry for entry in session.journal.entries() if entry.id == wanted]
-    if known and all(entry.provider != provider for entry in known):
-        raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
-    mine = [entry for entry in known if entry.provider == provider and entry.first]
+    mine = [entry for entry in session.journal.entries_of(provider, wanted) if entry.first]
     entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
     async with session.journal.alone(entry.fingerprint, session.watch, f"a run that has {wanted}"):
         current = session.journal.read(entry.fingerprint)
@@ -125,7 +120,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     """The submission of unknown fate whose job someone asks for by its id, with that id on disk; None if there is none
     that it can be."""
     reply = await once(session, session.provider.status(request_id))
-    if isinstance(reply, Lost) or reply.status != OK or str(told_id(reply.data)) != request_id:
+    if isinstance(reply, Lost) or reply.status != OK or str(session.provider.id_of(reply.data)) != request_id:
         return None
     job = session.provider.job(reply.data)
     belongs = open_for(session, job)
@@ -255,7 +250,7 @@ def _unsure(session: Session, entry: Entry) -> Entry:
 
 
 def _drawn(seed: int) -> int:
-    """Drawn here and not in the cloud, so that a run can be told and repeated."""
+    """Drawn here and not in the cloud, so that a run can be shown and repeated."""
     return secrets.randbelow(MAX_SEED + 1) if seed == RANDOM_SEED else seed
 
 
@@ -275,6 +270,3 @@ def _foreign(session: Session, request_id: str) -> Entry:
         id=request_id,
         intent_at=session.clock.time(),
     )
-
-
-__all__ = ["Folders", "Result", "fetch", "prepare", "run"]

@@ -41,7 +41,7 @@ class Session:
     watch: Watch = field(default_factory=Watch)
     clock: Clock = field(default_factory=Clock)
     began: int = field(default_factory=time.time_ns)  # nanoseconds since 1970, for the order of jobs that wait
-    organisation: str = ""  # or whatever else tells accounts of one key apart
+    organisation: str = ""  # or whatever else sets accounts of one key apart
 
     @property
     def secret(self) -> Secret:

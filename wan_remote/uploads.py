@@ -174,6 +174,3 @@ class _Cache:
             return a_dict(json.loads(self._path.read_text("utf-8")))
         except (OSError, ValueError, RecursionError):
             return {}
-
-
-__all__ = ["upload"]

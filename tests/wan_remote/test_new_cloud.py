@@ -15,9 +15,9 @@ import wan_remote
 from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.world import image
 from wan_remote.cli.arguments import parse
-from wan_remote.errors import BadResponse, InvalidRequest, KeyMissing
+from wan_remote.errors import InvalidRequest, KeyMissing
 from wan_remote.images import Frame
-from wan_remote.job import Job, Status, safe_id
+from wan_remote.job import Job, Status
 from wan_remote.keys import Keys
 from wan_remote.providers import PROVIDERS
 from wan_remote.providers.base import Call, Option, Place, Provider, Question, Reply, a_dict
@@ -55,6 +55,7 @@ class Aurora(Provider):
     )
     base, base_variable = "https://api.aurora.example/v1", "AURORA_BASE_URL"
     site, key_variable = "https://aurora.example/keys", "AURORA_API_KEY"
+    id_field = "ticket"
     forms = ("url",)
     image_bytes = 1_000_000
     first_poll, least_pause = 1.0, 1.0
@@ -75,17 +76,14 @@ class Aurora(Provider):
         return a_dict(data).get("requests")
 
     def unwrap(self, answer: Answer) -> Reply:
-        data = answer.json()
+        data = json.loads((answer.body or b"null").replace(b'"request_id"', b'"ticket"'))  # its own word
         return Reply(status=answer.status, data=data, text=str(a_dict(data).get("error", "")), answer=answer)
 
     def job(self, record: Any) -> Job:
         row = a_dict(record)
-        request_id = safe_id(row.get("request_id"))
-        if request_id is None:
-            raise BadResponse("Aurora Clouds answered without a usable request id")
         url, word = a_dict(row.get("outcome")).get("video_url", ""), str(row.get("status"))
         status = STATUSES.get(word, Status.FAILED)
-        return Job(id=request_id, status=status, word=word, url=url, created=row["created_at"])
+        return Job(id=self.usable_id(row), status=status, word=word, url=url, created=row["created_at"])
 
     def upload_ticket(self, name: str, frame: Frame) -> Call:
         return Call(method="POST", path="/apikey/upload-url", body={"file_type": frame.kind})

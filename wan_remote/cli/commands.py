@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..account import account, status
-from ..collecting import told
+from ..collecting import Result, told
 from ..errors import InvalidRequest, KeyInvalid, KeyMissing, RemoteError, StorageError
 from ..images import fitted
 from ..journal import Journal
@@ -26,7 +26,7 @@ from ..keys import Keys
 from ..many import run_all
 from ..providers import PROVIDERS
 from ..request import Request
-from ..run import Result, fetch, run
+from ..run import fetch, run
 from ..session import Folders
 from ..watch import Watch
 from .arguments import own_state
@@ -103,11 +103,11 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
         f"{entry.id or '-':38}  seed {entry.seed}  take {entry.take}  {entry.parameters.get('prompt', '')[:60]}"
         for entry in entries
     ]
-    told = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
+    lines = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
     others = len(Journal(folder=own_state() / "jobs").entries()) if given.state != own_state() else 0
     if others:
-        told.append(f"and {others} in another journal, shown by --state {own_state()}")
-    return "\n".join(told)
+        lines.append(f"and {others} in another journal, shown by --state {own_state()}")
+    return "\n".join(lines)
 
 
 async def keys(given: argparse.Namespace, watch: Watch) -> str:

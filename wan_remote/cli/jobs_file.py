@@ -228,6 +228,3 @@ def _text(path: Path, mistakes: list[str]) -> str:
     except OSError as error:
         mistakes.append(f"{path.name}: can't be read ({error.strerror})")
     return ""
-
-
-__all__ = ["Wish", "wishes"]

@@ -28,7 +28,7 @@ class Entry:
         state: where it stands; see :mod:`wan_remote.states`.
         id: the cloud's name for it, once known.
         earlier: ids of the same inputs that ended without a video; none of them is the one looked for.
-        guessed: whether its id was found in a list or given by hand, and the cloud's words do not tell that it is this.
+        guessed: whether its id was found in a list or given by hand, and the cloud's words do not say that it is this.
         rivals: fingerprints of other submissions that an id which was guessed could have been of.
         intent_at, submitted_at, ended_at: seconds since 1970, by this machine's clock.
         ahead: seconds that the cloud's clock was before this machine's at the intent, if that is known.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import Clock
-from ..errors import StorageError
+from ..errors import InvalidRequest, StorageError
 from ..files import probe_folder, write_private
 from ..states import Event, State, after
 from ..watch import Watch
@@ -144,6 +144,17 @@ class Journal:
             if entry is not None:
                 found.append(entry)
         return sorted(found, key=lambda entry: -entry.intent_at)
+
+    def entries_of(self, provider: str, request_id: str) -> list[Entry]:
+        """The jobs of an id.
+
+        Raises:
+            InvalidRequest: they are another cloud's.
+        """
+        known = [entry for entry in self.entries() if entry.id == request_id]
+        if known and all(entry.provider != provider for entry in known):
+            raise InvalidRequest(f"request_id={request_id} belongs to {known[0].provider}; choose that provider")
+        return [entry for entry in known if entry.provider == provider]
 
     def prune(self, output: Path) -> None:
         """Forget jobs that ended long ago and whose clip is no longer below ``output``."""

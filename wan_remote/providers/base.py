@@ -21,7 +21,7 @@ from ..errors import (
     UnexpectedRedirect,
 )
 from ..images import Frame
-from ..job import Job
+from ..job import Job, safe_id
 from ..redact import redact
 from ..request import Request
 from ..secret import Secret
@@ -67,7 +67,7 @@ class Reply:
     Attributes:
         status: what it amounts to as an HTTP status: 200 only if everything is well.
         data: what was asked for.
-        text: why it was refused, as the cloud says it, or the error that it tells with a 200; not cleaned.
+        text: why it was refused, as the cloud says it, or the error that comes with a 200; not cleaned.
         answer: the whole of it.
     """
 
@@ -127,6 +127,7 @@ class Provider(ABC):
         base, base_variable: address that all paths hang below, and the variable that may say otherwise.
         site, key_variable: where its keys are made, and the variable that holds one.
         forms: how images may be sent: "base64", "data", "url", tried in this order.
+        id_field: of a record, that holds its id.
         image_bytes: budget of one image.
         first_poll, least_pause: seconds from the submission to the first poll, and between two.
         failure_note: what to add when it could not make a clip.
@@ -139,6 +140,7 @@ class Provider(ABC):
     base_variable: ClassVar[str]
     site: ClassVar[str]
     key_variable: ClassVar[str]
+    id_field: ClassVar[str]
     forms: ClassVar[tuple[str, ...]]
     image_bytes: ClassVar[int]
     first_poll: ClassVar[float]
@@ -187,6 +189,21 @@ class Provider(ABC):
         Raises:
             BadResponse: no record, or one with an id that can't be one.
         """
+
+    def id_of(self, record: Any) -> Any:
+        """What a record gives for an id, whatever it is; None if it gives none."""
+        return a_dict(record).get(self.id_field)
+
+    def usable_id(self, record: Any) -> str:
+        """The same, if it may stand in a path.
+
+        Raises:
+            BadResponse: it may not, or there is none.
+        """
+        found = safe_id(self.id_of(record))
+        if found is None:
+            raise BadResponse(f"{self.label} answered without a usable request id")
+        return found
 
     @abstractmethod
     def listed(self, data: Any) -> Sequence[Any] | None:
@@ -279,14 +296,8 @@ def a_number(value: Any) -> float | None:
 
 def any_of(value: Any) -> bool | None:
     """Whether any of a list of switches, or the one that stands in its place, is on; None if there is none."""
-    told = {SWITCHES.get(str(row).lower()) for row in (value if isinstance(value, list) else [value])} - {None}
-    return True in told if told else None
-
-
-def told_id(record: Any) -> Any:
-    """What a record gives for an id, whatever it is; None if it gives none."""
-    row = a_dict(record)
-    return row.get("request_id", row.get("id"))
+    marks = {SWITCHES.get(str(row).lower()) for row in (value if isinstance(value, list) else [value])} - {None}
+    return True in marks if marks else None
 
 
 MORE = ("has_more", "hasMore", "next", "next_page", "next_page_token", "nextPageToken", "next_cursor", "cursor")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ..errors import BadResponse, InvalidRequest, KeyInvalid
+from ..errors import InvalidRequest, KeyInvalid
 from ..images import Frame
-from ..job import Job, safe_id
+from ..job import Job
 from ..request import Request, check_switch
 from ..transport import Answer
 from .base import (
@@ -77,6 +77,7 @@ class GMI(Provider):
     )
     base, base_variable = "https://console.gmicloud.ai/api/v1/ie/requestqueue", "GMI_BASE_URL"
     site, key_variable = "https://console.gmicloud.ai", "GMI_API_KEY"
+    id_field = "request_id"
     forms = ("base64", "data", "url")
     image_bytes = BASE64_BUDGET // 2 * 3 // 4
     first_poll, least_pause = 3.0, 3.0
@@ -127,14 +128,11 @@ class GMI(Provider):
 
     def job(self, record: Any) -> Job:
         row = a_dict(record)
-        request_id = safe_id(row.get("request_id"))
-        if request_id is None:
-            raise BadResponse("GMI Cloud answered without a usable request id")
         outcome, payload, word = a_dict(row.get("outcome")), a_dict(row.get("payload")), a_text(row.get("status"))
         url = _video(outcome)
         status, known = status_of(word, url)
         return Job(
-            id=request_id,
+            id=self.usable_id(row),
             status=status,
             word=status_word(word),
             known=known,

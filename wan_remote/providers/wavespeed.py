@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..errors import BadResponse, InvalidRequest
+from ..errors import InvalidRequest
 from ..images import Frame
-from ..job import Job, safe_id
+from ..job import Job
 from ..request import Request, check_switch, check_text, check_whole
 from ..transport import Answer
 from .base import (
@@ -114,6 +114,7 @@ class WaveSpeed(Provider):
     )
     base, base_variable = "https://api.wavespeed.ai/api/v3", "WAVESPEED_BASE_URL"
     site, key_variable = "https://wavespeed.ai/accesskey", "WAVESPEED_API_KEY"
+    id_field = "id"
     forms = ("url",)
     image_bytes = 8_000_000
     first_poll, least_pause = 5.0, 5.0  # it asks for five seconds between two looks at a video
@@ -185,9 +186,6 @@ class WaveSpeed(Provider):
 
     def job(self, record: Any) -> Job:
         row = a_dict(record)
-        request_id = safe_id(row.get("id"))
-        if request_id is None:
-            raise BadResponse("WaveSpeedAI answered without a usable request id")
         word, outputs = a_text(row.get("status")), a_list(row.get("outputs"))
         urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in outputs]
         error = a_text(row.get("error"))
@@ -197,7 +195,7 @@ class WaveSpeed(Provider):
         refused = MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error
         status, known = status_of(word, url)
         return Job(
-            id=request_id,
+            id=self.usable_id(row),
             status=status,
             word=status_word(word),
             known=known,

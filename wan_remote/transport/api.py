@@ -85,10 +85,10 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait, from either form of ``Retry-After``; a date counts from the answer's own date."""
-        told = self.headers.get("retry-after", "").strip()
-        if told.isdecimal() and told.isascii():
-            return float(told[:9])
-        until = _moment(told)
+        value = self.headers.get("retry-after", "").strip()
+        if value.isdecimal() and value.isascii():
+            return float(value[:9])
+        until = _moment(value)
         if until is None:
             return None
         return max(0.0, until - (time.time() if self.date is None else self.date))
@@ -122,7 +122,7 @@ NOBODY = _Nobody()
 class Api:
     """One cloud, one key.
 
-    A connection serves one call: on one that was kept open too long a request is lost in a way that can't be told from
+    A connection serves one call: on one that was kept open too long a request is lost in a way that looks like
     one that was taken, and for the call that costs money that difference is everything.
 
     Args:
@@ -134,7 +134,7 @@ class Api:
     def __init__(self, base: str, secret: Secret, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
         self.secret = secret
-        self._told: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
+        self._date: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # the body is read as it comes
@@ -154,7 +154,7 @@ class Api:
         stop: threading.Event | None = None,
         firm: bool = False,
     ) -> Answer | Lost:
-        """Ask the cloud; blocks. What it takes at most is told in :func:`exchange`.
+        """Ask the cloud; blocks. What it takes at most stands in :func:`exchange`.
 
         Args:
             method: of HTTP.
@@ -171,14 +171,14 @@ class Api:
             params=query, json=body, files=None if file is None else {"file": file},
         )  # fmt: skip
         if isinstance(found, Answer) and found.date is not None:
-            self._told = (found.date, time.monotonic())
+            self._date = (found.date, time.monotonic())
         return found
 
     @property
     def time(self) -> float | None:
-        """The cloud's own time now, seconds since 1970, if any of its answers has told it."""
-        told = self._told
-        return None if told is None else told[0] + time.monotonic() - told[1]
+        """The cloud's own time now, seconds since 1970, if any of its answers had it."""
+        date = self._date
+        return None if date is None else date[0] + time.monotonic() - date[1]
 
 
 def put(address: str, data: bytes, headers: Mapping[str, str], stop: threading.Event) -> Answer | Lost:
@@ -234,8 +234,8 @@ def exchange(
             return Lost(failure=Failure.LOST, why=str(error))
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
             return _lost(error, cutoff)
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(status=response.status_code, headers=told, body=body)
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(status=response.status_code, headers=received, body=body)
 
     return cutoff.run(work) or _given_up(cutoff)
 

@@ -54,8 +54,8 @@ def bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 def encoding(response: requests.Response) -> str:
     """How a body is packed, in small letters; empty if it is not."""
-    told = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if told == "identity" else told
+    how = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if how == "identity" else how
 
 
 def unpacked(response: requests.Response, cutoff: Cutoff, most: int = PIECE) -> Iterator[bytes]:
