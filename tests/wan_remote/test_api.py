@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,10 +126,16 @@ def test_an_upload_may_be_silent_for_longer(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_a_broken_call_was(error: Exception, why: str, begun: bool) -> None:
-    """What was sent is told by the connection alone."""
-    cutoff = SimpleNamespace(over=False, begun=begun, untrusted=False, stuck=False)
-    lost = api._lost(error, cutoff)  # type: ignore[arg-type]
+def test_what_a_broken_call_was(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str, begun: bool) -> None:
+    """What was sent is for the connection alone to say."""
+
+    def broken(cutoff: Any, silence: float) -> Any:
+        cutoff.begun = begun
+        raise error
+
+    monkeypatch.setattr(api, "open_session", broken)
+    lost = api.exchange("GET", "https://x.test", auth=api.NOBODY, headers={}, read=1.0)
+    assert isinstance(lost, Lost)
     if begun:
         assert lost.failure is Failure.LOST
         assert "broke" in lost.why or lost.why == "no answer in time"
