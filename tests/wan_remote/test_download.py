@@ -21,13 +21,7 @@ import pytest
 
 from tests.wan_remote.raw_server import Raw, head, raw_server
 from tests.wan_remote.test_exchanges import dripping
-from wan_remote.errors import (
-    BadDownload,
-    Interrupted,
-    ResultExpired,
-    StorageError,
-    Unreachable,
-)
+from wan_remote.errors import BadDownload, Interrupted, ResultExpired, StorageError, Unreachable
 
 download = importlib.import_module("wan_remote.transport.download")  # the room gives its function that name
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from wan_remote.errors import (
-    BadDownload,
-    InvalidRequest,
-    RateLimited,
-    ResultExpired,
-    StorageError,
-    Unreachable,
-)
+from wan_remote.errors import BadDownload, InvalidRequest, RateLimited, ResultExpired, StorageError, Unreachable
 
 
 def test_nothing_here_is_an_invalid_request() -> None:

@@ -6,43 +6,16 @@ import json
 import os
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.wan_remote.fault_case import GMI
-from wan_remote.clock import Clock
-from wan_remote.errors import (
-    StorageError,
-)
+from tests.wan_remote.journals import NAME, entry
+from wan_remote.errors import StorageError
 from wan_remote.journal import Entry, Journal, fingerprint
 from wan_remote.journal.entry import VERSION, same_inputs
 from wan_remote.journal.format import parse
 from wan_remote.states import State
-
-NAME = fingerprint("gmi", "m", {"prompt": "p", "seed": 1}, "a", "b")
-
-
-class StoppedClock(Clock):
-    def __init__(self, now: float = 1e9) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
-def entry(**changes: object) -> Entry:
-    made = Entry(
-        fingerprint=NAME, provider="gmi", model="m", scope="s", parameters={"prompt": "p"}, first="a", last="b", seed=1
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=StoppedClock())
-    made.prepare()
-    return made
 
 
 def test_what_was_written_is_read(journal):
@@ -122,37 +95,15 @@ def test_fingerprints_differ_in_every_input():
     assert fingerprint("gmi", "m", {"seed": 1, "prompt": "p"}, "a", "b") == NAME  # the order does not count
 
 
-NOW = 2e9
-
-
-class Still(Clock):
-    def time(self) -> float:
-        return NOW
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=Still())
-    made.prepare()
-    return made
-
-
-def named(name: str, **changes: Any) -> Entry:
-    made = Entry(
-        fingerprint=name, provider="gmi", model="m", scope="s", parameters={"a": 1}, first="f", last="l", seed=1
-    )
-    return replace(made, **changes)
-
-
-def test_a_fresh_entry_is_an_intent_with_nothing_known(book: Journal) -> None:
-    made = named("n")
+def test_a_fresh_entry_is_an_intent_with_nothing_known(journal: Journal) -> None:
+    made = entry("n")
     assert made.state == State.INTENT
     assert made.id in ("", None)
     assert (made.submitted_at, made.ended_at) == (0.0, 0.0)
     with pytest.raises(FrozenInstanceError):
         made.state = State.DONE  # type: ignore[misc]
     with pytest.raises((FrozenInstanceError, AttributeError)):
-        book.folder = Path()  # type: ignore[misc]
+        journal.folder = Path()  # type: ignore[misc]
     with pytest.raises(TypeError):
         Journal(Path())  # type: ignore[call-arg, misc]
 
@@ -164,29 +115,29 @@ def test_fingerprints_do_not_depend_on_the_order_of_anything() -> None:
     assert set(one) <= set("0123456789abcdef")
 
 
-def test_entries_are_the_newest_first_and_readable_ones_only(book: Journal) -> None:
+def test_entries_are_the_newest_first_and_readable_ones_only(journal: Journal) -> None:
     for name, at in (("old", 1.0), ("new", 3.0), ("mid", 2.0)):
-        book.write(named(name, intent_at=at))
-    (book.folder / "aa.json").mkdir()  # can't be read
-    (book.folder / "ab.json").write_text("{")
-    (book.folder / "zz.json").mkdir()
-    assert [found.fingerprint for found in book.entries()] == ["new", "mid", "old"]
+        journal.write(entry(name, intent_at=at))
+    (journal.folder / "aa.json").mkdir()  # can't be read
+    (journal.folder / "ab.json").write_text("{")
+    (journal.folder / "zz.json").mkdir()
+    assert [found.fingerprint for found in journal.entries()] == ["new", "mid", "old"]
 
 
-def test_an_entry_that_can_not_be_read_stops_everything(book: Journal) -> None:
-    (book.folder / "n.json").mkdir()
+def test_an_entry_that_can_not_be_read_stops_everything(journal: Journal) -> None:
+    (journal.folder / "n.json").mkdir()
     with pytest.raises(StorageError, match="n.json can't be read .*; nothing was sent"):
-        book.read("n")
+        journal.read("n")
 
 
-def test_entries_are_private_and_sorted(book: Journal) -> None:
-    book.write(named("n"))
-    path = book.folder / "n.json"
+def test_entries_are_private_and_sorted(journal: Journal) -> None:
+    journal.write(entry("n"))
+    path = journal.folder / "n.json"
     assert list(json.loads(path.read_text())) == sorted(json.loads(path.read_text()))
     if os.name == "posix":
         assert path.stat().st_mode & 0o777 == 0o600
-        assert book.folder.stat().st_mode & 0o077 == 0
-    assert not list(book.folder.glob("*.tmp-*"))
+        assert journal.folder.stat().st_mode & 0o077 == 0
+    assert not list(journal.folder.glob("*.tmp-*"))
 
 
 @pytest.mark.parametrize(

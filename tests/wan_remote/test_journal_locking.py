@@ -8,36 +8,16 @@ import fcntl
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 import wan_remote
+from tests.wan_remote.journals import NAME
 from wan_remote import watch as watches
-from wan_remote.clock import Clock
-from wan_remote.errors import (
-    Interrupted,
-)
-from wan_remote.journal import Journal, fingerprint, locking
+from wan_remote.errors import Interrupted
+from wan_remote.journal import Journal, locking
 from wan_remote.locks import try_lock
 from wan_remote.watch import Watch
-
-NAME = fingerprint("gmi", "m", {"prompt": "p", "seed": 1}, "a", "b")
-
-
-class StoppedClock(Clock):
-    def __init__(self, now: float = 1e9) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=StoppedClock())
-    made.prepare()
-    return made
 
 
 def test_one_run_of_the_same_inputs_at_a_time(journal):
@@ -77,37 +57,22 @@ def test_waiting_for_another_run_can_be_stopped(journal):
         asyncio.run(both())
 
 
-NOW = 2e9
-
-
-class Still(Clock):
-    def time(self) -> float:
-        return NOW
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=Still())
-    made.prepare()
-    return made
-
-
-def test_a_claim_keeps_others_waiting(book: Journal) -> None:
+def test_a_claim_keeps_others_waiting(journal: Journal) -> None:
     order = []
-    with book.claiming():
-        other = threading.Thread(target=lambda: claim(book, order))
+    with journal.claiming():
+        other = threading.Thread(target=lambda: claim(journal, order))
         other.start()
         time.sleep(0.15)
         order.append("first")
     other.join(5)
     assert order == ["first", "second"]
-    with (book.folder / "claims.lock").open("a+b") as one, (book.folder / "claims.lock").open("a+b") as two:
-        assert try_lock(one, book.folder)
-        assert not try_lock(two, book.folder)
+    with (journal.folder / "claims.lock").open("a+b") as one, (journal.folder / "claims.lock").open("a+b") as two:
+        assert try_lock(one, journal.folder)
+        assert not try_lock(two, journal.folder)
 
 
-def claim(book: Journal, order: list[str]) -> None:
-    with book.claiming():
+def claim(journal: Journal, order: list[str]) -> None:
+    with journal.claiming():
         order.append("second")
 
 

@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.wan_remote.fault_case import GMI
+from tests.wan_remote.journals import NOW, entry
 from wan_remote import watch as watches
-from wan_remote.clock import Clock
-from wan_remote.journal import Entry, Journal, fingerprint
+from wan_remote.journal import Entry, Journal
 from wan_remote.journal.tidying import KEPT
 from wan_remote.states import State
-
-NAME = fingerprint("gmi", "m", {"prompt": "p", "seed": 1}, "a", "b")
-
-
-class StoppedClock(Clock):
-    def __init__(self, now: float = 1e9) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
-def entry(**changes: object) -> Entry:
-    made = Entry(
-        fingerprint=NAME, provider="gmi", model="m", scope="s", parameters={"prompt": "p"}, first="a", last="b", seed=1
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=StoppedClock())
-    made.prepare()
-    return made
 
 
 def test_old_jobs_are_forgotten_unless_they_are_open(journal):
@@ -61,28 +34,6 @@ def test_old_jobs_are_forgotten_unless_they_are_open(journal):
     assert sorted(names[e.fingerprint] for e in journal.entries()) == [1, 2, 3]
 
 
-NOW = 2e9
-
-
-class Still(Clock):
-    def time(self) -> float:
-        return NOW
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Journal:
-    made = Journal(folder=tmp_path / "jobs", clock=Still())
-    made.prepare()
-    return made
-
-
-def named(name: str, **changes: Any) -> Entry:
-    made = Entry(
-        fingerprint=name, provider="gmi", model="m", scope="s", parameters={"a": 1}, first="f", last="l", seed=1
-    )
-    return replace(made, **changes)
-
-
 @pytest.mark.parametrize(
     ("state", "ended", "touched", "kept"),
     [
@@ -98,22 +49,22 @@ def named(name: str, **changes: Any) -> Entry:
         (State.INTENT, NOW - KEPT - 1, NOW - KEPT - 1, True),
     ],
 )
-def test_what_is_forgotten(book: Journal, state: str, ended: float, touched: float, kept: bool) -> None:
-    (book.folder / "aa.json").write_text("{")  # before and after it: others don't stop the tidying
-    book.write(named("n", state=state, ended_at=ended))
-    book.write(named("zz", state=State.FETCHED, ended_at=1.0))
-    for path in book.folder.glob("*.json"):
+def test_what_is_forgotten(journal: Journal, state: str, ended: float, touched: float, kept: bool) -> None:
+    (journal.folder / "aa.json").write_text("{")  # before and after it: others don't stop the tidying
+    journal.write(entry("n", state=state, ended_at=ended))
+    journal.write(entry("zz", state=State.FETCHED, ended_at=1.0))
+    for path in journal.folder.glob("*.json"):
         os.utime(path, (touched, touched) if path.stem == "n" else (1.0, 1.0))
-    (book.folder / "n.lock").touch()
-    book.prune(book.folder)
-    assert (book.folder / "n.json").exists() is kept
-    assert (book.folder / "n.lock").exists() is kept
-    assert not (book.folder / "zz.json").exists()
-    book.write(named("n", state=State.FETCHED, ended_at=1.0))
-    os.utime(book.folder / "n.json", (1.0, 1.0))
-    (book.folder / "n.lock").unlink(missing_ok=True)
-    book.prune(book.folder)  # no lock file there: no error
-    assert not (book.folder / "n.json").exists()
+    (journal.folder / "n.lock").touch()
+    journal.prune(journal.folder)
+    assert (journal.folder / "n.json").exists() is kept
+    assert (journal.folder / "n.lock").exists() is kept
+    assert not (journal.folder / "zz.json").exists()
+    journal.write(entry("n", state=State.FETCHED, ended_at=1.0))
+    os.utime(journal.folder / "n.json", (1.0, 1.0))
+    (journal.folder / "n.lock").unlink(missing_ok=True)
+    journal.prune(journal.folder)  # no lock file there: no error
+    assert not (journal.folder / "n.json").exists()
 
 
 def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
