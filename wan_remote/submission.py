@@ -11,7 +11,7 @@ import base64
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .answers import Outcome, outcome_of
 from .errors import InsecureConnection, NoUploads, RateLimited, RemoteError
@@ -20,11 +20,11 @@ from .job import Job
 from .journal import Entry
 from .line import Place, place
 from .matching import cloud_ahead
-from .providers.base import Call
 from .reconcile import BETWEEN_LOOKS, LOOKS, accepted, look_for, reconcile, unknown
 from .retry import jittered, pause, span
 from .session import Session
 from .states import Event, State
+from .transport import Call
 from .uploads import forget, upload
 from .watch import check, sleep, to_the_end
 
@@ -212,7 +212,7 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outc
             entry, Event.SENT, intent_at=session.clock.time(), ahead=cloud_ahead(session),
             submissions=entry.submissions + 1, scope=session.scope, message="", word="",
         )  # fmt: skip
-        answer = session.api.call(call.method, call.path, body=call.body, read=READ, stop=stop, firm=True)
+        answer = session.api.call(replace(call, read=READ), stop=stop, firm=True)
         outcome = outcome_of(session, answer)
         if outcome.job is not None:
             return accepted(session, intent, outcome.job), outcome

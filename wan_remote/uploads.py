@@ -13,7 +13,7 @@ from typing import Any
 from .errors import BadResponse, Forbidden, ModelUnavailable, NoUploads, Rejected
 from .files import write_private
 from .images import Frame
-from .providers.base import a_dict, a_text
+from .providers.reading import a_dict, a_text
 from .retry import ATTEMPTS, PASSING, ask, no_answer, pause
 from .session import Session
 from .transport import Answer, Lost, refuse_address

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from wan_remote.secret import Secret
-from wan_remote.transport import Answer, Failure, Lost, api, bodies
+from wan_remote.transport import Answer, Call, Failure, Lost, api, bodies
 
 BODY = bytes(range(256)) * 300  # several pieces
 
@@ -80,7 +80,8 @@ def test_how_long_to_wait() -> None:
 def test_headers_of_a_cloud_are_sent_besides(script: Script) -> None:
     script.say(200, b"{}")
     base = script.address.partition("/clip")[0]
-    answer = api.Api(base, Secret("k" * 20, "test"), {"X-Org": "o"}).call("GET", "/jobs", query={"n": "1"})
+    asking = api.Api(base, Secret("k" * 20, "test"), {"X-Org": "o"})
+    answer = asking.call(Call(method="GET", path="/jobs", query={"n": "1"}))
     assert isinstance(answer, Answer)
     path, headers = script.requests[0]
     assert path == "/jobs?n=1"
@@ -88,7 +89,7 @@ def test_headers_of_a_cloud_are_sent_besides(script: Script) -> None:
     assert headers["Accept"] == "application/json"
     assert headers["Authorization"] == "Bearer " + "k" * 20
     script.requests.clear()
-    api.Api(base, Secret("k" * 20, "test")).call("GET", "/jobs")
+    api.Api(base, Secret("k" * 20, "test")).call(Call(method="GET", path="/jobs"))
     assert "X-Org" not in script.requests[0][1]
 
 
@@ -98,7 +99,7 @@ def test_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch, script: Script) -> 
     for body in bodies_told:
         script.say(body=body)
     base = script.address.partition("/clip")[0]
-    found = [api.Api(base, Secret("k" * 20, "test")).call("GET", "/jobs") for _ in bodies_told]
+    found = [api.Api(base, Secret("k" * 20, "test")).call(Call(method="GET", path="/jobs")) for _ in bodies_told]
     assert [answer.body for answer in found if isinstance(answer, Answer)] == [b"1234567890", None, b""]
 
 
@@ -184,6 +185,6 @@ def test_the_clouds_time_goes_on_with_ours(monkeypatch):
     monkeypatch.setattr(api, "exchange", lambda *given, **named: answer("", formatdate(1000, usegmt=True)))
     asked = api.Api("https://x.test", Secret("k" * 20, "a test"))
     assert asked.time is None
-    asked.call("GET", "/jobs")
+    asked.call(Call(method="GET", path="/jobs"))
     now[0] += 30.0
     assert asked.time == 1030.0

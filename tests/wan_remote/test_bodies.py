@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.wan_remote.raw_server import answering, raw_server
 from tests.wan_remote.test_exchanges import SECRET
 from tests.wan_remote.test_stand_in import gmi_body, gmi_submit
-from wan_remote.transport import Answer, Api, Failure, Lost, bodies
+from wan_remote.transport import Answer, Api, Call, Failure, Lost, bodies
 
 MIB = 2**20
 RECORD = b'{"request_id": "a-1", "status": "queued"}'
@@ -23,7 +23,7 @@ RECORD = b'{"request_id": "a-1", "status": "queued"}'
 
 def ask(body: bytes, *headers: str) -> Answer | Lost:
     with raw_server(answering(body, *headers)) as raw:
-        return Api(raw.address, SECRET).call("GET", "/jobs", read=10.0)
+        return Api(raw.address, SECRET).call(Call(method="GET", path="/jobs", read=10.0))
 
 
 def gzipped(data: bytes) -> bytes:

@@ -20,9 +20,10 @@ from wan_remote.images import Frame
 from wan_remote.job import Job, Status
 from wan_remote.keys import Keys
 from wan_remote.providers import PROVIDERS
-from wan_remote.providers.base import Call, Option, Place, Provider, Question, Reply, a_dict
+from wan_remote.providers.base import Option, Place, Provider, Question, Reply
+from wan_remote.providers.reading import a_dict
 from wan_remote.request import Request, check_switch, check_whole
-from wan_remote.transport import Answer
+from wan_remote.transport import Answer, Call
 
 QUEUE = "/apikey/requests"
 STATUSES = {"queued": Status.QUEUED, "processing": Status.PROCESSING, "success": Status.SUCCEEDED}

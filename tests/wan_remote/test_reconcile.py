@@ -172,10 +172,10 @@ def test_what_took_minutes_to_send_and_was_refused_is_looked_for_all_that_time(w
     world.advance(5000)
     real = Api.call
 
-    def slow(self, method, path, **more):
-        if method == "POST":
+    def slow(self, call, **more):
+        if call.method == "POST":
             world.advance(200)
-        return real(self, method, path, **more)
+        return real(self, call, **more)
 
     monkeypatch.setattr(Api, "call", slow)
     world.cloud.settings(list_style="no inputs")

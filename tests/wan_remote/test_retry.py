@@ -11,9 +11,9 @@ import pytest
 
 from wan_remote import retry
 from wan_remote.errors import RateLimited, RemoteError
-from wan_remote.providers.base import OK, Call, Reply
+from wan_remote.providers.base import OK, Reply
 from wan_remote.retry import LONGEST_PAUSE, pause
-from wan_remote.transport import Answer, Failure, Lost
+from wan_remote.transport import Answer, Call, Failure, Lost
 
 
 class FakeProvider:

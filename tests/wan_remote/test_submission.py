@@ -538,9 +538,9 @@ def test_a_submission_lost_after_minutes_ends_in_a_typed_error(world, monkeypatc
     """Its own silence may outlast the time after which the list is trusted; it is not sent again in the same run."""
     real = Api.call
 
-    def slow(api, method, path, **more):
-        found = real(api, method, path, **more)
-        if path in ("/apikey/requests", "/wavespeed-ai/wan-flf2v") and method == "POST":
+    def slow(api, call, **more):
+        found = real(api, call, **more)
+        if call.path in ("/apikey/requests", "/wavespeed-ai/wan-flf2v") and call.method == "POST":
             world.advance(130)
         return found
 

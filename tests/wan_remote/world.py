@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,7 @@ class World:
     def shorten_reads(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Every call of an API is given up after so many seconds of silence."""
         real = Api.call
-        monkeypatch.setattr(Api, "call", lambda api, *given, **named: real(api, *given, **{**named, "read": seconds}))
+        monkeypatch.setattr(Api, "call", lambda api, call, **named: real(api, replace(call, read=seconds), **named))
 
     def shrink_budget(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
         monkeypatch.setattr(GMICloud, "image_bytes", size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +24,11 @@ from ..job import Job, safe_id
 from ..redact import redact
 from ..request import Request
 from ..secret import Secret
-from ..transport import READ, Answer
+from ..transport import Answer, Call
+from .reading import a_dict
 
 OK = 200
 MODERATION = ("content policy", "content_policy", "moderation", "moderated", "nsfw", "safety")
-SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 LISTED = 100  # requests asked for at once
 QUESTIONS = {
     "models": "models the cloud has",
@@ -39,25 +38,6 @@ QUESTIONS = {
     "billings": "what requests did cost",
 }
 """What an account may be asked for, in words; which of them a cloud answers, it says itself."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """One request of a cloud's API, without address and key.
-
-    Attributes:
-        method, path, query: of HTTP; the path hangs below the cloud's base address.
-        body: sent as JSON.
-        file: name, bytes and type of a file, sent as the form field ``file``.
-        read: seconds of silence after which an answer is given up.
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, str] | None = None
-    body: Any = None
-    file: tuple[str, bytes, str] | None = None
-    read: float = READ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,48 +247,3 @@ def refusal(provider: Provider, reply: Reply, secret: Secret) -> RemoteError:
 
 def is_moderation(text: str) -> bool:
     return any(word in text.lower() for word in MODERATION)
-
-
-# -- reading what may be anything -----------------------------------------------------------------------------------
-
-
-def a_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def a_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def a_text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def a_number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # JSON knows no limit
-        return None
-    return number if math.isfinite(number) else None
-
-
-def any_of(value: Any) -> bool | None:
-    """Whether any of a list of switches, or the one that stands in its place, is on; None if there is none."""
-    marks = {SWITCHES.get(str(row).lower()) for row in (value if isinstance(value, list) else [value])} - {None}
-    return True in marks if marks else None
-
-
-MORE = ("has_more", "hasMore", "next", "next_page", "next_page_token", "nextPageToken", "next_cursor", "cursor")
-COUNTS = ("total", "total_count", "count")
-
-
-def says_more(data: Any, rows: int) -> bool:
-    """Whether a list without documented pages says, in one of the usual ways, that it is not all."""
-    row = a_dict(data)
-    return any(row.get(name) for name in MORE) or any((an_int(row.get(name)) or 0) > rows for name in COUNTS)
-
-
-def an_int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

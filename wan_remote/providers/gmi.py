@@ -14,23 +14,11 @@ from ..errors import InvalidRequest, KeyInvalid
 from ..images import Frame
 from ..job import Job
 from ..request import Request, check_switch
-from ..transport import Answer
-from .base import (
-    OK,
-    Call,
-    Option,
-    Place,
-    Provider,
-    Question,
-    Reply,
-    a_dict,
-    a_list,
-    a_text,
-    an_int,
-    says_more,
-)  # fmt: skip
+from ..transport import Answer, Call
+from .base import OK, Option, Place, Provider, Question, Reply
 from .moments import moment_of
 from .outcomes import status_of, video_among
+from .reading import a_dict, a_list, a_text, an_int, says_more
 from .texts import reason, status_word, whole_text
 
 BASE64_BUDGET = 6_000_000  # characters of both images in one body

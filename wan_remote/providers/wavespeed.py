@@ -16,24 +16,11 @@ from ..errors import InvalidRequest
 from ..images import Frame
 from ..job import Job
 from ..request import Request, check_switch, check_text, check_whole
-from ..transport import Answer
-from .base import (
-    LISTED,
-    OK,
-    Call,
-    Option,
-    Place,
-    Provider,
-    Question,
-    Reply,
-    a_dict,
-    a_list,
-    a_number,
-    a_text,
-    any_of,
-)  # fmt: skip
+from ..transport import Answer, Call
+from .base import LISTED, OK, Option, Place, Provider, Question, Reply
 from .moments import moment_of
 from .outcomes import status_of, video_among
+from .reading import a_dict, a_list, a_number, a_text, any_of
 from .texts import reason, status_word, whole_text
 
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")

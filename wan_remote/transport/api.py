@@ -49,6 +49,25 @@ class Failure(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One request of a cloud's API, without address and key.
+
+    Attributes:
+        method, path, query: of HTTP; the path hangs below the cloud's base address.
+        body: sent as JSON.
+        file: name, bytes and type of a file, sent as the form field ``file``.
+        read: seconds of silence after which an answer is given up.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: Any = None
+    file: tuple[str, bytes, str] | None = None
+    read: float = READ
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lost:
     """A call without an answer; ``why`` is one word or two for a message."""
 
@@ -142,33 +161,17 @@ class Api:
             **(headers or {}),
         }
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        file: tuple[str, bytes, str] | None = None,
-        read: float = READ,
-        stop: threading.Event | None = None,
-        firm: bool = False,
-    ) -> Answer | Lost:
+    def call(self, call: Call, *, stop: threading.Event | None = None, firm: bool = False) -> Answer | Lost:
         """Ask the cloud; blocks. What it takes at most stands in :func:`exchange`.
 
         Args:
-            method: of HTTP.
-            path: below the base, beginning with a slash.
-            query: of the address.
-            body: sent as JSON.
-            file: name, bytes and type of a file, sent as the form field ``file``.
-            read: seconds of silence after which an answer is given up.
+            call: what to ask.
             stop: set when it is not wanted any more.
             firm: whether a request that has begun to go out is seen through all the same.
         """
         found = exchange(
-            method, self.base + path, auth=_Bearer(self.secret), headers=self._headers, read=read, stop=stop, firm=firm,
-            params=query, json=body, files=None if file is None else {"file": file},
+            call.method, self.base + call.path, auth=_Bearer(self.secret), headers=self._headers, read=call.read,
+            stop=stop, firm=firm, params=call.query, json=call.body, files=call.file and {"file": call.file},
         )  # fmt: skip
         if isinstance(found, Answer) and found.date is not None:
             self._date = (found.date, time.monotonic())
