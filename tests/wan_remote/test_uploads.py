@@ -12,6 +12,7 @@ import pytest
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer
 from tests.wan_remote.world import TestWatch, image
+from wan_remote import uploads
 from wan_remote.errors import ModelUnavailable, NoUploads
 from wan_remote.images import encode
 from wan_remote.session import Folders, open_session
@@ -195,3 +196,12 @@ def test_a_signed_place_that_takes_nothing(world, frame):
     with pytest.raises(NoUploads, match="GMI Cloud does not take an image where it says it should go"):
         asyncio.run(upload(session(world, GMI), frame, "first"))
     assert len(world.cloud.records("gmi.upload_url")) == 2
+
+
+def test_nobody_waits_after_the_last_attempt(world, frame, monkeypatch):
+    monkeypatch.setattr(uploads, "pause", lambda attempt: 10.0)
+    world.cloud.faults("put", {"kind": "answer", "status": 503, "times": 0})
+    with pytest.raises(NoUploads, match="does not take an image"):
+        asyncio.run(upload(session(world, GMI), frame, "first"))
+    assert len(world.cloud.records("put")) == 2 * 5  # five for each of two places
+    assert world.clock.elapsed == pytest.approx(2 * 4 * 10.0)

@@ -22,8 +22,6 @@ from .reading import a_dict, a_list, a_text, an_int, says_more
 from .texts import reason, status_word, whole_text
 
 BASE64_BUDGET = 6_000_000  # characters of both images in one body
-
-
 ORGANISATION = "GMI_ORG_ID"  # for people with several organisations
 
 
