@@ -59,7 +59,7 @@ class Aurora(Provider):
     id_field = "ticket"
     forms = ("url",)
     image_bytes = 1_000_000
-    first_poll, least_pause = 1.0, 1.0
+    first_poll, least_pause = 0.1, 0.1
 
     def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call:
         images = {"first_frame_image": first, "last_frame_image": last}
@@ -103,6 +103,7 @@ def aurora(world, monkeypatch):
     monkeypatch.setenv("AURORA_BASE_URL", world.cloud.gmi)
     monkeypatch.setenv("AURORA_API_KEY", GMI_KEY)
     world.cloud.settings(gmi_image_forms=["url"])
+    world.cloud.always("gmi", "success")
     return world
 
 

@@ -283,8 +283,8 @@ STRANGE = [
             plan=[WAITING[p]],
             end="StillRunning",
             journal="submitted",
-            wait_seconds=1800,
-            slept=(1700, 1900),
+            wait_seconds=600,
+            slept=(550, 650),
             again=Again(end="StillRunning", posts=1),
         )
     ),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.wan_remote.fault_case import GMI, POLL, WAVESPEED, retry_after
 from tests.wan_remote.world import image
+from wan_remote import watch as watches
 
 SLOW = {"kind": "hang", "seconds": 3.0}
 
@@ -130,7 +131,8 @@ def test_two_nodes_with_different_inputs_run_at_once(world):
     assert took < 2.6  # three times one second would be 3
 
 
-def test_forty_jobs_at_once_need_few_threads(world):
+def test_forty_jobs_at_once_need_few_threads(world, monkeypatch):
+    monkeypatch.setattr(watches, "LONG", 60.0)  # a busy machine makes no work count as one that hangs
     world.real_time(0.02)
     world.cloud.always("gmi", "queued", "success", seconds=0.5)
     most = [0]
