@@ -89,7 +89,8 @@ class Question:
 class Option:
     """A field of a cloud's request as an option of the command line; its type and default are the field's.
 
-    A switch that is on by default is named for what turns it off, and begins with ``no_``.
+    ``%(default)s`` in the help is the default. A switch that is on by default is named for what turns it off, beginning
+    with ``no_``.
     """
 
     name: str  # as a column of a list of jobs; the option is --name with dashes

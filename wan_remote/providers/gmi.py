@@ -58,7 +58,7 @@ class GMIRequest(Request):
 class GMI(Provider):
     request = GMIRequest
     options = (
-        Option("video_length", "video_length", "seconds, 5 or 10 (default: 5)"),
+        Option("video_length", "video_length", "seconds, 5 or 10 (default: %(default)s)"),
         Option("prompt_extend", "prompt_extend", "let the cloud write the prompt out"),
     )
     base, base_variable = "https://console.gmicloud.ai/api/v1/ie/requestqueue", "GMI_BASE_URL"

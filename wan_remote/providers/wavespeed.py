@@ -93,10 +93,10 @@ class WaveSpeed(Provider):
     request = WaveSpeedRequest
     options = (
         Option("negative", "negative_prompt", "what to stay away from", "TEXT"),
-        Option("duration", "duration", "seconds, 5 to 10 (default: 5)"),
-        Option("size", "size", f"{', '.join(WaveSpeedRequest.SIZES)} (default: the first)"),
-        Option("steps", "num_inference_steps", "1 to 40 (default: 30)"),
-        Option("guidance", "guidance_scale", "0 to 20 (default: 5)"),
+        Option("duration", "duration", "seconds, 5 to 10 (default: %(default)s)"),
+        Option("size", "size", f"{', '.join(WaveSpeedRequest.SIZES)} (default: %(default)s)"),
+        Option("steps", "num_inference_steps", "1 to 40 (default: %(default)s)"),
+        Option("guidance", "guidance_scale", "0 to 20 (default: %(default)s)"),
         Option("no_safety_checker", "enable_safety_checker", "switch the cloud's content filter off"),
     )
     base, base_variable = "https://api.wavespeed.ai/api/v3", "WAVESPEED_BASE_URL"
