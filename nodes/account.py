@@ -11,6 +11,7 @@ from ..wan_remote.providers import PROVIDERS
 from . import host, remote
 from .host import io
 
+ACCOUNTING = ", ".join(cloud.label for cloud in PROVIDERS.values() if "billings" in cloud.questions({}))
 CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
 
 
@@ -30,7 +31,7 @@ class WanFLF2VAccount(io.ComfyNode):
                     options=list(WHAT),
                     default=WHAT[0],
                     tooltip="requests: made with this key; models, model: what is offered; balance, price and "
-                    "billings (what clips did cost): WaveSpeedAI only.",
+                    f"billings (what clips did cost): {ACCOUNTING} only.",
                 ),
             ],
             outputs=[io.String.Output("info", display_name="info")],
