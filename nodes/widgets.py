@@ -18,7 +18,7 @@ MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
 
 
-def pictures() -> list[io.Image.Input]:
+def images() -> list[io.Image.Input]:
     return [
         io.Image.Input(
             "first_image", lazy=True, tooltip="The video starts here. Any size; of a batch, the first image."

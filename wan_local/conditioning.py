@@ -7,15 +7,14 @@ another size is resized before it is cropped.
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .errors import InputError, NumericError
 from .images import AnyImage, Fit, fit_image, to_tensor
+from .progress import OnProgress, ignore
 from .shapes import TEMPORAL_STRIDE, Grid, video_frames
+from .vae import Autoencoder
 
 __all__ = ["check_room", "first_last", "fit_image", "known_clip", "known_mask"]
 
@@ -52,19 +51,24 @@ def known_clip(first: AnyImage, last: AnyImage, grid: Grid, fit: Fit = "crop") -
 
 
 @torch.no_grad()
-def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fit = "crop") -> Tensor:
+def first_last(
+    vae: Autoencoder,
+    first: AnyImage,
+    last: AnyImage,
+    grid: Grid,
+    *,
+    fit: Fit = "crop",
+    on_progress: OnProgress = ignore,
+) -> Tensor:
     """The image condition ``y`` of the transformer.
 
-    The VAE encodes in float32 whatever it is stored in: half precision here moves the whole trajectory. A VAE in
-    half precision is copied and raised for the time of the encode (the released one takes 0.5 GB), and stays as it
-    was.
-
     Args:
-        vae: a :class:`wan_local.vae.WanVAE`, or whatever has its ``encode`` and ``normalise``.
+        vae: what encodes the clip, in float32.
         first: first picture, any size, see :func:`wan_local.images.to_tensor`.
         last: last picture, any size.
         grid: size of the clip, at least 5 frames.
         fit: what to do with another aspect, see :func:`wan_local.images.fit_image`.
+        on_progress: called after each latent frame that is encoded; may raise to stop.
 
     Returns:
         ``[1, 4 + z_dim, T, h, w]`` float32 where the VAE leaves its latents: mask first, then normalised latents.
@@ -73,20 +77,11 @@ def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fi
         InputError: an image that is none, or a clip too short for two pictures.
         NumericError: the VAE gave NaN or infinity.
     """
-    clip = known_clip(first, last, grid, fit)
-    vae = in_float32(vae)
-    device = next((parameter.device for parameter in vae.parameters()), clip.device)
-    latents = vae.normalise(vae.encode(clip.to(device)).float())  # [1, z_dim, T, h, w]
+    latents = vae.encode(known_clip(first, last, grid, fit), on_progress).float()
+    latents = vae.normalise(latents)  # [1, z_dim, T, h, w]
     if not torch.isfinite(latents).all():
         raise NumericError("the VAE encoded the two images to NaN or infinity; download its weights again")
     return torch.cat([known_mask(grid).to(latents.device), latents], dim=1)
-
-
-def in_float32(vae: Any) -> Any:
-    """``vae`` itself if all its weights are float32, else a float32 copy."""
-    if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
-        return vae
-    return copy.deepcopy(vae).float()
 
 
 def check_room(frames: int) -> None:

@@ -28,7 +28,7 @@ from .progress import OnProgress, Progress, ignore
 from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
 from .settings import Settings, check_text, official_negative_prompt
 from .shapes import TEMPORAL_STRIDE, Grid
-from .vae import decode_dtype
+from .vae import Autoencoder, WanVAE, decode_dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,12 +63,12 @@ class Pipeline:
 
     Args:
         transformer: :class:`wan_local.model.WanTransformer` with 36 input channels.
-        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes.
+        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes; or what a host has instead.
         text_encoder: :class:`wan_local.encoders.text.TextEncoder`.
         image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
         device: where the work is done.
         memory: which part is on the device when; None leaves every part where it is.
-        decode_dtype: what the VAE decodes in; it always encodes in float32.
+        decode_dtype: what a WanVAE decodes in; it always encodes in float32.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
@@ -78,7 +78,7 @@ class Pipeline:
     def __init__(
         self,
         transformer: Any,
-        vae: Any,
+        vae: WanVAE | Autoencoder,
         text_encoder: Any,
         image_encoder: Any | None = None,
         *,
@@ -216,7 +216,7 @@ class Pipeline:
         image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in seen])
         clock.tell(1)
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
             condition = first_last(vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
@@ -238,9 +238,8 @@ class Pipeline:
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
-            latents = vae.denormalise(sampled.latents.to(self.device))
-            yield from frames_of(vae, latents.to(self.decode_dtype), on_progress)
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
+            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
@@ -261,15 +260,15 @@ class Pipeline:
 
 
 @torch.no_grad()
-def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+def frames_of(vae: Autoencoder, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
     """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
 
     Every decode there is goes through here.
 
     Args:
-        vae: :class:`wan_local.memory.FittingVAE`.
-        latents: ``[1, 16, T, h, w]``, raw, where the VAE is.
-        on_progress: as :meth:`wan_local.memory.FittingVAE.decode_stream` takes it.
+        vae: what decodes them.
+        latents: ``[1, 16, T, h, w]``, raw.
+        on_progress: as :meth:`wan_local.vae.Autoencoder.decode_stream` takes it.
 
     Raises:
         NumericError: the VAE gave NaN or infinity.

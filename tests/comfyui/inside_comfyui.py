@@ -30,7 +30,7 @@ def half_precision_images_are_taken(nodes: Any) -> None:
     import torch
 
     image = torch.rand(1, 9, 7, 3)
-    got = nodes.convert.picture(image.half(), "first_image")
+    got = nodes.sockets.image.one_image(image.half(), "first_image")
     assert got.dtype == torch.float32
     assert got.shape == (3, 9, 7)
     assert (got - image[0].movedim(-1, 0)).abs().max() < 1e-3
@@ -42,7 +42,7 @@ def transparency_is_laid_over_black(nodes: Any) -> None:
 
     image = torch.ones(1, 4, 4, 4)
     image[..., 3] = 0.25
-    got = nodes.convert.picture(image, "first_image")
+    got = nodes.sockets.image.one_image(image, "first_image")
     assert got.shape == (3, 4, 4)
     assert torch.allclose(got, torch.full_like(got, 0.25))
 
@@ -56,7 +56,7 @@ def the_first_picture_of_a_batch_is_used_and_the_log_says_so(nodes: Any) -> None
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     nodes.host.log.addHandler(handler)
     batch = torch.stack([torch.full((4, 4, 3), value) for value in (0.1, 0.9)])
-    got = nodes.convert.picture(batch, "last_image")
+    got = nodes.sockets.image.one_image(batch, "last_image")
     nodes.host.log.removeHandler(handler)
     assert torch.allclose(got, torch.full_like(got, 0.1))
     assert lines == ["last_image is a batch of 2 images; the first one is used"]
@@ -70,7 +70,7 @@ def values_that_are_no_numbers_are_refused_by_name(nodes: Any) -> None:
     image[0, 1, 1, 1] = float("nan")
     message = ""
     try:
-        nodes.convert.picture(image, "last_image")
+        nodes.sockets.image.one_image(image, "last_image")
     except ValueError as error:
         message = str(error)
     assert "last_image" in message
@@ -81,7 +81,7 @@ def values_that_are_no_numbers_are_refused_by_name(nodes: Any) -> None:
 def values_that_overshoot_are_clamped(nodes: Any) -> None:
     import torch
 
-    got = nodes.convert.picture(torch.tensor([-0.5, 0.5, 1.5]).expand(1, 2, 2, 3), "first_image")
+    got = nodes.sockets.image.one_image(torch.tensor([-0.5, 0.5, 1.5]).expand(1, 2, 2, 3), "first_image")
     assert got[:, 0, 0].tolist() == [0.0, 0.5, 1.0]
 
 
@@ -96,7 +96,7 @@ def layers_have_their_parameters_with_dynamic_vram_too(nodes: Any) -> None:
     before, memory.aimdo_enabled = memory.aimdo_enabled, True
     try:
         with torch.device("meta"):
-            layer = nodes.host.operations().Linear(2, 3)
+            layer = nodes.host.Operations.Linear(2, 3)
         assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
             "weight": (3, 2),
             "bias": (3,),
@@ -111,7 +111,7 @@ def layers_have_their_parameters_with_dynamic_vram_too(nodes: Any) -> None:
 def layers_calculate_in_the_dtype_of_their_input(nodes: Any) -> None:
     import torch
 
-    operations = nodes.host.operations()
+    operations = nodes.host.Operations
     layers = {
         "Linear": (operations.Linear(4, 4), (2, 4)),
         "LayerNorm": (operations.LayerNorm(4), (2, 4)),

@@ -89,7 +89,7 @@ def every_door_goes_on_in_tiles_when_whole_frames_do_not_fit(nodes: Any) -> str:
 
     import nodes as core
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae, given = parts[3], latents(batch=2)
     vae.vae_dtype = torch.float32
     doors = {
@@ -139,7 +139,7 @@ def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) ->
 
     import nodes as core
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae = parts[3]
     vae.vae_dtype = torch.float32
     expected = local(nodes, parts).args[0]
@@ -168,7 +168,7 @@ def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) ->
 def every_door_keeps_what_it_could_not_decode(nodes: Any) -> None:
     import nodes as core
 
-    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    vae = nodes.loading.load_vae(bundled(nodes), "fp32")
     doors = (
         lambda: decode(nodes, vae, latents()),
         lambda: decode(nodes, vae, latents(), "off"),
@@ -188,7 +188,7 @@ def every_door_keeps_what_it_could_not_decode(nodes: Any) -> None:
 def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
     import comfy.model_management as management
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae = parts[3]
 
     def stop(latents: Any) -> Any:
@@ -210,7 +210,7 @@ def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
 def latents_of_another_kind_are_refused_and_not_kept(nodes: Any) -> None:
     import torch
 
-    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    vae = nodes.loading.load_vae(bundled(nodes), "fp32")
     with folders() as (output, _):
         assert "this VAE decodes" in refusal(vae.decode, torch.zeros(1, 4, 8, 8))
         assert not list(output.rglob("*.*"))
@@ -244,14 +244,14 @@ def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
     live, activations = lib(nodes, "memory.live"), lib(nodes, "memory.activations")
     said = []
     for dtype in ("fp32", "bf16"):
-        vae = nodes.pipeline.load_vae(bundled(nodes), dtype)
+        vae = nodes.loading.load_vae(bundled(nodes), dtype)
         given = torch.zeros(1, 16, activations.LONGEST, 10, 12, dtype=vae.vae_dtype)
-        asked = asked_of_the_host(nodes, list, vae.coder("off").decode_stream(given))
+        asked = asked_of_the_host(nodes, list, nodes.sockets.vae.autoencoder(vae, "off").decode_stream(given))
         with torch.inference_mode(False), torch.no_grad(), live.LiveBytes() as count:
             for _ in vae.first_stage_model.decode_stream(given):
                 pass
         said.append((asked - activations.RESERVE) / count.peak)
-    model = nodes.pipeline.load_model(bundled(nodes), "fp32", "auto")
+    model = nodes.loading.load_model(bundled(nodes), "fp32", "auto")
     grid = lib(nodes, "shapes").Grid(frames=17, height=96, width=128)
     work = activations.transformer_work(model.transformer.config, grid, 4)
     said.append((asked_of_the_host(nodes, model.load, grid) - activations.RESERVE) / work)
@@ -263,9 +263,9 @@ def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
 def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
     import torch
 
-    clip = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")[1]
+    clip = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")[1]
     clip.cond_stage_model.float()
-    expected = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+    expected = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
     management = nodes.host.management
     activations = lib(nodes, "memory.activations")
     need = clip.patcher.model_size() + activations.TEXT_WORK[4] + activations.RESERVE
@@ -279,7 +279,7 @@ def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
         for room, comes in ((need + reserved, 1), (need + reserved - 1, 0)):
             management.get_free_memory = lambda device, room=room: room
             loads.clear()
-            rows = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+            rows = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
             assert len(loads) == comes, (room - need, loads)
             assert torch.equal(rows, expected)
         # What the host would send away for it counts as room.
@@ -287,7 +287,7 @@ def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
             SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)
         ]
         loads.clear()
-        nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
+        nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
         assert loads == [need - clip.patcher.model_size()]
     finally:
         nodes.host.load, management.get_free_memory = real, free

@@ -39,7 +39,7 @@ def an_upscaling_vae_decodes_as_comfyuis_own_network(nodes: Any) -> str:
         return "this ComfyUI has no such decoder"
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path, theirs = upscaling_vae(nodes, folder)
-        vae = nodes.pipeline.load_vae(Path(path), "fp32")
+        vae = nodes.loading.load_vae(Path(path), "fp32")
     latents = torch.randn(1, 16, 3, 5, 6)
     channels = theirs.decode(latents)  # [1, 12, 9, 40, 48]
     pictures = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
@@ -64,8 +64,8 @@ def core_vae_of_twelve_channels_is_put_together_too(nodes: Any) -> None:
         def decode(self, latents: Any) -> Any:
             return torch.arange(12.0).expand(9, 4, 6, 12) / 12
 
-    coder, latents = nodes.wired.wired_vae(CoreVAE()), torch.zeros(1, 16, 3, 4, 6)
-    images = nodes.vae.decode_images(coder, latents, lambda progress: None)
+    coder, latents = nodes.sockets.vae.autoencoder(CoreVAE()), torch.zeros(1, 16, 3, 4, 6)
+    images = nodes.sockets.vae.decode_images(coder, latents, lambda progress: None)
     assert images.shape == (1, 9, 8, 12, 3)
     assert torch.allclose(images[0, 0, :2, :2, 0] * 12, torch.tensor([[0.0, 1.0], [2.0, 3.0]]), atol=1e-5)
     (video,) = coder.decode_stream(latents)
@@ -126,7 +126,7 @@ def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> 
                 told.append(f"{kind}: not in this ComfyUI")
                 continue
             core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32}).model.diffusion_model
-            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations)
             ours.compute_dtype = torch.float32
             seen = 0
             for name, layer in ours.named_modules():
@@ -158,12 +158,12 @@ def a_lora_on_a_file_of_comfyuis_own_formats_equals_a_merged_one(nodes: Any) -> 
             path = comfy_file(nodes, folder, kind)
             if path is None:
                 continue
-            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations)
             packed.compute_dtype = torch.float32
             merged = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
             lora = lora_file(nodes, merged, folder, 3)
             lib(nodes, "lora").merge(merged, [(lora, 0.6)])
-            model = nodes.sockets.WanModel(packed).with_lora(lora, 0.6)
+            model = nodes.sockets.model.WanModel(packed).with_lora(lora, 0.6)
             worst = max(worst, apart(model.load(grid)(*inputs()), merged(*inputs())))
     assert worst <= 1e-4, worst
     return f"relative difference to the merged model: {worst:.1e}"
@@ -196,8 +196,8 @@ def a_gguf_text_encoder_stands_in_for_the_folders_own(nodes: Any) -> str:
         write_gguf(Path(folder, "umt5.gguf"), "t5encoder", state, packed)
         folder_paths.folder_names_and_paths[nodes.host.GGUF["text_encoders"]] = ([folder], {".gguf"})
         assert "umt5.gguf" in nodes.host.model_files("text_encoders")
-        path = nodes.files.path("text_encoders", "text_encoder", "umt5.gguf")
-        _, clip, _, _ = nodes.pipeline.load_parts(pipeline, "default", "sdpa", path)
+        path = nodes.weight_files.path("text_encoders", "text_encoder", "umt5.gguf")
+        _, clip, _, _ = nodes.loading.load_parts(pipeline, "default", "sdpa", path)
         network = clip.cond_stage_model.transformer
         assert network.shared.weight.dtype == torch.int8, "the table of words was unpacked"
         text = "an orange circle moves to the right"

@@ -103,7 +103,7 @@ def every_kind_of_lora_on_the_wire_equals_one_merged(nodes: Any) -> str:
         }
         told = []
         for name, (make, unpacked) in makers.items():
-            plain = nodes.sockets.WanModel(make())
+            plain = nodes.sockets.model.WanModel(make())
             untouched = plain.load(grid)(*inputs())
             worst = 0.0
             for loras in ([(every, 1.0)], [(every, 0.6)], [(every, 0.7), (other, 0.5)], [(other, 0.5), (every, -0.4)]):
@@ -117,7 +117,7 @@ def every_kind_of_lora_on_the_wire_equals_one_merged(nodes: Any) -> str:
             told.append(f"{name} {worst:.1e}")
             assert worst <= 1e-4, (name, worst)
         nodes.host.management.unload_all_models()
-        fresh = on_wire(nodes.sockets.WanModel(small_transformer(nodes)), (every, 0.6))
+        fresh = on_wire(nodes.sockets.model.WanModel(small_transformer(nodes)), (every, 0.6))
         fresh.patcher.patch_model(torch.device("cpu"), lowvram_model_memory=fresh.patcher.model_size() // 2)
         assert fresh.transformer.lowvram_patch_counter > 0
         offloaded = apart(fresh.transformer(*inputs()), merged(lambda: small_transformer(nodes), (every, 0.6)))
@@ -156,7 +156,7 @@ def the_node_shows_what_of_the_file_matched_nothing(nodes: Any) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    model, shown = nodes.sockets.WanModel(small_transformer(nodes)), []
+    model, shown = nodes.sockets.model.WanModel(small_transformer(nodes)), []
     there, said = nodes.host.model_path, nodes.host.show_text
     with tempfile.TemporaryDirectory() as folder:
         path = Path(lora_file(nodes, model.transformer, folder).path)
@@ -189,7 +189,7 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = fp8_file(nodes, folder)
-            plain = nodes.sockets.WanModel(loaded(nodes, path))
+            plain = nodes.sockets.model.WanModel(loaded(nodes, path))
             unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
 
             def put_on_and_off(seed: int) -> None:

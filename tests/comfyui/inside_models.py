@@ -36,7 +36,7 @@ def small_transformer(nodes: Any, **sizes: int) -> Any:
         }
     )
     torch.manual_seed(0)
-    model = lib(nodes, "model").WanTransformer(config, operations=nodes.host.operations())
+    model = lib(nodes, "model").WanTransformer(config, operations=nodes.host.Operations)
     for name, parameter in model.named_parameters():
         spread = 0.4 if "modulation" in name or "emb_pos" in name else 1.2 * parameter[0].numel() ** -0.5
         torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=spread)
@@ -68,7 +68,7 @@ def the_transformer_agrees_with_the_one_core_loads_from_the_same_file(nodes: Any
         path = str(Path(folder, "flf2v.safetensors"))
         save_file({f"model.diffusion_model.{name}": value for name, value in ours.state_dict().items()}, path)
         core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32})
-        again = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+        again = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations)
     assert type(core.model).__name__ == "WAN21", type(core.model)
     comfy.model_management.load_models_gpu([core])
     worst = 0.0
@@ -159,7 +159,7 @@ def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
     import torch
 
     grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
-    plain = nodes.sockets.WanModel(small_transformer(nodes))
+    plain = nodes.sockets.model.WanModel(small_transformer(nodes))
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         found = lora_file(nodes, plain.transformer, folder)
         assert not found.unmatched
@@ -174,7 +174,7 @@ def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
         worst = max(worst, apart(chained.load(grid)(*inputs()), expected))
         nodes.host.management.unload_all_models()
 
-        fresh = nodes.sockets.WanModel(small_transformer(nodes)).with_lora(found, 0.8)
+        fresh = nodes.sockets.model.WanModel(small_transformer(nodes)).with_lora(found, 0.8)
         fresh.patcher.patch_model(torch.device("cpu"), lowvram_model_memory=fresh.patcher.model_size() // 2)
         assert fresh.transformer.lowvram_patch_counter > 0
         offloaded = apart(fresh.transformer(*inputs()), expected)
@@ -191,7 +191,7 @@ def core_image_encoder_drives_our_conditioning(nodes: Any) -> str:
     folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
     config = json.loads((folder / "image_encoder" / "config.json").read_text("utf-8"))
     config = {key: value for key, value in config.items() if key != "architectures"} | {"projection_dim": 16}
-    ours = nodes.pipeline.load_parts(folder, "fp32", "auto")[2]
+    ours = nodes.loading.load_parts(folder, "fp32", "auto")[2]
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "config.json")
         path.write_text(json.dumps(config | {"model_type": "clip_vision_model"}))
@@ -202,7 +202,7 @@ def core_image_encoder_drives_our_conditioning(nodes: Any) -> str:
     assert all("visual_projection" in name or "position_ids" in name for name in missing), missing
     torch.manual_seed(0)
     picture = torch.rand(3, 64, 64) * 2.0 - 1.0
-    rows = [nodes.wired.WiredImageEncoder(socket).encode([picture, -picture]) for socket in (core, ours)]
+    rows = [nodes.sockets.clip_vision.SocketImageEncoder(socket).encode([picture, -picture]) for socket in (core, ours)]
     assert rows[0].shape == rows[1].shape
     difference = apart(*rows)
     assert difference < 0.05, difference  # core resizes with antialias and rounds to 8 bit
@@ -217,7 +217,7 @@ def core_text_encoder_drives_our_conditioning(nodes: Any) -> str:
     from comfy import sd1_clip
 
     folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
-    ours = nodes.pipeline.load_parts(folder, "fp32", "auto")[1]
+    ours = nodes.loading.load_parts(folder, "fp32", "auto")[1]
     encoder = ours.cond_stage_model.encoder
     config = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))
     config |= {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
@@ -236,8 +236,8 @@ def core_text_encoder_drives_our_conditioning(nodes: Any) -> str:
     clip = SimpleNamespace(
         tokenize=lambda text: tokens, encode_from_tokens_scheduled=lambda tokens: [[rows, {"pooled_output": None}]]
     )
-    theirs = nodes.wired.WiredTextEncoder(clip).encode([prompt])
-    difference = apart(theirs, nodes.wired.WiredTextEncoder(ours).encode([prompt]))
+    theirs = nodes.sockets.clip.SocketTextEncoder(clip).encode([prompt])
+    difference = apart(theirs, nodes.sockets.clip.SocketTextEncoder(ours).encode([prompt]))
     assert difference < 1e-4, difference
     return f"relative difference of the rows {difference:.1e}"
 
@@ -278,13 +278,13 @@ def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
         "holds 2 prompts": good * 2,
         "carries control": conditioning(nodes, grid, control=object()),
         "carries start_percent/end_percent": conditioning(nodes, grid, start_percent=0.5),
-        "takes 4096 values a row": [[torch.zeros(1, 77, 768), good[0][1]]],
+        "takes 4096 values a token": [[torch.zeros(1, 77, 768), good[0][1]]],
     }
     for part, bad in cases.items():
-        message = refusal(nodes.conds.read, bad, "positive", config, grid.latent_shape)
+        message = refusal(nodes.sockets.conditioning.read, bad, "positive", config, grid.latent_shape)
         assert part in message, (part, message)
         assert "\n" not in message
-    read = nodes.conds.read(good, "positive", config, grid.latent_shape)
+    read = nodes.sockets.conditioning.read(good, "positive", config, grid.latent_shape)
     assert read.condition.shape == (1, 20, 3, 6, 8)
     assert read.condition[:, :4].eq(0).all(), "core's mask is 1 where unknown, the transformer's where known"
     latents = {
@@ -293,7 +293,7 @@ def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
         "height=56 is not a multiple of 16": {"samples": torch.zeros(1, 16, 3, 7, 8)},
     }
     for part, latent in latents.items():
-        message = refusal(nodes.sampler.size_of, latent, config)
+        message = refusal(nodes.sockets.latent.clip_of, latent, config)
         assert part in message, (part, message)
 
 
@@ -301,7 +301,8 @@ def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
 def a_model_without_image_branch_needs_no_image_encoder(nodes: Any) -> None:
     grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
     config = small_transformer(nodes, image_dim=0, image_tokens=0).config
-    read = nodes.conds.read(conditioning(nodes, grid, clip_vision_output=None), "positive", config, grid.latent_shape)
+    given = conditioning(nodes, grid, clip_vision_output=None)
+    read = nodes.sockets.conditioning.read(given, "positive", config, grid.latent_shape)
     assert read.image is None
 
 
@@ -318,7 +319,7 @@ def how_many_pictures_a_model_sees_is_its_own_affair(nodes: Any) -> None:
         config = small_transformer(nodes, **sizes).config
         output = nodes.host.clip_vision_output(penultimate_hidden_states=rows)
         given = conditioning(nodes, grid, clip_vision_output=output)
-        return nodes.conds.read(given, "positive", config, grid.latent_shape).image
+        return nodes.sockets.conditioning.read(given, "positive", config, grid.latent_shape).image
 
     both = torch.cat([first, last], dim=1)
     assert torch.equal(seen(both), both)
@@ -327,12 +328,12 @@ def how_many_pictures_a_model_sees_is_its_own_affair(nodes: Any) -> None:
     assert torch.equal(seen(three), both), "of a picture in the middle too"
     assert torch.equal(seen(three, image_tokens=0), first)
     message = refusal(seen, first)
-    assert "output of one picture and this model takes that of both" in message, message
+    assert "output of one image and this model takes that of both" in message, message
 
 
 @check
 def stop_is_seen_between_two_layers(nodes: Any) -> None:
-    model = nodes.sockets.WanModel(small_transformer(nodes))
+    model = nodes.sockets.model.WanModel(small_transformer(nodes))
     management = nodes.host.management
     seen = []
 

@@ -66,7 +66,7 @@ def write_gguf(path: Path, architecture: str, state: dict[str, Any], q8_0: set[s
 def loaded(nodes: Any, path: str, **how: Any) -> Any:
     import torch
 
-    model = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations(), **how)
+    model = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations, **how)
     model.compute_dtype = torch.float32
     return model
 
@@ -102,7 +102,7 @@ def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) ->
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for write in (fp8_file, gguf_file):
             path = write(nodes, folder)
-            plain = nodes.sockets.WanModel(loaded(nodes, path))
+            plain = nodes.sockets.model.WanModel(loaded(nodes, path))
             unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
             found, other = (lora_file(nodes, unpacked, folder, seed) for seed in (3, 4))
             assert not found.unmatched
@@ -155,8 +155,8 @@ def the_loader_keeps_or_unpacks(nodes: Any) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(fp8_file(nodes, folder))
-        kept = nodes.pipeline.load_model(path, "default", "sdpa").transformer
+        kept = nodes.loading.load_model(path, "default", "sdpa").transformer
         assert kept.blocks[0].ffn[0].weight.dtype == torch.float8_e4m3fn
         assert kept.compute_dtype in (torch.bfloat16, torch.float32)
-        unpacked = nodes.pipeline.load_model(path, "fp32", "sdpa").transformer
+        unpacked = nodes.loading.load_model(path, "fp32", "sdpa").transformer
         assert {p.dtype for p in unpacked.parameters()} == {torch.float32}

@@ -25,7 +25,7 @@ def library(nodes: Any, name: str) -> Any:
 
 
 def multi_model(nodes: Any) -> Any:
-    multi = library(nodes, "nodes.multi")
+    multi = library(nodes, "nodes.sockets.model_on_gpus")
     setup = library(nodes, "wan_local.parallel.setup").Setup
     return multi.MultiModel(setup(path=str(PACK / "weights" / "nano"), gpus=2, device="cpu", dtype="float32"))
 
@@ -89,7 +89,7 @@ def in_another_thread(work: Any) -> None:
 
 @check
 def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
-    multi = library(nodes, "nodes.multi")
+    multi = library(nodes, "nodes.sockets.model_on_gpus")
     made: list[float] = []
     closed: list[str] = []
     now = [0.0]
@@ -128,7 +128,7 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
 def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
     import comfy.model_management
 
-    multi, errors = library(nodes, "nodes.multi"), library(nodes, "wan_local.parallel.ranks")
+    multi, errors = library(nodes, "nodes.sockets.model_on_gpus"), library(nodes, "wan_local.parallel.ranks")
     model = multi_model(nodes)
     group = sample(nodes, model)
     refused = errors.RankError("still there after 10 s: process [1]", stage="closing")
@@ -142,21 +142,20 @@ def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
 def a_model_that_names_no_dtype_is_calculated_in_its_own(nodes: Any) -> None:
     import torch
 
-    node, sockets = library(nodes, "nodes.multi_gpu"), library(nodes, "nodes.sockets")
-    transformer = mock.Mock(compute_dtype=None)
-    transformer.parameters = lambda: iter([torch.zeros(3), torch.zeros(2, 2, dtype=torch.bfloat16)])
-    model = mock.Mock(transformer=transformer, origin=sockets.Origin(path=PACK, attention="auto"))
-    assert node.setup_of(model, gpus=2).dtype == "bfloat16"
+    model = library(nodes, "nodes.sockets.model")
+    transformer = torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 2, dtype=torch.bfloat16))
+    transformer.compute_dtype = None
+    assert model.WanModel(transformer, model.Origin(path=PACK, attention="auto")).setup(gpus=2).dtype == "bfloat16"
 
 
 @check
 def cards_that_are_hidden_are_told_with_what_hides_them(nodes: Any) -> None:
     node = library(nodes, "nodes.multi_gpu")
     with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": "0"}):
-        assert "CUDA_VISIBLE_DEVICES=0 shows it only those: start ComfyUI with --cuda-device" in node.hidden_cards()
+        assert "CUDA_VISIBLE_DEVICES=0 shows it only those: start ComfyUI with --cuda-device" in node.hidden_gpus()
     with mock.patch.dict("os.environ"):
         node.os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        assert node.hidden_cards() == ""
+        assert node.hidden_gpus() == ""
 
 
 if __name__ == "__main__":

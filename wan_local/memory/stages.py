@@ -18,6 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..notices import tell
 from ..shapes import Grid
+from ..vae import Autoencoder, WanVAE
 from .activations import RESERVE, unpacked_bytes
 from .fitting import FittingVAE
 from .offload import Offload, away_blocks
@@ -86,9 +87,9 @@ class Memory:
                     self._guests.pop(key).leave()
                     give_back(self.device)
 
-    def vae_for(self, vae: Any) -> Any:
+    def vae_for(self, vae: WanVAE | Autoencoder, decode_dtype: torch.dtype) -> Autoencoder:
         """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
-        return FittingVAE(vae, self.tiling) if isinstance(vae, nn.Module) else vae
+        return FittingVAE(vae, self.tiling, decode_dtype) if isinstance(vae, WanVAE) else vae
 
     def sampled(self, transformer: Any, grid: Grid, sample: Callable[[], Result]) -> Result:
         """What ``sample`` gives while the transformer is on the device; called again where memory runs out.

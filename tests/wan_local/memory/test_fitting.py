@@ -12,7 +12,7 @@ from torch import Tensor
 from wan_local.config import VAEConfig
 from wan_local.errors import Cancelled, NumericError, OutOfMemory
 from wan_local.generate import collect, frames_of
-from wan_local.memory import FittingVAE
+from wan_local.memory import FittingVAE, Room
 from wan_local.memory.room import is_out_of_memory
 from wan_local.memory.tiles import of_side
 from wan_local.progress import Progress
@@ -22,8 +22,8 @@ LATENTS = torch.randn(1, 16, 5, 17, 33, generator=torch.Generator().manual_seed(
 FRAMES, CELL = 17, 8
 
 
-class SmallCard:
-    """Looks like a VAE, on a card that holds ``cells`` latent cells at once, and nothing at a call of your choice.
+class SmallGPU:
+    """Looks like a VAE, on a GPU that holds ``cells`` latent cells at once, and nothing at a call of your choice.
 
     Every cell decodes to its own value and a bit of the mean of all that was in the network with it, as attention in
     a real one does: tiles show.
@@ -35,6 +35,9 @@ class SmallCard:
     def __init__(self, cells: int = 10**9, fails_at: int = -1, shift: float = 0.0) -> None:
         self.cells, self.fails_at, self.shift, self.calls = cells, fails_at, shift, 0
         self.sizes: list[tuple[int, int]] = []  # of frames or tiles, as they were begun
+
+    def parameters(self) -> Iterator[Tensor]:
+        return iter([torch.zeros(1)])
 
     def _begin(self, height: int, width: int) -> None:
         self.sizes.append((height, width))
@@ -58,7 +61,7 @@ class SmallCard:
 
 
 def made(**how: Any) -> Any:
-    return SmallCard(**how)
+    return SmallGPU(**how)
 
 
 def images(chunks: Iterator[Tensor]) -> Tensor:
@@ -111,14 +114,15 @@ def test_frames_that_were_given_away_are_not_given_again(fails_at: int) -> None:
 def test_each_try_asks_for_its_own_room_and_lets_go_before_the_next() -> None:
     log: list[Any] = []
 
-    class Told(FittingVAE):
+    class Told(Room):
         def ready(self, work: int) -> None:
             log.append(work)
 
         def release(self) -> None:
             log.append("release")
 
-    list(Told(made(cells=256)).decode_stream(LATENTS))
+    vae = made(cells=256)
+    list(FittingVAE(vae, room=Told(vae)).decode_stream(LATENTS))
     works = [entry for entry in log if entry != "release"]
     assert [entry == "release" for entry in log] == [False, True, False, True, False]
     assert works == sorted(works, reverse=True)
@@ -137,6 +141,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().decode_once(latents, way, on_progress)
 
+    class Looked(Room):
         def release(self) -> None:
             alive.append(kept[0]() is not None)
 
@@ -144,7 +149,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
     alive: list[bool] = []
     gc.disable()
     try:
-        list(Held(made()).decode_stream(LATENTS))
+        list(Held(made(), room=Looked(made())).decode_stream(LATENTS))
     finally:
         gc.enable()
     assert alive == [False]
@@ -192,7 +197,7 @@ def test_a_stop_in_the_midst_of_tiles_is_at_once() -> None:
 def test_encoding_falls_back_too() -> None:
     video = torch.rand(1, 3, 9, 136, 264) * 2 - 1
     vae, told = made(cells=17 * 32), []
-    latents = FittingVAE(vae, on_progress=lambda progress: told.append(progress.stage)).encode(video)
+    latents = FittingVAE(vae).encode(video, lambda progress: told.append(progress.stage))
     assert latents.shape == (1, 16, 3, 17, 33)
     assert (17, 32) in vae.sizes
     assert set(told) == {"encode images"}

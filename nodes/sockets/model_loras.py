@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from ..wan_local.lora import Beside, Lora
-from ..wan_local.model import WanTransformer
-from . import host
+from ...wan_local.lora import Beside, Lora
+from ...wan_local.model import WanTransformer
+from .. import host
 
 
 class Chain:

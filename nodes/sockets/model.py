@@ -1,4 +1,4 @@
-"""What travels on this pack's own wires. CLIP, CLIP_VISION and VAE are core's, with files of their own."""
+"""WAN_FLF2V_MODEL, this pack's own socket: a transformer that ComfyUI moves and evicts as it does its own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..wan_local.errors import InputError
-from ..wan_local.lora import Delta, Difference, Lora, LowRank
-from ..wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
-from ..wan_local.model import WanTransformer
-from ..wan_local.quantised import parameter_shapes
-from ..wan_local.shapes import Grid
-from . import host
-from .beside import Chain, split
+from ...wan_local.config import TransformerConfig
+from ...wan_local.errors import InputError
+from ...wan_local.lora import Delta, Difference, Lora, LowRank
+from ...wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
+from ...wan_local.model import WanTransformer
+from ...wan_local.parallel.setup import Setup
+from ...wan_local.quantised import parameter_shapes
+from ...wan_local.shapes import Grid
+from .. import host
+from .model_loras import Chain, split
 
 Model = host.io.Custom("WAN_FLF2V_MODEL")
 
@@ -84,6 +87,26 @@ class WanModel:
         self._beside.switch_on()
         return self.transformer
 
+    def transformer_for(self, grid: Grid, batch: int = 1) -> TransformerLoadedAtUse:
+        """What samplers ask for a velocity of ``batch`` clips of ``grid``."""
+        return TransformerLoadedAtUse(self, grid, batch)
+
+    def setup(self, **fields: Any) -> Setup:
+        """What it is made of, for other GPUs to make it again; ``fields`` are those of the split."""
+        origin, transformer = self.origin, self.transformer
+        stored = next(value.dtype for value in transformer.parameters() if value.ndim > 1)  # of its matrices
+        return Setup(
+            path=str(origin.path),
+            dtype=str(transformer.compute_dtype or stored).removeprefix("torch."),
+            attention=origin.attention,
+            unpack=origin.unpack,
+            float8_matmul=origin.fast,
+            compiled=origin.compiled,
+            loras=origin.loras,
+            device=host.compute_device().type,
+            **fields,
+        )
+
     def with_lora(self, lora: Lora, strength: float) -> WanModel:
         """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
         what is about packed weights acts beside them."""
@@ -115,6 +138,24 @@ class WanModel:
     def __repr__(self) -> str:
         config = self.transformer.config
         return f"<Wan transformer, {config.num_layers} blocks of width {config.dim}>"
+
+
+class TransformerLoadedAtUse:
+    """A :class:`WanModel` as the library's transformer, brought to the device at its first step: other models may
+    work before it."""
+
+    def __init__(self, model: WanModel, grid: Grid, batch: int) -> None:
+        self._model, self._grid, self._batch, self._loaded = model, grid, batch, False
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._model.transformer.config
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        if not self._loaded:
+            self._model.load(self._grid, self._batch)
+            self._loaded = True
+        return self._model.transformer(*inputs)
 
 
 def host_patch(delta: Delta) -> Any:
