@@ -86,11 +86,11 @@ def check(kind: type[Request], inputs: Lists) -> list[str]:
     """For ``check_lazy_status``: the images still to be computed, if everything else can be asked for.
 
     Raises:
-        InvalidRequest: it can't. Typed or linked, it is told before anything upstream of the images runs.
+        InvalidRequest: it can't. Typed or linked, it is said before anything upstream of the images runs.
     """
-    rows = each(inputs)
-    _numbered(lambda row: _request(kind, row, BLANK, BLANK), rows)
-    return widgets.missing(rows[0])
+    clips = each(inputs)
+    _numbered(lambda clip: _request(kind, clip, BLANK, BLANK), clips)
+    return widgets.missing(clips[0])
 
 
 def asked(kind: type[Request], inputs: Lists) -> list[Request]:
@@ -100,8 +100,8 @@ def asked(kind: type[Request], inputs: Lists) -> list[Request]:
         InvalidRequest: one of them can't be asked for: nothing is sent of any then.
     """
 
-    def made(row: Mapping[str, Any]) -> Request:
-        return _request(kind, row, *(pixels(row[name], name) for name in ("first_image", "last_image")))
+    def made(clip: Mapping[str, Any]) -> Request:
+        return _request(kind, clip, *(pixels(clip[name], name) for name in ("first_image", "last_image")))
 
     return _numbered(made, each(inputs))
 
@@ -124,21 +124,21 @@ def each(inputs: Lists) -> list[dict[str, Any]]:
     return [{name: values[min(index, len(values) - 1)] for name, values in inputs.items()} for index in range(count)]
 
 
-def _request(kind: type[Request], row: Mapping[str, Any], first: np.ndarray, last: np.ndarray) -> Request:
+def _request(kind: type[Request], clip: Mapping[str, Any], first: np.ndarray, last: np.ndarray) -> Request:
     known = {field.name for field in fields(kind)}
-    return kind(first=first, last=last, **{name: value for name, value in row.items() if name in known})
+    return kind(first=first, last=last, **{name: value for name, value in clip.items() if name in known})
 
 
-def _numbered(make: Callable[[dict[str, Any]], Request], rows: Sequence[dict[str, Any]]) -> list[Request]:
+def _numbered(make: Callable[[dict[str, Any]], Request], clips: Sequence[dict[str, Any]]) -> list[Request]:
     """Every request; what is wrong with one of several says which."""
     made: list[Request] = []
     try:
-        for row in rows:
-            made.append(make(row))
+        for clip in clips:
+            made.append(make(clip))
     except InvalidRequest as error:
-        if len(rows) == 1:
+        if len(clips) == 1:
             raise
-        said = f"clip {len(made) + 1} of {len(rows)}: {error}. Nothing was sent"
+        said = f"clip {len(made) + 1} of {len(clips)}: {error}. Nothing was sent"
     else:
         return made
     raise InvalidRequest(said)

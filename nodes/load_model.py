@@ -25,7 +25,7 @@ class WanFLF2VLoadModel(io.ComfyNode):
                     "model_name",
                     options=weight_files.names(KIND),
                     tooltip="A file in models/diffusion_models (fp16, bf16, fp8, GGUF), or the small model that comes "
-                    "with this pack. What it is gets told from its content.",
+                    "with this pack. What it is shows from its content.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -17,7 +17,7 @@ from .sockets.model import Origin, WanModel
 from .sockets.vae import HostedVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others unpack it."""
+"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it."""
 FAST = "fp8_fast"
 """One more of a single file: keeps what it holds, and multiplies fp8 in fp8 on GPUs that can."""
 
@@ -71,7 +71,7 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
     origin = Origin(
         path=path,
         attention=attention_name,
-        unpack=dtype is not None,
+        dequantize=dtype is not None,
         fast=weight_dtype == FAST,
         compiled=compiled,
     )

@@ -30,7 +30,7 @@ class Origin:
     Attributes:
         path: of the weights.
         attention: name of the kernel.
-        unpack: whether packed weights were made plain ones.
+        dequantize: whether quantised weights were made plain ones.
         fast: whether fp8 weights are multiplied in fp8 where that is possible.
         compiled: whether its blocks are compiled.
         loras: file and strength of each on it.
@@ -38,7 +38,7 @@ class Origin:
 
     path: Path
     attention: str
-    unpack: bool = False
+    dequantize: bool = False
     fast: bool = False
     compiled: bool = False
     loras: tuple[tuple[str, float], ...] = ()
@@ -99,7 +99,7 @@ class WanModel:
             path=str(origin.path),
             dtype=str(transformer.compute_dtype or stored).removeprefix("torch."),
             attention=origin.attention,
-            unpack=origin.unpack,
+            unpack=origin.dequantize,
             float8_matmul=origin.fast,
             compiled=origin.compiled,
             loras=origin.loras,
@@ -109,7 +109,7 @@ class WanModel:
 
     def with_lora(self, lora: Lora, strength: float) -> WanModel:
         """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
-        what is about packed weights acts beside them."""
+        what is about quantised weights acts beside them."""
         copy = object.__new__(WanModel)
         copy._beside, copy._origin = self._beside, self._origin
         if self._origin is not None:
@@ -167,7 +167,7 @@ def host_patch(delta: Delta) -> Any:
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:
-    """What one forward of batch 1 needs besides the weights, those that are cast or unpacked for a call among it."""
+    """What one forward of batch 1 needs besides the weights, those that are cast or dequantized for a call among it."""
     dtype = transformer.compute_dtype or torch.float32
-    unpacked = unpacked_bytes(transformer, dtype)
-    return transformer_work(transformer.config, grid, dtype.itemsize, unpacked, compiled=transformer.compiled)
+    dequantized = unpacked_bytes(transformer, dtype)
+    return transformer_work(transformer.config, grid, dtype.itemsize, dequantized, compiled=transformer.compiled)

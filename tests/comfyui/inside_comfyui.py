@@ -48,7 +48,7 @@ def transparency_is_laid_over_black(nodes: Any) -> None:
 
 
 @check
-def the_first_picture_of_a_batch_is_used_and_the_log_says_so(nodes: Any) -> None:
+def the_first_image_of_a_batch_is_used_and_the_log_says_so(nodes: Any) -> None:
     import torch
 
     lines: list[str] = []

@@ -34,7 +34,7 @@ def latents(batch: int = 1) -> Any:
 
 @contextlib.contextmanager
 def room_for(vae: Any, cells: int) -> Iterator[list[int]]:
-    """A card on which the VAE of a socket can decode so many latent cells at once; the sizes it was asked for."""
+    """A GPU on which the VAE of a socket can decode so many latent cells at once; the sizes it was asked for."""
     import torch
 
     network, asked = vae.first_stage_model, []
@@ -73,9 +73,9 @@ def folders() -> Iterator[tuple[Path, Path]]:
 def local(nodes: Any, parts: Any) -> Any:
     import torch
 
-    pictures = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
     return nodes.local.WanFLF2VLocal.execute(
-        *parts, first_image=pictures[0], last_image=pictures[1], prompt="a disc", **SIZE, **CHOICES
+        *parts, first_image=images[0], last_image=images[1], prompt="a disc", **SIZE, **CHOICES
     )
 
 
@@ -238,7 +238,7 @@ def asked_of_the_host(nodes: Any, door: Callable[..., Any], *given: Any) -> int:
 
 @check
 def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
-    """Counted while our own code runs, for both precisions; less and a card overflows, more and weights stay away."""
+    """Counted while our own code runs, for both precisions; less and a GPU overflows, more and weights stay away."""
     import torch
 
     live, activations = lib(nodes, "memory.live"), lib(nodes, "memory.activations")

@@ -42,8 +42,8 @@ def an_upscaling_vae_decodes_as_comfyuis_own_network(nodes: Any) -> str:
         vae = nodes.loading.load_vae(Path(path), "fp32")
     latents = torch.randn(1, 16, 3, 5, 6)
     channels = theirs.decode(latents)  # [1, 12, 9, 40, 48]
-    pictures = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
-    expected = pictures.movedim(1, -1).add(1).div(2).clamp(0, 1)[None]
+    images = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
+    expected = images.movedim(1, -1).add(1).div(2).clamp(0, 1)[None]
     whole = vae.decode(latents)
     assert whole.shape == expected.shape == (1, 9, 80, 96, 3)
     difference = apart(whole, expected)
@@ -137,13 +137,15 @@ def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> 
                 assert torch.equal(values, theirs.dequantize().float()), (kind, name)
                 seen += 1
             assert seen == 3 * 12, seen
-            unpacked = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
-            expected, whole = unpacked(*inputs()), ours(*inputs())
+            dequantized = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            expected, whole = dequantized(*inputs()), ours(*inputs())
             assert apart(whole, expected) < 1e-5, (kind, apart(whole, expected))
             patcher = resident(nodes, ours, sum(p.nbytes for p in ours.parameters()) // 2)
             assert ours.model_lowvram
             assert torch.equal(ours(*inputs()), whole), kind
-            told.append(f"{kind}: {patcher.model_size() / sum(p.nbytes for p in unpacked.parameters()):.2f} of float32")
+            told.append(
+                f"{kind}: {patcher.model_size() / sum(p.nbytes for p in dequantized.parameters()):.2f} of float32"
+            )
     return "; ".join(told)
 
 
@@ -199,7 +201,7 @@ def a_gguf_text_encoder_stands_in_for_the_folders_own(nodes: Any) -> str:
         path = nodes.weight_files.path("text_encoders", "text_encoder", "umt5.gguf")
         _, clip, _, _ = nodes.loading.load_parts(pipeline, "default", "sdpa", path)
         network = clip.cond_stage_model.transformer
-        assert network.shared.weight.dtype == torch.int8, "the table of words was unpacked"
+        assert network.shared.weight.dtype == torch.int8, "the table of words was dequantized"
         text = "an orange circle moves to the right"
         rows = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
         expected = own.encode([text])

@@ -102,12 +102,12 @@ def every_kind_of_lora_on_the_wire_equals_one_merged(nodes: Any) -> str:
             ),
         }
         told = []
-        for name, (make, unpacked) in makers.items():
+        for name, (make, dequantized) in makers.items():
             plain = nodes.sockets.model.WanModel(make())
             untouched = plain.load(grid)(*inputs())
             worst = 0.0
             for loras in ([(every, 1.0)], [(every, 0.6)], [(every, 0.7), (other, 0.5)], [(other, 0.5), (every, -0.4)]):
-                expected = merged(unpacked, *loras)
+                expected = merged(dequantized, *loras)
                 assert apart(expected, before) > 0.05
                 model = on_wire(plain, *loras)
                 worst = max(worst, apart(model.load(grid)(*inputs()), expected))
@@ -190,10 +190,10 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
         with tempfile.TemporaryDirectory() as folder:
             path = fp8_file(nodes, folder)
             plain = nodes.sockets.model.WanModel(loaded(nodes, path))
-            unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
+            dequantized = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
 
             def put_on_and_off(seed: int) -> None:
-                found = lora_file(nodes, unpacked, folder, seed)
+                found = lora_file(nodes, dequantized, folder, seed)
                 matrices.extend(weakref.ref(tensor) for delta in found.deltas.values() for tensor in delta.tensors())
                 model = plain.with_lora(found, 0.5)
                 for patcher in model.get_models():
@@ -218,7 +218,7 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
 
 
 def dynamic_patcher_without_a_card(dynamic: Any) -> Any:
-    """Core's patcher for a CPU, which it refuses, without a card's address space and pinned memory."""
+    """Core's patcher for a CPU, which it refuses, without a GPU's address space and pinned memory."""
     from types import SimpleNamespace
 
     class NoCard(dynamic):

@@ -201,8 +201,8 @@ def core_image_encoder_drives_our_conditioning(nodes: Any) -> str:
     missing, _ = core.load_sd(state)
     assert all("visual_projection" in name or "position_ids" in name for name in missing), missing
     torch.manual_seed(0)
-    picture = torch.rand(3, 64, 64) * 2.0 - 1.0
-    rows = [nodes.sockets.clip_vision.SocketImageEncoder(socket).encode([picture, -picture]) for socket in (core, ours)]
+    image = torch.rand(3, 64, 64) * 2.0 - 1.0
+    rows = [nodes.sockets.clip_vision.SocketImageEncoder(socket).encode([image, -image]) for socket in (core, ours)]
     assert rows[0].shape == rows[1].shape
     difference = apart(*rows)
     assert difference < 0.05, difference  # core resizes with antialias and rounds to 8 bit
@@ -307,8 +307,8 @@ def a_model_without_image_branch_needs_no_image_encoder(nodes: Any) -> None:
 
 
 @check
-def how_many_pictures_a_model_sees_is_its_own_affair(nodes: Any) -> None:
-    """Rows of both pictures, from our node or core's: both for weights with positions, the first's for others."""
+def how_many_images_a_model_sees_is_its_own_affair(nodes: Any) -> None:
+    """Rows of both images, from our node or core's: both for weights with positions, the first's for others."""
     import torch
 
     grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
@@ -325,7 +325,7 @@ def how_many_pictures_a_model_sees_is_its_own_affair(nodes: Any) -> None:
     assert torch.equal(seen(both), both)
     assert torch.equal(seen(both, image_tokens=0), first)
     assert torch.equal(seen(first, image_tokens=0), first)
-    assert torch.equal(seen(three), both), "of a picture in the middle too"
+    assert torch.equal(seen(three), both), "of an image in the middle too"
     assert torch.equal(seen(three, image_tokens=0), first)
     message = refusal(seen, first)
     assert "output of one image and this model takes that of both" in message, message

@@ -94,7 +94,7 @@ def packed_weights_give_what_the_library_gives(nodes: Any) -> str:
 
 
 @check
-def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) -> str:
+def a_lora_on_packed_weights_equals_one_merged_into_dequantized_ones(nodes: Any) -> str:
     import torch
 
     grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
@@ -103,8 +103,8 @@ def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) ->
         for write in (fp8_file, gguf_file):
             path = write(nodes, folder)
             plain = nodes.sockets.model.WanModel(loaded(nodes, path))
-            unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
-            found, other = (lora_file(nodes, unpacked, folder, seed) for seed in (3, 4))
+            dequantized = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
+            found, other = (lora_file(nodes, dequantized, folder, seed) for seed in (3, 4))
             assert not found.unmatched
             before = plain.load(grid)(*inputs())
 
@@ -150,7 +150,7 @@ def our_folders_are_known_once_the_nodes_are_listed(nodes: Any) -> None:
 
 
 @check
-def the_loader_keeps_or_unpacks(nodes: Any) -> None:
+def the_loader_keeps_or_dequantizes(nodes: Any) -> None:
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
@@ -158,5 +158,5 @@ def the_loader_keeps_or_unpacks(nodes: Any) -> None:
         kept = nodes.loading.load_model(path, "default", "sdpa").transformer
         assert kept.blocks[0].ffn[0].weight.dtype == torch.float8_e4m3fn
         assert kept.compute_dtype in (torch.bfloat16, torch.float32)
-        unpacked = nodes.loading.load_model(path, "fp32", "sdpa").transformer
-        assert {p.dtype for p in unpacked.parameters()} == {torch.float32}
+        dequantized = nodes.loading.load_model(path, "fp32", "sdpa").transformer
+        assert {p.dtype for p in dequantized.parameters()} == {torch.float32}

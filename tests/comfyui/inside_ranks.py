@@ -77,7 +77,7 @@ def another_model_of_the_host_and_another_run_leave_the_ranks(nodes: Any) -> Non
     assert group.alive
     assert sample(nodes, model) is group
     loaded = [entry.model for entry in management.current_loaded_models]
-    assert other not in loaded, "the host's own models are taken off the cards before every run"
+    assert other not in loaded, "the host's own models are taken off the GPUs before every run"
     management.unload_all_models()
 
 
@@ -149,7 +149,7 @@ def a_model_that_names_no_dtype_is_calculated_in_its_own(nodes: Any) -> None:
 
 
 @check
-def cards_that_are_hidden_are_told_with_what_hides_them(nodes: Any) -> None:
+def gpus_that_are_hidden_are_named_with_what_hides_them(nodes: Any) -> None:
     node = library(nodes, "nodes.multi_gpu")
     with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": "0"}):
         assert "CUDA_VISIBLE_DEVICES=0 shows it only those: start ComfyUI with --cuda-device" in node.hidden_gpus()
