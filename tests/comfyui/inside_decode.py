@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from inside_checks import check
-from inside_models import refusal
+from inside_checks import bundled, check, lib, refusal
 
 SIZE = {"width": 32, "height": 144, "length": 5}  # 4 x 18 cells: one tile of 128 pixels is less than a frame
 TILE = 4 * 16  # cells of such a tile
 CHOICES = {"negative_prompt": "", "fps": 8.0, "seed": 1, "steps": 1, "guidance": 1.0, "shift": 5.0, "sampler": "euler"}
-
-
-def lib(nodes: Any, name: str) -> Any:
-    return importlib.import_module(f"..wan_local.{name}", nodes.__package__)
-
-
-def bundled(nodes: Any) -> Path:
-    return nodes.host.pipeline_folders()[nodes.host.BUNDLED]
 
 
 def latents(batch: int = 1) -> Any:
@@ -257,39 +246,3 @@ def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
     said.append((asked_of_the_host(nodes, model.load, grid) - activations.RESERVE) / work)
     assert all(0.95 < share < 1.25 for share in said), said  # the host's layers copy a weight for a call
     return "asked for / counted: " + ", ".join(f"{share:.2f}" for share in said)
-
-
-@check
-def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
-    import torch
-
-    clip = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")[1]
-    clip.cond_stage_model.float()
-    expected = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
-    management = nodes.host.management
-    activations = lib(nodes, "memory.activations")
-    need = clip.patcher.model_size() + activations.TEXT_WORK[4] + activations.RESERVE
-    real, free = nodes.host.load, management.get_free_memory
-    loads: list[int] = []
-    nodes.host.load = lambda patcher, work=0, **how: loads.append(work)
-    loaded, management.current_loaded_models = management.current_loaded_models, []
-    clip.patcher.load_device = torch.device("meta")  # stands for a GPU
-    reserved = management.extra_reserved_memory()
-    try:
-        for room, comes in ((need + reserved, 1), (need + reserved - 1, 0)):
-            management.get_free_memory = lambda device, room=room: room
-            loads.clear()
-            rows = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
-            assert len(loads) == comes, (room - need, loads)
-            assert torch.equal(rows, expected)
-        # What the host would send away for it counts as room.
-        management.current_loaded_models = [
-            SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)
-        ]
-        loads.clear()
-        nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
-        assert loads == [need - clip.patcher.model_size()]
-    finally:
-        nodes.host.load, management.get_free_memory = real, free
-        management.current_loaded_models = loaded
-        clip.patcher.load_device = torch.device("cpu")

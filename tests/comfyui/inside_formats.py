@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
-from inside_packed import write_gguf
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, resident, small_transformer
 
 
 def upscaling_vae(nodes: Any, folder: str) -> tuple[str, Any]:
@@ -169,42 +168,3 @@ def a_lora_on_a_file_of_comfyuis_own_formats_equals_a_merged_one(nodes: Any) -> 
             worst = max(worst, apart(model.load(grid)(*inputs()), merged(*inputs())))
     assert worst <= 1e-4, worst
     return f"relative difference to the merged model: {worst:.1e}"
-
-
-LLAMA = {
-    "shared": "token_embd", "encoder.final_layer_norm": "enc.output_norm", "layer.0.layer_norm": "attn_norm",
-    "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b", "layer.0.SelfAttention.q": "attn_q",
-    "layer.0.SelfAttention.k": "attn_k", "layer.0.SelfAttention.v": "attn_v", "layer.0.SelfAttention.o": "attn_o",
-    "layer.1.layer_norm": "ffn_norm", "layer.1.DenseReluDense.wi_0": "ffn_gate",
-    "layer.1.DenseReluDense.wi_1": "ffn_up", "layer.1.DenseReluDense.wo": "ffn_down",
-}  # fmt: skip
-
-
-@check
-def a_gguf_text_encoder_stands_in_for_the_folders_own(nodes: Any) -> str:
-    import folder_paths
-    import torch
-
-    pipeline = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
-    own = lib(nodes, "weights").load_text_encoder(pipeline, dtype=torch.float32)
-    state = {}
-    for name, value in own.model.state_dict().items():
-        place = name.removesuffix(".weight")
-        number, _, rest = place.removeprefix("encoder.block.").partition(".")
-        if name != "encoder.embed_tokens.weight":
-            state[f"{LLAMA[place]}.weight" if place in LLAMA else f"enc.blk.{number}.{LLAMA[rest]}.weight"] = value
-    packed = {name for name, value in state.items() if value.ndim == 2 and "attn_rel_b" not in name}
-    with tempfile.TemporaryDirectory() as folder:
-        write_gguf(Path(folder, "umt5.gguf"), "t5encoder", state, packed)
-        folder_paths.folder_names_and_paths[nodes.host.GGUF["text_encoders"]] = ([folder], {".gguf"})
-        assert "umt5.gguf" in nodes.host.model_files("text_encoders")
-        path = nodes.weight_files.path("text_encoders", "text_encoder", "umt5.gguf")
-        _, clip, _, _ = nodes.loading.load_parts(pipeline, "default", "sdpa", path)
-        network = clip.cond_stage_model.transformer
-        assert network.shared.weight.dtype == torch.int8, "the table of words was dequantized"
-        text = "an orange circle moves to the right"
-        rows = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
-        expected = own.encode([text])
-        difference = apart(rows, expected)
-        assert difference < 0.05, difference
-    return f"Q8_0 in bfloat16 against float32: {difference:.1e}"

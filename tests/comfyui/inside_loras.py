@@ -8,8 +8,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, small_transformer
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, small_transformer
 from inside_packed import fp8_file, loaded
 
 RANK = 4
@@ -179,7 +179,7 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
 
     dynamic = getattr(comfy.model_patcher, "ModelPatcherDynamic", None)
     device = torch.device("cpu")
-    patcher_class = comfy.model_patcher.ModelPatcher if dynamic is None else dynamic_patcher_without_a_card(dynamic)
+    patcher_class = comfy.model_patcher.ModelPatcher if dynamic is None else dynamic_patcher_without_a_gpu(dynamic)
 
     def hold(module: Any, load_device: Any, offload: Any) -> Any:
         return patcher_class(module, load_device=device, offload_device=offload)
@@ -217,7 +217,7 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
     return f"{len(matrices)} matrices of ten LoRAs gone, {'plain' if dynamic is None else 'dynamic'} patcher"
 
 
-def dynamic_patcher_without_a_card(dynamic: Any) -> Any:
+def dynamic_patcher_without_a_gpu(dynamic: Any) -> Any:
     """Core's patcher for a CPU, which it refuses, without a GPU's address space and pinned memory."""
     from types import SimpleNamespace
 

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, resident, small_transformer
 
 
 def fp8_file(nodes: Any, folder: str) -> str:
@@ -133,20 +133,6 @@ def a_lora_on_packed_weights_equals_one_merged_into_dequantized_ones(nodes: Any)
             assert not any("lora_" in name for name, _ in plain.transformer.named_buffers())
     assert worst <= 1e-4, worst
     return f"relative difference to the merged model: {worst:.1e}"
-
-
-@check
-def our_folders_are_known_once_the_nodes_are_listed(nodes: Any) -> None:
-    """On every version: some call nothing but what lists the nodes."""
-    import asyncio
-
-    import folder_paths
-
-    for listed in ("wan_flf2v", "wan_flf2v_gguf"):
-        folder_paths.folder_names_and_paths.pop(listed, None)
-    asyncio.run(nodes.Extension().get_node_list())
-    assert folder_paths.get_folder_paths("wan_flf2v")
-    assert folder_paths.get_folder_paths("wan_flf2v_gguf") == folder_paths.get_folder_paths("diffusion_models")
 
 
 @check

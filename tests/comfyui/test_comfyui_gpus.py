@@ -22,7 +22,7 @@ from test_comfyui_nodes import LEVEL, apart, made
 
 MULTI = "60"
 LONG_STEPS = {"width": 256, "height": 256, "length": 5}
-INSIDE = Path(__file__).with_name("inside_ranks.py")
+INSIDE = Path(__file__).with_name("inside_model_on_gpus.py")
 CHECKED = [
     node.name
     for node in ast.parse(INSIDE.read_text("utf-8")).body

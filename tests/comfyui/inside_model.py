@@ -1,22 +1,16 @@
-"""Our networks beside core's own, and in the care of core's memory management; inside ComfyUI's interpreter."""
+"""WAN_FLF2V_MODEL: our transformer beside core's, and in the care of core's memory management; inside ComfyUI's
+interpreter."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from inside_checks import check
+from inside_checks import apart, check, lib
 
 HEAD = 128  # core knows no other head width
 TEXT, IMAGE, ROWS = 4096, 1280, 514  # nor other encoders
-
-
-def lib(nodes: Any, name: str) -> Any:
-    return importlib.import_module(f"..wan_local.{name}", nodes.__package__)
 
 
 def small_transformer(nodes: Any, **sizes: int) -> Any:
@@ -51,10 +45,6 @@ def inputs(batch: int = 1, frames: int = 3, side: int = 6, rows: int = ROWS) -> 
     text = torch.randn(1, 512, TEXT)
     text[:, 40:] = 0.0
     return latents, timestep, text.expand(batch, -1, -1), torch.randn(1, rows, IMAGE).expand(batch, -1, -1)
-
-
-def apart(a: Any, b: Any) -> float:
-    return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
 @check
@@ -180,155 +170,6 @@ def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
         offloaded = apart(fresh.transformer(*inputs()), expected)
     assert max(worst, offloaded) <= 1e-4, (worst, offloaded)
     return f"relative difference to the merged model: {worst:.1e} loaded, {offloaded:.1e} half offloaded"
-
-
-@check
-def core_image_encoder_drives_our_conditioning(nodes: Any) -> str:
-    """Core's own class on the weights of the bundled model, against our loading of the same weights."""
-    import comfy.clip_vision
-    import torch
-
-    folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
-    config = json.loads((folder / "image_encoder" / "config.json").read_text("utf-8"))
-    config = {key: value for key, value in config.items() if key != "architectures"} | {"projection_dim": 16}
-    ours = nodes.loading.load_parts(folder, "fp32", "auto")[2]
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary, "config.json")
-        path.write_text(json.dumps(config | {"model_type": "clip_vision_model"}))
-        core = comfy.clip_vision.ClipVisionModel(str(path))
-    state = {name.removeprefix("inner."): value for name, value in ours.model.state_dict().items()}
-    state = {name if name.startswith("vision_model.") else f"vision_model.{name}": v for name, v in state.items()}
-    missing, _ = core.load_sd(state)
-    assert all("visual_projection" in name or "position_ids" in name for name in missing), missing
-    torch.manual_seed(0)
-    image = torch.rand(3, 64, 64) * 2.0 - 1.0
-    rows = [nodes.sockets.clip_vision.SocketImageEncoder(socket).encode([image, -image]) for socket in (core, ours)]
-    assert rows[0].shape == rows[1].shape
-    difference = apart(*rows)
-    assert difference < 0.05, difference  # core resizes with antialias and rounds to 8 bit
-    return f"relative difference of the rows {difference:.1e} (resize kernel, 8 bit)"
-
-
-@check
-def core_text_encoder_drives_our_conditioning(nodes: Any) -> str:
-    """Core's umT5 class on the weights of the bundled model; only the tokens are given to it, not its tokenizer."""
-    import comfy.text_encoders.t5
-    import torch
-    from comfy import sd1_clip
-
-    folder = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
-    ours = nodes.loading.load_parts(folder, "fp32", "auto")[1]
-    encoder = ours.cond_stage_model.encoder
-    config = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))
-    config |= {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "umt5"}
-    core = sd1_clip.SDClipModel(
-        device="cpu", textmodel_json_config=config, dtype=torch.float32, special_tokens={"end": 1, "pad": 0},
-        model_class=comfy.text_encoders.t5.T5, enable_attention_masks=True, zero_out_masked=True, layer="last",
-    )  # fmt: skip
-    state = {name: value.float() for name, value in encoder.model.state_dict().items()}
-    missing, _ = core.transformer.load_state_dict(state, strict=False)
-    assert not [name for name in missing if "embed_tokens" not in name], missing
-    prompt = "a red circle moves over the top"
-    ids = encoder.tokenizer(prompt)["input_ids"]
-    tokens = [[(token, 1.0) for token in ids + [0] * (encoder.text_len - len(ids))]]
-    with torch.no_grad():
-        rows = core.encode_token_weights(tokens)[0]
-    clip = SimpleNamespace(
-        tokenize=lambda text: tokens, encode_from_tokens_scheduled=lambda tokens: [[rows, {"pooled_output": None}]]
-    )
-    theirs = nodes.sockets.clip.SocketTextEncoder(clip).encode([prompt])
-    difference = apart(theirs, nodes.sockets.clip.SocketTextEncoder(ours).encode([prompt]))
-    assert difference < 1e-4, difference
-    return f"relative difference of the rows {difference:.1e}"
-
-
-def conditioning(nodes: Any, grid: Any, **values: Any) -> list[Any]:
-    import torch
-
-    frames, height, width = grid.latent_shape
-    entry = {
-        "concat_latent_image": torch.zeros(1, 16, frames, height, width),
-        "concat_mask": torch.ones(1, 4, frames, height, width),
-        "clip_vision_output": nodes.host.clip_vision_output(penultimate_hidden_states=torch.zeros(1, ROWS, IMAGE)),
-    }
-    return [[torch.zeros(1, 512, TEXT), {k: v for k, v in (entry | values).items() if v is not None}]]
-
-
-def refusal(function: Any, *arguments: Any) -> str:
-    try:
-        function(*arguments)
-    except ValueError as error:
-        return str(error)
-    return "(not refused)"
-
-
-@check
-def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
-    import torch
-
-    config = small_transformer(nodes).config
-    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
-    good = conditioning(nodes, grid)
-    cases = {
-        "no first and last frame": conditioning(nodes, grid, concat_latent_image=None),
-        "no image encoder output": conditioning(nodes, grid, clip_vision_output=None),
-        "latent is 3x6x8 and the images in positive are 5x6x8": conditioning(
-            nodes, grid, concat_latent_image=torch.zeros(1, 16, 5, 6, 8)
-        ),
-        "holds 2 prompts": good * 2,
-        "carries control": conditioning(nodes, grid, control=object()),
-        "carries start_percent/end_percent": conditioning(nodes, grid, start_percent=0.5),
-        "takes 4096 values a token": [[torch.zeros(1, 77, 768), good[0][1]]],
-    }
-    for part, bad in cases.items():
-        message = refusal(nodes.sockets.conditioning.read, bad, "positive", config, grid.latent_shape)
-        assert part in message, (part, message)
-        assert "\n" not in message
-    read = nodes.sockets.conditioning.read(good, "positive", config, grid.latent_shape)
-    assert read.condition.shape == (1, 20, 3, 6, 8)
-    assert read.condition[:, :4].eq(0).all(), "core's mask is 1 where unknown, the transformer's where known"
-    latents = {
-        "latent has shape [1, 4, 8, 8]": {"samples": torch.zeros(1, 4, 8, 8)},
-        "noise mask": {"samples": torch.zeros(1, 16, 3, 6, 8), "noise_mask": torch.ones(1)},
-        "height=56 is not a multiple of 16": {"samples": torch.zeros(1, 16, 3, 7, 8)},
-    }
-    for part, latent in latents.items():
-        message = refusal(nodes.sockets.latent.clip_of, latent, config)
-        assert part in message, (part, message)
-
-
-@check
-def a_model_without_image_branch_needs_no_image_encoder(nodes: Any) -> None:
-    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
-    config = small_transformer(nodes, image_dim=0, image_tokens=0).config
-    given = conditioning(nodes, grid, clip_vision_output=None)
-    read = nodes.sockets.conditioning.read(given, "positive", config, grid.latent_shape)
-    assert read.image is None
-
-
-@check
-def how_many_images_a_model_sees_is_its_own_affair(nodes: Any) -> None:
-    """Rows of both images, from our node or core's: both for weights with positions, the first's for others."""
-    import torch
-
-    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
-    three = torch.randn(1, 3 * 257, IMAGE)
-    first, _, last = three.split(257, dim=1)
-
-    def seen(rows: Any, **sizes: int) -> Any:
-        config = small_transformer(nodes, **sizes).config
-        output = nodes.host.clip_vision_output(penultimate_hidden_states=rows)
-        given = conditioning(nodes, grid, clip_vision_output=output)
-        return nodes.sockets.conditioning.read(given, "positive", config, grid.latent_shape).image
-
-    both = torch.cat([first, last], dim=1)
-    assert torch.equal(seen(both), both)
-    assert torch.equal(seen(both, image_tokens=0), first)
-    assert torch.equal(seen(first, image_tokens=0), first)
-    assert torch.equal(seen(three), both), "of an image in the middle too"
-    assert torch.equal(seen(three, image_tokens=0), first)
-    message = refusal(seen, first)
-    assert "output of one image and this model takes that of both" in message, message
 
 
 @check

@@ -1,6 +1,6 @@
 """The ranks as the host sees them: a loaded model that it may unload. Run by ComfyUI's interpreter, in no server.
 
-``python inside_ranks.py COMFYUI PACK`` prints what ``inside_comfyui.py`` does, of the checks below.
+``python inside_model_on_gpus.py COMFYUI PACK`` prints what ``inside_comfyui.py`` does, of the checks below.
 """
 
 from __future__ import annotations
@@ -91,11 +91,13 @@ def in_another_thread(work: Any) -> None:
 def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
     multi = library(nodes, "nodes.sockets.model_on_gpus")
     made: list[float] = []
+    rings: list[Any] = []  # what each timer calls
     closed: list[str] = []
     now = [0.0]
 
     def timer(seconds: float, function: Any) -> Any:
         made.append(seconds)
+        rings.append(function)
         return mock.Mock()
 
     ranks = multi.Ranks()
@@ -109,16 +111,16 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
             ranks.used()
         assert made == [multi.IDLE_SECONDS]
         now[0] = multi.IDLE_SECONDS  # the first timer rings; 299 was the last time that somebody asked
-        ranks._look()
+        rings[-1]()
         assert made[1:] == [299.0]
         assert not closed
         now[0] += 299.0
         with ranks.pool.turn.taken(1.0):  # a step is under way that takes longer than all that
-            in_another_thread(ranks._look)
+            in_another_thread(rings[-1])
         assert made[2:] == [multi.IDLE_SECONDS]
         assert not closed
         now[0] += multi.IDLE_SECONDS
-        ranks._look()
+        rings[-1]()
         assert len(closed) == 1
         ranks.used()
         assert len(made) == 4
