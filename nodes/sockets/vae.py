@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...wan_local.config import WAN_VAE, VAEConfig
 from ...wan_local.generate import collect, frames_of
-from ...wan_local.memory import FittingVAE, Room
+from ...wan_local.memory import DeviceMemory, FittingVAE
 from ...wan_local.memory.activations import RESERVE
 from ...wan_local.memory.tiles import AUTO, Tiles
 from ...wan_local.progress import OnProgress, Progress, ignore
@@ -31,11 +31,11 @@ SMALLEST_TILE, DEFAULT_TILE = 4, 32  # latent cells
 def autoencoder(vae: Any, tiling: Tiles | Tiling = AUTO) -> Autoencoder:
     """What is connected to a VAE socket, ours or core's, as what the library encodes and decodes with."""
     if isinstance(vae, HostedVAE):
-        return FittingVAE(vae.first_stage_model, tiling, vae.vae_dtype, HostRoom(vae.patcher))
+        return FittingVAE(vae.first_stage_model, tiling, vae.vae_dtype, HostMemory(vae.patcher))
     return CoreVAE(vae, tiling)
 
 
-class HostRoom(Room):
+class HostMemory(DeviceMemory):
     """Memory that the host manages. No patcher: core's own VAE, which makes room for itself and brings what it is given
     to its device."""
 
@@ -65,7 +65,7 @@ class CoreVAE(FittingVAE):
     """Core's own VAE, which gives all frames at once."""
 
     def __init__(self, vae: Any, tiling: Tiles | Tiling) -> None:
-        super().__init__(vae, tiling, room=HostRoom())
+        super().__init__(vae, tiling, memory=HostMemory())
 
     @property
     def config(self) -> VAEConfig:

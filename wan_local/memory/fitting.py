@@ -23,8 +23,8 @@ from .room import free_device_bytes, is_out_of_memory
 from .tiles import AUTO, OFF, Tiles, cut, told, ways
 
 
-class Room:
-    """Where a VAE works and what memory there is: the device that its weights are on.
+class DeviceMemory:
+    """The memory that a VAE works in: that of the device its weights are on.
 
     A host with a memory management of its own gives another.
     """
@@ -61,7 +61,7 @@ class FittingVAE:
         vae: :class:`wan_local.vae.WanVAE`; or what a subclass knows how to run.
         tiling: into which tiles frames are cut, see :func:`wan_local.memory.tiles.ways`.
         decode_dtype: what it decodes in; None for that of the latents. It encodes in float32.
-        room: where it works; None for where the weights of ``vae`` are.
+        memory: where it works; None for where the weights of ``vae`` are.
     """
 
     def __init__(
@@ -69,9 +69,10 @@ class FittingVAE:
         vae: Any,
         tiling: Tiles | Tiling = AUTO,
         decode_dtype: torch.dtype | None = None,
-        room: Room | None = None,
+        memory: DeviceMemory | None = None,
     ) -> None:
-        self.vae, self.tiling, self.decode_dtype, self.room = vae, tiling, decode_dtype, room or Room(vae)
+        self.vae, self.tiling, self.decode_dtype = vae, tiling, decode_dtype
+        self.memory = memory or DeviceMemory(vae)
 
     @property
     def config(self) -> VAEConfig:
@@ -79,7 +80,7 @@ class FittingVAE:
 
     @torch.no_grad()
     def encode(self, clip: Tensor, on_progress: OnProgress = ignore) -> Tensor:
-        clip = clip.to(self.room.device, torch.float32)
+        clip = clip.to(self.memory.device, torch.float32)
         # Not cut in pieces over time: a second try must not go on from what the first one made.
         (latents,) = self._tries(clip, lambda way: iter([self.encode_once(clip, way, on_progress)]), on_progress, True)
         return latents
@@ -88,7 +89,7 @@ class FittingVAE:
     def decode_stream(self, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """The first chunks wait until decoding takes no more memory than it did so far, so that a clip is rarely begun
         in whole frames and ended in tiles."""
-        latents = latents.to(self.room.device, self.decode_dtype)
+        latents = latents.to(self.memory.device, self.decode_dtype)
         on_progress(Progress(stage="decode", done=0, total=latents.shape[2]))
         yield from self._tries(
             latents, lambda way: _held(self.decode_once(latents, way, on_progress)), on_progress, False
@@ -126,22 +127,22 @@ class FittingVAE:
         stage = "encode images" if encode else "decode"
         work = self._work(given, encode)
         shape = _latent_shape(given, encode)
-        plan = ways(self.tiling, shape, self.room.free(), work)
+        plan = ways(self.tiling, shape, self.memory.free(), work)
         had = 0  # frames that have been given away
         for way, smaller in zip(plan, [*plan[1:], None], strict=True):
             try:
-                self.room.ready(work(cut(shape, way)))
+                self.memory.ready(work(cut(shape, way)))
                 for chunk in _from(had, run(way)):
                     yield chunk
                     had += chunk.shape[2]
                 return
             except Exception as error:
-                if not self.room.ran_out(error):
+                if not self.memory.ran_out(error):
                     raise
                 if smaller is None:
                     raise OutOfMemory(_remedy(stage, way, self.tiling)) from error
             # Here, behind the handler: the error holds on to every tensor that was alive when it was raised.
-            self.room.release()
+            self.memory.release()
             note = f"out of memory with {told(way)}; beginning again in {told(smaller)}"
             on_progress(Progress(stage=stage, done=0, total=shape[0], note=note))
 
