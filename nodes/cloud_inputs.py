@@ -24,14 +24,7 @@ BLANK = np.zeros((1, 1, 3), np.uint8)  # in the place of images that are not the
 
 
 def images() -> list[io.Image.Input]:
-    return [
-        io.Image.Input(
-            "first_image", lazy=True, tooltip="The video starts here. Any size; no batch. A list makes a clip of each."
-        ),
-        io.Image.Input(
-            "last_image", lazy=True, tooltip="The video ends here. Any size; no batch. A list makes a clip of each."
-        ),
-    ]
+    return widgets.images("no batch. A list makes a clip of each.")
 
 
 def minutes() -> io.Int.Input:
@@ -88,13 +81,13 @@ def check(kind: type[Request], inputs: Lists) -> list[str]:
     Raises:
         InvalidRequest: it can't. Typed or linked, it is said before anything upstream of the images runs.
     """
-    clips = each(inputs)
+    clips = inputs_of_each(inputs)
     _numbered(lambda clip: _request(kind, clip, BLANK, BLANK), clips)
     return widgets.missing(clips[0])
 
 
-def asked(kind: type[Request], inputs: Lists) -> list[Request]:
-    """What a cloud is asked for, a request a clip.
+def requests(kind: type[Request], inputs: Lists) -> list[Request]:
+    """What to ask a cloud for, a request a clip.
 
     Raises:
         InvalidRequest: one of them can't be asked for: nothing is sent of any then.
@@ -103,10 +96,10 @@ def asked(kind: type[Request], inputs: Lists) -> list[Request]:
     def made(clip: Mapping[str, Any]) -> Request:
         return _request(kind, clip, *(pixels(clip[name], name) for name in ("first_image", "last_image")))
 
-    return _numbered(made, each(inputs))
+    return _numbered(made, inputs_of_each(inputs))
 
 
-def each(inputs: Lists) -> list[dict[str, Any]]:
+def inputs_of_each(inputs: Lists) -> list[dict[str, Any]]:
     """The inputs of each clip. A list of one is everybody's.
 
     Raises:

@@ -19,7 +19,7 @@ from ..wan_remote.errors import StorageError
 from ..wan_remote.providers import PROVIDERS
 from ..wan_remote.watch import in_thread
 from . import host
-from .cloud_inputs import WAIT, Lists, asked
+from .cloud_inputs import WAIT, Lists, requests
 from .host import io
 from .progress import BAR, ending, summary
 
@@ -92,10 +92,10 @@ async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
     Raises:
         RemoteError: one can't be had; the others are kept then, and are there when the same is queued again.
     """
-    requests = asked(kind, inputs)
+    makers = [lambda request=request: request for request in requests(kind, inputs)]
     making = run_all(
-        kind.provider, [lambda request=request: request for request in requests], folders=folders(), watch=NodeWatch(),
-        keys=keys(), wait_seconds=60.0 * max(inputs.get("wait_minutes", [WAIT])), graph=graph(node),
+        kind.provider, makers, folders=folders(), watch=NodeWatch(), keys=keys(), graph=graph(node),
+        wait_seconds=60.0 * max(inputs.get("wait_minutes", [WAIT])),
     )  # fmt: skip
     outcomes = await listening(making)
     with ending() if len(outcomes) == 1 else nullcontext():  # a list says more by itself

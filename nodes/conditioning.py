@@ -81,8 +81,9 @@ class WanFLF2VConditioning(io.ComfyNode):
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
             embeddings = SocketImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, tokens of both, D]
-        condition = first_last(autoencoder(vae), first, last, grid, fit=fit, on_progress=report)
+        vae = autoencoder(vae)
+        condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
-        latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
+        latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
         positive, negative = (attach(prompt, condition, embeddings) for prompt in (positive, negative))
         return io.NodeOutput(positive, negative, {"samples": latents})
