@@ -9,11 +9,12 @@ import torch
 from ..wan_local import attention, weights
 from ..wan_local.compiled import compile_blocks
 from ..wan_local.errors import WrongModel
+from ..wan_local.parallel.setup import Setup
 from ..wan_local.quantised import is_packed
 from . import host, weight_files
 from .sockets.clip import HostedCLIP
 from .sockets.clip_vision import HostedCLIPVision
-from .sockets.model import Origin, WanModel
+from .sockets.model import WanModel
 from .sockets.vae import HostedVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -68,14 +69,17 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
     if compiled:
         compile_blocks(transformer)
-    origin = Origin(
-        path=path,
+    setup = Setup(
+        path=str(path),
+        gpus=1,
+        dtype=str(transformer.compute_dtype).removeprefix("torch."),
         attention=attention_name,
-        dequantize=dtype is not None,
-        fast=weight_dtype == FAST,
+        unpack=dtype is not None,
+        float8_matmul=weight_dtype == FAST,
         compiled=compiled,
+        device=host.compute_device().type,
     )
-    return WanModel(transformer, origin)
+    return WanModel(transformer, setup)
 
 
 def load_vae(path: Path, dtype: str) -> HostedVAE:

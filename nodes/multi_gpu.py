@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from ..wan_local.parallel.setup import TooFewCards
@@ -68,7 +69,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
     ) -> io.NodeOutput:
         fields = {"gpus": gpus, "ulysses": ulysses, "ring": ring, "cfg": CFG[cfg_parallel], "fsdp": fsdp}
         try:
-            multi = MultiModel(model.setup(ray_address=ray_address.strip(), **fields))
+            multi = MultiModel(replace(model.setup, ray_address=ray_address.strip(), **fields))
         except TooFewCards as error:
             raise TooFewCards(f"{error}{hidden_gpus()}") from error
         host.show_text(multi.transformer.why)

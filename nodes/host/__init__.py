@@ -14,7 +14,7 @@ from .memory import (
     management, minimal_vram_hooks, offload_device, result_device, room_beside, room_for_results, vae_devices,
 )
 from .operations import Operations
-from .patches import adapter_patch, difference_patch, low_rank_patch, object_patch, patched
+from .patches import object_patch, patch, patched
 from .preview import previewer
 from .progress import log, notify, progress_bar, running_node, show_text
 from .schema import ComfyExtension, io, schema

@@ -2,60 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...wan_local.config import TransformerConfig
-from ...wan_local.errors import InputError
-from ...wan_local.lora import Delta, Difference, Lora, LowRank
+from ...wan_local.lora import Lora
 from ...wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.quantised import parameter_shapes
 from ...wan_local.shapes import Grid
 from .. import host
-from .model_loras import Chain, split
+from .model_loras import LorasBeside, split
 
 Model = host.io.Custom("WAN_FLF2V_MODEL")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """What a model was made from, so that another process can make it again.
-
-    Attributes:
-        path: of the weights.
-        attention: name of the kernel.
-        dequantize: whether quantised weights were made plain ones.
-        fast: whether fp8 weights are multiplied in fp8 where that is possible.
-        compiled: whether its blocks are compiled.
-        loras: file and strength of each on it.
-    """
-
-    path: Path
-    attention: str
-    dequantize: bool = False
-    fast: bool = False
-    compiled: bool = False
-    loras: tuple[tuple[str, float], ...] = ()
 
 
 class WanModel:
     """The value on a ``WAN_FLF2V_MODEL`` wire: a transformer in the host's care.
 
     ``patcher`` and ``get_models`` are where the host looks for models it may evict. No weights are copied or
-    moved here; the host does that.
+    moved here; the host does that. ``setup`` is what it was made from, so that other GPUs can make it again; a loader
+    knows.
     """
 
-    def __init__(self, transformer: WanTransformer, origin: Origin | None = None) -> None:
+    def __init__(self, transformer: WanTransformer, setup: Setup | None = None) -> None:
         host.stop_between_layers(transformer)
         self.patcher = host.hold(transformer, host.compute_device(), host.offload_device())
-        self._beside = Chain(transformer)
-        self._origin = origin
+        self._beside = LorasBeside(transformer)
+        self.setup = setup
 
     def get_models(self) -> list[Any]:
         return [self.patcher, *self._beside.patchers]
@@ -63,13 +42,6 @@ class WanModel:
     @property
     def transformer(self) -> WanTransformer:
         return self.patcher.model
-
-    @property
-    def origin(self) -> Origin:
-        """What it was made from."""
-        if self._origin is None:
-            raise InputError("this model is from no file; take it from Load Wan FLF2V Model or Pipeline")
-        return self._origin
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -91,32 +63,15 @@ class WanModel:
         """What samplers ask for a velocity of ``batch`` clips of ``grid``."""
         return TransformerLoadedAtUse(self, grid, batch)
 
-    def setup(self, **fields: Any) -> Setup:
-        """What it is made of, for other GPUs to make it again; ``fields`` are those of the split."""
-        origin, transformer = self.origin, self.transformer
-        stored = next(value.dtype for value in transformer.parameters() if value.ndim > 1)  # of its matrices
-        return Setup(
-            path=str(origin.path),
-            dtype=str(transformer.compute_dtype or stored).removeprefix("torch."),
-            attention=origin.attention,
-            unpack=origin.dequantize,
-            float8_matmul=origin.fast,
-            compiled=origin.compiled,
-            loras=origin.loras,
-            device=host.compute_device().type,
-            **fields,
-        )
-
     def with_lora(self, lora: Lora, strength: float) -> WanModel:
         """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
         what is about quantised weights acts beside them."""
-        copy = object.__new__(WanModel)
-        copy._beside, copy._origin = self._beside, self._origin
-        if self._origin is not None:
-            copy._origin = replace(self._origin, loras=(*self._origin.loras, (lora.path, strength)))
+        changed = copy.copy(self)
+        if self.setup is not None:
+            changed.setup = replace(self.setup, loras=(*self.setup.loras, (lora.path, strength)))
         beside, lora = split(self.transformer, lora)
         if beside.deltas:
-            copy._beside = self._beside.with_lora(beside, strength)
+            changed._beside = self._beside.with_lora(beside, strength)
         layers = {
             f"{module}.{name}"
             for module, owner in self.transformer.named_modules()
@@ -126,14 +81,14 @@ class WanModel:
         patches, replaced = {}, {}
         for name, delta in lora.deltas.items():
             if name in layers:
-                patches[name] = host_patch(delta)
+                patches[name] = host.patch(delta)
             else:
                 base = host.object_patch(self.patcher, name)
                 base = self.transformer.get_parameter(name) if base is None else base
-                changed = delta.applied(base.float(), strength).to(base.dtype)
-                replaced[name] = torch.nn.Parameter(changed, requires_grad=False)
-        copy.patcher = host.patched(self.patcher, patches, strength, replaced)
-        return copy
+                value = delta.applied(base.float(), strength).to(base.dtype)
+                replaced[name] = torch.nn.Parameter(value, requires_grad=False)
+        changed.patcher = host.patched(self.patcher, patches, strength, replaced)
+        return changed
 
     def __repr__(self) -> str:
         config = self.transformer.config
@@ -156,14 +111,6 @@ class TransformerLoadedAtUse:
             self._model.load(self._grid, self._batch)
             self._loaded = True
         return self._model.transformer(*inputs)
-
-
-def host_patch(delta: Delta) -> Any:
-    if isinstance(delta, LowRank):
-        return host.low_rank_patch(delta.up, delta.down, delta.scale)
-    if isinstance(delta, Difference):
-        return host.difference_patch(delta.tensor, delta.scale)
-    return host.adapter_patch(delta)
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

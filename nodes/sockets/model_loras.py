@@ -19,7 +19,7 @@ from ...wan_local.model import WanTransformer
 from .. import host
 
 
-class Chain:
+class LorasBeside:
     """The LoRAs beside one transformer that one value on a wire has on it."""
 
     def __init__(self, transformer: WanTransformer) -> None:
@@ -27,13 +27,13 @@ class Chain:
         self._mine: tuple[_PlacedLora, ...] = ()
         self._all: weakref.WeakSet[_PlacedLora] = weakref.WeakSet()  # of every value that shares the transformer
 
-    def with_lora(self, lora: Lora, strength: float) -> Chain:
+    def with_lora(self, lora: Lora, strength: float) -> LorasBeside:
         """The same with one more."""
-        chain = Chain(self._transformer)
+        more = LorasBeside(self._transformer)
         placed = _PlacedLora(self._transformer, lora, strength)
         self._all.add(placed)
-        chain._mine, chain._all = (*self._mine, placed), self._all
-        return chain
+        more._mine, more._all = (*self._mine, placed), self._all
+        return more
 
     def switch_on(self) -> None:
         """Make these count, and no others; call it before every run."""

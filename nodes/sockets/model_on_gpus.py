@@ -118,9 +118,10 @@ class MultiModel:
     def transformer_for(self, grid: Grid, batch: int = 1) -> GroupTransformer:
         return self.transformer
 
-    def setup(self, **fields: Any) -> Setup:
-        """Of two such nodes in a row the last one counts."""
-        return replace(self.transformer.setup, **fields)
+    @property
+    def setup(self) -> Setup:
+        """What it is made from, with the split."""
+        return self.transformer.setup
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -130,11 +131,10 @@ class MultiModel:
 
     def with_lora(self, lora: Lora, strength: float) -> MultiModel:
         """The same with a LoRA, which every rank reads and puts on when it starts."""
-        setup = self.transformer.setup
-        return MultiModel(replace(setup, loras=(*setup.loras, (lora.path, strength))))
+        return MultiModel(replace(self.setup, loras=(*self.setup.loras, (lora.path, strength))))
 
     def __repr__(self) -> str:
-        return f"<Wan transformer on {self.transformer.setup.gpus} GPUs, {self.transformer.degrees}>"
+        return f"<Wan transformer on {self.setup.gpus} GPUs, {self.transformer.degrees}>"
 
 
 def _stop_and_stay() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import inside_comfyui
-from inside_checks import CHECKS, check
+from inside_checks import CHECKS, bundled, check
 
 CHECKS.clear()  # those of the other files are run by the other tests
 PACK = Path(__file__).resolve().parents[2]
@@ -141,13 +141,13 @@ def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
 
 
 @check
-def a_model_that_names_no_dtype_is_calculated_in_its_own(nodes: Any) -> None:
-    import torch
-
-    model = library(nodes, "nodes.sockets.model")
-    transformer = torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 2, dtype=torch.bfloat16))
-    transformer.compute_dtype = None
-    assert model.WanModel(transformer, model.Origin(path=PACK, attention="auto")).setup(gpus=2).dtype == "bfloat16"
+def other_gpus_make_what_this_one_loaded(nodes: Any) -> None:
+    for weight_dtype in ("default", "bf16", "fp32"):
+        model = nodes.loading.load_model(bundled(nodes), weight_dtype, "sdpa", compiled=True)
+        made = model.setup
+        assert f"torch.{made.dtype}" == str(model.transformer.compute_dtype)
+        assert (made.path, made.attention, made.compiled) == (str(bundled(nodes)), "sdpa", True)
+        assert made.unpack == (weight_dtype != "default")
 
 
 @check
