@@ -17,12 +17,12 @@ MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
 
 
-def pictures() -> list[io.Image.Input]:
+def images(of_many: str = "of a batch, the first image.") -> list[io.Image.Input]:
+    """The first and the last one; ``of_many`` says what becomes of several."""
+    ends = {"first_image": "starts", "last_image": "ends"}
     return [
-        io.Image.Input(
-            "first_image", lazy=True, tooltip="The video starts here. Any size; of a batch, the first image."
-        ),
-        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; of a batch, the first image."),
+        io.Image.Input(name, lazy=True, tooltip=f"The video {does} here. Any size; {of_many}")
+        for name, does in ends.items()
     ]
 
 

@@ -7,17 +7,17 @@ size is resized before it is cropped.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import NumericError
 from .images import AnyImage, fit_image, to_tensor
+from .progress import OnProgress, ignore
 from .settings import Fit
 from .shapes import TEMPORAL_STRIDE, Grid, check_ends
+from .vae import Autoencoder
 
 __all__ = ["first_last", "known_clip", "known_frames", "known_mask"]
 
@@ -61,16 +61,20 @@ def known_clip(images: Mapping[int, Tensor], grid: Grid, fit: Fit = "crop") -> T
 
 
 @torch.no_grad()
-def known_frames(vae: Any, images: Mapping[int, Tensor], grid: Grid, *, fit: Fit = "crop") -> Tensor:
+def known_frames(
+    vae: Autoencoder,
+    images: Mapping[int, Tensor],
+    grid: Grid,
+    *,
+    fit: Fit = "crop",
+    on_progress: OnProgress = ignore,
+) -> Tensor:
     """The image condition ``y`` of the transformer.
 
-    The VAE encodes in float32 whatever it is stored in: half precision here moves the whole trajectory. A VAE in
-    half precision is copied and raised for the time of the encode (the released one takes 0.5 GB), and stays as it
-    was.
-
     Args:
-        vae: a :class:`wan_local.vae.WanVAE`, or whatever has its ``encode`` and ``normalise``.
+        vae: what encodes the clip, in float32.
         images, grid, fit: as for :func:`known_clip`.
+        on_progress: called after each latent frame that is encoded; may raise to stop.
 
     Returns:
         ``[1, 4 + z_dim, T, h, w]`` float32 where the VAE leaves its latents: mask first, then normalised latents.
@@ -78,16 +82,21 @@ def known_frames(vae: Any, images: Mapping[int, Tensor], grid: Grid, *, fit: Fit
     Raises:
         NumericError: the VAE gave NaN or infinity.
     """
-    clip = known_clip(images, grid, fit)
-    vae = in_float32(vae)
-    device = next((parameter.device for parameter in vae.parameters()), clip.device)
-    latents = vae.normalise(vae.encode(clip.to(device)).float())  # [1, z_dim, T, h, w]
+    latents = vae.normalise(vae.encode(known_clip(images, grid, fit), on_progress).float())  # [1, z_dim, T, h, w]
     if not torch.isfinite(latents).all():
         raise NumericError("the VAE encoded the images to NaN or infinity; download its weights again")
     return torch.cat([known_mask(grid, images.keys()).to(latents.device), latents], dim=1)
 
 
-def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fit = "crop") -> Tensor:
+def first_last(
+    vae: Autoencoder,
+    first: AnyImage,
+    last: AnyImage,
+    grid: Grid,
+    *,
+    fit: Fit = "crop",
+    on_progress: OnProgress = ignore,
+) -> Tensor:
     """:func:`known_frames` of a first and a last image, which may be anything that stands for an image.
 
     Raises:
@@ -95,13 +104,5 @@ def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fi
         NumericError: as there.
     """
     check_ends(grid.frames)
-    return known_frames(
-        vae, {FIRST: to_tensor(first, "first image"), LAST: to_tensor(last, "last image")}, grid, fit=fit
-    )
-
-
-def in_float32(vae: Any) -> Any:
-    """``vae`` itself if all its weights are float32, else a float32 copy."""
-    if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
-        return vae
-    return copy.deepcopy(vae).float()
+    images = {FIRST: to_tensor(first, "first image"), LAST: to_tensor(last, "last image")}
+    return known_frames(vae, images, grid, fit=fit, on_progress=on_progress)

@@ -29,7 +29,7 @@ from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, make_sampler
 from .settings import Recipe, Settings, check_text, published_negative_prompt, recipe_of
 from .shapes import TEMPORAL_STRIDE, Grid
-from .vae import decode_dtype
+from .vae import Autoencoder, WanVAE, decode_dtype
 from .weights.experts import LOW, find_pair
 
 
@@ -55,12 +55,12 @@ class Pipeline:
 
     Args:
         denoisers: the models that sample, with 36 input channels; their ranges cover every timestep.
-        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes.
+        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes; or what a host has instead.
         text_encoder: :class:`wan_local.encoders.text.TextEncoder`.
         image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for transformers without image branch.
         device: where the work is done.
         memory: which part is on the device when; None leaves every part where it is.
-        decode_dtype: what the VAE decodes in; it always encodes in float32.
+        decode_dtype: what a WanVAE decodes in; it always encodes in float32.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
@@ -70,7 +70,7 @@ class Pipeline:
     def __init__(
         self,
         denoisers: Sequence[Denoiser],
-        vae: Any,
+        vae: WanVAE | Autoencoder,
         text_encoder: EncodesText,
         image_encoder: EncodesImages | None = None,
         *,
@@ -228,7 +228,7 @@ class Pipeline:
         image = self._encode_images([view(each, grid.width, grid.height, settings.fit) for each in seen])
         clock.tell(1)
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
             condition = known_frames(vae, images, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
@@ -251,9 +251,8 @@ class Pipeline:
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
-            latents = vae.denormalise(sampled.latents.to(self.device))
-            yield from frames_of(vae, latents.to(self.decode_dtype), on_progress)
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
+            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
 
     def _denoisers(self, settings: Settings) -> list[Denoiser]:
         """Those of a run: the low-noise one of two may have a guidance scale of its own."""
@@ -281,15 +280,15 @@ class Pipeline:
 
 
 @torch.no_grad()
-def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+def frames_of(vae: Autoencoder, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
     """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
 
     Every decode there is goes through here.
 
     Args:
-        vae: :class:`wan_local.memory.FittingVAE`.
-        latents: ``[1, 16, T, h, w]``, raw, where the VAE is.
-        on_progress: as :meth:`wan_local.memory.FittingVAE.decode_stream` takes it.
+        vae: what decodes them.
+        latents: ``[1, 16, T, h, w]``, raw.
+        on_progress: as :meth:`wan_local.vae.Autoencoder.decode_stream` takes it.
 
     Raises:
         NumericError: the VAE gave NaN or infinity.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wan_local.conditioning import first_last, known_clip, known_mask
+from wan_local import conditioning
+from wan_local.conditioning import known_clip, known_mask
 from wan_local.config import VAEConfig
 from wan_local.errors import InputError, NumericError
+from wan_local.memory import FittingVAE
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
@@ -42,6 +46,10 @@ def official_mask(frames: int, height: int, width: int) -> torch.Tensor:
 def vae() -> WanVAE:
     torch.manual_seed(0)
     return WanVAE(VAEConfig(dim=4, num_res_blocks=1)).eval()
+
+
+def first_last(vae: WanVAE, *given: Any, **how: Any) -> torch.Tensor:
+    return conditioning.first_last(FittingVAE(vae), *given, **how)
 
 
 def noise(height: int, width: int, seed: int) -> torch.Tensor:

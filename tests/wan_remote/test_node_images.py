@@ -69,7 +69,7 @@ def test_the_graph_and_the_take_come_with_the_job(world, node, monkeypatch, kind
     workflow, prompt = {"nodes": [{"type": kind}]}, {"7": {"class_type": kind}}
     extra = {"workflow": workflow} if saved else None
     monkeypatch.setattr(made, "hidden", SimpleNamespace(prompt=prompt, extra_pnginfo=extra), raising=False)
-    remote = node.part("nodes.remote")
+    remote = node.part("nodes.cloud_run")
     monkeypatch.setattr(remote, "run_all", partial(remote.run_all, clock=world.clock))
     execute(made, **GIVEN[kind], take=4)
     [entry] = node.folder.rglob("jobs/*.json")

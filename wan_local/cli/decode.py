@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     from .. import kept, video, weights
     from ..generate import frames_of
-    from ..memory import NONE, Memory
+    from ..memory import FittingVAE
     from ..parts import choose_device
     from ..vae import decode_dtype
 
@@ -48,10 +48,9 @@ def run(args: argparse.Namespace) -> None:
     latents = kept.read(Path(args.latents))
     device = choose_device(None if args.device == "auto" else args.device)
     vae = weights.load_vae(args.model, dtype=torch.float32, device=device)
-    fitting = Memory(device, NONE, tiling).vae_for(vae)
     bar = ProgressBar(sys.stderr)
-    dtype = dtype_of(args.vae_dtype) or decode_dtype(device)
-    clips = (frames_of(fitting, vae.denormalise(clip.to(device)).to(dtype), bar) for clip in latents.split(1))
+    fitting = FittingVAE(vae, tiling, dtype_of(args.vae_dtype) or decode_dtype(device))
+    clips = (frames_of(fitting, vae.denormalise(clip.to(device)), bar) for clip in latents.split(1))
     try:
         video.write(chain.from_iterable(clips), args.output, rate)
     finally:

@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from ..model import WanTransformer
 from ..notices import tell
 from ..sampling import Model
 from ..shapes import Grid
+from ..vae import Autoencoder, WanVAE
 from ..weights.experts import Pair
 from .activations import RESERVE, unpacked_bytes
 from .fitting import FittingVAE
@@ -90,9 +91,9 @@ class Memory:
                     self._guests.pop(key).leave()
                     give_back(self.device)
 
-    def vae_for(self, vae: Any) -> Any:
+    def vae_for(self, vae: WanVAE | Autoencoder, decode_dtype: torch.dtype) -> Autoencoder:
         """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
-        return FittingVAE(vae, self.tiling) if isinstance(vae, nn.Module) else vae
+        return FittingVAE(vae, self.tiling, decode_dtype) if isinstance(vae, WanVAE) else vae
 
     def turns(self, grid: Grid) -> Turns:
         """Whose turn it is to be on the device while a clip of ``grid`` is sampled."""

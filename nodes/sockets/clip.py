@@ -1,4 +1,4 @@
-"""A pipeline folder's text encoder as core's CLIP socket: what core CLIPTextEncode calls.
+"""CLIP: a pipeline folder's text encoder as core calls it, and whatever is connected as a text encoder.
 
 Core's class is inherited, so clones, hooks and whatever later versions add come with it; only the three parts
 it works with are ours: the tokenizer, the network and the way the network is loaded.
@@ -9,16 +9,34 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..wan_local.encoders.text import TextEncoder
-from ..wan_local.memory.activations import RESERVE, TEXT_WORK
-from . import host
+from ...wan_local.encoders.text import TextEncoder
+from ...wan_local.memory.activations import RESERVE, TEXT_WORK
+from .. import host
 
 KEY = "umt5xxl"  # core's name for this encoder in a dict of tokens
 
 
-class PipelineCLIP(host.CLIP):
+class SocketTextEncoder:
+    """What is connected to a CLIP socket, ours or core's, as the library's text encoder."""
+
+    def __init__(self, clip: Any) -> None:
+        self._clip = clip
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Prompt embeddings ``[B, S, D]``. Core's own encoder does not cut long prompts; zeros fill the shorter ones
+        up."""
+        embeddings = []
+        for prompt in prompts:
+            host.stop_if_asked()
+            embeddings.append(self._clip.encode_from_tokens_scheduled(self._clip.tokenize(prompt))[0][0])
+        longest = max(each.shape[1] for each in embeddings)
+        return torch.cat([F.pad(each, (0, 0, 0, longest - each.shape[1])) for each in embeddings])
+
+
+class HostedCLIP(host.CLIP):
     """The text encoder of a pipeline folder, in the host's care.
 
     Prompts are taken as the official code takes them: cleaned, cut at the length of training, no
@@ -37,7 +55,7 @@ class PipelineCLIP(host.CLIP):
         self.apply_hooks_to_conds = None
         self.tokenizer_options: dict[str, Any] = {}
 
-    def clone(self, *args: Any, **options: Any) -> PipelineCLIP:
+    def clone(self, *args: Any, **options: Any) -> HostedCLIP:
         copy = super().clone(*args, **options)
         copy.__class__ = type(self)  # core's clone is a plain CLIP and would load half of a model that can't be split
         return copy

@@ -1,7 +1,4 @@
-"""Between what ComfyUI's sockets carry and what the library takes. All tensor work of the nodes is here.
-
-IMAGE is ``[B, H, W, C]`` in 0..1, float32 or float16; LATENT holds raw VAE latents ``[B, 16, T, h, w]``.
-"""
+"""IMAGE: ``[B, H, W, C]`` in 0..1, float32 or float16, and the library's images and clips, channels first in -1..1."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..wan_local.errors import InputError
-from ..wan_local.images import to_tensor
-from . import host
+from ...wan_local.errors import InputError
+from ...wan_local.images import to_tensor
+from .. import host
 
 RGB = 3
 
 
-def picture(image: Tensor, name: str) -> Tensor:
-    """One picture ``[3, H, W]`` float32 in 0..1 from an IMAGE.
+def one_image(image: Tensor, name: str) -> Tensor:
+    """One image ``[3, H, W]`` float32 in 0..1 from an IMAGE.
 
-    A batch gives its first picture, and the log says so. Values outside 0..1, which resizing nodes leave
+    A batch gives its first image, and the log says so. Values outside 0..1, which resizing nodes leave
     behind, are clamped. Grey and transparency are the library's to settle
     (:func:`wan_local.images.to_tensor`).
 
@@ -38,23 +35,31 @@ def picture(image: Tensor, name: str) -> Tensor:
     return to_tensor(image[0].movedim(-1, 0).float().clamp(0.0, 1.0), name)
 
 
-def to_image(picture: Tensor) -> Tensor:
-    """IMAGE ``[1, H, W, 3]`` in 0..1 from one picture ``[3, H, W]`` in -1..1."""
-    return picture.movedim(0, -1).unsqueeze(0).add(1.0).div(2.0)
+def from_one_image(image: Tensor) -> Tensor:
+    """IMAGE ``[1, H, W, 3]`` in 0..1 from one image ``[3, H, W]`` in -1..1."""
+    return image.movedim(0, -1).unsqueeze(0).add(1.0).div(2.0)
 
 
-def to_pictures(images: Tensor) -> Tensor:
+def to_images(images: Tensor) -> Tensor:
     """``[B, 3, H, W]`` float32 in -1..1 from IMAGE ``[B, H, W, C]``."""
     return images[..., :RGB].movedim(-1, 1).float().mul(2.0).sub(1.0)
 
 
-def to_images(clips: Tensor) -> Tensor:
+def centre_square(images: Tensor) -> Tensor:
+    """The largest centred square of ``[B, H, W, C]``."""
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
+def from_clips(clips: Tensor) -> Tensor:
     """IMAGE, one a clip, ``[B, F, H, W, 3]`` in 0..1 from ``[B, 3, F, H, W]`` in -1..1."""
     return clips.movedim(1, -1).add(1.0).div_(2.0).clamp_(0.0, 1.0)
 
 
-def to_video(images: Tensor) -> Tensor:
-    """A clip ``[B, 3, F, H, W]`` in -1..1 from IMAGE ``[F, H, W, C]`` or ``[B, F, H, W, C]``."""
+def to_clips(images: Tensor) -> Tensor:
+    """Clips ``[B, 3, F, H, W]`` in -1..1 from IMAGE ``[F, H, W, C]`` or ``[B, F, H, W, C]``."""
     clips = images if images.ndim == 5 else images.unsqueeze(0)
     return clips[..., :RGB].movedim(-1, 1).mul(2.0).sub(1.0)
 
@@ -68,8 +73,8 @@ def whole_pixels(images: Tensor) -> Tensor:
     upscale = math.isqrt(channels // RGB)
     if upscale < 2 or channels != RGB * upscale**2:
         return images
-    pictures = F.pixel_shuffle(images.flatten(0, -4).movedim(-1, 1), upscale).movedim(1, -1)
-    return pictures.unflatten(0, images.shape[:-3])
+    pixels = F.pixel_shuffle(images.flatten(0, -4).movedim(-1, 1), upscale).movedim(1, -1)
+    return pixels.unflatten(0, images.shape[:-3])
 
 
 def whole_chunks(images: Tensor, stride: int, chunk: int) -> Tensor:
@@ -82,17 +87,3 @@ def whole_chunks(images: Tensor, stride: int, chunk: int) -> Tensor:
     top, left = height % stride // 2, width % stride // 2
     rows, columns = height - height % stride, width - width % stride
     return images[..., :kept, top : top + rows, left : left + columns, :]
-
-
-def centre_square(images: Tensor) -> Tensor:
-    """The largest centred square of ``[B, H, W, C]``."""
-    height, width = images.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return images[:, top : top + side, left : left + side]
-
-
-def middle_frame(latents: Tensor) -> Tensor:
-    """``[B, C, T, h, w]`` -> ``[1, C, 1, h, w]``: the latent frame halfway between the two pictures."""
-    middle = latents.shape[2] // 2
-    return latents[:1, :, middle : middle + 1]

@@ -1,17 +1,20 @@
-"""The library's progress on the host's bar and in words, a preview of the clip's middle, and an ear for stop."""
+"""What a node shows: the library's progress while it runs, with an ear for stop, and a line that stays at the end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from ..wan_local.progress import Progress
-from . import convert, host
+from . import host
 
 BAR = 1000  # units of the bar
 DOING = {"encode text": "encoding the prompt", "encode images": "encoding the images", "decode": "decoding"}
+STOPPED, FAILED = "stopped", "failed"
 
 
 class Reporter:
@@ -41,7 +44,8 @@ class Reporter:
         host.show_text(self._words(progress))
         start, share = self._span[progress.stage]
         done = start + share * progress.done / max(progress.total, 1)
-        self._show(round(BAR * min(done, 1.0)), self._picture(progress.x0))
+        preview = None if progress.x0 is None or self._preview is None else self._preview(progress.x0)
+        self._show(round(BAR * min(done, 1.0)), preview)
 
     def _words(self, progress: Progress) -> str:
         """What is being done; when sampling also seconds a step: whether a speed is normal is what people ask most."""
@@ -56,8 +60,23 @@ class Reporter:
         left = pace * (progress.total - progress.done)
         return f"sampling step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left"
 
-    def _picture(self, x0: torch.Tensor | None) -> object:
-        """The stock preview shows the start of the clip, which the user has; the middle is what is made."""
-        if x0 is None or self._preview is None:
-            return None
-        return self._preview(convert.middle_frame(x0))
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Take the stage off the running node if what is done here is stopped or fails. Also decorates a function.
+
+    A stop shows its own text where it has one.
+    """
+    node = host.running_node()
+    try:
+        yield
+    except BaseException as error:
+        host.show_text(FAILED if host.is_failure(error) else str(error) or STOPPED, node)
+        raise
+
+
+def summary(images: Tensor, fps: float) -> str:
+    """What came out, of IMAGE ``[F, H, W, 3]``: "81 frames of 1280x720, 5.06 s at 16 fps"; ``fps`` 0 is not known."""
+    frames, height, width = images.shape[:3]
+    lasting = f", {frames / fps:.2f} s at {fps:g} fps" if fps else ""
+    return f"{frames} frames of {width}x{height}{lasting}"

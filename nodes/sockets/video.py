@@ -1,4 +1,4 @@
-"""Frames on a VIDEO wire: core's own class, that writes plain mp4 files with the library's writer.
+"""VIDEO: frames in core's own class, which writes plain mp4 files with the library's writer.
 
 Core's writer cuts colours down to the level below, leaves old versions' files without colour tags, and does not
 listen to stop. Everything but a plain mp4 file is left to core.
@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local import video
-from . import host
-from .last_word import last_word, summary
+from ...wan_local import video
+from .. import host
+from ..progress import ending, summary
 
 
 class FramesVideo(host.VideoFromComponents):
@@ -29,13 +29,13 @@ class FramesVideo(host.VideoFromComponents):
             return super().save_to(path, format, codec, metadata, **options)
         parts = self.get_components()
         tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
-        with last_word():
-            video.write(told(parts.images), path, parts.frame_rate, metadata=tags)
+        with ending():
+            video.write(reported(parts.images), path, parts.frame_rate, metadata=tags)
         host.show_text(summary(parts.images, float(parts.frame_rate)))
         return None
 
 
-def told(frames: Tensor) -> Iterator[Tensor]:
+def reported(frames: Tensor) -> Iterator[Tensor]:
     """``frames`` one by one, saying each time which is written and asking whether the user pressed stop."""
     for index in range(frames.shape[0]):
         host.stop_if_asked()

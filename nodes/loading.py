@@ -9,22 +9,23 @@ import torch
 from ..wan_local import attention, weights
 from ..wan_local.compiled import compile_blocks
 from ..wan_local.errors import WrongModel
+from ..wan_local.parallel.setup import Setup
 from ..wan_local.quantised import is_packed
-from . import files, host
-from .clip import PipelineCLIP
-from .clip_vision import PipelineCLIPVision
-from .sockets import Origin, WanModel
-from .vae import PipelineVAE
+from . import host, weight_files
+from .sockets.clip import HostedCLIP
+from .sockets.clip_vision import HostedCLIPVision
+from .sockets.model import WanModel
+from .sockets.vae import HostedVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others unpack it."""
+"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it."""
 FAST = "fp8_fast"
 """One more of a single file: keeps what it holds, and multiplies fp8 in fp8 on GPUs that can."""
 
 
 def load_parts(
     folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None, *, compiled: bool = False
-) -> tuple[WanModel, PipelineCLIP, PipelineCLIPVision, PipelineVAE]:
+) -> tuple[WanModel, HostedCLIP, HostedCLIPVision, HostedVAE]:
     """Read all four networks into the host's care; nothing reaches a GPU before it is used.
 
     Args:
@@ -42,11 +43,11 @@ def load_parts(
     try:
         text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
     except WrongModel as error:
-        raise files.with_node(error) from None
+        raise weight_files.with_node(error) from None
     image = weights.load_image_encoder(folder)
     for encoder in (text, image):
         raise_half_on_cpu(encoder.model)
-    return model, PipelineCLIP(text), PipelineCLIPVision(image), load_vae(folder, "default")
+    return model, HostedCLIP(text), HostedCLIPVision(image), load_vae(folder, "default")
 
 
 def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: bool = False) -> WanModel:
@@ -57,34 +58,37 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
         transformer = weights.load_transformer(
             path,
             dtype=dtype,
-            operations=host.operations(),
+            operations=host.Operations,
             attend=attend,
             unpack=dtype is not None,
             float8_matmul=weight_dtype == FAST,
         )
     except WrongModel as error:
-        raise files.with_node(error) from None
+        raise weight_files.with_node(error) from None
     stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
     if compiled:
         compile_blocks(transformer)
-    origin = Origin(
-        path=path,
+    setup = Setup(
+        path=str(path),
+        gpus=1,
+        dtype=str(transformer.compute_dtype).removeprefix("torch."),
         attention=attention_name,
         unpack=dtype is not None,
-        fast=weight_dtype == FAST,
+        float8_matmul=weight_dtype == FAST,
         compiled=compiled,
+        device=host.compute_device().type,
     )
-    return WanModel(transformer, origin)
+    return WanModel(transformer, setup)
 
 
-def load_vae(path: Path, dtype: str) -> PipelineVAE:
+def load_vae(path: Path, dtype: str) -> HostedVAE:
     """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`."""
     try:
-        vae = weights.load_vae(path, dtype=torch.float32, operations=host.operations())
+        vae = weights.load_vae(path, dtype=torch.float32, operations=host.Operations)
     except WrongModel as error:
-        raise files.with_node(error) from None
-    return PipelineVAE(vae, DTYPES[dtype])
+        raise weight_files.with_node(error) from None
+    return HostedVAE(vae, DTYPES[dtype])
 
 
 def raise_half_on_cpu(module: torch.nn.Module) -> None:

@@ -1,7 +1,8 @@
-"""The Wan-VAE as core's VAE socket: what core VAEDecode, VAEEncode and their tiled twins call.
+"""VAE: our Wan-VAE as core VAEDecode, VAEEncode and their tiled twins call it, and whatever is connected as the
+library's :class:`wan_local.vae.Autoencoder`.
 
-Core has no class to inherit from here (its VAE builds itself from weights), so this one has the methods and
-attributes that core's nodes use. LATENT carries raw VAE latents, not normalised, as with core's own Wan-VAE.
+Core has no class to inherit from here (its VAE builds itself from weights), so ours has the methods and attributes that
+core's nodes use. LATENT carries raw VAE latents, not normalised, as with core's own Wan-VAE.
 """
 
 from __future__ import annotations
@@ -12,22 +13,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wan_local.config import VAEConfig
-from ..wan_local.generate import collect, frames_of
-from ..wan_local.memory import FittingVAE
-from ..wan_local.memory.activations import RESERVE
-from ..wan_local.memory.tiles import AUTO, Tiles
-from ..wan_local.progress import OnProgress, ignore
-from ..wan_local.shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_frames, video_frames
-from ..wan_local.vae import Tiling, WanVAE
-from . import convert, host, keep
-from .report import Reporter
+from ...wan_local.config import WAN_VAE, VAEConfig
+from ...wan_local.generate import collect, frames_of
+from ...wan_local.memory import DeviceMemory, FittingVAE
+from ...wan_local.memory.activations import RESERVE
+from ...wan_local.memory.tiles import AUTO, Tiles
+from ...wan_local.progress import OnProgress, Progress, ignore
+from ...wan_local.shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_frames, video_frames
+from ...wan_local.vae import Autoencoder, Tiling, WanVAE
+from .. import host, kept_latents
+from ..progress import Reporter
+from . import image
 
 SMALLEST_TILE, DEFAULT_TILE = 4, 32  # latent cells
 
 
-class HostedVAE(FittingVAE):
-    """One encode or decode with the VAE of a socket: the host makes room for it and says when memory ran out."""
+def autoencoder(vae: Any, tiling: Tiles | Tiling = AUTO) -> Autoencoder:
+    """What is connected to a VAE socket, ours or core's, as what the library encodes and decodes with."""
+    if isinstance(vae, HostedVAE):
+        return FittingVAE(vae.first_stage_model, tiling, vae.vae_dtype, HostMemory(vae.patcher))
+    return CoreVAE(vae, tiling)
+
+
+class HostMemory(DeviceMemory):
+    """Memory that the host manages. No patcher: core's own VAE, which makes room for itself and brings what it is given
+    to its device."""
+
+    def __init__(self, patcher: Any = None) -> None:
+        self._patcher = patcher
+
+    @property
+    def device(self) -> torch.device | None:
+        return None if self._patcher is None else self._patcher.load_device
+
+    def free(self) -> int | None:
+        return None if self._patcher is None else host.room_beside(self._patcher)
+
+    def ready(self, work: int) -> None:
+        host.stop_if_asked()
+        if self._patcher is not None:
+            host.load(self._patcher, work + RESERVE, whole=True)
 
     def release(self) -> None:
         host.free_everything()
@@ -36,7 +61,35 @@ class HostedVAE(FittingVAE):
         return host.is_out_of_memory(error) or super().ran_out(error)
 
 
-class PipelineVAE:
+class CoreVAE(FittingVAE):
+    """Core's own VAE, which gives all frames at once."""
+
+    def __init__(self, vae: Any, tiling: Tiles | Tiling) -> None:
+        super().__init__(vae, tiling, memory=HostMemory())
+
+    @property
+    def config(self) -> VAEConfig:
+        return WAN_VAE
+
+    def encode(self, clip: Tensor, on_progress: OnProgress = ignore) -> Tensor:
+        return self.vae.encode(image.from_clips(clip)[0])
+
+    def decode_once(self, latents: Tensor, way: Tiling | None, on_progress: OnProgress) -> Iterator[Tensor]:
+        if way is None:
+            images = self.vae.decode(latents)
+        else:
+            images = self.vae.decode_tiled(latents, tile_x=way.tile, tile_y=way.tile, overlap=way.overlap)
+        yield image.to_clips(image.whole_pixels(images).float())
+        on_progress(Progress(stage="decode", done=latents.shape[2], total=latents.shape[2]))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return host.normalise_latents(latents)
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return host.denormalise_latents(latents)
+
+
+class HostedVAE:
     """A :class:`WanVAE` in the host's care.
 
     Encodes in float32 (half precision would move the sampler's whole trajectory) and decodes in what the host
@@ -52,7 +105,7 @@ class PipelineVAE:
         self.vae_dtype = dtype or host.decode_dtype(self.device)
         self.latent_channels = vae.config.z_dim
         self.latent_dim = 3
-        self.output_channels = convert.RGB
+        self.output_channels = image.RGB
         self.upscale_ratio = (video_frames, vae.output_stride, vae.output_stride)
         self.downscale_ratio = (latent_frames, SPATIAL_STRIDE, SPATIAL_STRIDE)
 
@@ -66,12 +119,6 @@ class PipelineVAE:
 
     def get_models(self) -> list[Any]:
         return [self.patcher]
-
-    # -- what this pack calls ----------------------------------------------------------------------------
-
-    def coder(self, tiling: Tiles | Tiling = AUTO, on_progress: OnProgress = ignore) -> FittingVAE:
-        """What encodes and decodes clips, told how to cut and whom to tell."""
-        return PipelineCoder(self, tiling, on_progress)
 
     # -- what core's nodes call --------------------------------------------------------------------------
 
@@ -132,37 +179,13 @@ class PipelineVAE:
     # -- inside ------------------------------------------------------------------------------------------
 
     def _encode(self, pixel_samples: Tensor, tiling: Tiles | Tiling) -> Tensor:
-        pixels = convert.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE)
+        clip = image.to_clips(image.whole_chunks(pixel_samples, SPATIAL_STRIDE, TEMPORAL_STRIDE))
         report = Reporter({"encode images": 1.0}, self.device)
-        return self.coder(tiling, report).encode(convert.to_video(pixels))
+        return autoencoder(self, tiling).encode(clip, report).to(self.output_device)
 
     def _decode(self, samples: Tensor, tiling: Tiles | Tiling) -> Tensor:
         latents = samples if samples.ndim == 5 else samples.unsqueeze(2)
-        return decode_images(self.coder(tiling), latents, Reporter({"decode": 1.0}, self.device))
-
-
-class PipelineCoder(HostedVAE):
-    """The network of a :class:`PipelineVAE`, brought to its device for each try."""
-
-    def __init__(self, socket: PipelineVAE, tiling: Tiles | Tiling, on_progress: OnProgress) -> None:
-        super().__init__(socket.first_stage_model, tiling, on_progress)
-        self._socket = socket
-
-    def parameters(self) -> Iterator[Tensor]:
-        """None to look at: dtype and place are the affair of this class."""
-        return iter(())
-
-    def encode(self, clip: Tensor) -> Tensor:
-        return super().encode(clip.to(self._socket.device, torch.float32)).to(self._socket.output_device)
-
-    def decode_stream(self, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        return super().decode_stream(latents.to(self._socket.device, self._socket.vae_dtype), on_progress)
-
-    def free(self, device: torch.device) -> int | None:
-        return host.room_beside(self._socket.patcher)
-
-    def ready(self, work: int) -> None:
-        host.load(self._socket.patcher, work + RESERVE, whole=True)
+        return decode_images(autoencoder(self, tiling), latents, Reporter({"decode": 1.0}, self.device))
 
 
 def square(width: int | None, height: int | None, overlap: int | None) -> Tiling:
@@ -171,12 +194,12 @@ def square(width: int | None, height: int | None, overlap: int | None) -> Tiling
     return Tiling(tile=tile, overlap=min(tile // 4 if overlap is None else overlap, tile // 2))
 
 
-def decode_images(coder: FittingVAE, latents: Tensor, on_progress: OnProgress, fps: float | None = None) -> Tensor:
+def decode_images(vae: Autoencoder, latents: Tensor, on_progress: OnProgress, fps: float | None = None) -> Tensor:
     """Raw latents ``[B, z, T, h, w]`` -> IMAGE a clip, ``[B, F, H, W, 3]`` in 0..1 on the result device.
 
     Raises:
         DecodeError: it failed; the latents are kept in a file, and the message says where.
     """
-    with keep.on_failure(coder.normalise, latents, fps=fps):
-        clips = [collect(frames_of(coder, clip, on_progress), video_frames(clip.shape[2])) for clip in latents.split(1)]
+    with kept_latents.on_failure(vae.normalise, latents, fps=fps):
+        clips = [collect(frames_of(vae, clip, on_progress), video_frames(clip.shape[2])) for clip in latents.split(1)]
     return torch.stack(clips).to(host.result_device())

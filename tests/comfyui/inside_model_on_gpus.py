@@ -1,6 +1,6 @@
 """The ranks as the host sees them: a loaded model that it may unload. Run by ComfyUI's interpreter, in no server.
 
-``python inside_ranks.py COMFYUI PACK`` prints what ``inside_comfyui.py`` does, of the checks below.
+``python inside_model_on_gpus.py COMFYUI PACK`` prints what ``inside_comfyui.py`` does, of the checks below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import inside_comfyui
-from inside_checks import CHECKS, check
+from inside_checks import CHECKS, bundled, check
 
 CHECKS.clear()  # those of the other files are run by the other tests
 PACK = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def library(nodes: Any, name: str) -> Any:
 
 
 def multi_model(nodes: Any) -> Any:
-    multi = library(nodes, "nodes.multi")
+    multi = library(nodes, "nodes.sockets.model_on_gpus")
     setup = library(nodes, "wan_local.parallel.setup").Setup
     return multi.MultiModel(setup(path=str(PACK / "weights" / "nano"), gpus=2, device="cpu", dtype="float32"))
 
@@ -77,7 +77,7 @@ def another_model_of_the_host_and_another_run_leave_the_ranks(nodes: Any) -> Non
     assert group.alive
     assert sample(nodes, model) is group
     loaded = [entry.model for entry in management.current_loaded_models]
-    assert other not in loaded, "the host's own models are taken off the cards before every run"
+    assert other not in loaded, "the host's own models are taken off the GPUs before every run"
     management.unload_all_models()
 
 
@@ -89,13 +89,15 @@ def in_another_thread(work: Any) -> None:
 
 @check
 def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
-    multi = library(nodes, "nodes.multi")
+    multi = library(nodes, "nodes.sockets.model_on_gpus")
     made: list[float] = []
+    rings: list[Any] = []  # what each timer calls
     closed: list[str] = []
     now = [0.0]
 
     def timer(seconds: float, function: Any) -> Any:
         made.append(seconds)
+        rings.append(function)
         return mock.Mock()
 
     ranks = multi.Ranks()
@@ -109,16 +111,16 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
             ranks.used()
         assert made == [multi.IDLE_SECONDS]
         now[0] = multi.IDLE_SECONDS  # the first timer rings; 299 was the last time that somebody asked
-        ranks._look()
+        rings[-1]()
         assert made[1:] == [299.0]
         assert not closed
         now[0] += 299.0
         with ranks.pool.lock.held(1.0):  # a step is under way that takes longer than all that
-            in_another_thread(ranks._look)
+            in_another_thread(rings[-1])
         assert made[2:] == [multi.IDLE_SECONDS]
         assert not closed
         now[0] += multi.IDLE_SECONDS
-        ranks._look()
+        rings[-1]()
         assert len(closed) == 1
         ranks.used()
         assert len(made) == 4
@@ -128,7 +130,7 @@ def one_clock_looks_at_the_time_however_often_it_is_asked(nodes: Any) -> None:
 def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
     import comfy.model_management
 
-    multi, errors = library(nodes, "nodes.multi"), library(nodes, "wan_local.ranks")
+    multi, errors = library(nodes, "nodes.sockets.model_on_gpus"), library(nodes, "wan_local.ranks")
     model = multi_model(nodes)
     group = sample(nodes, model)
     refused = errors.RankError("still there after 10 s: process [1]", stage="closing")
@@ -139,24 +141,23 @@ def ranks_that_will_not_end_are_no_error_of_the_host(nodes: Any) -> None:
 
 
 @check
-def a_model_that_names_no_dtype_is_calculated_in_its_own(nodes: Any) -> None:
-    import torch
-
-    node, sockets = library(nodes, "nodes.multi_gpu"), library(nodes, "nodes.sockets")
-    transformer = mock.Mock(compute_dtype=None)
-    transformer.parameters = lambda: iter([torch.zeros(3), torch.zeros(2, 2, dtype=torch.bfloat16)])
-    model = mock.Mock(transformer=transformer, origin=sockets.Origin(path=PACK, attention="auto"))
-    assert node.setup_of(model, gpus=2).dtype == "bfloat16"
+def other_gpus_make_what_this_one_loaded(nodes: Any) -> None:
+    for weight_dtype in ("default", "bf16", "fp32"):
+        model = nodes.loading.load_model(bundled(nodes), weight_dtype, "sdpa", compiled=True)
+        made = model.setup
+        assert f"torch.{made.dtype}" == str(model.transformer.compute_dtype)
+        assert (made.path, made.attention, made.compiled) == (str(bundled(nodes)), "sdpa", True)
+        assert made.unpack == (weight_dtype != "default")
 
 
 @check
-def cards_that_are_hidden_are_told_with_what_hides_them(nodes: Any) -> None:
+def gpus_that_are_hidden_are_named_with_what_hides_them(nodes: Any) -> None:
     node = library(nodes, "nodes.multi_gpu")
     with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": "0"}):
-        assert "CUDA_VISIBLE_DEVICES=0 shows it only those: start ComfyUI with --cuda-device" in node.hidden_cards()
+        assert "CUDA_VISIBLE_DEVICES=0 shows it only those: start ComfyUI with --cuda-device" in node.hidden_gpus()
     with mock.patch.dict("os.environ"):
         node.os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        assert node.hidden_cards() == ""
+        assert node.hidden_gpus() == ""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""LoRAs on packed weights, in the host's care: beside the layers, since there are no numbers to add them to.
+"""LoRAs on quantised weights, in the host's care: beside the layers, since there are no numbers to add them to.
 
 One transformer is shared by every value on the wires that came from it, with and without LoRAs; which of them count is
 said before every run. Each LoRA's matrices are a model of their own to the host, which moves, counts and evicts them.
@@ -14,39 +14,39 @@ from typing import Any
 
 from torch import nn
 
-from ..wan_local.lora import Beside, Lora
-from ..wan_local.model import WanTransformer
-from . import host
+from ...wan_local.lora import Beside, Lora
+from ...wan_local.model import WanTransformer
+from .. import host
 
 
-class Chain:
+class LorasBeside:
     """The LoRAs beside one transformer that one value on a wire has on it."""
 
     def __init__(self, transformer: WanTransformer) -> None:
         self._transformer = transformer
-        self._mine: tuple[_Held, ...] = ()
-        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()  # of every value that shares the transformer
+        self._mine: tuple[_PlacedLora, ...] = ()
+        self._all: weakref.WeakSet[_PlacedLora] = weakref.WeakSet()  # of every value that shares the transformer
 
-    def with_lora(self, lora: Lora, strength: float) -> Chain:
+    def with_lora(self, lora: Lora, strength: float) -> LorasBeside:
         """The same with one more."""
-        chain = Chain(self._transformer)
-        held = _Held(self._transformer, lora, strength)
-        self._all.add(held)
-        chain._mine, chain._all = (*self._mine, held), self._all
-        return chain
+        more = LorasBeside(self._transformer)
+        placed = _PlacedLora(self._transformer, lora, strength)
+        self._all.add(placed)
+        more._mine, more._all = (*self._mine, placed), self._all
+        return more
 
     def switch_on(self) -> None:
         """Make these count, and no others; call it before every run."""
-        for held in list(self._all):
-            held.beside.set_strengths([held.strength if held in self._mine else 0.0])
+        for placed in list(self._all):
+            placed.beside.set_strengths([placed.strength if placed in self._mine else 0.0])
 
     @property
     def patchers(self) -> list[Any]:
         """What the host is to load for these to count."""
-        return [held.patcher for held in self._mine]
+        return [placed.patcher for placed in self._mine]
 
 
-class _Held:
+class _PlacedLora:
     """One LoRA beside the layers, for as long as some value on a wire has it."""
 
     def __init__(self, transformer: WanTransformer, lora: Lora, strength: float) -> None:
@@ -67,7 +67,7 @@ class LoraMatrices(nn.Module):
 
 
 def split(transformer: WanTransformer, lora: Lora) -> tuple[Lora, Lora]:
-    """What of a LoRA is about packed weights, and the rest, which the host can add itself."""
+    """What of a LoRA is about quantised weights, and the rest, which the host can add itself."""
     packed = {
         f"{name}.weight" for name, layer in transformer.named_modules() if getattr(layer, "packing", None) is not None
     }

@@ -1,4 +1,4 @@
-"""A model on several cards, as a value on a wire: what ``sockets.WanModel`` is for one card."""
+"""A model on several GPUs on the same socket, and when their processes end: beside ``model.py``, for one GPU."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from ..wan_local.lora import Lora
-from ..wan_local.model import WanTransformer
-from ..wan_local.parallel.group_model import GroupTransformer, Setup
-from ..wan_local.quantised import parameter_shapes
-from ..wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
-from ..wan_local.shapes import Grid
-from . import host
+from ...wan_local.lora import Lora
+from ...wan_local.model import WanTransformer
+from ...wan_local.parallel.group_model import GroupTransformer, Setup
+from ...wan_local.quantised import parameter_shapes
+from ...wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
+from ...wan_local.shapes import Grid
+from .. import host
 
-IDLE_SECONDS = 900.0  # after which cards that nobody uses are given back
+IDLE_SECONDS = 900.0  # after which GPUs that nobody uses are given back
 ON_DETACH = "on_detach_after"  # the host's name for what it calls when it has unloaded a model
 
 
 class Ranks:
     """The one group of ranks of this ComfyUI. It ends when nobody uses it for a while, and when the host wants its
-    cards back: "Unload models", or a model of its own that needs the room."""
+    GPUs back: "Unload models", or a model of its own that needs the room."""
 
     def __init__(self) -> None:
         self.pool = Pool()
@@ -42,7 +42,7 @@ class Ranks:
                 self._watch(IDLE_SECONDS)
 
     def make_room(self) -> None:
-        """Take the host's own models off the cards; the ranks stay."""
+        """Take the host's own models off the GPUs; the ranks stay."""
         self.used()
         self._marked = False
         host.free_everything()
@@ -58,7 +58,7 @@ class Ranks:
     def _unloaded(self, *_: Any) -> None:
         if self._marked:
             self._marked = False
-            self._close("ComfyUI has taken its cards back")
+            self._close("ComfyUI has taken its GPUs back")
 
     def _watch(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._look)
@@ -100,7 +100,7 @@ RANKS = Ranks()
 
 
 class MultiModel:
-    """The value on a ``WAN_FLF2V_MODEL`` wire behind the node for several cards. Nothing runs before it is sampled."""
+    """The value on a ``WAN_FLF2V_MODEL`` wire behind Wan FLF2V Multi GPU. Nothing runs before it is sampled."""
 
     def __init__(self, setup: Setup) -> None:
         limits = step_limit(os.environ.get(STEP_VARIABLE))
@@ -115,8 +115,13 @@ class MultiModel:
         """Nothing the host could evict: the weights are in other processes."""
         return []
 
-    def load(self, grid: Grid, batch: int = 1) -> GroupTransformer:
+    def transformer_for(self, grid: Grid, batch: int = 1) -> GroupTransformer:
         return self.transformer
+
+    @property
+    def setup(self) -> Setup:
+        """What it is made from, with the split."""
+        return self.transformer.setup
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -126,11 +131,10 @@ class MultiModel:
 
     def with_lora(self, lora: Lora, strength: float) -> MultiModel:
         """The same with a LoRA, which every rank reads and puts on when it starts."""
-        setup = self.transformer.setup
-        return MultiModel(replace(setup, loras=(*setup.loras, (lora.path, strength))))
+        return MultiModel(replace(self.setup, loras=(*self.setup.loras, (lora.path, strength))))
 
     def __repr__(self) -> str:
-        return f"<Wan transformer on {self.transformer.setup.gpus} cards, {self.transformer.degrees}>"
+        return f"<Wan transformer on {self.setup.gpus} GPUs, {self.transformer.degrees}>"
 
 
 def _stop_and_stay() -> None:

@@ -1,11 +1,11 @@
-"""Prompts and pictures on core's CONDITIONING wire, in the very keys that core's own nodes write and read.
+"""CONDITIONING: prompts and images in the very keys that core's own nodes write and read.
 
 So our conditioning drives core's sampler and core's WanFirstLastFrameToVideo drives ours:
 
-- ``concat_latent_image`` ``[1, z, T, h, w]``: raw latents of the clip of both pictures with grey between;
+- ``concat_latent_image`` ``[1, z, T, h, w]``: raw latents of the clip of both images with grey between;
 - ``concat_mask`` ``[1, 4, T, h, w]``: 1 where the model must invent. The transformer wants the opposite;
-- ``clip_vision_output``: the image encoder's rows of the first picture, then of the last; a model that was trained with
-  the first alone gets those.
+- ``clip_vision_output``: embeddings of the first image, then of the last; a model that was trained with the first alone
+  gets those.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wan_local.config import TransformerConfig
-from ..wan_local.errors import InputError
-from ..wan_local.sampling import Cond
-from ..wan_local.shapes import TEMPORAL_STRIDE
-from . import host
+from ...wan_local.config import TransformerConfig
+from ...wan_local.errors import InputError
+from ...wan_local.sampling import Cond
+from ...wan_local.shapes import TEMPORAL_STRIDE
+from .. import host
 
 # What core can put on an entry and this sampler has no use for: better said than silently left out.
 NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
 
 
-def attach(conditioning: Any, condition: Tensor, image_rows: Tensor | None) -> Any:
-    """A copy of ``CONDITIONING`` that also holds both pictures.
+def attach(conditioning: Any, condition: Tensor, image_embeddings: Tensor | None) -> Any:
+    """A copy of ``CONDITIONING`` that also holds both images.
 
     Args:
         conditioning: from a text encoder node.
         condition: ``[1, 4 + z, T, h, w]`` from :func:`wan_local.conditioning.first_last`.
-        image_rows: ``[1, rows, image_dim]`` of both pictures, or None.
+        image_embeddings: ``[1, tokens, image_dim]`` of both images, or None.
     """
     mask, latents = condition[:, :TEMPORAL_STRIDE], condition[:, TEMPORAL_STRIDE:]
     values: dict[str, Any] = {
         "concat_latent_image": host.denormalise_latents(latents).to(host.result_device()),
         "concat_mask": (1.0 - mask).to(host.result_device()),
     }
-    if image_rows is not None:
-        values["clip_vision_output"] = host.clip_vision_output(penultimate_hidden_states=image_rows)
+    if image_embeddings is not None:
+        values["clip_vision_output"] = host.clip_vision_output(penultimate_hidden_states=image_embeddings)
     return host.with_values(conditioning, values)
 
 
@@ -54,12 +54,12 @@ def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: 
         latent_shape: ``(T, h, w)`` of the latent that is to be sampled.
 
     Raises:
-        InputError: no pictures in it, pictures of another size, no image rows for a model that looks at them, or
+        InputError: no images in it, images of another size, no image embeddings for a model that looks at them, or
             something this sampler can't do.
     """
-    rows, values = _only_entry(conditioning, name)
+    text, values = _only_entry(conditioning, name)
     return Cond(
-        text=_text(rows, name, config),
+        text=_text(text, name, config),
         condition=_condition(values, name, latent_shape),
         image=_image(values, name, config) if config.has_image_branch else None,
     )
@@ -70,24 +70,24 @@ def _only_entry(conditioning: Any, name: str) -> tuple[Tensor, dict[str, Any]]:
         raise InputError(
             f"{name} holds {len(conditioning)} prompts; this sampler takes one: connect a single text encode node"
         )
-    rows, values = conditioning[0]
+    text, values = conditioning[0]
     scheduled = values.get("start_percent", 0.0) > 0.0 or values.get("end_percent", 1.0) < 1.0
     extras = [key for key in NOT_TAKEN if values.get(key) is not None]
     if scheduled:
         extras.append("start_percent/end_percent")
     if extras:
         raise InputError(f"{name} carries {', '.join(extras)}, which this sampler can't do; connect it without")
-    return rows, values
+    return text, values
 
 
-def _text(rows: Tensor, name: str, config: TransformerConfig) -> Tensor:
-    """As they come: how many rows a prompt is padded to is the text encoder's own affair."""
-    if rows.ndim != 3 or rows.shape[-1] != config.text_dim:
+def _text(embeddings: Tensor, name: str, config: TransformerConfig) -> Tensor:
+    """As they come: how many tokens a prompt is padded to is the text encoder's own affair."""
+    if embeddings.ndim != 3 or embeddings.shape[-1] != config.text_dim:
         raise InputError(
-            f"{name} has text rows of shape {list(rows.shape)} and the model takes {config.text_dim} values a row; "
-            "use the umT5 text encoder that belongs to it (CLIP type wan)"
+            f"{name} has prompt embeddings of shape {list(embeddings.shape)} and the model takes {config.text_dim} "
+            "values a token; use the umT5 text encoder that belongs to it (CLIP type wan)"
         )
-    return rows[:1].float()
+    return embeddings[:1].float()
 
 
 def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, int]) -> Tensor:
@@ -109,31 +109,31 @@ def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, 
 
 def _image(values: dict[str, Any], name: str, config: TransformerConfig) -> Tensor:
     output = values.get("clip_vision_output")
-    rows = None if output is None else output["penultimate_hidden_states"]
-    if rows is None:
+    embeddings = None if output is None else output["penultimate_hidden_states"]
+    if embeddings is None:
         raise InputError(
             f"{name} holds no image encoder output and this model looks at the images through one; connect "
             "clip_vision in the conditioning node"
         )
-    rows = rows[:1].float()
-    if rows.shape[1] == config.image_tokens:
-        return rows
-    pictures = rows.unflatten(1, (-1, rows_of_one(rows.shape[1])))  # [1, pictures, rows of one, image_dim]
-    if pictures.shape[1] < config.images_seen:
+    embeddings = embeddings[:1].float()
+    if embeddings.shape[1] == config.image_tokens:
+        return embeddings
+    images = embeddings.unflatten(1, (-1, tokens_of_one(embeddings.shape[1])))  # [1, images, tokens of one, image_dim]
+    if images.shape[1] < config.images_seen:
         raise InputError(
-            f"{name} holds the image encoder's output of one picture and this model takes that of both; use Wan FLF2V "
+            f"{name} holds the image encoder's output of one image and this model takes that of both; use Wan FLF2V "
             "Conditioning, or connect clip_vision_start_image and clip_vision_end_image"
         )
-    return pictures[:, [0, -1][: config.images_seen]].flatten(1, 2)
+    return images[:, [0, -1][: config.images_seen]].flatten(1, 2)
 
 
-def rows_of_one(rows: int) -> int:
-    """How many of the image encoder's rows, of some pictures one behind the other, are one picture's.
+def tokens_of_one(tokens: int) -> int:
+    """How many of the image encoder's tokens, of some images one behind the other, are one image's.
 
-    A picture is a class row and a square of patches: 257 is one, 514 are two.
+    An image is a class token and a square of patches: 257 is one, 514 are two.
     """
-    sizes = (rows // count for count in range(1, rows // 2 + 1) if rows % count == 0)
-    return next((size for size in sizes if math.isqrt(size - 1) ** 2 == size - 1), rows)
+    sizes = (tokens // count for count in range(1, tokens // 2 + 1) if tokens % count == 0)
+    return next((size for size in sizes if math.isqrt(size - 1) ** 2 == size - 1), tokens)
 
 
 def _size(shape: tuple[int, ...]) -> str:
