@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, library, nn
 
+from .config import TransformerConfig
 from .free_memory import is_out_of_memory
+from .model import WanTransformer
 from .model.blocks import Block, Context
 from .notices import tell
 from .quantised import layers, shared_inputs
@@ -28,7 +30,7 @@ SAME_INPUT = ("self_attn.q", "self_attn.k", "self_attn.v")
 TRACED_NORMS = (nn.RMSNorm, nn.LayerNorm, layers.RMSNorm, layers.LayerNorm)  # others bring their weights their own way
 
 
-def compile_blocks(transformer: Any) -> None:
+def compile_blocks(transformer: WanTransformer) -> None:
     """Have a model's blocks compiled when they are first called, for each size of clip; before they are offloaded.
 
     Compiling is told by a notice. Where it can't be done, a notice says why, and the model works without.
@@ -175,27 +177,28 @@ class _StandIn(nn.Module):
         return _layer(x, self.name, self.width)
 
 
-def _twin(config: Any, block: Any) -> Block:
+def _twin(config: TransformerConfig, block: nn.Module) -> Block:
     """A block whose layers stand for those of the real one; its few parameters are put in at each call."""
 
     def norm(like: nn.Module, dim: int, eps: float) -> nn.Module:
         return type(like)(dim, eps=eps) if type(like) in TRACED_NORMS else _StandIn(dim)
 
-    class Operations:
+    class StandIns:
         @staticmethod
         def Linear(_: int, width: int) -> nn.Module:  # noqa: N802
             return _StandIn(width)
 
         @staticmethod
         def RMSNorm(dim: int, eps: float) -> nn.Module:  # noqa: N802
-            return norm(block.self_attn.norm_q, dim, eps)
+            return norm(block.get_submodule("self_attn.norm_q"), dim, eps)
 
         @staticmethod
         def LayerNorm(dim: int, eps: float) -> nn.Module:  # noqa: N802
-            return norm(block.norm3, dim, eps)
+            return norm(block.get_submodule("norm3"), dim, eps)
 
+    layers: Any = StandIns
     with torch.device("meta"):
-        twin = Block(config, Operations).requires_grad_(False).eval()
+        twin = Block(config, layers).requires_grad_(False).eval()
     for name, module in twin.named_modules():
         if isinstance(module, _StandIn):
             module.name = name

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ..attention import Attend
 from ..config import TransformerConfig
 from ..fused import has_rms_norm
+from ..operations import BlockLayers
 from ..quantised import shared_inputs
 from .norms import (
     layer_norm_float32,
@@ -72,7 +72,7 @@ class Modulation:
 class SelfAttention(nn.Module):
     """Attention of the video tokens among themselves."""
 
-    def __init__(self, config: TransformerConfig, operations: Any) -> None:
+    def __init__(self, config: TransformerConfig, operations: BlockLayers) -> None:
         super().__init__()
         dim = config.dim
         self.num_heads = config.num_heads
@@ -118,7 +118,7 @@ class CrossAttention(SelfAttention):
     Two softmaxes, added before the output layer. No mask: padded text rows attend, as they did in training.
     """
 
-    def __init__(self, config: TransformerConfig, operations: Any) -> None:
+    def __init__(self, config: TransformerConfig, operations: BlockLayers) -> None:
         super().__init__(config, operations)
         if config.has_image_branch:
             self.k_img = operations.Linear(config.dim, config.dim)
@@ -140,7 +140,7 @@ class CrossAttention(SelfAttention):
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward, each added to the tokens; time gates first and last."""
 
-    def __init__(self, config: TransformerConfig, operations: Any) -> None:
+    def __init__(self, config: TransformerConfig, operations: BlockLayers) -> None:
         super().__init__()
         dim = config.dim
         self.eps = config.eps
@@ -182,7 +182,7 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Tokens to patches of velocity, in float32 throughout."""
 
-    def __init__(self, config: TransformerConfig, operations: Any) -> None:
+    def __init__(self, config: TransformerConfig, operations: BlockLayers) -> None:
         super().__init__()
         self.eps = config.eps
         self.head = operations.Linear(config.dim, config.out_dim * math.prod(config.patch_size))

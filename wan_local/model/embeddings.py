@@ -6,12 +6,11 @@ tensors for good; nothing is concatenated and cut apart again by a number that h
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ..config import TransformerConfig
+from ..operations import Operations
 from .norms import float64_device, layer_norm_float32, linear_float32, without_autocast
 
 IMAGE_NORM_EPS = 1e-5  # torch's default, which the official img_emb uses; all other norms take config.eps
@@ -67,7 +66,7 @@ class ImageEmbedding(nn.Module):
     norm; it is what tells the first image from the last.
     """
 
-    def __init__(self, config: TransformerConfig, operations: Any) -> None:
+    def __init__(self, config: TransformerConfig, operations: Operations) -> None:
         super().__init__()
         width = config.image_dim
         self.proj = nn.Sequential(

@@ -21,10 +21,10 @@ def initialise(model: WanTransformer) -> WanTransformer:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-    nn.init.xavier_uniform_(model.patch_embedding.weight.flatten(1))
+    nn.init.xavier_uniform_(model.get_parameter("patch_embedding.weight").flatten(1))
     for network in (model.text_embedding, model.time_embedding):
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=SMALL)
-    nn.init.zeros_(model.head.head.weight)
+    nn.init.zeros_(model.get_parameter("head.head.weight"))
     return model

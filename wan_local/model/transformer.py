@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..attention import Attend, choose
 from ..config import TransformerConfig
+from ..operations import Operations
 from ..tf32 import exact_convolutions
 from .blocks import Block, Context, Head
 from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
@@ -43,7 +44,7 @@ class WanTransformer(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
-        operations: Any = torch.nn,
+        operations: Operations = torch.nn,
         attend: Attend | None = None,
         *,
         compute_dtype: torch.dtype | None = None,

@@ -127,9 +127,10 @@ class Rank:
                 raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
             model, measured = load_sharded(path, DTYPES[dtype], self.device, attend)
         else:
-            packed = {"unpack": unpack, "float8_matmul": float8_matmul}
             with notices.listening(lambda text: None):  # the driver said it, of the same file
-                model = load_transformer(path, DTYPES[dtype], self.device, attend=attend, **packed)
+                model = load_transformer(
+                    path, DTYPES[dtype], self.device, attend=attend, unpack=unpack, float8_matmul=float8_matmul
+                )
             shapes = parameter_shapes(model)
             uses = [
                 lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()

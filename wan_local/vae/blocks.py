@@ -7,12 +7,11 @@ instead of copies and is what fast convolutions want.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..operations import Convolutions
 from .causal_conv import causal_conv, with_history
 from .enlarge import convolve_enlarged
 from .layout import as_images, as_video, channels_last
@@ -23,7 +22,7 @@ from .stream import Stream
 class ResidualBlock(nn.Module):
     """Two (norm, SiLU, causal 3x3x3 convolution) with a shortcut."""
 
-    def __init__(self, in_dim: int, out_dim: int, operations: Any) -> None:
+    def __init__(self, in_dim: int, out_dim: int, operations: Convolutions) -> None:
         super().__init__()
         # Keys are the places in the official nn.Sequential; 1, 4 and 5 are activations and dropout there.
         self.residual = nn.ModuleDict(
@@ -46,7 +45,7 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention within each frame, one head of full width."""
 
-    def __init__(self, dim: int, operations: Any) -> None:
+    def __init__(self, dim: int, operations: Convolutions) -> None:
         super().__init__()
         self.norm = ChannelNorm(dim, 2)
         self.to_qkv = operations.Conv2d(dim, dim * 3, 1)
@@ -66,7 +65,7 @@ class AttentionBlock(nn.Module):
 class Downsample(nn.Module):
     """Halve height and width, and time too if ``temporal``. The clip's first frame passes time unchanged."""
 
-    def __init__(self, dim: int, temporal: bool, operations: Any) -> None:
+    def __init__(self, dim: int, temporal: bool, operations: Convolutions) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": operations.Conv2d(dim, dim, 3, stride=2)})
         self.time_conv = operations.Conv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
@@ -94,7 +93,7 @@ class Upsample(nn.Module):
     frame on: the first is never seen by ``time_conv`` (the marker ``'Rep'`` of the official code).
     """
 
-    def __init__(self, dim: int, temporal: bool, operations: Any) -> None:
+    def __init__(self, dim: int, temporal: bool, operations: Convolutions) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": operations.Conv2d(dim, dim // 2, 3, padding=1)})
         self.time_conv = operations.Conv3d(dim, dim * 2, (3, 1, 1)) if temporal else None

@@ -5,12 +5,11 @@ Official: ``Encoder3d`` and ``Decoder3d`` in Wan-Video/Wan2.1 ``wan/modules/vae.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VAEConfig
+from ..operations import Convolutions
 from .blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
 from .causal_conv import causal_conv
 from .layout import as_images, as_video
@@ -20,13 +19,13 @@ from .stream import Stream
 RGB = 3
 
 
-def _middle(dim: int, operations: Any) -> nn.ModuleList:
+def _middle(dim: int, operations: Convolutions) -> nn.ModuleList:
     return nn.ModuleList(
         [ResidualBlock(dim, dim, operations), AttentionBlock(dim, operations), ResidualBlock(dim, dim, operations)]
     )
 
 
-def _head(dim: int, out_dim: int, operations: Any) -> nn.ModuleDict:
+def _head(dim: int, out_dim: int, operations: Convolutions) -> nn.ModuleDict:
     # Keys as in the official nn.Sequential, whose place 1 is the SiLU.
     return nn.ModuleDict({"0": ChannelNorm(dim, 3), "2": operations.Conv3d(dim, out_dim, 3, padding=(0, 1, 1))})
 
@@ -43,7 +42,7 @@ def _spread(x: Tensor, upscale: int) -> Tensor:
 class Encoder(nn.Module):
     """``[B, 3, F, H, W]`` to the moments ``[B, 2*z_dim, T, h, w]`` before ``conv1``."""
 
-    def __init__(self, config: VAEConfig, operations: Any) -> None:
+    def __init__(self, config: VAEConfig, operations: Convolutions) -> None:
         super().__init__()
         widths = [config.dim * mult for mult in config.dim_mult]
         self.conv1 = operations.Conv3d(RGB, config.dim, 3, padding=(0, 1, 1))
@@ -71,7 +70,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """``[B, z_dim, T, h, w]`` (after ``conv2``) to ``[B, 3, F, H, W]``, of ``config.output_stride`` pixels a cell."""
 
-    def __init__(self, config: VAEConfig, operations: Any) -> None:
+    def __init__(self, config: VAEConfig, operations: Convolutions) -> None:
         super().__init__()
         widths = [config.dim * mult for mult in reversed(config.dim_mult)]  # coarsest first
         temporal = config.temporal_downsample[::-1]

@@ -7,13 +7,13 @@ after ``stream.py``; the layers are in ``blocks.py`` and ``coders.py``, spatial 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config import WAN_VAE, VAEConfig
 from ..errors import InputError
+from ..operations import Convolutions
 from ..shapes import FIRST_CHUNK, SPATIAL_STRIDE, TEMPORAL_STRIDE, check_frames, video_frames
 from ..tf32 import exact_convolutions
 from .coders import RGB, Decoder, Encoder
@@ -30,7 +30,7 @@ class WanVAE(nn.Module):
         operations: namespace that gives ``Conv2d`` and ``Conv3d``: ``torch.nn``, or a host's offloading classes.
     """
 
-    def __init__(self, config: VAEConfig = WAN_VAE, operations: Any = nn) -> None:
+    def __init__(self, config: VAEConfig = WAN_VAE, operations: Convolutions = nn) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config, operations)

@@ -18,6 +18,7 @@ from torch import nn
 from ..attention import Attend
 from ..errors import UnreadableWeights
 from ..model import WanTransformer
+from ..operations import Convolutions, Operations
 from ..quantised import CastingLayers
 from ..vae import WanVAE
 from . import detect, packed, refused, sizes
@@ -34,7 +35,7 @@ def load_transformer(
     path: AnyPath,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    operations: Any = nn,
+    operations: Operations = nn,
     attend: Attend | None = None,
     *,
     unpack: bool = False,
@@ -83,7 +84,7 @@ def _is_mixed(source: TensorSource) -> bool:
 
 
 def load_vae(
-    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Any = nn
+    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Convolutions = nn
 ) -> WanVAE:
     """Load a Wan-VAE; ``dtype`` None is float32, which encoding needs. Arguments and errors as above."""
     source = detect.canonical(open_source(path, "vae"), "vae")

@@ -14,6 +14,7 @@ from ..encoders.image import ImageEncoder
 from ..encoders.sentencepiece import SentencePieceTokenizer
 from ..encoders.text import TextEncoder
 from ..errors import UnreadableWeights
+from ..operations import Operations
 from ..quantised import Embedding, Linear, packing_of
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
@@ -35,7 +36,7 @@ def load_text_encoder(
     path: AnyPath,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    operations: Any = nn,
+    operations: Operations = nn,
     *,
     tokenizer: AnyPath | None = None,
     tokenizer_of: AnyPath | None = None,
@@ -83,7 +84,7 @@ def load_text_encoder(
 
 
 def load_image_encoder(
-    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Any = nn
+    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Operations = nn
 ) -> ImageEncoder:
     """Load CLIP's vision tower from a pipeline folder or one file; arguments and errors as above."""
     config, source = image_parts(open_source(path, "image_encoder"))
