@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from .errors import InvalidRequest
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from .transport import is_loopback, web_parts
 
 
 def base_url(variable: str, default: str, environ: Mapping[str, str]) -> str:
@@ -22,17 +20,8 @@ def base_url(variable: str, default: str, environ: Mapping[str, str]) -> str:
         InvalidRequest: an address from the environment that is not https (http is for this machine only).
     """
     address = (environ.get(variable) or default).strip().rstrip("/")
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    plain = bool(host) and not (parts.username or parts.password or parts.query or parts.fragment)
-    if plain and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)):
-        return address
+    parts = web_parts(address)
+    if parts is not None and not (parts.username or parts.password or parts.query or parts.fragment):
+        if parts.scheme == "https" or is_loopback(address):
+            return address
     raise InvalidRequest(f"{variable} is not an https address without user, query and fragment; unset it or correct it")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address names this very machine, literally: a name that only resolves to it does not count."""
-    return urlsplit(address).hostname in LOOPBACK

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import write_private
+
 OTHERS = 0o077  # mode bits of group and world
 
 log = logging.getLogger("wan_remote")
@@ -73,11 +75,7 @@ class KeyFile:
     def put(self, table: Mapping[str, Any]) -> None:
         """Write the file anew, whole or not at all, for its owner alone; raises OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(json.dumps(table))
-        os.replace(temporary, self.path)
+        write_private(self.path, json.dumps(table).encode())
 
     def _look_at_mode(self) -> None:
         if os.name != "nt" and self.path.stat().st_mode & OTHERS and self.path not in _told:

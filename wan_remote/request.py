@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from .errors import InvalidRequest
-from .transport import literal_is_public
+from .transport import literal_is_public, web_parts
 
 MAX_SEED = 2**31 - 1
 RANDOM_SEED = -1
@@ -104,15 +103,12 @@ def _no_address(address: str) -> str:
     """Why nothing in the open network can be fetched from an address; empty if something may."""
     if len(address) > LONGEST_ADDRESS or not all("!" <= character <= "~" for character in address):
         return "it is too long, or has spaces or other letters in it than an address has"
-    try:
-        parts = urlsplit(address)
-        host = parts.hostname or ""
-    except ValueError:
-        host, parts = "", urlsplit("")
-    if parts.scheme != "https" or not host:
+    parts = web_parts(address)
+    if parts is None or parts.scheme != "https":
         return "it does not begin with https:// and a host"
     if parts.username or parts.password:
         return "it holds a user name, which would be sent along"
+    host = parts.hostname or ""
     public = literal_is_public(host)
     if public is None:
         name = host.removesuffix(".")

@@ -8,12 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from .clock import Clock
-from .endpoints import base_url, is_loopback
+from .endpoints import base_url
 from .journal import Journal
 from .keys import Keys
 from .providers import PROVIDERS, Provider
 from .secret import Secret
-from .transport import Api
+from .transport import Api, is_loopback
 from .watch import Watch
 
 

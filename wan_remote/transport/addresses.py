@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from urllib.parse import SplitResult, urlsplit
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # Some VPN programs answer every look-up with an address of their own from these and carry what is sent there to the
 # host of that name (sing-box and Clash call it fake IP; the ranges are their defaults). So it counts as public where a
@@ -15,6 +18,21 @@ LAST_BYTES = tuple(ipaddress.ip_network(net) for net in ("64:ff9b::/96", "::/96"
 
 # Local use (NAT64 of a network of its own, RFC 8215; site-local; SRv6) and documentation, which not every Python knows.
 LOCAL = tuple(ipaddress.ip_network(net) for net in ("64:ff9b:1::/48", "fec0::/10", "5f00::/16", "3fff::/20"))
+
+
+def web_parts(address: str) -> SplitResult | None:
+    """An address in its parts; None for what is no http or https, or has no host or no port that can be one."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # looked at only here
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address names this very machine, literally: a name that only resolves to it does not count."""
+    return urlsplit(address).hostname in LOOPBACK
 
 
 def literal_is_public(host: str) -> bool | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
 
-from ..endpoints import LOOPBACK
-from .addresses import behind_name, literal_is_public
+from .addresses import LOOPBACK, behind_name, literal_is_public, web_parts
 
 
 def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
@@ -20,13 +18,9 @@ def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     """
     if not isinstance(address, str) or len(address) > 8192 or any(c <= " " for c in address):
         return "it is not a web address"
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
+    if (parts := web_parts(address)) is None:
         return "it is not a web address"
-    if parts.scheme not in ("http", "https") or not host:
-        return "it is not a web address"
+    host = parts.hostname or ""
     if parts.username or parts.password:
         return "it holds a user name"
     if host in LOOPBACK:
@@ -36,7 +30,7 @@ def refuse_address(address: object, *, allow_loopback: bool) -> str | None:
     if _through_proxy(address):
         return "it is not a public address" if literal_is_public(host) is False else None
     try:
-        found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return None  # the connection itself will say that the host can't be found
     good = all(behind_name(host, str(row[4][0])) for row in found)
