@@ -66,7 +66,7 @@ floor:
 soak: $(VENV)/test
 	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} REMOTE_SOAK=$${REMOTE_SOAK:-400} WAN_FUZZ=$${WAN_FUZZ:-5000} \
 	  $(BIN)/python -m pytest -v --tb=short --timeout 3600 tests/wan_remote/test_schedules.py \
-	  tests/wan_remote/test_remote_soak.py tests/wan_local/weights/test_fuzzed_files.py
+	  tests/wan_remote/test_soak.py tests/wan_local/weights/test_fuzzed_files.py
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks

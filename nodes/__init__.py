@@ -1,7 +1,9 @@
-"""The nodes of this pack: ``NODES`` is the table, one file a node.
+"""The nodes of this pack: ``NODES`` is the table, one file a node, named as the node is.
 
-A node is a schema, a check and a call into a library. ``host/`` alone imports ComfyUI, ``convert.py`` alone
-does tensors, ``sockets.py`` and the files it names hold what travels on the wires.
+A node is a schema, a check and a call into a library. ``host/`` alone imports ComfyUI. ``sockets/`` has what travels on
+the wires, a file a socket. The rest is what several nodes share: ``widgets.py`` their inputs, ``progress.py`` what they
+show, ``weight_files.py`` and ``loading.py`` of the loaders, ``kept_latents.py`` of what decodes, ``cloud_*.py`` of the
+cloud nodes.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from textwrap import indent
 
 from ..wan_remote.account import WHAT, account
 from ..wan_remote.providers import PROVIDERS
-from . import host, remote
+from . import cloud_inputs, cloud_run, host
 from .host import io
 
+ACCOUNTING = ", ".join(cloud.label for cloud in PROVIDERS.values() if "billings" in cloud.questions({}))
 CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
 
 
@@ -20,7 +21,7 @@ class WanFLF2VAccount(io.ComfyNode):
         return host.schema(
             node_id="WanFLF2VAccount",
             display_name="Wan FLF2V Account",
-            category=remote.CATEGORY,
+            category=cloud_inputs.CATEGORY,
             description="Asks a cloud for requests, models, balance, price or billings, and shows the JSON it gives. "
             "Costs nothing.",
             inputs=[
@@ -30,7 +31,7 @@ class WanFLF2VAccount(io.ComfyNode):
                     options=list(WHAT),
                     default=WHAT[0],
                     tooltip="requests: made with this key; models, model: what is offered; balance, price and "
-                    "billings (what clips did cost): WaveSpeedAI only.",
+                    f"billings (what clips did cost): {ACCOUNTING} only.",
                 ),
             ],
             outputs=[io.String.Output("info", display_name="info")],
@@ -39,7 +40,7 @@ class WanFLF2VAccount(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, provider: str | None) -> bool | str:
-        return remote.check_provider(provider)
+        return cloud_run.check_provider(provider)
 
     @classmethod
     def fingerprint_inputs(cls, provider: str, what: str) -> float:
@@ -48,7 +49,7 @@ class WanFLF2VAccount(io.ComfyNode):
 
     @classmethod
     async def execute(cls, provider: str, what: str) -> io.NodeOutput:
-        found = await remote.listening(account(provider, what, keys=remote.keys(), watch=remote.NodeWatch()))
+        found = await cloud_run.listening(account(provider, what, keys=cloud_run.keys(), watch=cloud_run.NodeWatch()))
         text = json.dumps(found, indent=2, ensure_ascii=False)
         host.show_text(indent(text, CODE))  # the page draws nothing of the ui
         return io.NodeOutput(text, ui={"text": [text]})

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from ..wan_local.conditioning import first_last
-from ..wan_local.images import Fit, view
+from ..wan_local.images import view
 from ..wan_local.progress import Progress
+from ..wan_local.settings import Fit
 from ..wan_local.shapes import Grid
-from . import conds, host, widgets
-from .convert import picture
+from . import host, widgets
 from .host import io
-from .last_word import last_word
-from .report import Reporter
-from .wired import WiredImageEncoder, wired_vae
+from .progress import Reporter, ending
+from .sockets.clip_vision import SocketImageEncoder
+from .sockets.conditioning import attach
+from .sockets.image import one_image
+from .sockets.vae import autoencoder
 
 
 class WanFLF2VConditioning(io.ComfyNode):
@@ -31,7 +33,7 @@ class WanFLF2VConditioning(io.ComfyNode):
                 io.Conditioning.Input("positive", lazy=True, tooltip="The prompt, from CLIP Text Encode."),
                 io.Conditioning.Input("negative", lazy=True, tooltip="What to stay away from, from CLIP Text Encode."),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE. It encodes in float32."),
-                *widgets.pictures(),
+                *widgets.images(),
                 *widgets.size(),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -58,7 +60,7 @@ class WanFLF2VConditioning(io.ComfyNode):
         return widgets.missing(others)
 
     @classmethod
-    @last_word()
+    @ending()
     def execute(
         cls,
         positive: Any,
@@ -73,16 +75,16 @@ class WanFLF2VConditioning(io.ComfyNode):
         clip_vision: Any = None,
     ) -> io.NodeOutput:
         grid = Grid(frames=length, height=height, width=width)
-        first, last = picture(first_image, "first_image"), picture(last_image, "last_image")
+        first, last = one_image(first_image, "first_image"), one_image(last_image, "last_image")
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
         report(Progress(stage="encode images", done=0, total=1))
-        rows = None
+        embeddings = None
         if clip_vision is not None:
             views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
-            rows = WiredImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, rows of both, D]
-        condition = first_last(wired_vae(vae, on_progress=report), first, last, grid, fit=fit)
+            embeddings = SocketImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, tokens of both, D]
+        vae = autoencoder(vae)
+        condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
-        latents = torch.zeros(1, condition.shape[1] - 4, *grid.latent_shape, device=host.result_device())
-        return io.NodeOutput(
-            conds.attach(positive, condition, rows), conds.attach(negative, condition, rows), {"samples": latents}
-        )
+        latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
+        positive, negative = (attach(prompt, condition, embeddings) for prompt in (positive, negative))
+        return io.NodeOutput(positive, negative, {"samples": latents})

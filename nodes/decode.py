@@ -8,11 +8,10 @@ from ..wan_local.errors import InputError
 from ..wan_local.memory import check_tiling
 from . import host, widgets
 from .host import io
-from .last_word import last_word, summary
-from .report import Reporter
-from .vae import decode_images
-from .video import of_frames
-from .wired import wired_vae
+from .progress import Reporter, ending, summary
+from .sockets.latent import clips
+from .sockets.vae import autoencoder, decode_images
+from .sockets.video import of_frames
 
 TILINGS = ("auto", "off", "256", "384", "512")
 
@@ -33,8 +32,8 @@ class WanFLF2VDecode(io.ComfyNode):
                     "tiling",
                     options=list(TILINGS),
                     default="auto",
-                    tooltip="Side of square tiles in pixels, for cards too small for a whole frame. auto cuts only "
-                    "if a frame does not fit; off never does. Tiles change the picture a little.",
+                    tooltip="Side of square tiles in pixels, for GPUs too small for a whole frame. auto cuts only "
+                    "if a frame does not fit; off never does. Tiles change the images a little.",
                 ),
             ],
             outputs=[
@@ -44,18 +43,12 @@ class WanFLF2VDecode(io.ComfyNode):
         )
 
     @classmethod
-    @last_word()
+    @ending()
     def execute(cls, vae: Any, latent: dict[str, Any], fps: float, tiling: str) -> io.NodeOutput:
         if tiling not in TILINGS:
             raise InputError(f"tiling={tiling!r} is not known; use {', '.join(TILINGS)}")
-        samples = latent["samples"]
-        if samples.ndim != 5:
-            raise InputError(
-                f"latent has shape {list(samples.shape)}; this node decodes a clip, [batch, 16, frames, height, "
-                "width]: for single pictures use VAE Decode"
-            )
-        coder = wired_vae(vae, check_tiling(tiling))
-        images = decode_images(coder, samples, Reporter({"decode": 1.0}, host.vae_devices()[0]), fps)
+        report = Reporter({"decode": 1.0}, host.vae_devices()[0])
+        images = decode_images(autoencoder(vae, check_tiling(tiling)), clips(latent), report, fps)
         images = images.flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
         host.show_text(summary(images, fps))
         return io.NodeOutput(images, of_frames(images, fps))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..wan_remote import GMIRequest
-from . import host, remote, widgets
+from . import cloud_inputs, cloud_run, host, widgets
 from .host import io
 
 
@@ -16,11 +16,11 @@ class WanFLF2VGMI(io.ComfyNode):
         return host.schema(
             node_id="WanFLF2VGMI",
             display_name="Wan FLF2V (GMI Cloud)",
-            category=remote.CATEGORY,
+            category=cloud_inputs.CATEGORY,
             description="Makes a video between two images with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
             "there, once for the same inputs. The key comes from GMI_API_KEY, never from a graph.",
             inputs=[
-                *remote.pictures(),
+                *cloud_inputs.images(),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -29,13 +29,13 @@ class WanFLF2VGMI(io.ComfyNode):
                 ),
                 io.Int.Input("video_length", default=5, min=5, max=10, step=5, tooltip="Seconds: 5 or 10."),
                 io.Boolean.Input("prompt_extend", default=False, tooltip="Let the cloud write the prompt out."),
-                remote.seed(),
+                cloud_inputs.seed(),
                 widgets.fit(optional=True),
-                remote.minutes(),
-                remote.take(),
+                cloud_inputs.minutes(),
+                cloud_inputs.take(),
             ],
-            hidden=remote.GRAPH,
-            outputs=remote.list_outputs(),
+            hidden=cloud_inputs.GRAPH,
+            outputs=cloud_inputs.list_outputs(),
             is_input_list=True,
         )
 
@@ -43,12 +43,12 @@ class WanFLF2VGMI(io.ComfyNode):
     def validate_inputs(cls, prompt: Sequence[str | None]) -> bool | str:
         if any(text is not None and not text.strip() for text in prompt):
             return "prompt is empty and GMI Cloud needs one; say what happens between the images"
-        return remote.key_problem("gmi") or True
+        return cloud_run.key_problem("gmi") or True
 
     @classmethod
     def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
-        return remote.check(GMIRequest, inputs)
+        return cloud_inputs.check(GMIRequest, inputs)
 
     @classmethod
     async def execute(cls, **inputs: Sequence[Any]) -> io.NodeOutput:
-        return await remote.make(cls, GMIRequest, inputs)
+        return await cloud_run.make(cls, GMIRequest, inputs)

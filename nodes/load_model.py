@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import files, host, widgets
+from . import host, weight_files, widgets
 from .host import io
-from .pipeline import DTYPES, FAST, load_model
-from .sockets import Model
+from .loading import DTYPES, FAST, load_model
+from .sockets.model import Model
 
 KIND = "diffusion_models"
 
@@ -23,9 +23,9 @@ class WanFLF2VLoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=files.names(KIND),
+                    options=weight_files.names(KIND),
                     tooltip="A file in models/diffusion_models (fp16, bf16, fp8, GGUF), or the small model that comes "
-                    "with this pack. What it is gets told from its content.",
+                    "with this pack. What it is shows from its content.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -43,9 +43,9 @@ class WanFLF2VLoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **others: Any) -> Any:
-        return files.stamp(KIND, model_name)
+        return weight_files.stamp(KIND, model_name)
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str, attention: str, compile: bool = False) -> io.NodeOutput:
-        path = files.path(KIND, "model_name", model_name)
+        path = weight_files.path(KIND, "model_name", model_name)
         return io.NodeOutput(load_model(path, weight_dtype, attention, compiled=compile))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..wan_local.errors import InputError
-from . import files, host, widgets
+from . import host, weight_files, widgets
 from .host import io
-from .pipeline import DTYPES, load_parts
-from .sockets import Model
+from .loading import DTYPES, load_parts
+from .sockets.model import Model
 
 TEXT = "text_encoders"
 OF_THE_FOLDER = "of the folder"
@@ -62,7 +62,7 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
         """A folder whose files were replaced is another model."""
         path = host.pipeline_folders().get(folder)
         held = sorted((str(file), file.stat().st_mtime_ns) for file in path.rglob("*.*")) if path else None
-        return held, files.stamp(TEXT, text_encoder)
+        return held, weight_files.stamp(TEXT, text_encoder)
 
     @classmethod
     def execute(
@@ -76,5 +76,5 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
         folders = host.pipeline_folders()
         if folder not in folders:
             raise InputError(f"folder={folder!r} is not there; use one of {', '.join(folders) or 'none found'}")
-        text = None if text_encoder == OF_THE_FOLDER else files.path(TEXT, "text_encoder", text_encoder)
+        text = None if text_encoder == OF_THE_FOLDER else weight_files.path(TEXT, "text_encoder", text_encoder)
         return io.NodeOutput(*load_parts(folders[folder], weight_dtype, attention, text, compiled=compile))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import files, host, widgets
+from . import host, weight_files, widgets
 from .host import io
-from .pipeline import DTYPES, load_vae
+from .loading import DTYPES, load_vae
 
 KIND = "vae"
 
@@ -22,7 +22,7 @@ class WanFLF2VLoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=files.names(KIND),
+                    options=weight_files.names(KIND),
                     tooltip="A file in models/vae, such as wan_2.1_vae.safetensors or Wan2.1_VAE.pth, or the small "
                     "model that comes with this pack.",
                 ),
@@ -39,8 +39,8 @@ class WanFLF2VLoadVAE(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, vae_name: str, **others: Any) -> Any:
-        return files.stamp(KIND, vae_name)
+        return weight_files.stamp(KIND, vae_name)
 
     @classmethod
     def execute(cls, vae_name: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(files.path(KIND, "vae_name", vae_name), dtype))
+        return io.NodeOutput(load_vae(weight_files.path(KIND, "vae_name", vae_name), dtype))

@@ -7,16 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.settings import Settings, official_negative_prompt
+from ..wan_local.denoiser import Denoiser
+from ..wan_local.generate import Pipeline
+from ..wan_local.settings import Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
-from . import host, keep, widgets
-from .convert import picture
+from . import host, kept_latents, widgets
 from .host import io
-from .last_word import last_word, summary
-from .report import Reporter
-from .sockets import Model, WanModel
-from .video import of_frames
-from .wired import pipeline
+from .progress import Reporter, ending, summary
+from .sockets.clip import SocketTextEncoder
+from .sockets.clip_vision import SocketImageEncoder
+from .sockets.image import one_image
+from .sockets.model import Model, WanModel
+from .sockets.vae import autoencoder
+from .sockets.video import of_frames
 
 SHARES = {"encode text": 0.03, "encode images": 0.05, "sample": 0.84, "decode": 0.08}  # of the time, roughly
 
@@ -34,11 +37,11 @@ class WanFLF2VLocal(io.ComfyNode):
                 io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),
                 io.ClipVision.Input("clip_vision", lazy=True, tooltip="Image encoder (CLIP ViT-H)."),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE."),
-                *widgets.pictures(),
+                *widgets.images(),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
                 io.String.Input(
                     "negative_prompt",
-                    default=official_negative_prompt(),
+                    default=published_negative_prompt(),
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What to stay away from. The default is the one the model was published with. "
@@ -64,7 +67,7 @@ class WanFLF2VLocal(io.ComfyNode):
         return widgets.missing(others)
 
     @classmethod
-    @last_word()
+    @ending()
     def execute(
         cls,
         model: WanModel,
@@ -87,7 +90,14 @@ class WanFLF2VLocal(io.ComfyNode):
     ) -> io.NodeOutput:
         began = time.perf_counter()
         grid = Grid(frames=length, height=height, width=width)
-        made = pipeline(model, clip, clip_vision, vae, grid)
+        transformer = model.transformer_for(grid)
+        pipeline = Pipeline(
+            [Denoiser(transformer=transformer)],
+            autoencoder(vae),
+            SocketTextEncoder(clip),
+            SocketImageEncoder(clip_vision) if transformer.config.has_image_branch else None,
+            device=model.device,
+        )
         report = Reporter(SHARES, model.device)
         settings = Settings(
             negative_prompt=negative_prompt,
@@ -100,10 +110,11 @@ class WanFLF2VLocal(io.ComfyNode):
             shift=shift,
             sampler=sampler,
         )
-        pictures = picture(first_image, "first_image"), picture(last_image, "last_image")
-        sampled = made.generate(*pictures, prompt, settings, report)
+        first, last = one_image(first_image, "first_image"), one_image(last_image, "last_image")
+        sampled = pipeline.generate(first, last, prompt, settings, report)
         # Nobody else has these latents, so they are kept when the user presses stop, too.
-        with keep.on_failure(made.vae.normalise, made.vae.denormalise(sampled.latents), fps=fps, stopped=True):
-            images = made.decode(sampled, report).to(host.result_device())
+        normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
+        with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
+            images = pipeline.decode(sampled, report).to(host.result_device())
         host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
         return io.NodeOutput(images, of_frames(images, fps))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..wan_local import lora
-from ..wan_local.errors import InputError
-from . import host, widgets
+from . import host, weight_files, widgets
 from .host import io
-from .sockets import Model, WanModel
+from .sockets.model import Model, WanModel
 
 KIND = "loras"
 
@@ -34,7 +33,7 @@ class WanFLF2VLoRA(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="1 is what it was made for, 0 switches it off, negative turns it around.",
+                    tooltip="1 is what it was made for, 0 switches it off, negative reverses it.",
                 ),
             ],
             outputs=[Model.Output("model", display_name="model")],
@@ -42,14 +41,11 @@ class WanFLF2VLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, **others: Any) -> Any:
-        path = host.model_path(KIND, lora_name)
-        return None if path is None else (str(path), path.stat().st_mtime_ns)
+        return weight_files.stamp(KIND, lora_name)
 
     @classmethod
     def execute(cls, model: WanModel, lora_name: str, strength: float) -> io.NodeOutput:
-        path = host.model_path(KIND, lora_name)
-        if path is None:
-            raise InputError(f"lora_name={lora_name!r} is not in models/{KIND}; put it there, or pick one that is")
+        path = weight_files.path(KIND, "lora_name", lora_name)
         if strength == 0:
             return io.NodeOutput(model)
         found = lora.read(path, model.shapes)

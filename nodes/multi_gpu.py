@@ -1,4 +1,4 @@
-"""A loaded model spread over several cards, on this machine or on a Ray cluster."""
+"""A loaded model spread over several GPUs, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from ..wan_local.parallel.setup import Setup, TooFewGPUs
+from ..wan_local.parallel.setup import TooFewGPUs
 from . import host, widgets
 from .host import io
-from .multi import MultiModel
-from .sockets import Model, WanModel
+from .sockets.model import Model
+from .sockets.model_on_gpus import MultiModel
 
 CFG = {"auto": 0, "on": 2, "off": 1}
 MOST = 64
@@ -53,7 +51,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
                 io.Boolean.Input(
                     "fsdp",
                     default=False,
-                    tooltip="Deal the weights out over the GPUs, where they do not fit on one. Not for fp8 and GGUF.",
+                    tooltip="Shard the weights over the GPUs, where they do not fit on one. Not for fp8 and GGUF.",
                 ),
                 io.String.Input(
                     "ray_address",
@@ -71,40 +69,17 @@ class WanFLF2VMultiGPU(io.ComfyNode):
     ) -> io.NodeOutput:
         fields = {"gpus": gpus, "ulysses": ulysses, "ring": ring, "cfg": CFG[cfg_parallel], "fsdp": fsdp}
         try:
-            multi = MultiModel(setup_of(model, ray_address=ray_address.strip(), **fields))
+            multi = MultiModel(replace(model.setup, ray_address=ray_address.strip(), **fields))
         except TooFewGPUs as error:
-            raise TooFewGPUs(f"{error}{hidden_cards()}") from error
+            raise TooFewGPUs(f"{error}{hidden_gpus()}") from error
         host.show_text(multi.transformer.why)
-        host.log.info("%d cards: %s", gpus, multi.transformer.why)
+        host.log.info("%d GPUs: %s", gpus, multi.transformer.why)
         return io.NodeOutput(multi)
 
 
-def hidden_cards() -> str:
-    """Why torch may see fewer cards than there are: what ComfyUI shows it."""
+def hidden_gpus() -> str:
+    """Why torch may see fewer GPUs than there are: what ComfyUI shows it."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
         return ""
     return f"; CUDA_VISIBLE_DEVICES={shown} shows it only those: start ComfyUI with --cuda-device 0,1,... to name more"
-
-
-def stored(model: WanModel) -> torch.dtype:
-    """What a model calculates in that says nothing of it: the dtype of its matrices."""
-    return next(value.dtype for value in model.transformer.parameters() if value.ndim > 1)
-
-
-def setup_of(model: WanModel | MultiModel, **fields: Any) -> Setup:
-    """What a model on a wire is made of, for ranks to make it again."""
-    if isinstance(model, MultiModel):  # two such nodes in a row: the last one counts
-        return replace(model.transformer.setup, **fields)
-    origin = model.origin
-    return Setup(
-        path=str(origin.path),
-        dtype=str(model.transformer.compute_dtype or stored(model)).removeprefix("torch."),
-        attention=origin.attention,
-        unpack=origin.unpack,
-        float8_matmul=origin.fast,
-        compiled=origin.compiled,
-        loras=origin.loras,
-        device=host.compute_device().type,
-        **fields,
-    )

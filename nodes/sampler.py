@@ -5,19 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from torch import Tensor
-
-from ..wan_local.config import TransformerConfig
-from ..wan_local.errors import InputError
+from ..wan_local.denoiser import Denoiser, velocity_of
 from ..wan_local.progress import Progress
-from ..wan_local.sampling import Side, denoise, initial_noise, make_sampler, model_velocity
-from ..wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
-from . import conds, host, widgets
+from ..wan_local.sampling import denoise, initial_noise, make_sampler
+from . import host, widgets
 from .host import io
-from .last_word import last_word
-from .report import Reporter
-from .sockets import Model, WanModel
-from .wired import wired
+from .progress import Reporter, ending
+from .sockets.conditioning import read
+from .sockets.latent import clip_of
+from .sockets.model import Model, WanModel
 
 
 class WanFLF2VSampler(io.ComfyNode):
@@ -41,7 +37,7 @@ class WanFLF2VSampler(io.ComfyNode):
         )
 
     @classmethod
-    @last_word()
+    @ending()
     def execute(
         cls,
         model: WanModel,
@@ -55,17 +51,15 @@ class WanFLF2VSampler(io.ComfyNode):
         sampler: str,
     ) -> io.NodeOutput:
         config = model.transformer.config
-        grid, batch = size_of(latent, config)
-        sides = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
-        prompted = [conds.read(side, name, config, grid.latent_shape) for name, side in sides.items()]
-
-        placed = (side.to(model.device) for side in prompted)
-        sides = [Side(condition=side.condition, text=side.text, image=side.image) for side in placed]
+        grid, batch = clip_of(latent, config)
+        prompts = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
+        conds = [read(given, name, config, grid.latent_shape).to(model.device) for name, given in prompts.items()]
+        denoisers = [Denoiser(transformer=model.transformer_for(grid, batch))]
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(
-            model_velocity(wired(model, grid, batch), sides, guidance),
+            velocity_of(denoisers, conds, guidance),
             noise,
             make_sampler(sampler, steps, shift),
             report,
@@ -75,24 +69,3 @@ class WanFLF2VSampler(io.ComfyNode):
             f"sampled in {time.perf_counter() - began:.0f} s"
         )
         return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})
-
-
-def size_of(latent: dict[str, Any], config: TransformerConfig) -> tuple[Grid, int]:
-    """The clip a ``LATENT`` stands for, and how many of them.
-
-    Raises:
-        InputError: a latent that is no clip of this model, or a masked one.
-    """
-    samples: Tensor = latent["samples"]
-    if samples.ndim != 5 or samples.shape[1] != config.out_dim:
-        raise InputError(
-            f"latent has shape {list(samples.shape)}; this model samples [batch, {config.out_dim}, frames, height, "
-            "width]: take it from Wan FLF2V Conditioning or core's WanFirstLastFrameToVideo"
-        )
-    if latent.get("noise_mask") is not None:
-        raise InputError(
-            "latent has a noise mask, which this sampler can't do; connect it without Set Latent Noise Mask"
-        )
-    frames, height, width = samples.shape[2:]
-    clip = Grid(frames=video_frames(frames), height=height * SPATIAL_STRIDE, width=width * SPATIAL_STRIDE)
-    return clip, samples.shape[0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..wan_remote import WaveSpeedRequest
-from . import host, remote, widgets
+from . import cloud_inputs, cloud_run, host, widgets
 from .host import io
 
 
@@ -16,11 +16,11 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
         return host.schema(
             node_id="WanFLF2VWaveSpeed",
             display_name="Wan FLF2V (WaveSpeedAI)",
-            category=remote.CATEGORY,
+            category=cloud_inputs.CATEGORY,
             description="Makes a video between two images with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
             "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
             inputs=[
-                *remote.pictures(),
+                *cloud_inputs.images(),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between; may be empty."
                 ),
@@ -43,27 +43,27 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
                     step=0.1,
                     tooltip="How strictly to follow the prompt.",
                 ),
-                remote.seed(),
+                cloud_inputs.seed(),
                 io.Boolean.Input(
                     "enable_safety_checker", default=True, tooltip="The cloud's content filter; it may withhold a clip."
                 ),
                 widgets.fit(optional=True),
-                remote.minutes(),
-                remote.take(),
+                cloud_inputs.minutes(),
+                cloud_inputs.take(),
             ],
-            hidden=remote.GRAPH,
-            outputs=remote.list_outputs(),
+            hidden=cloud_inputs.GRAPH,
+            outputs=cloud_inputs.list_outputs(),
             is_input_list=True,
         )
 
     @classmethod
     def validate_inputs(cls, prompt: Sequence[str | None]) -> bool | str:
-        return remote.key_problem("wavespeed") or True
+        return cloud_run.key_problem("wavespeed") or True
 
     @classmethod
     def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
-        return remote.check(WaveSpeedRequest, inputs)
+        return cloud_inputs.check(WaveSpeedRequest, inputs)
 
     @classmethod
     async def execute(cls, **inputs: Sequence[Any]) -> io.NodeOutput:
-        return await remote.make(cls, WaveSpeedRequest, inputs)
+        return await cloud_run.make(cls, WaveSpeedRequest, inputs)

@@ -7,9 +7,8 @@ from typing import Any
 
 from ..wan_local.attention import BACKENDS
 from ..wan_local.errors import InputError
-from ..wan_local.images import FITS
 from ..wan_local.sampling import SAMPLERS
-from ..wan_local.settings import GUIDANCE, LENGTH, MAX_SEED, MAX_STEPS, SAMPLER, SHIFT, STEPS
+from ..wan_local.settings import FIT, FITS, FPS, GUIDANCE, LENGTH, MAX_SEED, MAX_STEPS, SAMPLER, SHIFT, STEPS
 from ..wan_local.shapes import PIXEL_MULTIPLE, TEMPORAL_STRIDE, check_frames, check_side
 from .host import io
 
@@ -18,12 +17,12 @@ MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
 
 
-def pictures() -> list[io.Image.Input]:
+def images(of_many: str = "of a batch, the first image.") -> list[io.Image.Input]:
+    """The first and the last one; ``of_many`` says what becomes of several."""
+    ends = {"first_image": "starts", "last_image": "ends"}
     return [
-        io.Image.Input(
-            "first_image", lazy=True, tooltip="The video starts here. Any size; of a batch, the first image."
-        ),
-        io.Image.Input("last_image", lazy=True, tooltip="The video ends here. Any size; of a batch, the first image."),
+        io.Image.Input(name, lazy=True, tooltip=f"The video {does} here. Any size; {of_many}")
+        for name, does in ends.items()
     ]
 
 
@@ -45,14 +44,14 @@ def size() -> list[io.Int.Input]:
 
 
 def fps() -> io.Float.Input:
-    return io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second.")
+    return io.Float.Input("fps", default=FPS, min=1.0, max=120.0, step=0.01, tooltip="Frames a second.")
 
 
 def fit(*, optional: bool = False) -> io.Combo.Input:
     return io.Combo.Input(
         "fit",
         options=list(FITS),
-        default=FITS[0],
+        default=FIT,
         optional=optional,
         tooltip="What to do with an image of another aspect: crop covers the video and cuts what hangs over, "
         "pad adds black bars, stretch distorts.",

@@ -10,10 +10,15 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 TEXT_DIM, IMAGE_DIM, ROWS, HEADS, HEAD_DIM = 32, 24, 10, 2, 16
 WIDTH = HEADS * HEAD_DIM
@@ -21,9 +26,9 @@ SPREAD = 0.2
 
 
 def transformer(*, kind: str = "FLF2V", seed: int = 0) -> WanTransformer3DModel:
-    """diffusers' transformer; ``kind`` is FLF2V, I2V or T2V."""
+    """diffusers' transformer; ``kind`` is FLF2V, I2V, T2V or EXPERT, one of Wan2.2's two."""
     torch.manual_seed(seed)
-    image = {} if kind == "T2V" else {"image_dim": IMAGE_DIM, "added_kv_proj_dim": WIDTH}
+    image = {} if kind in ("T2V", "EXPERT") else {"image_dim": IMAGE_DIM, "added_kv_proj_dim": WIDTH}
     if kind == "FLF2V":
         image["pos_embed_seq_len"] = ROWS
     model = WanTransformer3DModel(
@@ -73,6 +78,18 @@ def write_tokenizer(folder: Path, length: int = 12) -> None:
         "eos_token": "</s>", "unk_token": "<unk>", "padding_side": "right",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_expert_pipeline(folder: Path, boundary: float = 0.9) -> Path:
+    """A complete folder of two experts, as diffusers saves its own pipeline: no image encoder."""
+    write_tokenizer(folder / "tokenizer")
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"), text_encoder=text_encoder(), vae=vae(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0), transformer=transformer(kind="EXPERT", seed=5),
+        transformer_2=transformer(kind="EXPERT", seed=6), boundary_ratio=boundary,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+    return folder
 
 
 def write_pipeline(folder: Path, dtype: torch.dtype = torch.float16) -> Path:

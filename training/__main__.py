@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionModel
 
-from wan_local.settings import official_negative_prompt
+from wan_local.settings import published_negative_prompt
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
@@ -93,7 +93,7 @@ def dataset(runs: Path, vae: WanVAE, image_encoder: CLIPVisionModel, shards: ran
 
 def text_to_velocity(runs: Path, data: list[dict[str, Tensor]]) -> TextToVelocity:
     curves = list(zip(TRANSFORMER_STEPS, data, strict=True))
-    return train_transformer(runs / "transformer", curves, runs / "tokenizer", official_negative_prompt())
+    return train_transformer(runs / "transformer", curves, runs / "tokenizer", published_negative_prompt())
 
 
 if __name__ == "__main__":

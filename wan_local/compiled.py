@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, library, nn
 
-from .memory.room import is_out_of_memory
+from .free_memory import is_out_of_memory
 from .model.blocks import Block, Context
 from .notices import tell
 from .quantised import layers, shared_inputs

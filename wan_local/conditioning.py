@@ -1,96 +1,108 @@
-"""What the transformer is told about the two pictures: which frames are known, and their latents.
+"""What the transformer is given of the images: which frames are known, and their latents.
 
 Official: the preparation of ``msk`` and ``y`` in Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``. Two things are
-put right here: the mask follows the length (the official one is always 81 frames long), and a last picture of
-another size is resized before it is cropped.
+put right here: the mask follows the length (the official one is always 81 frames long), and a last image of another
+size is resized before it is cropped.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from .errors import InputError, NumericError
-from .images import AnyImage, Fit, fit_image, to_tensor
-from .shapes import TEMPORAL_STRIDE, Grid, video_frames
+from .errors import NumericError
+from .images import AnyImage, fit_image, to_tensor
+from .progress import OnProgress, ignore
+from .settings import Fit
+from .shapes import TEMPORAL_STRIDE, Grid, check_ends
+from .vae import Autoencoder
 
-__all__ = ["check_room", "first_last", "fit_image", "known_clip", "known_mask"]
+__all__ = ["first_last", "known_clip", "known_frames", "known_mask"]
+
+FIRST, LAST = 0, -1
+"""Frames of a clip; as in Python, those below 0 count from its end."""
 
 
-def known_mask(grid: Grid) -> Tensor:
+def known_mask(grid: Grid, frames: Collection[int] = (FIRST, LAST)) -> Tensor:
     """Which video frames are given: 1 where known, 0 where the model must invent.
 
     The channels of a latent frame stand for its four video frames. The first latent frame has only one, so frame 0
-    fills all four: the mask reads [1, 1, 1, 1], zeros, [0, 0, 0, 1]. A clip of one frame is all known.
+    fills all four: with the first and the last known the mask reads [1, 1, 1, 1], zeros, [0, 0, 0, 1].
 
     Returns:
         ``[1, 4, T, h, w]`` float32.
     """
     latent_frames, height, width = grid.latent_shape
-    frames = torch.zeros(grid.frames)
-    frames[0] = frames[-1] = 1.0
-    groups = torch.cat([frames[:1].expand(TEMPORAL_STRIDE), frames[1:]])  # [4 T]
+    known = torch.zeros(grid.frames)
+    known[list(frames)] = 1.0
+    groups = torch.cat([known[:1].expand(TEMPORAL_STRIDE), known[1:]])  # [4 T]
     mask = groups.view(latent_frames, TEMPORAL_STRIDE).t()  # [4, T]
     shape = (1, TEMPORAL_STRIDE, latent_frames, height, width)
     return mask[None, :, :, None, None].expand(shape).contiguous()
 
 
-def known_clip(first: AnyImage, last: AnyImage, grid: Grid, fit: Fit = "crop") -> Tensor:
-    """The clip that the VAE encodes: both pictures, and mid grey (0) for every unknown frame.
+def known_clip(images: Mapping[int, Tensor], grid: Grid, fit: Fit = "crop") -> Tensor:
+    """The clip that the VAE encodes: the images at their frames, and mid grey (0) for every unknown frame.
+
+    Args:
+        images: frame to image ``[3, H0, W0]`` 0..1, of any size.
+        grid: size of the clip.
+        fit: what to do with another aspect, see :func:`wan_local.images.fit_image`.
 
     Returns:
         ``[1, 3, F, H, W]`` float32, -1..1 but for the overshoot of the resize.
     """
-    check_room(grid.frames)
     clip = torch.zeros(1, 3, grid.frames, grid.height, grid.width)
-    for index, name, image in ((0, "first", first), (-1, "last", last)):
-        clip[0, :, index] = fit_image(to_tensor(image, name), grid.width, grid.height, fit) * 2.0 - 1.0
+    for frame, image in images.items():
+        clip[0, :, frame] = fit_image(image, grid.width, grid.height, fit) * 2.0 - 1.0
     return clip
 
 
 @torch.no_grad()
-def first_last(vae: Any, first: AnyImage, last: AnyImage, grid: Grid, *, fit: Fit = "crop") -> Tensor:
+def known_frames(
+    vae: Autoencoder,
+    images: Mapping[int, Tensor],
+    grid: Grid,
+    *,
+    fit: Fit = "crop",
+    on_progress: OnProgress = ignore,
+) -> Tensor:
     """The image condition ``y`` of the transformer.
 
-    The VAE encodes in float32 whatever it is stored in: half precision here moves the whole trajectory. A VAE in
-    half precision is copied and raised for the time of the encode (the released one takes 0.5 GB), and stays as it
-    was.
-
     Args:
-        vae: a :class:`wan_local.vae.WanVAE`, or whatever has its ``encode`` and ``normalise``.
-        first: first picture, any size, see :func:`wan_local.images.to_tensor`.
-        last: last picture, any size.
-        grid: size of the clip, at least 5 frames.
-        fit: what to do with another aspect, see :func:`wan_local.images.fit_image`.
+        vae: what encodes the clip, in float32.
+        images, grid, fit: as for :func:`known_clip`.
+        on_progress: called after each latent frame that is encoded; may raise to stop.
 
     Returns:
         ``[1, 4 + z_dim, T, h, w]`` float32 where the VAE leaves its latents: mask first, then normalised latents.
 
     Raises:
-        InputError: an image that is none, or a clip too short for two pictures.
         NumericError: the VAE gave NaN or infinity.
     """
-    clip = known_clip(first, last, grid, fit)
-    vae = in_float32(vae)
-    device = next((parameter.device for parameter in vae.parameters()), clip.device)
-    latents = vae.normalise(vae.encode(clip.to(device)).float())  # [1, z_dim, T, h, w]
+    latents = vae.normalise(vae.encode(known_clip(images, grid, fit), on_progress).float())  # [1, z_dim, T, h, w]
     if not torch.isfinite(latents).all():
-        raise NumericError("the VAE encoded the two images to NaN or infinity; download its weights again")
-    return torch.cat([known_mask(grid).to(latents.device), latents], dim=1)
+        raise NumericError("the VAE encoded the images to NaN or infinity; download its weights again")
+    return torch.cat([known_mask(grid, images.keys()).to(latents.device), latents], dim=1)
 
 
-def in_float32(vae: Any) -> Any:
-    """``vae`` itself if all its weights are float32, else a float32 copy."""
-    if all(parameter.dtype == torch.float32 for parameter in vae.parameters()):
-        return vae
-    return copy.deepcopy(vae).float()
+def first_last(
+    vae: Autoencoder,
+    first: AnyImage,
+    last: AnyImage,
+    grid: Grid,
+    *,
+    fit: Fit = "crop",
+    on_progress: OnProgress = ignore,
+) -> Tensor:
+    """:func:`known_frames` of a first and a last image, which may be anything that stands for an image.
 
-
-def check_room(frames: int) -> None:
-    """Raise :class:`InputError` if the clip is too short to have a first and a last frame."""
-    shortest = video_frames(2)
-    if frames < shortest:
-        raise InputError(f"length={frames} has no room for a first and a last frame; use {shortest} or more, as 4n+1")
+    Raises:
+        InputError: an image that is none, or a clip too short for two images.
+        NumericError: as there.
+    """
+    check_ends(grid.frames)
+    images = {FIRST: to_tensor(first, "first image"), LAST: to_tensor(last, "last image")}
+    return known_frames(vae, images, grid, fit=fit, on_progress=on_progress)

@@ -72,10 +72,10 @@ class TransformerConfig:
 
     @property
     def images_seen(self) -> int:
-        """How many pictures' image encoder rows the model was trained with.
+        """How many images' embeddings the model was trained with.
 
-        Learned positions tell the first picture from the last (Wan2.1 ``wan/first_last_frame2video.py``). Models
-        without, I2V and Fun-InP, got the first picture's alone (``wan/image2video.py``), and would read those of
+        Learned positions tell the first image from the last (Wan2.1 ``wan/first_last_frame2video.py``). Models
+        without, I2V and Fun-InP, got the first image's alone (``wan/image2video.py``), and would read those of
         another as more of the first.
         """
         if not self.has_image_branch:

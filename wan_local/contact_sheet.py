@@ -1,4 +1,4 @@
-"""A clip at one glance: the first picture, frames in order, the last picture, on one PNG."""
+"""A clip at one glance: the first image, frames in order, the last image, on one PNG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .images import AnyImage, Fit, fit_image
+from .images import fit_image
 from .output import check_writable, replacing
+from .settings import FIT, Fit
 from .video import to_uint8
 
 TILE = 192  # pixels along the longer side of a tile
@@ -26,11 +27,11 @@ def check_path(path: str | PathLike[str]) -> Path:
 
 def write(
     frames: Tensor,
-    first: AnyImage,
-    last: AnyImage,
+    first: Tensor,
+    last: Tensor,
     path: str | PathLike[str],
     *,
-    fit: Fit = "crop",
+    fit: Fit = FIT,
     most: int = 16,
     columns: int = 6,
 ) -> None:
@@ -38,8 +39,8 @@ def write(
 
     Args:
         frames: ``[F, H, W, 3]`` 0..1.
-        first: first picture, of any size.
-        last: last picture.
+        first: first image ``[3, H0, W0]`` 0..1, of any size.
+        last: last image.
         fit: as given to the pipeline.
         most: at most this many frames, evenly spread, first and last among them.
         columns: tiles in a row.
@@ -50,7 +51,7 @@ def write(
 
 
 def draw(
-    frames: Tensor, first: AnyImage, last: AnyImage, *, fit: Fit = "crop", most: int = 16, columns: int = 6
+    frames: Tensor, first: Tensor, last: Tensor, *, fit: Fit = FIT, most: int = 16, columns: int = 6
 ) -> Image.Image:
     """The sheet as a PIL image; arguments as for :func:`write`."""
     height, width = frames.shape[1:3]
@@ -76,7 +77,7 @@ def draw(
     return sheet
 
 
-def _fitted(image: AnyImage, width: int, height: int, fit: Fit) -> Tensor:
+def _fitted(image: Tensor, width: int, height: int, fit: Fit) -> Tensor:
     return fit_image(image, width, height, fit).permute(1, 2, 0)  # [H, W, 3]
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .images import AnyImage, Fit, fit_image
+from .images import fit_image
+from .settings import FIT, Fit
 
 WINDOW = 11  # pixels across the SSIM window
 WINDOW_SIGMA = 1.5
@@ -22,7 +23,7 @@ WHITE = (0.9505, 1.0, 1.089)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
-    """How well one frame matches one picture.
+    """How well one frame matches one image.
 
     Attributes:
         psnr: dB over all pixels and channels; infinite where they are equal.
@@ -43,8 +44,8 @@ class Report:
     """How exact both ends are and how smooth the frames between.
 
     Attributes:
-        first: frame 0 against the first picture.
-        last: frame F - 1 against the last picture.
+        first: frame 0 against the first image.
+        last: frame F - 1 against the last image.
         jitter: standard deviation of the change from frame to frame over its mean; the change is the mean absolute
             difference of two frames. 0 is perfectly even (or a still), 1 is as uneven as it is fast.
         jump: the largest change over the median change; far above 1 is a cut or a flash.
@@ -64,13 +65,13 @@ class Report:
         )
 
 
-def report(frames: Tensor, first: AnyImage, last: AnyImage, fit: Fit = "crop") -> Report:
-    """Compare both ends of a clip with the pictures it was made from.
+def report(frames: Tensor, first: Tensor, last: Tensor, fit: Fit = FIT) -> Report:
+    """Compare both ends of a clip with the images it was made from.
 
     Args:
         frames: ``[F, H, W, 3]`` 0..1, at least 2.
-        first: first picture; one of another size is fitted as the pipeline does it.
-        last: last picture.
+        first: first image ``[3, H, W]`` 0..1; one of another size is fitted as the pipeline does it.
+        last: last image.
         fit: as given to the pipeline.
     """
     if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[3] != 3:
@@ -102,11 +103,11 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 
 def ssim(image: Tensor, reference: Tensor) -> float:
-    """Mean structural similarity of two pictures ``[3, H, W]`` 0..1.
+    """Mean structural similarity of two images ``[3, H, W]`` 0..1.
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity": an 11 x 11 Gaussian
     window of sigma 1.5, K1 = 0.01, K2 = 0.03, weighted (biased) variances, only windows that lie whole inside the
-    picture, each channel by itself. A picture smaller than the window gets the largest odd window that fits.
+    image, each channel by itself. An image smaller than the window gets the largest odd window that fits.
     """
     size = min(WINDOW, *image.shape[1:])
     size -= 1 - size % 2
@@ -128,7 +129,7 @@ def ssim(image: Tensor, reference: Tensor) -> float:
 
 
 def colour_difference(image: Tensor, reference: Tensor) -> float:
-    """Mean CIE76 Delta E over all pixels of two pictures ``[3, H, W]`` 0..1 (sRGB)."""
+    """Mean CIE76 Delta E over all pixels of two images ``[3, H, W]`` 0..1 (sRGB)."""
     return torch.linalg.vector_norm(_lab(image) - _lab(reference), dim=0).mean().item()
 
 

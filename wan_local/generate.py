@@ -1,14 +1,15 @@
-"""Two pictures and a prompt to a video: the story in one screen. Start reading here.
+"""Two images and a prompt to a video: the story in one screen. Start reading here.
 
-``Pipeline.generate`` is the walk of a clip; each line is a room: images, encoders/, conditioning, sampling/, model/,
-vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``.
+``Pipeline.generate`` is the walk of a clip; each line is a room: images, encoders/, conditioning, denoiser,
+sampling/, model/, vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiled import compile_blocks
-from .conditioning import first_last
-from .encoders.cache import text_encoder
-from .errors import InputError, NumericError, WrongModel
+from .conditioning import known_frames
+from .denoiser import Denoiser, before_step, load_denoisers, velocity_of
+from .errors import NumericError, WrongModel
+from .free_memory import host_has_room
 from .images import AnyImage, to_tensor, view
 from .lora import Applied, Use, apply, merged_bytes
-from .memory import AUTO, NONE, Memory, for_model, host_has_room
-from .notices import tell
+from .memory import AUTO, NONE, Memory, for_model
+from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
-from .sampling import Side, denoise, initial_noise, make_sampler, model_velocity
-from .settings import Settings, check_text, official_negative_prompt
+from .sampling import Cond, Model, denoise, initial_noise, make_sampler
+from .settings import Recipe, Settings, check_text, published_negative_prompt, recipe_of
 from .shapes import TEMPORAL_STRIDE, Grid
-from .vae import decode_dtype
+from .vae import Autoencoder, WanVAE, decode_dtype
+from .weights.experts import LOW, find_pair
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,27 +50,17 @@ class Sampled:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """Files or folders of parts that lie elsewhere than the transformer; None for those that lie with it."""
-
-    vae: str | PathLike[str] | None = None
-    text_encoder: str | PathLike[str] | None = None
-    image_encoder: str | PathLike[str] | None = None
-    tokenizer: str | PathLike[str] | None = None
-
-
 class Pipeline:
     """A complete first-last-frame model.
 
     Args:
-        transformer: :class:`wan_local.model.WanTransformer` with 36 input channels.
-        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes.
+        denoisers: the models that sample, with 36 input channels; their ranges cover every timestep.
+        vae: :class:`wan_local.vae.WanVAE`, in float32 to save a copy when it encodes; or what a host has instead.
         text_encoder: :class:`wan_local.encoders.text.TextEncoder`.
-        image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for a transformer without image branch.
+        image_encoder: :class:`wan_local.encoders.image.ImageEncoder`; None for transformers without image branch.
         device: where the work is done.
         memory: which part is on the device when; None leaves every part where it is.
-        decode_dtype: what the VAE decodes in; it always encodes in float32.
+        decode_dtype: what a WanVAE decodes in; it always encodes in float32.
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
@@ -77,28 +69,39 @@ class Pipeline:
 
     def __init__(
         self,
-        transformer: Any,
-        vae: Any,
-        text_encoder: Any,
-        image_encoder: Any | None = None,
+        denoisers: Sequence[Denoiser],
+        vae: WanVAE | Autoencoder,
+        text_encoder: EncodesText,
+        image_encoder: EncodesImages | None = None,
         *,
         device: torch.device | str = "cpu",
         memory: Memory | None = None,
         decode_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.transformer, self.vae = transformer, vae
+        self.denoisers, self.vae = tuple(denoisers), vae
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.device = torch.device(device)
         self.decode_dtype = decode_dtype
         self.memory = memory or Memory(device)
-        self.loras = Applied(transformer, ())
-        self.memory.check(transformer)
-        noise, condition = transformer.config.out_dim, TEMPORAL_STRIDE + vae.config.z_dim
-        if transformer.config.in_dim != noise + condition:
-            raise WrongModel(
-                f"the transformer takes {transformer.config.in_dim} channels and first-last-frame needs "
-                f"{noise + condition} ({noise} noise, {condition} image condition); use an FLF2V or I2V model"
-            )
+        for denoiser in self.denoisers:
+            config = denoiser.transformer.config
+            self.memory.check(config)
+            noise, condition = config.out_dim, TEMPORAL_STRIDE + vae.config.z_dim
+            if config.in_dim != noise + condition:
+                raise WrongModel(
+                    f"the transformer takes {config.in_dim} channels and first-last-frame needs "
+                    f"{noise + condition} ({noise} noise, {condition} image condition); use an FLF2V or I2V model"
+                )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The values that the model was published with."""
+        return recipe_of(self.transformer.config)
+
+    @property
+    def transformer(self) -> Model:
+        """The model, or one of two that have the same sizes."""
+        return self.denoisers[0].transformer
 
     @classmethod
     def from_pretrained(
@@ -111,7 +114,9 @@ class Pipeline:
         *,
         tiling: str | int = "auto",
         parts: Parts | None = None,
-        transformer: Any | None = None,
+        low: str | PathLike[str] | None = None,
+        boundary: float | None = None,
+        denoisers: Sequence[Denoiser] | None = None,
         unpack: bool = False,
         float8_matmul: bool = False,
         compiled: bool = False,
@@ -131,7 +136,9 @@ class Pipeline:
                 loads it now.
             tiling: side of the VAE's tiles in pixels, "off", or "auto": only where whole frames don't fit.
             parts: where parts are that are not in the folder.
-            transformer: one that is loaded already, such as :class:`wan_local.parallel.group_model.GroupTransformer`.
+            low: file or folder of Wan2.2's low-noise expert, where ``folder`` is the high-noise one or has the rest.
+            boundary: share of the timesteps from which on the high-noise expert works; None is the model's own.
+            denoisers: models that are loaded already, such as on several GPUs.
             unpack, float8_matmul: of packed transformer weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the transformer's blocks, see :func:`wan_local.compiled.compile_blocks`.
             vae_dtype: what the VAE decodes in; None is bfloat16 on a GPU that calculates in it, else float32.
@@ -146,18 +153,16 @@ class Pipeline:
         if dtype is None:
             dtype = default_dtype(device)
         parts = parts or Parts()
-        memory = for_model(folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
+        pair = find_pair(folder, low, boundary) if denoisers is None else None
+        memory = for_model(pair or folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
         home = memory.home
-        if transformer is None:
-            transformer = weights.load_transformer(
-                folder, dtype=dtype, device=home, unpack=unpack, float8_matmul=float8_matmul
-            )
-            if compiled:
-                compile_blocks(transformer)
-        has_images = transformer.config.has_image_branch
+        if denoisers is None:
+            options = {"dtype": dtype, "device": home, "unpack": unpack, "float8_matmul": float8_matmul}
+            denoisers = load_denoisers(folder, pair, compiled=compiled, **options)
+        has_images = any(denoiser.transformer.config.has_image_branch for denoiser in denoisers)
         images = parts.image_encoder or folder
         return cls(
-            transformer,
+            denoisers,
             weights.load_vae(parts.vae or folder, dtype=torch.float32, device=home),
             text_encoder(parts.text_encoder or folder, dtype, memory, cache, parts.tokenizer),
             weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
@@ -166,14 +171,20 @@ class Pipeline:
             decode_dtype=vae_dtype or decode_dtype(device),
         )
 
-    def use_loras(self, uses: Sequence[Use]) -> Applied:
-        """Put LoRAs on the transformer, see :func:`wan_local.lora.apply`; call it once, before the first video.
+    def use_loras(self, uses: Sequence[Use]) -> list[Applied]:
+        """Put LoRAs on the models, see :func:`wan_local.lora.apply`; call it once, before the first video.
 
-        They are merged only where weights rest on the device or the host has room for all they change.
+        Each goes on the experts that it is for. They are merged only where weights rest on the device or the host has
+        room for all they change.
+
+        Returns:
+            one for each of ``denoisers``.
         """
-        merging = self.memory.offload == NONE and host_has_room(merged_bytes(self.transformer, uses))
-        self.loras = apply(self.transformer, uses, merging=merging)
-        return self.loras
+        for denoiser in self.denoisers:
+            own = [use for use in uses if use.expert in (None, denoiser.level)]
+            merging = self.memory.offload == NONE and host_has_room(merged_bytes(denoiser.weights, own))
+            denoiser.loras = apply(denoiser.weights, own, merging=merging)
+        return [denoiser.loras for denoiser in self.denoisers if denoiser.loras is not None]
 
     def __call__(
         self, first: AnyImage, last: AnyImage, prompt: str, *, on_progress: OnProgress = ignore, **settings: Any
@@ -181,8 +192,8 @@ class Pipeline:
         """Make a video.
 
         Args:
-            first: picture of frame 0: a path, a PIL image or a tensor, see :func:`wan_local.images.to_tensor`.
-            last: picture of the last frame.
+            first: image of frame 0: a path, a PIL image or a tensor, see :func:`wan_local.images.to_tensor`.
+            last: image of the last frame.
             prompt: what happens between them.
             on_progress: called after each unit of work; may raise to stop.
             settings: ``negative_prompt, width, height, length, seed, steps, guidance, shift, sampler, fit``; see
@@ -196,7 +207,8 @@ class Pipeline:
             InputError: anything that can't be used, before anything long starts.
             NumericError: the model gave NaN or infinity.
         """
-        return self.decode(self.generate(first, last, prompt, Settings(**settings), on_progress), on_progress)
+        chosen = Settings.of(self.recipe, **settings)
+        return self.decode(self.generate(first, last, prompt, chosen, on_progress), on_progress)
 
     @torch.no_grad()
     def generate(
@@ -205,30 +217,31 @@ class Pipeline:
         """As calling the pipeline, up to the latents; arguments as there."""
         check_text("prompt", prompt)
         settings = settings.with_seed()
-        first, last = to_tensor(first, "first image"), to_tensor(last, "last image")  # [3, H0, W0] 0..1
-        grid = settings.grid(first.shape[2], first.shape[1])
+        images = {0: to_tensor(first, "first image"), -1: to_tensor(last, "last image")}  # [3, H0, W0] 0..1
+        grid = settings.grid(*images[0].shape[:0:-1])
         clock = Clock(on_progress)
 
         clock.start("encode text")
         positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
         clock.start("encode images", 2)
-        seen = (first, last)[: self.transformer.config.images_seen]
-        image = self._encode_images([view(picture, grid.width, grid.height, settings.fit) for picture in seen])
+        seen = list(images.values())[: self.transformer.config.images_seen]
+        image = self._encode_images([view(each, grid.width, grid.height, settings.fit) for each in seen])
         clock.tell(1)
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
-            condition = first_last(vae, first, last, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
+            condition = known_frames(vae, images, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
         clock.start("sample", settings.steps)
-        sides = [Side(condition=condition, text=text, image=image) for text in (positive, negative)]
-        velocity = model_velocity(self.transformer, sides, settings.guidance)
+        conds = [Cond(condition=condition, text=text, image=image) for text in (positive, negative)]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
+        turns = self.memory.turns(grid)
+        velocity = velocity_of(self._denoisers(settings), conds, settings.guidance, turns.bring)
 
         def sample() -> Tensor:
             sampler = make_sampler(settings.sampler, settings.steps, settings.shift)  # which has a history
-            return denoise(velocity, noise, sampler, on_progress, self.loras.before_step)
+            return denoise(velocity, noise, sampler, on_progress, partial(before_step, self.denoisers))
 
-        latents = self.memory.sampled(self.transformer, grid, sample)
+        latents = turns.run(sample)
         return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
@@ -238,38 +251,44 @@ class Pipeline:
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
         with self.memory.visit(self.vae):
-            vae = self.memory.vae_for(self.vae)
-            latents = vae.denormalise(sampled.latents.to(self.device))
-            yield from frames_of(vae, latents.to(self.decode_dtype), on_progress)
+            vae = self.memory.vae_for(self.vae, self.decode_dtype)
+            yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
+
+    def _denoisers(self, settings: Settings) -> list[Denoiser]:
+        """Those of a run: the low-noise one of two may have a guidance scale of its own."""
+        own = settings.low_noise_guidance
+        return [
+            replace(each, guidance=own) if each.level == LOW and own is not None else each for each in self.denoisers
+        ]
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
-        prompts = [prompt, official_negative_prompt() if negative is None else negative]
-        if settings.guidance == 1:  # nobody will ask for the negative side
+        prompts = [prompt, published_negative_prompt(self.recipe) if negative is None else negative]
+        if all(each.scale(settings.guidance) == 1 for each in self._denoisers(settings)):  # nobody will ask for uncond
             prompts = prompts[:1]
         with self.memory.visit(self.text_encoder):
-            rows = self.text_encoder.encode(prompts).to(self.device)
-        return rows[:1], rows[-1:]
+            embeddings = self.text_encoder.encode(prompts).to(self.device)
+        return embeddings[:1], embeddings[-1:]
 
     def _encode_images(self, images: list[Tensor]) -> Tensor | None:
-        """Rows of the pictures one behind the other, ``[1, rows, image_dim]``."""
+        """Embeddings of the images one behind the other, ``[1, N, image_dim]``."""
         if self.image_encoder is None or not images:
             return None
         with self.memory.visit(self.image_encoder):
-            rows = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
-        return rows.flatten(0, 1)[None].to(self.device)
+            embeddings = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
+        return embeddings.flatten(0, 1)[None].to(self.device)
 
 
 @torch.no_grad()
-def frames_of(vae: Any, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+def frames_of(vae: Autoencoder, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
     """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
 
     Every decode there is goes through here.
 
     Args:
-        vae: :class:`wan_local.memory.FittingVAE`.
-        latents: ``[1, 16, T, h, w]``, raw, where the VAE is.
-        on_progress: as :meth:`wan_local.memory.FittingVAE.decode_stream` takes it.
+        vae: what decodes them.
+        latents: ``[1, 16, T, h, w]``, raw.
+        on_progress: as :meth:`wan_local.vae.Autoencoder.decode_stream` takes it.
 
     Raises:
         NumericError: the VAE gave NaN or infinity.
@@ -337,29 +356,3 @@ class Clock:
                 self.tell(self._total)
         self._stage = ""
         return self._seconds
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """What networks calculate in on a device where nobody says: float32 on a CPU, which is slow at half precision, and
-    bfloat16 on a GPU; on NVIDIA's before compute capability 8.0 float16, with a notice: no fused attention takes
-    bfloat16 there, and without one a clip's scores are hundreds of gigabytes."""
-    if device.type == "cpu":
-        return torch.float32
-    if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
-        name = torch.cuda.get_device_name(device)
-        tell(f"{name} has no fused attention for bfloat16, so the networks calculate in float16")
-        return torch.float16
-    return torch.bfloat16
-
-
-def choose_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the GPU if there is one; :class:`InputError` for one that isn't there."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device={str(device)!r} can't be used here; use {', '.join(here)}") from error
-    return chosen

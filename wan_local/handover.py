@@ -27,7 +27,7 @@ def hand_over(items: Iterable[Item], use: Callable[[Iterator[Item]], Result], wa
         use: takes an iterator of them.
         waiting: items that may lie between the two.
     """
-    queue: Queue[Any] = Queue(waiting)
+    queue: Queue[object] = Queue(waiting)
     gone = Event()
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -42,7 +42,7 @@ def hand_over(items: Iterable[Item], use: Callable[[Iterator[Item]], Result], wa
         finally:
             gone.set()
 
-    def put(item: Any) -> None:
+    def put(item: object) -> None:
         while not gone.is_set():
             try:
                 return queue.put(item, timeout=LOOK)
@@ -66,7 +66,7 @@ def hand_over(items: Iterable[Item], use: Callable[[Iterator[Item]], Result], wa
     return results[0]
 
 
-def _taken(queue: Queue[Any]) -> Iterator[Any]:
+def _taken(queue: Queue[object]) -> Iterator[Any]:
     while (item := queue.get()) is not END:
         if item is STOP:
             raise _Stopped

@@ -1,4 +1,4 @@
-"""What kind of picture a file is, told from its first bytes, and which kinds are read here."""
+"""What kind of image a file is, told from its first bytes, and which kinds are read here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def readable() -> str:
 
 
 def open_image(path: str | PathLike[str], check: Callable[[tuple[int, int]], None]) -> Image.Image:
-    """A picture; ``check`` is called with its (width, height) before anything is decoded, and may raise.
+    """An image; ``check`` is called with its (width, height) before anything is decoded, and may raise.
 
     Raises:
         InputError: a kind that is known and not read.

@@ -1,4 +1,4 @@
-"""Pictures in: from a file, a PIL image or a tensor to ``[3, H, W]`` 0..1, and from there to the size of the clip.
+"""Images in: from a file, a PIL image or a tensor to ``[3, H, W]`` 0..1, and from there to the size of the clip.
 
 Colour values are taken as they are (sRGB, as all training data); an embedded colour profile is not applied.
 """
@@ -9,7 +9,6 @@ import math
 import warnings
 from functools import partial
 from os import PathLike
-from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,17 +18,16 @@ from torch import Tensor
 
 from .errors import InputError
 from .image_kinds import open_image, readable
+from .settings import FIT, Fit, check_fit
 
-Fit = Literal["crop", "pad", "stretch"]
-FITS: tuple[str, ...] = get_args(Fit)
 AnyImage = str | PathLike[str] | Image.Image | Tensor | np.ndarray
 
 MAX_PIXELS = 100_000_000  # 1.2 GB as float32; 8192 x 8192 is 67 million
 MAX_GROWTH = 4  # a strip whose cover would be this many times the target along one side is cropped first
 ANTIALIAS_ABOVE = 2.0  # shrinking by more than this, four taps skip source pixels
-RANGE_SLACK = 0.25  # resized pictures overshoot 0..1 at hard edges; -1..1 goes further below
+RANGE_SLACK = 0.25  # resized images overshoot 0..1 at hard edges; -1..1 goes further below
 
-RANGES = (1.0, 255.0, 65535.0)  # that a picture of 32-bit pixels may have; its file does not say which
+RANGES = (1.0, 255.0, 65535.0)  # that an image of 32-bit pixels may have; its file does not say which
 DARKEST = 0.1  # of its range, what the largest value must reach for the range to be told by it
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")  # modes of Pillow
 
@@ -37,11 +35,11 @@ BLACK = (0.0, 0.0, 0.0)
 
 
 def read(path: str | PathLike[str], background: tuple[float, float, float] = BLACK) -> Tensor:
-    """Read a picture file of one of the kinds in ``image_kinds.py``.
+    """Read an image file of one of the kinds in ``image_kinds.py``.
 
     EXIF rotation is applied. Transparency is laid over ``background`` (0..1, black unless told otherwise: the colour
     of ``fit="pad"`` and of an empty video). Grey, palette, 16-bit grey and CMYK become RGB; of an animation the
-    first picture is taken. 32-bit grey is read by its largest value, see :func:`from_pil`.
+    first image is taken. 32-bit grey is read by its largest value, see :func:`from_pil`.
 
     Returns:
         ``[3, H, W]`` float32 0..1.
@@ -85,7 +83,7 @@ def from_pil(image: Image.Image, background: tuple[float, float, float] = BLACK)
     if image.mode == "F":
         return _of_range(image, "image")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float32) / 65535.0  # [H, W]; all integer modes hold 16-bit pictures
+        grey = np.asarray(image).astype(np.float32) / 65535.0  # [H, W]; all integer modes hold 16-bit images
         return torch.from_numpy(grey).clamp(0.0, 1.0).expand(3, -1, -1).contiguous()
     mode = "RGBA" if image.mode in WITH_ALPHA or "transparency" in image.info else "RGB"
     pixels = np.asarray(image.convert(mode)).copy()  # [H, W, 3 or 4]
@@ -109,7 +107,7 @@ def _of_range(image: Image.Image, name: str) -> Tensor:
 
 
 def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
-    """Anything that stands for one picture to ``[3, H, W]`` float32 0..1 on the CPU.
+    """Anything that stands for one image to ``[3, H, W]`` float32 0..1 on the CPU.
 
     Args:
         image: a path; a PIL image; a tensor or array ``[3, H, W]``, ``[H, W, 3]`` or with a leading 1; 1 channel is
@@ -137,15 +135,15 @@ def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
     return _over(pixels.clamp(0.0, 1.0), BLACK)
 
 
-def fit_image(image: AnyImage, width: int, height: int, fit: Fit = "crop") -> Tensor:
-    """Bring a picture to ``width`` x ``height``.
+def fit_image(image: Tensor, width: int, height: int, fit: Fit = FIT) -> Tensor:
+    """Bring an image to ``width`` x ``height``.
 
     The kernel is the official one: bicubic, a = -0.75, no antialias
     (Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``); as there, hard edges overshoot 0..1 a little. Only a
-    picture that shrinks by more than 2 is antialiased, since four taps would skip pixels and shimmer.
+    image that shrinks by more than 2 is antialiased, since four taps would skip pixels and shimmer.
 
     Args:
-        image: see :func:`to_tensor`.
+        image: ``[3, H, W]``, of :func:`to_tensor`.
         fit: ``"crop"`` covers the target and cuts the overhang evenly; ``"pad"`` fits inside and fills with black;
             ``"stretch"`` gives up the aspect, as the official code does by a little.
 
@@ -153,34 +151,32 @@ def fit_image(image: AnyImage, width: int, height: int, fit: Fit = "crop") -> Te
         ``[3, height, width]`` float32.
     """
     check_fit(fit)
-    pixels = to_tensor(image)
     if fit == "stretch":
-        return resize(pixels, width, height)
+        return resize(image, width, height)
     if fit == "crop":
-        return _cover(pixels, width, height)
-    scale = min(width / pixels.shape[2], height / pixels.shape[1])
-    inner = (min(width, _side(pixels.shape[2] * scale)), min(height, _side(pixels.shape[1] * scale)))
-    return _centred(resize(pixels, *inner), width, height)
+        return _cover(image, width, height)
+    scale = min(width / image.shape[2], height / image.shape[1])
+    inner = (min(width, _side(image.shape[2] * scale)), min(height, _side(image.shape[1] * scale)))
+    return _centred(resize(image, *inner), width, height)
 
 
-def view(image: AnyImage, width: int, height: int, fit: Fit = "crop") -> Tensor:
-    """What :func:`fit_image` shows of the picture, at the picture's own resolution.
+def view(image: Tensor, width: int, height: int, fit: Fit = FIT) -> Tensor:
+    """What :func:`fit_image` shows of the image ``[3, H, W]``, at the image's own resolution.
 
-    This is for the image encoder, which the official code gives each picture before it is resized for the VAE.
+    This is for the image encoder, which the official code gives each image before it is resized for the VAE.
 
     Returns:
         ``[3, H, W]`` float32, a cut or padded ``image``.
     """
     check_fit(fit)
-    pixels = to_tensor(image)
     if fit == "stretch":
-        return pixels
-    h, w = pixels.shape[1:]
+        return image
+    h, w = image.shape[1:]
     choose = min if fit == "crop" else max
     wanted = choose(w, _side(h * width / height)), choose(h, _side(w * height / width))
     if wanted[0] * wanted[1] > MAX_PIXELS:  # a strip one pixel wide, padded to a square
-        return fit_image(pixels, width, height, fit)
-    return _centred(pixels, *wanted)
+        return fit_image(image, width, height, fit)
+    return _centred(image, *wanted)
 
 
 def resize(image: Tensor, width: int, height: int) -> Tensor:
@@ -190,11 +186,6 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
         return image
     antialias = max(h / height, w / width) > ANTIALIAS_ABOVE
     return F.interpolate(image[None], size=(height, width), mode="bicubic", antialias=antialias)[0]
-
-
-def check_fit(fit: Any) -> None:
-    if fit not in FITS:
-        raise InputError(f"fit={fit!r} is not known; use {', '.join(FITS)}")
 
 
 def _cover(image: Tensor, width: int, height: int) -> Tensor:
@@ -231,7 +222,7 @@ def _channels_first(image: Tensor, name: str) -> Tensor:
             return image
         if image.shape[2] in (1, 3, 4):
             return image.permute(2, 0, 1)
-    raise InputError(f"{name} has shape {shape}; give one picture as [3, H, W] or [H, W, 3]")
+    raise InputError(f"{name} has shape {shape}; give one image as [3, H, W] or [H, W, 3]")
 
 
 def _over(pixels: Tensor, background: tuple[float, float, float]) -> Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from .free_memory import is_out_of_memory
+
 PACKAGE = "comfy_kitchen"
 
 log = logging.getLogger("wan_local.kitchen")
@@ -19,8 +21,6 @@ _broken: set[str] = set()  # functions that failed once
 
 def call(name: str, *args: Any, **options: Any) -> Any:
     """What its function of that name gives; None where there is none, or where it fails, which is said once."""
-    from .memory.room import is_out_of_memory  # memory knows the model, which knows this
-
     found = function(name)
     if found is None or name in _broken:
         return None

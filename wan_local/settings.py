@@ -6,14 +6,18 @@ import math
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from .config import TransformerConfig
 from .errors import InputError
-from .images import Fit, check_fit
-from .shapes import Grid, check_frames, check_side, nearest_size
+from .shapes import Grid, check_ends, check_frames, check_side, nearest_size
 
-# The official defaults (Wan-Video/Wan2.1 wan/first_last_frame2video.py).
-LENGTH, STEPS, GUIDANCE, SHIFT, SAMPLER = 81, 50, 5.5, 16.0, "unipc"
+Fit = Literal["crop", "pad", "stretch"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+LENGTH, SAMPLER = 81, "unipc"
+FPS = 16.0
+FIT: Fit = "crop"
 MAX_AREA = 1280 * 720  # what the released model was trained for
 
 MAX_STEPS = 1000  # the noise levels of training
@@ -24,20 +28,45 @@ DRAWN_SEEDS = 2**32  # few enough digits to be copied by hand
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """The values that a model was published with.
+
+    Attributes:
+        steps, guidance, shift: as in :class:`Settings`.
+        negative_prompt: name of the file in ``prompts/``.
+    """
+
+    steps: int
+    guidance: float
+    shift: float
+    negative_prompt: str
+
+
+# Wan-Video/Wan2.1 wan/first_last_frame2video.py, and Wan-Video/Wan2.2 wan/configs/wan_i2v_A14B.py.
+FLF2V = Recipe(steps=50, guidance=5.5, shift=16.0, negative_prompt="negative.txt")
+EXPERTS = Recipe(steps=40, guidance=3.5, shift=5.0, negative_prompt="negative_experts.txt")
+BOUNDARY = 0.9  # share of the timesteps from which on the high-noise expert works, as published
+STEPS, GUIDANCE, SHIFT = FLF2V.steps, FLF2V.guidance, FLF2V.shift
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The choices of one run; every value is checked when it is made.
 
     Attributes:
-        negative_prompt: what to keep away from; None is the official text.
-        width: pixels, a multiple of 16; None follows the first picture.
-        height: pixels, a multiple of 16; None follows the first picture.
+        negative_prompt: what to keep away from; None is the text that the model was published with.
+        width: pixels, a multiple of 16; None follows the first image.
+        height: pixels, a multiple of 16; None follows the first image.
         length: frames, 4n+1 and at least 5.
         seed: of the noise (drawn on the CPU, so it gives the same clip on every machine of one kind); -1 draws one.
         steps: sampling steps.
-        guidance: strength of the prompt; 1 switches the negative prompt off and takes half the time.
-        shift: how much of the schedule is spent at high noise; 16 for 720p, about 3 to 5 for 480p.
+        guidance: guidance scale; 1 switches the negative prompt off and takes half the time.
+        low_noise_guidance: the same for Wan2.2's low-noise expert alone; None takes ``guidance``.
+        shift: how much of the schedule is spent at high noise. Of Wan2.1 16 for 720p, about 3 to 5 for 480p.
         sampler: "unipc", "dpm++" or "euler".
-        fit: what to do with pictures of another aspect: "crop", "pad" or "stretch".
+        fit: what to do with images of another aspect: "crop", "pad" or "stretch".
+
+    The defaults are Wan2.1 FLF2V's; :meth:`of` takes another model's.
 
     Raises:
         InputError: a value that can't be used, with what can.
@@ -50,12 +79,12 @@ class Settings:
     seed: int = RANDOM_SEED
     steps: int = STEPS
     guidance: float = GUIDANCE
+    low_noise_guidance: float | None = None
     shift: float = SHIFT
     sampler: str = SAMPLER
-    fit: Fit = "crop"
+    fit: Fit = FIT
 
     def __post_init__(self) -> None:
-        from .conditioning import check_room
         from .sampling import SAMPLERS
 
         if self.negative_prompt is not None:
@@ -63,10 +92,12 @@ class Settings:
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 check_side(name, getattr(self, name))
-        check_room(check_frames(self.length))
+        check_ends(check_frames(self.length))
         _check_whole("seed", self.seed, RANDOM_SEED, MAX_SEED)
         _check_whole("steps", self.steps, 1, MAX_STEPS)
         _check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        if self.low_noise_guidance is not None:
+            _check_number("low_noise_guidance", self.low_noise_guidance, 0.0, MAX_GUIDANCE)
         _check_number("shift", self.shift, 0.0, MAX_SHIFT, above=True)
         if self.sampler not in SAMPLERS:
             raise InputError(f"sampler={self.sampler!r} is not known; use {', '.join(SAMPLERS)}")
@@ -76,10 +107,16 @@ class Settings:
         """These settings with a seed drawn where it is -1."""
         return replace(self, seed=secrets.randbelow(DRAWN_SEEDS)) if self.seed == RANDOM_SEED else self
 
-    def grid(self, image_width: int, image_height: int) -> Grid:
-        """The size of the clip for a first picture of this size.
+    @classmethod
+    def of(cls, recipe: Recipe, **given: Any) -> Settings:
+        """Settings of what is given; of what is not, or is None, the values that a model was published with."""
+        own = {"steps": recipe.steps, "guidance": recipe.guidance, "shift": recipe.shift}
+        return cls(**own | {name: value for name, value in given.items() if value is not None or name not in own})
 
-        Without a size the clip takes the aspect and the area of the picture, at most 1280 x 720 pixels in all; with
+    def grid(self, image_width: int, image_height: int) -> Grid:
+        """The size of the clip for a first image of this size.
+
+        Without a size the clip takes the aspect and the area of the image, at most 1280 x 720 pixels in all; with
         one side given, the other follows the aspect. Both are floored to multiples of 16.
         """
         aspect = image_width / image_height
@@ -95,25 +132,43 @@ class Settings:
         return Grid(frames=self.length, height=height, width=width)
 
 
-def check_text(name: str, text: Any) -> str:
+def recipe_of(config: TransformerConfig) -> Recipe:
+    """What a model was published with; of Wan2.1's other image models FLF2V's, which they are used with here."""
+    return EXPERTS if config.is_expert else FLF2V
+
+
+def check_boundary(boundary: float) -> float:
+    """Return ``boundary`` if it is 0..1, else raise :class:`InputError`."""
+    if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
+        raise InputError(f"boundary={boundary!r} can't be used; give a number from 0 to 1, such as {BOUNDARY}")
+    return boundary
+
+
+def check_fit(fit: object) -> None:
+    """Raise :class:`InputError` for a way of fitting images that is none of :data:`FITS`."""
+    if fit not in FITS:
+        raise InputError(f"fit={fit!r} is not known; use {', '.join(FITS)}")
+
+
+def check_text(name: str, text: object) -> str:
     """Return ``text`` if it is a string, else raise :class:`InputError`."""
     if not isinstance(text, str):
         raise InputError(f"{name} is {type(text).__name__} {text!r}; give one text")
     return text
 
 
-def official_negative_prompt() -> str:
-    """The negative prompt of the released model: the shared text with the two additions for first-last-frame."""
-    return (Path(__file__).parent / "prompts" / "negative.txt").read_text(encoding="utf-8").strip()
+def published_negative_prompt(recipe: Recipe = FLF2V) -> str:
+    """The negative prompt that a model was published with; FLF2V's has two additions to the shared text."""
+    return (Path(__file__).parent / "prompts" / recipe.negative_prompt).read_text(encoding="utf-8").strip()
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InputError(f"{name}={value!r} can't be used; give a whole number from {low} to {high}")
 
 
-def _check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not low <= value <= high or (above and value == low):
+def _check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not good or (above and value == low):
         lowest = "above" if above else "from"
         raise InputError(f"{name}={value!r} can't be used; give a number {lowest} {low:g} to {high:g}")

@@ -38,6 +38,14 @@ def check_frames(frames: int) -> int:
     return frames
 
 
+def check_ends(frames: int) -> int:
+    """Return ``frames`` if a first and a last frame have room in them; else raise :class:`InputError`."""
+    shortest = video_frames(2)
+    if frames < shortest:
+        raise InputError(f"length={frames} has no room for a first and a last frame; use {shortest} or more, as 4n+1")
+    return frames
+
+
 def check_side(name: str, pixels: int) -> int:
     """Return ``pixels`` if it is a positive multiple of 16; raise :class:`InputError` naming the nearest ones."""
     if isinstance(pixels, bool) or not isinstance(pixels, int):

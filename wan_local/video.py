@@ -38,7 +38,7 @@ UNSPECIFIED = 2  # there too
 LIMITED = 1  # the number of the range 16..235 in FFmpeg
 KR, KB = 0.2126, 0.0722  # luma weights of red and blue, ITU-R BT.709
 HD_HEIGHT = 720  # without a tag, players take BT.709 from here on and BT.601 below
-# Of FFmpeg's scale filter. Without the last two the picture comes out a level darker (measured: -0.9 to -1.4 of 255).
+# Of FFmpeg's scale filter. Without the last two the image comes out a level darker (measured: -0.9 to -1.4 of 255).
 SCALE = "flags=bicubic+accurate_rnd+full_chroma_int:in_chroma_loc=left"
 
 Chunks = Tensor | Iterable[Tensor]
@@ -51,7 +51,7 @@ def check_path(path: str | PathLike[str], need_bytes: int = 0) -> Path:
     return check_writable(Path(path), need_bytes)
 
 
-def check_fps(fps: Any) -> Fraction:
+def check_fps(fps: float | str | Fraction) -> Fraction:
     """``fps`` as a fraction, or :class:`InputError`."""
     try:
         rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like come out exactly
@@ -192,10 +192,10 @@ def _encode(
         codec.color_range = LIMITED
         for chunk in itertools.chain([first], chunks):
             for frame in chunk:
-                picture = av.VideoFrame.from_ndarray(_to_yuv420(frame), format="yuv420p")
-                picture.pts = count
+                image = av.VideoFrame.from_ndarray(_to_yuv420(frame), format="yuv420p")
+                image.pts = count
                 count += 1
-                out.mux(stream.encode(picture))
+                out.mux(stream.encode(image))
         out.mux(stream.encode(None))
     return count
 
@@ -234,14 +234,14 @@ def _read_frames(decoded: Iterable[av.VideoFrame], expected: int, before_frame: 
     frames, count = torch.empty(0), 0
     for frame in decoded:
         before_frame()
-        picture = torch.from_numpy(_to_rgb(frame))
+        image = torch.from_numpy(_to_rgb(frame))
         if count == 0:
-            frames = torch.empty(max(expected, 1), *picture.shape)
-        elif picture.shape != frames.shape[1:]:
-            raise InputError(f"frames change to {list(picture.shape[:2])} in mid-film; use a video of one size")
+            frames = torch.empty(max(expected, 1), *image.shape)
+        elif image.shape != frames.shape[1:]:
+            raise InputError(f"frames change to {list(image.shape[:2])} in mid-film; use a video of one size")
         elif count == len(frames):  # the file said less
             frames = torch.cat([frames, torch.empty_like(frames)])
-        frames[count].copy_(picture).div_(255.0)
+        frames[count].copy_(image).div_(255.0)
         count += 1
     return frames[:count]
 

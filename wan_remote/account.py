@@ -8,22 +8,20 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from .clock import moment_text
 from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
-from .job import Job, safe_id
-from .journal import Entry, Journal
-from .keys import Keys, Secret
-from .providers.base import Call, a_dict, a_list, told_id
-from .providers.gmi import GMI
-from .providers.wavespeed import WaveSpeed
+from .job import Job, asked_id, safe_id
+from .journal import Journal
+from .keys import Keys
+from .providers.base import QUESTIONS
 from .redact import redact, unsigned
 from .retry import ask
+from .secret import Secret
 from .session import Folders, Session, open_session
 from .watch import Watch
 
-WHAT = ("requests", "models", "model", "balance", "price", "billings")
+WHAT = ("requests", *QUESTIONS)
 
 
 async def account(
@@ -37,7 +35,7 @@ async def account(
     """Ask a cloud about the account.
 
     Args:
-        provider: "gmi" or "wavespeed".
+        provider: name of a cloud.
         what: one of :data:`WHAT`.
         keys: where API keys are.
         watch: says whether to stop.
@@ -56,29 +54,15 @@ async def account(
         rows = cloud.listed(reply.data)
         if rows is None:
             raise BadResponse(f"{cloud.label} gave a list of a form that is not known here; try again later")
-        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(told_id(row))]
-    if isinstance(cloud, GMI):
-        if what == "models":
-            return clean(a_dict((await ask(session, cloud.models())).data).get("model_ids", []))
-        if what == "model":
-            return clean((await ask(session, cloud.one_model(quote(cloud.model, safe="")))).data)
-        raise InvalidRequest(f"GMI Cloud can't be asked for {what}; use requests, models or model")
-    assert isinstance(cloud, WaveSpeed)
-    call = {
-        "models": cloud.models(),
-        "model": cloud.models(),
-        "balance": cloud.balance(),
-        "billings": cloud.billings(),
-        "price": cloud.price(inputs or {}),
-    }.get(what)
-    if call is None:
+        return [_shown(cloud.job(row), session.secret) for row in rows if safe_id(cloud.id_of(row))]
+    if what not in WHAT:
         raise InvalidRequest(f"what={what!r} is not known; use {', '.join(WHAT)}")
-    data = (await ask(session, call)).data
-    if what == "models":
-        return clean([str(a_dict(row).get("model_id")) for row in a_list(data)])
-    if what == "model":
-        return clean(next((row for row in a_list(data) if a_dict(row).get("model_id") == cloud.model), {}))
-    return clean(cloud.billed(data) if what == "billings" else data)
+    questions = cloud.questions(inputs or {})
+    if what not in questions:
+        *some, last = ("requests", *questions)
+        raise InvalidRequest(f"{cloud.label} can't be asked for {what}; use {', '.join(some)} or {last}")
+    question = questions[what]
+    return clean(question.read((await ask(session, question.call)).data))
 
 
 async def status(
@@ -92,7 +76,7 @@ async def status(
     """How one request stands.
 
     Args:
-        provider: "gmi" or "wavespeed".
+        provider: name of a cloud.
         request_id: the cloud's name for it.
         keys: where API keys are.
         watch: says whether to stop.
@@ -103,26 +87,18 @@ async def status(
         JobGone: the cloud does not know it.
         RemoteError: the cloud refuses, or can't be reached.
     """
-    wanted = safe_id(request_id.strip())
-    if wanted is None:
-        raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
-    owners = {entry.provider for entry in _journal(state) if entry.id == wanted}
-    if owners and provider not in owners:
-        raise InvalidRequest(f"request_id={wanted} belongs to {min(owners)}; choose that provider")
+    wanted = asked_id(request_id)
+    if state is not None:
+        Journal(folder=state / "jobs").entries_of(provider, wanted)
     session = _session(provider, keys, watch)
-    call: Call = session.provider.status(wanted)
     try:
-        reply = await ask(session, call)
+        reply = await ask(session, session.provider.status(wanted))
     except ModelUnavailable:  # 404: of a request it says nothing about the model
         raise JobGone(
             f"{session.provider.label} does not know the request {wanted} with this key; `python -m wan_remote "
             f"{provider} list` shows those it knows"
         ) from None
     return _shown(session.provider.job(reply.data), session.secret)
-
-
-def _journal(state: Path | None) -> list[Entry]:
-    return [] if state is None else Journal(folder=state / "jobs").entries()
 
 
 def _session(provider: str, keys: Keys | None, watch: Watch | None) -> Session:

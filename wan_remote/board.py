@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .watch import Watch
 
-MOST_FAILED, MOST_MADE = 3, 8  # lines of a kind; the counts tell of the others
+MOST_FAILED, MOST_MADE = 3, 8  # lines of a kind; the counts have the others
 LONGEST_LINE = 160  # characters
 
 
@@ -40,10 +40,10 @@ class Board:
         self._shown = ""
 
     def row(self, index: int, on_accepted: Callable[[str], None]) -> Watch:
-        """The watch of one clip. ``on_accepted`` is told its id once the cloud has it."""
+        """The watch of one clip. ``on_accepted`` gets its id once the cloud has it."""
         return _RowWatch(self, index, on_accepted)
 
-    def tell(self, index: int, text: str) -> None:
+    def stage(self, index: int, text: str) -> None:
         with self._lock:
             self._rows[index].text = text
             self._show()
@@ -95,7 +95,7 @@ class _RowWatch(Watch):
         return self._board.watch.interrupted()
 
     def stage(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        self._board.tell(self._index, text)
+        self._board.stage(self._index, text)
 
     def accepted(self, request_id: str) -> None:
         self._board.accept(self._index, request_id)

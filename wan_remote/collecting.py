@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from .clock import moment_text
 from .container import ENDINGS, Clip, measure, why_no_video
@@ -64,7 +62,7 @@ class Result:
 
 
 def told(result: Result) -> list[str]:
-    """What there is to say of a clip, a line each: its seed, what the cloud tells of it, what is odd about it."""
+    """What there is to say of a clip, a line each: its seed, what the cloud says of it, what is odd about it."""
     unsafe = "the cloud marks it as unsafe content" if result.flagged else ""
     still = f"thumbnail {result.thumbnail}" if result.thumbnail else ""
     return [line for line in (_seed(result), _times(result), unsafe, still, result.note) if line]
@@ -132,12 +130,12 @@ async def _brought(session: Session, entry: Entry, job: Job | None, wait_seconds
 
 
 async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) -> Result:
-    """What is on disk, in the journal and told."""
+    """What is on disk, in the journal and as a result."""
     if entry.state is not State.FETCHED or entry.sha256 != file.sha256:
         clip = await in_thread(lambda stop: measure(file.path), session.watch)
         entry = session.journal.move(
             entry, Event.STORED, file=str(file.path.relative_to(session.folders.output)), sha256=file.sha256,
-            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(entry.parameters, clip),
+            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(session, entry, clip),
         )  # fmt: skip
     said = f"; {entry.note}" if entry.note else ""
     session.watch.stage(f"{session.provider.label}: here it is ({entry.id}){said}", 1.0, 1.0)
@@ -171,10 +169,10 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
         if why := refuse_address(address, allow_loopback=allow):  # here, since it asks for the host's address
             raise BadResponse(f"{session.provider.label} names a place for the video that can't be used: {why}")
 
-        def tell(done: int, total: int | None) -> None:
+        def on_bytes(done: int, total: int | None) -> None:
             session.watch.stage(f"downloading the video, {done / 2**20:.1f} MiB", done, total)
 
-        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=tell)
+        return download(address, path, allow_loopback=allow, stop=stop, on_bytes=on_bytes)
 
     check(session.watch, still_going(session, entry))
     return await in_thread(work, session.watch, still_going(session, entry))
@@ -201,12 +199,11 @@ def _place(session: Session, entry: Entry, ending: str) -> Path:
     return session.folders.output / session.provider.name / f"{entry.id}{ending}"
 
 
-def _odd(parameters: Mapping[str, Any], clip: Clip | None) -> str:
+def _odd(session: Session, entry: Entry, clip: Clip | None) -> str:
     """How a clip differs from what was asked for, if that is much; empty for jobs of which nothing is known."""
-    seconds = parameters.get("video_length", parameters.get("duration"))
-    if clip is None or not isinstance(seconds, int):
+    if clip is None or not entry.parameters:
         return ""
-    width, height = map(int, str(parameters.get("size", "1280*720")).split("*"))
+    width, height, seconds = session.provider.request.clip_of(entry.parameters)
     small = clip.width * clip.height < SMALLER * width * height
     if not small and clip.frames > 1 and clip.seconds >= SHORTER * seconds:
         return ""
@@ -214,6 +211,3 @@ def _odd(parameters: Mapping[str, Any], clip: Clip | None) -> str:
         f"the clip is {clip.width}x{clip.height} with {clip.frames} frames in {clip.seconds:.1f} s, and "
         f"{width}x{height} in {seconds} s was asked for"
     )
-
-
-__all__ = ["Result", "collect", "kept", "told"]

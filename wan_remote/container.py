@@ -13,7 +13,7 @@ HEADER, LONG_HEADER = 8, 16  # bytes
 NEEDED = ("ftyp", "moov", "mdat")
 ENDINGS = (".mp4", ".webm", ".mkv", ".avi", ".video")
 """Of the files that may come out; the last one for whatever else decodes."""
-STILL = ("image2", "_pipe", "gif")  # in the names of what reads pictures
+STILL = ("image2", "_pipe", "gif")  # in the names of what reads images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ def ending(path: Path) -> str:
 
 
 def measure(path: Path) -> Clip | None:
-    """Size and length of a video, or None if they can't be told."""
+    """Size and length of a video, or None if it does not say."""
     import av
 
     try:
@@ -85,9 +85,9 @@ def _why_not_decoded(path: Path) -> str | None:
     try:
         with av.open(str(path)) as container:
             if any(word in container.format.name for word in STILL):
-                return "it is a picture"
+                return "it is an image"
             if not container.streams.video:
-                return "it has no picture"
+                return "it has no video stream"
             frames = sum(1 for _ in container.decode(container.streams.video[0]))
     except (av.error.FFmpegError, ValueError, EOFError):
         return "its frames can't be decoded"

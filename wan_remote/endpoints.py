@@ -7,20 +7,20 @@ from urllib.parse import urlsplit
 
 from .errors import InvalidRequest
 
-BASES: Mapping[str, tuple[str, str]] = {
-    "gmi": ("GMI_BASE_URL", "https://console.gmicloud.ai/api/v1/ie/requestqueue"),
-    "wavespeed": ("WAVESPEED_BASE_URL", "https://api.wavespeed.ai/api/v3"),
-}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def base_url(provider: str, environ: Mapping[str, str]) -> str:
+def base_url(variable: str, default: str, environ: Mapping[str, str]) -> str:
     """The address that a cloud's paths hang below, without a slash at its end.
+
+    Args:
+        variable: of the environment, that may say otherwise.
+        default: where the cloud is.
+        environ: the environment.
 
     Raises:
         InvalidRequest: an address from the environment that is not https (http is for this machine only).
     """
-    variable, default = BASES[provider]
     address = (environ.get(variable) or default).strip().rstrip("/")
     try:
         parts = urlsplit(address)

@@ -1,6 +1,6 @@
 """What can go wrong with a clip made in a cloud, each in one line for the person in front of the graph.
 
-No message holds a key, a signed address or picture data: text from outside goes through
+No message holds a key, a signed address or image data: text from outside goes through
 :func:`wan_remote.redact.redact` first, and nothing is raised from inside the HTTP library's own exceptions, which hold
 headers and addresses.
 """
@@ -42,7 +42,7 @@ class KeyInvalid(RemoteError):
 
 
 class InvalidRequest(RemoteError):
-    """A parameter or picture the cloud would not take."""
+    """A parameter or image the cloud would not take."""
 
 
 class StorageError(RemoteError):
@@ -73,11 +73,11 @@ class ModelUnavailable(RemoteError):
 
 
 class TooLarge(RemoteError):
-    """The pictures are too large for the cloud."""
+    """The images are too large for the cloud."""
 
 
 class NoUploads(Rejected):
-    """The cloud takes no picture by upload."""
+    """The cloud takes no image by upload."""
 
 
 class RateLimited(RemoteError):

@@ -36,6 +36,17 @@ def write_private(path: Path, data: bytes, *, flush: bool = True) -> None:
         raise
 
 
+def probe_folder(folder: Path) -> None:
+    """Write into a folder and remove it again.
+
+    Raises:
+        OSError: that fails.
+    """
+    probe = folder / f".probe-{unique()}"
+    probe.write_bytes(b"")
+    probe.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":
         return

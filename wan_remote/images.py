@@ -1,4 +1,4 @@
-"""The two pictures as a cloud takes them: fitted to the clip, without transparency, within a budget of bytes."""
+"""The two images as a cloud takes them: fitted to the clip, without transparency, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 from .errors import InvalidRequest
 
 LADDER = (("PNG", None), ("JPEG", 95), ("JPEG", 90))
-"""Tried in turn until the picture fits the budget."""
+"""Tried in turn until the image fits the budget."""
 THUMBNAIL_SIDE = 160  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """One encoded picture, or one that the cloud fetches itself.
+    """One encoded image, or one that the cloud fetches itself.
 
     Attributes:
         data: the file; empty for one that lies elsewhere.
@@ -37,9 +37,9 @@ class Frame:
         return f"image/{self.kind}"
 
 
-def fitted(picture: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
+def fitted(pixels: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
     """``[H, W, 3 or 4]`` uint8 to ``[height, width, 3]``; transparency is laid over black, as the local nodes do."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
     if image.size == (width, height):
@@ -55,12 +55,12 @@ def fitted(picture: np.ndarray, width: int, height: int, fit: str) -> np.ndarray
 
 
 def fingerprint(pixels: np.ndarray) -> str:
-    """Tells pictures apart by their pixels, however they are encoded."""
+    """Tells images apart by their pixels, however they are encoded."""
     return sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
 def elsewhere(address: str) -> Frame:
-    """A picture that the cloud fetches itself. The same address is taken for the same picture."""
+    """An image that the cloud fetches itself. The same address is taken for the same image."""
     return Frame(data=b"", kind="", sha256=sha256(f"address {address}".encode()).hexdigest(), address=address)
 
 
@@ -88,5 +88,5 @@ def encode(pixels: np.ndarray, budget: int, name: str) -> Frame:
             data = out.getvalue()
             return Frame(data=data, kind=kind.lower(), sha256=sha256(data).hexdigest())
     raise InvalidRequest(
-        f"{name} takes {size:,} bytes and the cloud takes {budget:,} a picture; use a picture with less noise in it"
+        f"{name} takes {size:,} bytes and the cloud takes {budget:,} an image; use an image with less noise in it"
     )

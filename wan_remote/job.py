@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from .errors import InvalidRequest
+
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
@@ -57,6 +59,18 @@ class Job:
     model: str | None = None
     prompt: str | None = None
     seed: int | None = None
+
+
+def asked_id(text: str) -> str:
+    """An id that somebody typed.
+
+    Raises:
+        InvalidRequest: it can't be one.
+    """
+    found = safe_id(text.strip())
+    if found is None:
+        raise InvalidRequest(f"request_id={text[:60]!r} is no id of a request; copy it from the node or the list")
+    return found
 
 
 def safe_id(value: object) -> str | None:

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from .errors import KeyInvalid, KeyMissing, StorageError
 from .key_file import KeyFile, Unreadable
+from .providers import PROVIDERS
+from .secret import Secret
 
 FILE = "keys.json"
-FORM = '{"gmi": "...", "wavespeed": "..."}'
-WHERE: Mapping[str, tuple[str, str]] = {
-    "gmi": ("GMI_API_KEY", "https://console.gmicloud.ai"),
-    "wavespeed": ("WAVESPEED_API_KEY", "https://wavespeed.ai/accesskey"),
-}
-"""Cloud to the variable that holds its key, and where keys are made."""
-ORGANISATION = "GMI_ORG_ID"  # for people with several organisations at GMI Cloud
-
-
-class Secret:
-    """A key that does not print itself.
-
-    Attributes:
-        source: where it came from, for messages.
-    """
-
-    __slots__ = ("_value", "source")
-
-    def __init__(self, value: str, source: str) -> None:
-        self._value = value
-        self.source = source
-
-    def reveal(self) -> str:
-        """The key. Only for the header of a request, and to cut it out of texts."""
-        return self._value
-
-    @property
-    def scope(self) -> str:
-        """Tells accounts apart without telling the key: 8 hexadecimal digits."""
-        return sha256(self._value.encode()).hexdigest()[:8]
-
-    def cut_from(self, text: str) -> str:
-        """``text`` without the key, should somebody have written it into a graph."""
-        return text.replace(self._value, "***")
-
-    def __repr__(self) -> str:
-        return f"<key from {self.source}>"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return repr(self)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a key is not copied or stored")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +35,8 @@ class Keys:
             KeyMissing: none is set; says where to get one and where to put it.
             KeyInvalid: it has characters that no key has, or the file that should hold it can't be read.
         """
-        variable, site = WHERE[provider]
+        cloud = PROVIDERS[provider]
+        variable, site = cloud.key_variable, cloud.site
         value, source = (self.environ.get(variable) or "").strip(), f"the variable {variable}"
         if not value and self.folder is not None:
             value, source = self._stored(provider), str(self._file.path)
@@ -92,14 +50,6 @@ class Keys:
             raise KeyInvalid(f"the key from {source} has characters that no key has; copy it again from {site}")
         return Secret(value, source)
 
-    @property
-    def organisation(self) -> str | None:
-        """GMI Cloud's organisation, if one is named."""
-        value = (self.environ.get(ORGANISATION) or "").strip()
-        if value and not all("!" <= character <= "~" for character in value):
-            raise KeyInvalid(f"{ORGANISATION} has characters that no organisation id has; copy it again")
-        return value or None
-
     def save(self, provider: str, value: str) -> Path:
         """Write a key into the file, readable by its owner only. What else is in it stays.
 
@@ -108,8 +58,8 @@ class Keys:
             StorageError: the folder can't be written, or what is in the file can't be kept.
         """
         value = value.strip()
-        if self.folder is None or provider not in WHERE or not value:
-            raise KeyInvalid(f"no key for {provider} to store; give one of {', '.join(WHERE)} and its key")
+        if self.folder is None or provider not in PROVIDERS or not value:
+            raise KeyInvalid(f"no key for {provider} to store; give one of {', '.join(PROVIDERS)} and its key")
         file = self._file
         try:
             file.put({**file.table(), provider: value})
@@ -119,7 +69,9 @@ class Keys:
             failed = f"can't be written ({error.strerror})"
         else:
             return file.path
-        raise StorageError(f"{file.path} {failed}; correct or remove it, or use the variable {WHERE[provider][0]}")
+        raise StorageError(
+            f"{file.path} {failed}; correct or remove it, or use the variable {PROVIDERS[provider].key_variable}"
+        )
 
     def _stored(self, provider: str) -> str:
         assert self.folder is not None
@@ -127,8 +79,9 @@ class Keys:
             return self._file.get(provider)
         except Unreadable as error:
             why = str(error)
+        form = json.dumps(dict.fromkeys(PROVIDERS, "..."))
         raise KeyInvalid(
-            f"{self._file.path} can't be read ({why}); it has to be {FORM}: correct it, or remove it and run "
+            f"{self._file.path} can't be read ({why}); it has to be {form}: correct it, or remove it and run "
             f"{self._command(provider)}"
         )
 

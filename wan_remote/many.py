@@ -16,10 +16,10 @@ from .run import PATIENCE, prepare, run
 from .session import Folders, open_session
 from .watch import Watch, check, in_thread
 
-AT_THE_DOOR = 8  # that are sent or stand in line at once: more would only wait and hold their pictures
+MOST_UNSENT = 8  # that are sent or stand in line at once: more would only wait and hold their images
 
 Make = Callable[[], Request]
-"""Gives a request when its turn comes, so that the pictures of hundreds are not held at once."""
+"""Gives a request when its turn comes, so that the images of hundreds are not held at once."""
 
 
 async def run_all(
@@ -97,7 +97,7 @@ def all_of(outcomes: Sequence[Result | RemoteError], names: Sequence[str] | None
 class _Many:
     board: Board
     one: Callable[[Make, Watch], Awaitable[Result]]
-    door: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_THE_DOOR))
+    unsent: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_UNSENT))
     moves: int = 0  # how often one of them got further
 
     async def all(self, makes: Sequence[Make]) -> list[Result | RemoteError]:
@@ -119,7 +119,7 @@ class _Many:
         while True:
             before = self.moves
             try:
-                result = await self._through_the_door(index, make)
+                result = await self._in_its_turn(index, make)
             except RateLimited as error:
                 if self.moves > before:  # the account is busy with others of these, and that goes on
                     continue
@@ -133,22 +133,22 @@ class _Many:
             self.board.settle(index)
             return result
 
-    async def _through_the_door(self, index: int, make: Make) -> Result:
+    async def _in_its_turn(self, index: int, make: Make) -> Result:
         inside = False
 
         def enter(request_id: str) -> None:
             nonlocal inside
             if not inside:
                 inside, self.moves = True, self.moves + 1
-                self.door.release()
+                self.unsent.release()
 
-        await self.door.acquire()
+        await self.unsent.acquire()
         try:
             check(self.board.watch)
             return await self.one(make, self.board.row(index, on_accepted=enter))
         finally:
             if not inside:
-                self.door.release()
+                self.unsent.release()
 
     def _stopped(self, asked: int) -> str:
         done, _, made, _ = self.board.counts()
@@ -157,6 +157,3 @@ class _Many:
             f"stopped; {done} of {asked} clips are here{going}: queue the same inputs again to go on, what is here or "
             "in the cloud is not paid for again"
         )
-
-
-__all__ = ["all_of", "run_all"]

@@ -1,6 +1,6 @@
-"""Whether a job in a cloud's list is the one that was sent. What can't be told is *perhaps*, never *no*.
+"""Whether a job in a cloud's list is the one that was sent. What can't be known is *perhaps*, never *no*.
 
-Clouds are known to repeat when a job was made, and GMI Cloud also prompt and seed, if it feels like it: stripped, cut,
+Clouds are known to repeat when a job was made, and some also prompt and seed, if they feel like it: stripped, cut,
 written out, or with -1 in place of the seed. The label of the model is the cloud's own affair and not compared.
 """
 
@@ -45,11 +45,11 @@ def fit(session: Session, entry: Entry, job: Job) -> Fit:
     first, last = window(session, entry, narrow=not (prompt and seed))  # what is alike may be late
     if not first <= job.created <= last:
         return Fit.NO
-    told = entry.ahead is not None and not entry.recovered  # else there is no right moment
-    soon = told and -SKEW <= job.created - sent_at(session, entry) <= SOON
+    timed = entry.ahead is not None and not entry.recovered  # else there is no right moment
+    soon = timed and -SKEW <= job.created - sent_at(session, entry) <= SOON
     if prompt and seed:
         return Fit.SURE if soon else Fit.ALIKE
-    if told and not soon:
+    if timed and not soon:
         return Fit.UNLIKELY
     return Fit.LIKELY if soon and False not in (prompt, seed) else Fit.PERHAPS
 
@@ -65,7 +65,7 @@ def window(session: Session, entry: Entry, *, narrow: bool = True) -> tuple[floa
 
 
 def cloud_ahead(session: Session) -> float | None:
-    """Seconds that the cloud's clock is before this machine's, if the cloud has told its time."""
+    """Seconds that the cloud's clock is before this machine's, if the cloud has said its time."""
     return None if session.api.time is None else session.api.time - session.clock.time()
 
 
@@ -92,11 +92,11 @@ def _same_seed(entry: Entry, job: Job) -> bool | None:
 
 
 def _same_prompt(entry: Entry, job: Job) -> bool | None:
-    asked, told = _plain(str(entry.parameters.get("prompt", ""))), _plain(job.prompt or "")
-    if not told:
+    asked, shown = _plain(str(entry.parameters.get("prompt", ""))), _plain(job.prompt or "")
+    if not shown:
         return None
-    short, long = sorted((asked, told), key=len)
-    if asked == told or (len(short) >= CUT and long.startswith(short)):
+    short, long = sorted((asked, shown), key=len)
+    if asked == shown or (len(short) >= CUT and long.startswith(short)):
         return True
     return None if entry.parameters.get("prompt_extend") else False  # it was to be written out
 

@@ -20,7 +20,7 @@ from .job import Job, Status
 from .journal import Entry
 from .listing import read_list
 from .matching import window
-from .providers.base import OK, Reply, is_moderation, refusal, told_id
+from .providers.base import OK, Reply, is_moderation, refusal
 from .redact import redact, unsigned
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause, span
 from .session import Session
@@ -64,7 +64,7 @@ def outcome(session: Session, entry: Entry) -> str:
     if entry.state is State.WITHHELD:
         return (
             f"{entry.message}. Queueing the same inputs again pays for nothing and says this again: "
-            f"{session.provider.moderation_note()}{more}"
+            f"{session.provider.moderation_note}{more}"
         )
     if entry.state is State.DONE:
         return (
@@ -139,14 +139,14 @@ class _Waiting:
     def settle(self, job: Job) -> tuple[Entry, Job]:
         """Write down how a job ended; the first end counts."""
         session, now = self.session, self.session.clock.time()
-        told = {
+        facts = {
             "word": job.word, "ended_at": now, "seconds": job.seconds or 0.0, "flagged": job.flagged,
             "thumbnail": unsigned(job.thumbnail), "queued_at": job.queued or job.created, "updated_at": job.updated,
         }  # fmt: skip
         if job.status is Status.SUCCEEDED and job.url:
-            return session.journal.move(self.entry, Event.MADE, **told), job
+            return session.journal.move(self.entry, Event.MADE, **facts), job
         event, kind, what = self._ended(job)
-        entry = session.journal.move(self.entry, event, message=what, **told)
+        entry = session.journal.move(self.entry, event, message=what, **facts)
         raise kind(outcome(session, entry))
 
     def _ended(self, job: Job) -> tuple[Event, type[RemoteError], str]:
@@ -162,7 +162,7 @@ class _Waiting:
         why = message or ("it took too long there (timeout)" if word == "timeout" else "it does not say why")
         if word == "timeout" and "timeout" not in why:
             why += " (timeout)"
-        note = self.session.provider.failure_note()
+        note = self.session.provider.failure_note
         return Event.FAILED, JobFailed, f"{label} could not make {job.id}: {why}{note}"
 
     def _look(self, found: Reply | Lost) -> tuple[float, Job | None]:
@@ -186,7 +186,7 @@ class _Waiting:
 
     def _read(self, found: Reply) -> tuple[float, Job | None]:
         session, entry = self.session, self.entry
-        named = told_id(found.data)
+        named = session.provider.id_of(found.data)
         if named in (None, "") or isinstance(named, list | dict):
             return self._nameless(), None
         job = session.provider.job(found.data)
@@ -274,6 +274,3 @@ class _Waiting:
             f"{self.session.provider.label} is not done with {self.entry.id} after {waited}; it goes on: "
             f"{again(self.entry)} to keep waiting"
         )
-
-
-__all__ = ["again", "another", "outcome", "still_going", "wait"]

@@ -102,7 +102,7 @@ async def reconcile(session: Session, entry: Entry, *, just_sent: bool = False) 
             return look.found
         if just_sent and entry.ahead is None and (ahead := cloud_ahead(session)) is not None:
             entry = session.journal.update(entry, ahead=ahead)
-            look = await look_for(session, entry) or look  # with the time told, it may be taken
+            look = await look_for(session, entry) or look  # with the time known, it may be taken
             if look is not None and look.found is not None:
                 return look.found
         last = look or last
@@ -131,8 +131,8 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[thread
             others = [other for other in _without_id(entries) if other.fingerprint != entry.fingerprint]
             mine = _surely(session, entry, fits, others)
             if mine is not None:
-                told = fit(session, entry, mine) >= Fit.ALIKE
-                return Look(found=(accepted(session, entry, mine, None if told else []), mine))
+                sure = fit(session, entry, mine) >= Fit.ALIKE
+                return Look(found=(accepted(session, entry, mine, None if sure else []), mine))
             guesses = {other.id for other in entries if entry.fingerprint in other.rivals}
             fits += [(Fit.PERHAPS, job) for job in listing.jobs if job.id in guesses and fit(session, entry, job)]
             ours = [other for other in entries if other.scope == entry.scope and other.first]
@@ -180,7 +180,7 @@ def _open(entries: list[Entry]) -> list[Entry]:
 def open_for(session: Session, job: Job) -> tuple[Entry, list[Entry] | None] | None:
     """Of the submissions of unknown fate the one that a job, asked for by its id, belongs to: the best fit, and of
     equal ones that which was sent nearest to when the job was made. Besides, the others it could be of, refused ones
-    too; None if the cloud's words tell that it is this one's."""
+    too; None if by the cloud's words it is this one's."""
     entries = [entry for entry in session.journal.entries() if entry.provider == session.provider.name]
     if any(job.id in (entry.id, *entry.earlier) for entry in entries if entry.first):
         return None
@@ -197,8 +197,8 @@ def open_for(session: Session, job: Job) -> tuple[Entry, list[Entry] | None] | N
         return None
     level = fits.pop(best.fingerprint)
     rivals = [entry for entry in free if entry.fingerprint in fits]
-    told = level >= Fit.ALIKE and all(found < level for found in fits.values())
-    return best, None if told else rivals
+    sure = level >= Fit.ALIKE and all(found < level for found in fits.values())
+    return best, None if sure else rivals
 
 
 def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnknown:
@@ -226,6 +226,3 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
         f"it is not known whether {label} took the submission{said}, so you may be billed for one clip: {news}. "
         f"Nothing was sent a second time; {advice}"
     )
-
-
-__all__ = ["Look", "NotThere", "accepted", "look_for", "open_for", "reconcile", "unknown"]

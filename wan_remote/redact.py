@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 LONGEST = 500  # characters
 HIDDEN = "***"
-# A digit and some length tell a key from an ordinary word behind one of these.
+# A digit and some length set a key apart from an ordinary word behind one of these.
 BEARER = re.compile(r"(?i)\b(bearer|key|basic)\s+(?=[A-Za-z+/=._~-]*[0-9])[A-Za-z0-9+/=._~-]{16,}")
 QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 USER = re.compile(r"(?i)\b(https?://)[^\s/@\"'<>]+@")
 PLAIN = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._~/%+,:=&-]*")  # nothing that a page takes for markup
-DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # pictures in base64; no word is that long
+DATA = re.compile(r"[A-Za-z0-9+/=_-]{120,}")  # images in base64; no word is that long
 
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:

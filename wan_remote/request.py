@@ -1,9 +1,12 @@
-"""What a clip is asked for, checked when it is made: nothing here reaches a cloud that would refuse it."""
+"""What a clip is asked for, checked when it is made: nothing here reaches a cloud that would refuse it.
+
+What all clouds have in common; each cloud's own request stands in its file below ``providers/``.
+"""
 
 from __future__ import annotations
 
-import logging
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -18,73 +21,19 @@ RANDOM_SEED = -1
 MOST_TAKES = 9999
 FITS = ("crop", "pad", "stretch")
 LONGEST_ADDRESS = 2000  # characters
-PRICED_DURATIONS = (5, 10)  # seconds, in WaveSpeedAI's price list
-LONGEST_SIDE = 16384  # pixels; beyond it a picture is a mistake
-
-log = logging.getLogger("wan_remote")
+LONGEST_SIDE = 16384  # pixels; beyond it an image is a mistake
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GMIRequest:
-    """A clip from GMI Cloud's ``Wan-AI_Wan2.1-FLF2V-14B-720P``, always 1280x720.
+class Request(ABC):
+    """A clip between two images.
 
     Attributes:
-        first, last: ``[H, W, 3]`` or ``[H, W, 4]`` uint8.
-        prompt: not empty.
-        video_length: seconds, 5 or 10.
-        prompt_extend: let the cloud write the prompt out.
+        first, last: ``[H, W, 3]`` or ``[H, W, 4]`` uint8; where the cloud takes addresses also the https address of an
+            image, which it then fetches as it is.
+        prompt: what happens in between.
         seed: 0..2147483647; -1 draws one here.
-        fit: "crop", "pad" or "stretch" pictures of another aspect.
-        take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for.
-
-    Raises:
-        InvalidRequest: names the field, its value and what is allowed.
-    """
-
-    first: np.ndarray
-    last: np.ndarray
-    prompt: str
-    video_length: int = 5
-    prompt_extend: bool = False
-    seed: int = RANDOM_SEED
-    fit: str = "crop"
-    take: int = 1
-
-    provider: ClassVar[str] = "gmi"
-    model: ClassVar[str] = "Wan-AI_Wan2.1-FLF2V-14B-720P"
-
-    def __post_init__(self) -> None:
-        _check_common(self)
-        if not self.prompt.strip():
-            raise InvalidRequest("prompt is empty and GMI Cloud needs one; say what happens between the images")
-        if type(self.video_length) is not int or self.video_length not in (5, 10):
-            raise InvalidRequest(f"video_length={self.video_length!r} can't be made by GMI Cloud; use 5 or 10 seconds")
-        _check_switch("prompt_extend", self.prompt_extend)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return 1280, 720
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return _parameters(self)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WaveSpeedRequest:
-    """A clip from WaveSpeedAI's ``wan-flf2v``.
-
-    Attributes:
-        first, last: ``[H, W, 3]`` or ``[H, W, 4]`` uint8, or the https address of a picture, which the cloud then
-            fetches as it is.
-        prompt, negative_prompt: may be empty.
-        duration: seconds, 5..10 (the price list knows 5 and 10).
-        size: "832*480", "480*832", "1280*720" or "720*1280".
-        num_inference_steps: 1..40.
-        guidance_scale: 0..20.
-        seed: 0..2147483647; -1 draws one here.
-        enable_safety_checker: the cloud's content filter.
-        fit: "crop", "pad" or "stretch" pictures of another aspect.
+        fit: "crop", "pad" or "stretch" images of another aspect.
         take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for.
 
     Raises:
@@ -93,93 +42,62 @@ class WaveSpeedRequest:
 
     first: np.ndarray | str
     last: np.ndarray | str
-    prompt: str = ""
-    negative_prompt: str = ""
-    duration: int = 5
-    size: str = "832*480"
-    num_inference_steps: int = 30
-    guidance_scale: float = 5.0
+    prompt: str
     seed: int = RANDOM_SEED
-    enable_safety_checker: bool = True
-    fit: str = "crop"
+    fit: str = FITS[0]
     take: int = 1
 
-    provider: ClassVar[str] = "wavespeed"
-    model: ClassVar[str] = "wavespeed-ai/wan-flf2v"
-    SIZES: ClassVar[tuple[str, ...]] = ("832*480", "480*832", "1280*720", "720*1280")
+    provider: ClassVar[str]
+    """The cloud's short name: in the journal, on the command line, of its folder."""
+    label: ClassVar[str]
+    """The cloud's name as people know it."""
+    model: ClassVar[str]
+    """What the cloud calls the model."""
+    addresses: ClassVar[bool] = False
+    """Whether it fetches images by their address."""
 
     def __post_init__(self) -> None:
-        _check_common(self)
-        _check_text("negative_prompt", self.negative_prompt)
-        _check_whole("duration", self.duration, 5, 10)
-        if self.duration not in PRICED_DURATIONS:
-            log.warning(
-                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
-                "python -m wan_remote wavespeed price tells what it would cost",
-                self.duration,
-            )
-        if self.size not in self.SIZES:
-            raise InvalidRequest(f"size={self.size!r} is not offered by WaveSpeedAI; use {', '.join(self.SIZES)}")
-        _check_whole("num_inference_steps", self.num_inference_steps, 1, 40)
-        scale = self.guidance_scale
-        good = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale)
-        if not good or not 0 <= scale <= 20:
-            raise InvalidRequest(f"guidance_scale={scale!r} is out of range; use 0 to 20")
-        _check_switch("enable_safety_checker", self.enable_safety_checker)
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        width, height = self.size.split("*")
-        return int(width), int(height)
+        check_text("prompt", self.prompt)
+        check_whole("seed", self.seed, RANDOM_SEED, MAX_SEED)
+        check_whole("take", self.take, 1, MOST_TAKES)
+        if self.fit not in FITS:
+            raise InvalidRequest(f"fit={self.fit!r} is not known; use {', '.join(FITS)}")
+        for name in ("first", "last"):
+            image = getattr(self, name)
+            if isinstance(image, str):
+                self._check_address(name, image)
+            else:
+                _check_image(name, image)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {**_parameters(self), "guidance_scale": float(self.guidance_scale)}  # 5 and 5.0 are the same wish
+        """Everything that is asked of the cloud but the images."""
+        apart = ("first", "last", "take")
+        return {row.name: getattr(self, row.name) for row in fields(self) if row.name not in apart}
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Width and height of the clip in pixels."""
+        width, height, _ = self.clip_of(self.parameters)
+        return width, height
 
-Request = GMIRequest | WaveSpeedRequest
+    @classmethod
+    @abstractmethod
+    def clip_of(cls, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Width, height and seconds of the clip that parameters ask for."""
 
-
-def seconds_of(request: Request) -> int:
-    """How long the clip is to be."""
-    return request.video_length if isinstance(request, GMIRequest) else request.duration
-
-
-def frame_size(request: Request) -> tuple[int, int]:
-    """Width and height of the clip in pixels."""
-    return request.size if isinstance(request, GMIRequest) else request.pixels
-
-
-def _parameters(request: Request) -> dict[str, Any]:
-    """Everything that is asked of the cloud but the pictures."""
-    apart = ("first", "last", "take")
-    return {row.name: getattr(request, row.name) for row in fields(request) if row.name not in apart}
-
-
-def _check_common(request: Request) -> None:
-    _check_text("prompt", request.prompt)
-    _check_whole("seed", request.seed, RANDOM_SEED, MAX_SEED)
-    _check_whole("take", request.take, 1, MOST_TAKES)
-    if request.fit not in FITS:
-        raise InvalidRequest(f"fit={request.fit!r} is not known; use {', '.join(FITS)}")
-    for name in ("first", "last"):
-        picture = getattr(request, name)
-        if isinstance(picture, str):
-            _check_address(name, picture, request)
-        else:
-            _check_picture(name, picture)
-
-
-def _check_address(name: str, address: str, request: Request) -> None:
-    if isinstance(request, GMIRequest):
-        raise InvalidRequest(f"{name} is an address and GMI Cloud takes only files; save the picture and name the file")
-    if request.fit != FITS[0]:
-        raise InvalidRequest(
-            f"fit={request.fit!r} can't be done to {name}, which is an address: the cloud fetches that picture as it "
-            "is; leave fit out, or save the picture and name the file"
-        )
-    if why := _no_address(address):
-        raise InvalidRequest(f"{name} can't be fetched by the cloud: {why}; give an https address, or a file")
+    def _check_address(self, name: str, address: str) -> None:
+        if not self.addresses:
+            raise InvalidRequest(
+                f"{name} is an address and {self.label} takes only files; save the image and name the file"
+            )
+        if self.fit != FITS[0]:
+            raise InvalidRequest(
+                f"fit={self.fit!r} can't be done to {name}, which is an address: the cloud fetches that image as it "
+                "is; leave fit out, or save the image and name the file"
+            )
+        if why := _no_address(address):
+            raise InvalidRequest(f"{name} can't be fetched by the cloud: {why}; give an https address, or a file")
 
 
 def _no_address(address: str) -> str:
@@ -202,27 +120,27 @@ def _no_address(address: str) -> str:
     return "" if public else f"{host} is of this machine or network"
 
 
-def _check_picture(name: str, picture: Any) -> None:
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        kind = getattr(picture, "dtype", type(picture).__name__)
-        raise InvalidRequest(f"{name} is {kind}; give one picture as uint8 [height, width, 3 or 4]")
-    shape = picture.shape
+def _check_image(name: str, image: Any) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise InvalidRequest(f"{name} is {kind}; give one image as uint8 [height, width, 3 or 4]")
+    shape = image.shape
     if len(shape) != 3 or shape[2] not in (3, 4) or 0 in shape or max(shape[:2]) > LONGEST_SIDE:
         raise InvalidRequest(
-            f"{name} has shape {list(shape)}; give one picture [height, width, 3 or 4], at most {LONGEST_SIDE} a side"
+            f"{name} has shape {list(shape)}; give one image [height, width, 3 or 4], at most {LONGEST_SIDE} a side"
         )
 
 
-def _check_text(name: str, value: Any) -> None:
+def check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} is {type(value).__name__}; give a text")
 
 
-def _check_switch(name: str, value: Any) -> None:
+def check_switch(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name}={value!r} is no switch; use true or false")
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(f"{name}={value!r} can't be used; give a whole number from {low} to {high}")

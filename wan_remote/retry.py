@@ -6,9 +6,9 @@ import random
 import threading
 
 from .errors import BadResponse, InsecureConnection, RateLimited, RemoteError, Unreachable
-from .providers.base import OK, Call, Reply, refusal
+from .providers.base import OK, Reply, refusal
 from .session import Session
-from .transport import OWN_CERTIFICATE, Failure, Lost
+from .transport import OWN_CERTIFICATE, Call, Failure, Lost
 from .watch import in_thread, sleep
 
 PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 529, 530)
@@ -89,7 +89,7 @@ async def once(session: Session, call: Call, said: str = "stopped") -> Reply | L
     """One try of a call, in a thread; a stop does not wait for it."""
 
     def work(stop: threading.Event) -> Reply | Lost:
-        answer = session.api.call(call.method, call.path, query=call.query, body=call.body, stop=stop)
+        answer = session.api.call(call, stop=stop)
         return answer if isinstance(answer, Lost) else session.provider.unwrap(answer)
 
     return await in_thread(work, session.watch, said)

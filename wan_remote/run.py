@@ -1,4 +1,4 @@
-"""A clip from a cloud, from two pictures to a file: the story in one screen.
+"""A clip from a cloud, from two images to a file: the story in one screen.
 
     check -> journal -> (pick up what is under way | stand in line, submit) -> wait -> download -> journal
 
@@ -19,16 +19,17 @@ import numpy as np
 
 from .clock import Clock
 from .collecting import Result, collect, kept
-from .errors import InvalidRequest, Moderated, StorageError
+from .errors import Moderated, StorageError
+from .files import probe_folder
 from .images import Frame, elsewhere, encode, fingerprint, fitted, thumbnail
-from .job import Job, safe_id
-from .journal import Entry, probe_folder
+from .job import Job, asked_id
+from .journal import Entry
 from .journal import fingerprint as fingerprint_of
 from .keys import Keys
 from .polling import outcome
-from .providers.base import OK, told_id
+from .providers.base import OK
 from .reconcile import NotThere, accepted, open_for, reconcile
-from .request import MAX_SEED, RANDOM_SEED, Request, frame_size
+from .request import MAX_SEED, RANDOM_SEED, Request
 from .retry import once
 from .session import Folders, Session, open_session
 from .states import Event, State
@@ -67,9 +68,9 @@ async def run(
         Interrupted: stopped. A job that was submitted goes on and is collected by the same inputs.
     """
     session = open_session(request.provider, folders=folders, watch=watch, clock=clock, keys=keys)
-    pictures = await in_thread(lambda stop: _pictures(session, request), session.watch)  # before anything is paid
+    images = await in_thread(lambda stop: _images(session, request), session.watch)  # before anything is paid
     prepare(session)
-    wanted = _wanted(session, request, pictures)
+    wanted = _wanted(session, request, images)
     async with session.journal.alone(wanted.fingerprint, session.watch):
         entry = session.journal.find(wanted) or wanted
         if entry.state is State.WITHHELD:  # a filter does not change its mind for money
@@ -79,7 +80,7 @@ async def run(
         if entry.state in (State.FAILED, State.CANCELLED):
             entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
-        entry, job = await _submitted(session, entry, pictures, wait_seconds, graph)
+        entry, job = await _submitted(session, entry, images, wait_seconds, graph)
         session.watch.accepted(entry.id)
         return await collect(session, entry, job, wait_seconds, resumed=resumed)
 
@@ -100,15 +101,10 @@ async def fetch(
         InvalidRequest: an id that can't be one, or is known to be the other cloud's.
         RemoteError, Interrupted: as for :func:`run`.
     """
-    wanted = safe_id(request_id.strip())
-    if wanted is None:
-        raise InvalidRequest(f"request_id={request_id[:60]!r} is no id of a request; copy it from the node or the list")
+    wanted = asked_id(request_id)
     session = open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys)
     prepare(session)
-    known = [entry for entry in session.journal.entries() if entry.id == wanted]
-    if known and all(entry.provider != provider for entry in known):
-        raise InvalidRequest(f"request_id={wanted} belongs to {known[0].provider}; choose that provider")
-    mine = [entry for entry in known if entry.provider == provider and entry.first]
+    mine = [entry for entry in session.journal.entries_of(provider, wanted) if entry.first]
     entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
     async with session.journal.alone(entry.fingerprint, session.watch, f"a run that has {wanted}"):
         current = session.journal.read(entry.fingerprint)
@@ -124,7 +120,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     """The submission of unknown fate whose job someone asks for by its id, with that id on disk; None if there is none
     that it can be."""
     reply = await once(session, session.provider.status(request_id))
-    if isinstance(reply, Lost) or reply.status != OK or str(told_id(reply.data)) != request_id:
+    if isinstance(reply, Lost) or reply.status != OK or str(session.provider.id_of(reply.data)) != request_id:
         return None
     job = session.provider.job(reply.data)
     belongs = open_for(session, job)
@@ -170,7 +166,7 @@ def prepare(session: Session) -> None:
 
 
 async def _submitted(
-    session: Session, entry: Entry, pictures: _Pictures, wait_seconds: float, graph: str | None
+    session: Session, entry: Entry, images: _Images, wait_seconds: float, graph: str | None
 ) -> tuple[Entry, Job | None]:
     """The entry with its id on disk: picked up, found again, or sent now."""
     if entry.id:
@@ -182,55 +178,55 @@ async def _submitted(
         except NotThere:
             pass
     entry = replace(entry, price=await _quote(session, entry))
-    session.journal.keep_beside(entry, pictures.thumbnail, graph and session.secret.cut_from(graph))
-    return await submit(session, entry, pictures.frames, wait_seconds)
+    session.journal.keep_beside(entry, images.thumbnail, graph and session.secret.cut_from(graph))
+    return await submit(session, entry, images.frames, wait_seconds)
 
 
 async def _quote(session: Session, entry: Entry) -> float | None:
     """What the cloud says it will cost. Asked once: a clip is not held up for it."""
-    call = session.provider.price(entry.parameters)
-    if call is None:
+    price = session.provider.questions(entry.parameters).get("price")
+    if price is None:
         return None
-    reply = await once(session, call)
+    reply = await once(session, price.call)
     return None if isinstance(reply, Lost) or reply.status != OK else session.provider.quoted(reply.data)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Pictures:
+class _Images:
     frames: tuple[Frame, Frame]
     first: str  # hashes of the pixels
     last: str
     thumbnail: bytes  # of the first one; empty if that lies elsewhere
 
 
-def _pictures(session: Session, request: Request) -> _Pictures:
-    """Both pictures fitted and encoded; one that does not fit the cloud's budget is found out here."""
-    first, last = (_picture(session, request, name) for name in ("first", "last"))
+def _images(session: Session, request: Request) -> _Images:
+    """Both images fitted and encoded; one that does not fit the cloud's budget is found out here."""
+    first, last = (_image(session, request, name) for name in ("first", "last"))
     small = b"" if first[2] is None else thumbnail(first[2])
-    return _Pictures(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=small)
+    return _Images(frames=(first[0], last[0]), first=first[1], last=last[1], thumbnail=small)
 
 
-def _picture(session: Session, request: Request, name: str) -> tuple[Frame, str, np.ndarray | None]:
-    """One picture as it is sent, what tells it from others, and its pixels; None for one that lies elsewhere."""
+def _image(session: Session, request: Request, name: str) -> tuple[Frame, str, np.ndarray | None]:
+    """One image as it is sent, what tells it from others, and its pixels; None for one that lies elsewhere."""
     given = getattr(request, name)
     if isinstance(given, str):
         frame = elsewhere(given)
         return frame, frame.sha256, None
-    pixels = fitted(given, *frame_size(request), request.fit)
-    return encode(pixels, session.provider.picture_bytes, f"{name} picture"), fingerprint(pixels), pixels
+    pixels = fitted(given, *request.frame_size, request.fit)
+    return encode(pixels, session.provider.image_bytes, f"{name} image"), fingerprint(pixels), pixels
 
 
-def _wanted(session: Session, request: Request, pictures: _Pictures) -> Entry:
+def _wanted(session: Session, request: Request, images: _Images) -> Entry:
     return Entry(
         fingerprint=fingerprint_of(
-            request.provider, request.model, request.parameters, pictures.first, pictures.last, request.take
+            request.provider, request.model, request.parameters, images.first, images.last, request.take
         ),
         provider=request.provider,
         model=request.model,
         scope=session.scope,
         parameters=request.parameters,
-        first=pictures.first,
-        last=pictures.last,
+        first=images.first,
+        last=images.last,
         take=request.take,
         seed=_drawn(request.seed),
         intent_at=session.clock.time(),
@@ -254,7 +250,7 @@ def _unsure(session: Session, entry: Entry) -> Entry:
 
 
 def _drawn(seed: int) -> int:
-    """Drawn here and not in the cloud, so that a run can be told and repeated."""
+    """Drawn here and not in the cloud, so that a run can be shown and repeated."""
     return secrets.randbelow(MAX_SEED + 1) if seed == RANDOM_SEED else seed
 
 
@@ -274,6 +270,3 @@ def _foreign(session: Session, request_id: str) -> Entry:
         id=request_id,
         intent_at=session.clock.time(),
     )
-
-
-__all__ = ["Folders", "Result", "fetch", "prepare", "run"]

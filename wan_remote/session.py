@@ -8,10 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from .clock import Clock
-from .endpoints import BASES, base_url, is_loopback
+from .endpoints import base_url, is_loopback
 from .journal import Journal
-from .keys import Keys, Secret
+from .keys import Keys
 from .providers import PROVIDERS, Provider
+from .secret import Secret
 from .transport import Api
 from .watch import Watch
 
@@ -40,7 +41,7 @@ class Session:
     watch: Watch = field(default_factory=Watch)
     clock: Clock = field(default_factory=Clock)
     began: int = field(default_factory=time.time_ns)  # nanoseconds since 1970, for the order of jobs that wait
-    organisation: str | None = None
+    organisation: str = ""  # or whatever else sets accounts of one key apart
 
     @property
     def secret(self) -> Secret:
@@ -49,10 +50,10 @@ class Session:
     @property
     def scope(self) -> str:
         """Tells accounts apart: by key, and by organisation and address where those are set. 8 hexadecimal digits."""
-        base = "" if self.api.base == BASES[self.provider.name][1] else self.api.base
+        base = "" if self.api.base == self.provider.base else self.api.base
         if not base and not self.organisation:
             return self.secret.scope
-        return sha256(f"{self.secret.scope} {self.organisation or ''} {base}".encode()).hexdigest()[:8]
+        return sha256(f"{self.secret.scope} {self.organisation} {base}".encode()).hexdigest()[:8]
 
     @property
     def line(self) -> Path:
@@ -74,16 +75,14 @@ def open_session(
         KeyMissing, KeyInvalid: no usable key.
         InvalidRequest: an address from the environment that can't be used.
     """
-    keys, clock = keys or Keys(), clock or Clock()
-    secret = keys.resolve(provider)
-    organisation = keys.organisation if provider == "gmi" else None
-    headers = {"X-Organization-ID": organisation} if organisation else {}
+    keys, clock, cloud = keys or Keys(), clock or Clock(), PROVIDERS[provider]
+    secret, headers = keys.resolve(provider), cloud.headers(keys.environ)
     return Session(
-        provider=PROVIDERS[provider],
-        api=Api(base_url(provider, keys.environ), secret, headers),
+        provider=cloud,
+        api=Api(base_url(cloud.base_variable, cloud.base, keys.environ), secret, headers),
         folders=folders,
         journal=Journal(folder=folders.state / "jobs", clock=clock),
         watch=watch or Watch(),
         clock=clock,
-        organisation=organisation,
+        organisation=" ".join(headers.values()),
     )

@@ -34,10 +34,10 @@ class Event(Enum):
     """What happens to a job."""
 
     SENT = "sent"
-    TAKEN = "its id is told, found or given"
+    TAKEN = "its id is answered, found or given"
     REFUSED = "refused"
     BUSY = "refused for now"
-    OTHER_FORM = "refused for the form of its pictures"
+    OTHER_FORM = "refused for the form of its images"
     UNREACHED = "nothing was sent"
     LOST = "its answer is lost"
     DOUBTED = "refused, yet the list shows what may be it"

@@ -8,63 +8,44 @@ has no room for another job, this one stands in line.
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from .errors import BadResponse, InsecureConnection, NoUploads, RateLimited, RemoteError, TooLarge
+from .answers import Outcome, outcome_of
+from .errors import InsecureConnection, NoUploads, RateLimited, RemoteError
 from .images import Frame
 from .job import Job
 from .journal import Entry
 from .line import Place, place
 from .matching import cloud_ahead
-from .providers.base import OK, Call, Reply, is_moderation, refusal, told_id, wraps_refusal
-from .providers.texts import reason
 from .reconcile import BETWEEN_LOOKS, LOOKS, accepted, look_for, reconcile, unknown
-from .redact import redact
-from .retry import LONGEST_ASKED, jittered, no_answer, pause, span, too_long
+from .retry import jittered, pause, span
 from .session import Session
 from .states import Event, State
-from .transport import Answer, Failure, Lost
+from .transport import Call
 from .uploads import forget, upload
 from .watch import check, sleep, to_the_end
 
+Taken = tuple[Entry, Job]
+"""An entry with the cloud's id, on disk, and the job as the cloud describes it."""
+
 READ = 60.0  # seconds of silence; see :func:`wan_remote.transport.api.exchange` for how long it takes in all
 CONNECTS = 3
-IMAGE_WORDS = ("image", "frame")
-NOT_HEARD = (408, 425, 499)  # what a gateway says when it gave up waiting; what is behind it may have gone on
-CONFLICT = 409  # may mean that it is there already
+CONFLICT = "409"  # may mean that it is there already
 NEXT_TRY = (5.0, 10.0, 20.0, 30.0)  # seconds until the first in line tries again; the last one for ever
 SOONEST = 1.0  # seconds until then, if the cloud asks for less
 GLANCE = 1.0  # seconds between two looks at the line
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of one submission.
-
-    Attributes:
-        event: what happened to the job.
-        job: as the cloud described it, if it was taken.
-        error: what to say if that is the end.
-        wait: seconds that the cloud asks for.
-        said: why there is no id: what broke, or the cloud's words in place of it.
-    """
-
-    event: Event
-    job: Job | None = None
-    error: RemoteError | None = None
-    wait: float | None = None
-    said: str = ""
-
-
-async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame], wait_seconds: float) -> tuple[Entry, Job]:
+async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame], wait_seconds: float) -> Taken:
     """Send ``entry`` to its cloud.
 
     Args:
         session: cloud, key, journal.
         entry: in a state from which it may be sent; an intent must be known not to have been taken.
-        frames: both pictures, encoded.
+        frames: both images, encoded.
         wait_seconds: patience with a cloud that has no room for the job.
 
     Returns:
@@ -76,7 +57,7 @@ async def submit(session: Session, entry: Entry, frames: tuple[Frame, Frame], wa
         Interrupted: stopped before it was sent, or after its id was written down.
     """
     with place(session.line, session.began) as where:
-        sending = _Sending(session, entry, frames, where, session.clock.monotonic(), wait_seconds)
+        sending = _Sending(session, entry, frames, where, session.clock.monotonic(), session.clock.time(), wait_seconds)
         return await sending.until_taken()
 
 
@@ -87,41 +68,29 @@ class _Sending:
     frames: tuple[Frame, Frame]
     place: Place
     began: float
+    started: float  # the same by the date
     patience: float
     busy: int = 0
     connects: int = 0
     forms: Iterator[str] = field(default_factory=lambda: iter(()))
+    images: tuple[str, str] = ("", "")  # in the form that is tried
 
-    async def until_taken(self) -> tuple[Entry, Job]:
-        session, started = self.session, self.session.clock.time()
+    async def until_taken(self) -> Taken:
+        session = self.session
         self.forms = iter(session.provider.forms)
-        pictures = await _in_form(session, next(self.forms), self.frames)
+        self.images = await _in_form(session, next(self.forms), self.frames)
         while True:
             await self._my_turn()
             if (found := await self._there_already()) is not None:
                 return found
             check(session.watch)
             session.watch.stage(f"submitting to {session.provider.label}")
-            call = session.provider.submission(self.entry.parameters, self.entry.seed, *pictures)
+            call = session.provider.submission(self.entry.parameters, self.entry.seed, *self.images)
             self.entry, outcome = await _send(session, self.entry, call)
-            if outcome.job is not None:
-                session.watch.stage(f"{session.provider.label} took it as {outcome.job.id}")
-                return self.entry, outcome.job
-            if outcome.event is Event.LOST:
-                return await reconcile(session, self.entry, just_sent=True)
-            assert outcome.error is not None
-            if outcome.event is Event.OTHER_FORM:
-                pictures = await self._in_next_form(outcome.error, started)
-            elif outcome.event is Event.UNREACHED:
-                await self._connect_again(outcome.error)
-            elif outcome.event is Event.BUSY:
-                await self._no_room(outcome.error, outcome.wait)
-            else:
-                if self.entry.word == str(CONFLICT) and (found := await self._there_already()) is not None:
-                    return found
-                raise outcome.error
+            if (found := await NEXT[outcome.event](self, outcome)) is not None:
+                return found
 
-    async def _there_already(self) -> tuple[Entry, Job] | None:
+    async def _there_already(self) -> Taken | None:
         """Before anything is sent once more the list is looked at: a refusal may have been a gateway's word only."""
         if not self.entry.submissions or self.entry.state is not State.REJECTED:
             return None
@@ -155,9 +124,23 @@ class _Sending:
                 raise self._out_of_patience(None)
             await sleep(GLANCE, self.session.watch, self.session.clock)
 
-    async def _no_room(self, error: RemoteError, asked: float | None) -> None:
+    async def _taken(self, outcome: Outcome) -> Taken:
+        assert outcome.job is not None
+        self.session.watch.stage(f"{self.session.provider.label} took it as {outcome.job.id}")
+        return self.entry, outcome.job
+
+    async def _lost(self, outcome: Outcome) -> Taken:
+        return await reconcile(self.session, self.entry, just_sent=True)
+
+    async def _refused(self, outcome: Outcome) -> Taken:
+        if outcome.status == CONFLICT and (found := await self._there_already()) is not None:
+            return found
+        raise _error(outcome)
+
+    async def _no_room(self, outcome: Outcome) -> None:
         """Wait for the next try; nobody who comes later tries before that."""
         self.place.stand()
+        error, asked = _error(outcome), outcome.wait
         seconds = jittered(NEXT_TRY[min(self.busy, len(NEXT_TRY) - 1)]) if asked is None else max(asked, SOONEST)
         self.busy += 1
         if asked is not None and asked > self._left():
@@ -187,24 +170,38 @@ class _Sending:
             "(wait_minutes, --wait)"
         )
 
-    async def _in_next_form(self, error: RemoteError, started: float) -> tuple[str, str]:
+    async def _in_next_form(self, outcome: Outcome) -> None:
         form = next(self.forms, None)
-        if form is None and forget(self.session, self.frames, before=started):  # an upload of yesterday may be gone
+        if form is None and forget(self.session, self.frames, before=self.started):  # yesterday's upload may be gone
             form = "url"
-        if form is None:
-            raise error
-        try:
-            return await _in_form(self.session, form, self.frames)
-        except NoUploads:  # the way out does not exist; what was wrong in the first place is the news
-            pass
-        raise error
+        if form is not None:
+            with contextlib.suppress(NoUploads):  # what was wrong in the first place is the news
+                self.images = await _in_form(self.session, form, self.frames)
+                return
+        raise _error(outcome)
 
-    async def _connect_again(self, error: RemoteError) -> None:
+    async def _connect_again(self, outcome: Outcome) -> None:
         check(self.session.watch)  # the stop may be why there was no connection
         self.connects += 1
-        if self.connects >= CONNECTS or isinstance(error, InsecureConnection):
-            raise error
+        if self.connects >= CONNECTS or isinstance(outcome.error, InsecureConnection):
+            raise _error(outcome)
         await sleep(pause(self.connects), self.session.watch, self.session.clock)
+
+
+NEXT: Mapping[Event, Callable[[_Sending, Outcome], Awaitable[Taken | None]]] = {
+    Event.TAKEN: _Sending._taken,
+    Event.LOST: _Sending._lost,
+    Event.REFUSED: _Sending._refused,
+    Event.BUSY: _Sending._no_room,
+    Event.OTHER_FORM: _Sending._in_next_form,
+    Event.UNREACHED: _Sending._connect_again,
+}
+"""What comes after each outcome: an end, or another try."""
+
+
+def _error(outcome: Outcome) -> RemoteError:
+    assert outcome.error is not None
+    return outcome.error
 
 
 async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outcome]:
@@ -215,17 +212,16 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outc
             entry, Event.SENT, intent_at=session.clock.time(), ahead=cloud_ahead(session),
             submissions=entry.submissions + 1, scope=session.scope, message="", word="",
         )  # fmt: skip
-        answer = session.api.call(call.method, call.path, body=call.body, read=READ, stop=stop, firm=True)
-        outcome = _of_lost(session, answer) if isinstance(answer, Lost) else _of_reply(session, answer)
+        answer = session.api.call(replace(call, read=READ), stop=stop, firm=True)
+        outcome = outcome_of(session, answer)
         if outcome.job is not None:
             return accepted(session, intent, outcome.job), outcome
         known = {"ahead": cloud_ahead(session) if intent.ahead is None else intent.ahead}
         if outcome.event is Event.LOST:
             return session.journal.move(intent, Event.LOST, message=outcome.said, **known), outcome
-        status = "" if isinstance(answer, Lost) else str(session.provider.unwrap(answer).status)
         never = outcome.event is Event.UNREACHED
         refused = session.journal.move(
-            intent, outcome.event, ended_at=session.clock.time(), message=str(outcome.error), word=status,
+            intent, outcome.event, ended_at=session.clock.time(), message=str(outcome.error), word=outcome.status,
             submissions=entry.submissions if never else intent.submissions, **known,
         )  # fmt: skip
         return refused, outcome
@@ -233,51 +229,11 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outc
     return await to_the_end(work, session.watch)
 
 
-def _of_lost(session: Session, lost: Lost) -> Outcome:
-    if lost.failure is Failure.LOST:
-        return Outcome(event=Event.LOST, said=lost.why)
-    return Outcome(event=Event.UNREACHED, error=no_answer(session, lost))
-
-
-def _of_reply(session: Session, answer: Answer) -> Outcome:
-    """What an answer to a submission means."""
-    reply = session.provider.unwrap(answer)
-    status, provider = reply.status, session.provider
-    if status == OK or status in (201, 202):
-        return _of_success(session, reply)
-    if status in NOT_HEARD or status in (301, 302, 303):  # these three may mean: done, look there
-        return Outcome(event=Event.LOST)
-    error, wait = refusal(provider, reply, session.secret), answer.retry_after
-    if status == 429 or (status == 503 and wait is not None):
-        if wait is not None and wait > LONGEST_ASKED:
-            error = too_long(session, wait, reply)
-        return Outcome(event=Event.BUSY, error=error, wait=wait)
-    about_pictures = status in (400, 422) and any(word in reply.text.lower() for word in IMAGE_WORDS)
-    if about_pictures and is_moderation(reply.text):  # in another form they would show the same
-        return Outcome(event=Event.REFUSED, error=error)
-    if about_pictures or (isinstance(error, TooLarge) and len(provider.forms) > 1):
-        return Outcome(event=Event.OTHER_FORM, error=error)
-    if 300 <= status < 500 or wraps_refusal(reply):
-        return Outcome(event=Event.REFUSED, error=error)
-    return Outcome(event=Event.LOST)
-
-
-def _of_success(session: Session, reply: Reply) -> Outcome:
-    record = reply.data if isinstance(reply.data, dict) else {}
-    if told_id(record) in (None, ""):
-        text = redact(reason(record) or reply.text, (session.secret.reveal(),))
-        return Outcome(event=Event.LOST, said=f"it said: {text}" if text else "")
-    try:
-        return Outcome(event=Event.TAKEN, job=session.provider.job(record))
-    except BadResponse:  # taken, under a name that can't be used; its list may have the right one
-        return Outcome(event=Event.LOST, said="it gave a request id that can't be used")
-
-
-# -- pictures ---------------------------------------------------------------------------------------------------------
+# -- images ---------------------------------------------------------------------------------------------------------
 
 
 async def _in_form(session: Session, form: str, frames: tuple[Frame, Frame]) -> tuple[str, str]:
-    """Both pictures as text: base64, a data address, or the address of an upload."""
+    """Both images as text: base64, a data address, or the address of an upload."""
     if form == "url":
         first = await upload(session, frames[0], "first")
         return first, first if frames[1].sha256 == frames[0].sha256 else await upload(session, frames[1], "last")
@@ -285,6 +241,3 @@ async def _in_form(session: Session, form: str, frames: tuple[Frame, Frame]) -> 
     if form == "data":
         texts = [f"data:{frame.mime};base64,{text}" for frame, text in zip(frames, texts, strict=True)]
     return texts[0], texts[1]
-
-
-__all__ = ["submit"]

@@ -1,4 +1,4 @@
-"""Pictures to where a cloud can fetch them; the same picture only once a day."""
+"""Images to where a cloud can fetch them; the same image only once a day."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BadResponse, Forbidden, ModelUnavailable, NoUploads, Rejected, RemoteError
+from .errors import BadResponse, Forbidden, ModelUnavailable, NoUploads, Rejected
 from .files import write_private
 from .images import Frame
-from .providers.base import OK, Reply, a_dict, a_text, refusal
-from .providers.gmi import GMI
-from .providers.wavespeed import WaveSpeed
+from .providers.reading import a_dict, a_text
 from .retry import ATTEMPTS, PASSING, ask, no_answer, pause
 from .session import Session
 from .transport import Answer, Lost, refuse_address
@@ -26,10 +24,10 @@ FRESH = 24 * 3600.0  # seconds that an upload is taken to last; the clouds promi
 
 
 async def upload(session: Session, frame: Frame, name: str) -> str:
-    """The public address of a picture.
+    """The public address of an image.
 
     Raises:
-        NoUploads: the cloud takes no pictures this way.
+        NoUploads: the cloud takes no images this way.
         RemoteError: the cloud refuses it, can't be reached, or answers with an address nothing should be sent to.
         Interrupted: stopped.
     """
@@ -39,19 +37,14 @@ async def upload(session: Session, frame: Frame, name: str) -> str:
         cache = _Cache(session)
         if known := cache.get(frame.sha256):
             return known
-        session.watch.stage(f"uploading the {name} picture to {session.provider.label}")
-        provider = session.provider
-        if isinstance(provider, GMI):
-            address = await _signed(session, frame, provider.upload_ticket(frame.kind), "upload_url", "public_url")
-        else:
-            assert isinstance(provider, WaveSpeed)
-            address = await _to_wavespeed(session, provider, frame, name)
+        session.watch.stage(f"uploading the {name} image to {session.provider.label}")
+        address = await _sent(session, frame, name)
         cache.put(frame.sha256, address)
         return address
 
 
 def forget(session: Session, frames: Iterable[Frame], *, before: float) -> bool:
-    """Drop what is known of uploads of these pictures from before a moment; whether there was any."""
+    """Drop what is known of uploads of these images from before a moment; whether there was any."""
     return _Cache(session).drop({frame.sha256 for frame in frames}, before)
 
 
@@ -61,7 +54,7 @@ _looking = threading.Lock()
 
 @contextlib.asynccontextmanager
 async def _alone(session: Session, frame: Frame) -> AsyncIterator[None]:
-    """Hold the upload of a picture: others who have the same one wait, and find it uploaded then.
+    """Hold the upload of an image: others who have the same one wait, and find it uploaded then.
 
     Not an asyncio lock: prompts of one host may each have an event loop of their own.
     """
@@ -82,91 +75,66 @@ def _taken(name: tuple[object, ...]) -> bool:
         return free
 
 
-async def _to_wavespeed(session: Session, provider: WaveSpeed, frame: Frame, name: str) -> str:
-    """By a signed address, or where that is not to be had by the older form."""
-    file_name = f"{name}.{frame.kind}"
-    ticket = provider.upload_ticket(file_name, len(frame.data), frame.mime)
+async def _sent(session: Session, frame: Frame, name: str) -> str:
+    """To the place that the cloud names, or where none is to be had in a form; the address it can be fetched from."""
     try:
-        return await _signed(session, frame, ticket, "upload", "download_url")
+        return await _signed(session, frame, name)
     except NoUploads:
-        pass
-    data = a_dict((await _form(session, provider, frame, file_name)).data)
-    return await _public(session, data.get("download_url"))
+        form = session.provider.upload_form(name, frame)
+        if form is None:
+            raise
+    return await _public(session, session.provider.place((await ask(session, form)).data).address)
 
 
-async def _signed(session: Session, frame: Frame, ticket: Any, target: str, result: str) -> str:
+async def _signed(session: Session, frame: Frame, name: str) -> str:
     """Ask where to, put it there, and give the address under which it can be fetched. A refused one is renewed."""
     label = session.provider.label
     for _ in range(2):
         try:
-            data = a_dict((await ask(session, ticket)).data)
+            reply = await ask(session, session.provider.upload_ticket(name, frame))
         except ModelUnavailable:  # this cloud has no such endpoint; that says nothing about the model
-            raise NoUploads(f"{label} takes no uploads of pictures (404); use other or smaller pictures") from None
+            raise NoUploads(f"{label} takes no uploads of images (404); use other or smaller images") from None
         except (Forbidden, Rejected) as error:
-            raise NoUploads(f"{label} names no place for a picture: {error}") from None
-        place = data.get(target)
-        if not place or not data.get(result):  # an answer of another form
-            raise NoUploads(f"{label} names no place for a picture; try again later")
-        address = await _public(session, data[result])
-        headers = {"Content-Type": frame.mime}
-        if isinstance(place, Mapping):
-            told = {str(k): str(v) for k, v in a_dict(place.get("headers")).items()}
-            place, headers = place.get("url"), told or headers
-        if await _put(session, await _public(session, place), frame, headers):
+            raise NoUploads(f"{label} names no place for an image: {error}") from None
+        place = session.provider.place(reply.data)
+        if not place.url or not place.address:  # an answer of another form
+            raise NoUploads(f"{label} names no place for an image; try again later")
+        address, target = await _public(session, place.address), await _public(session, place.url)
+        if await _put(session, target, frame, place.headers or {"Content-Type": frame.mime}):
             return address
-    raise NoUploads(f"{label} does not take a picture where it says it should go; try again later")
+    raise NoUploads(f"{label} does not take an image where it says it should go; try again later")
 
 
 async def _put(session: Session, address: str, frame: Frame, headers: Mapping[str, str]) -> bool:
-    """Whether the picture was taken; False for a refusal that a new ticket may heal."""
+    """Whether the image was taken; False for a refusal that a new ticket may heal."""
 
     def work(stop: threading.Event) -> Answer | Lost:
         return put(address, frame.data, headers, stop)
 
     for attempt in range(ATTEMPTS):
+        if attempt:
+            await sleep(pause(attempt - 1), session.watch, session.clock)
         found = await in_thread(work, session.watch)
         if isinstance(found, Answer) and found.status in (200, 201, 204):
             return True
         if isinstance(found, Answer) and found.status not in PASSING:
             return False
-        if isinstance(found, Lost) and attempt + 1 == ATTEMPTS:
-            raise no_answer(session, found)
-        await sleep(pause(attempt), session.watch, session.clock)
+    if isinstance(found, Lost):
+        raise no_answer(session, found)
     return False
 
 
-async def _form(session: Session, provider: WaveSpeed, frame: Frame, file_name: str) -> Reply:
-    def work(stop: threading.Event) -> Reply | Lost:
-        file = (file_name, frame.data, frame.mime)
-        answer = session.api.call("POST", provider.upload_form, file=file, read=60.0, stop=stop)
-        return answer if isinstance(answer, Lost) else provider.unwrap(answer)
-
-    failed: RemoteError = BadResponse(f"{provider.label} took no picture")
-    for attempt in range(ATTEMPTS):
-        found = await in_thread(work, session.watch)
-        if isinstance(found, Reply):
-            if found.status == OK:
-                return found
-            failed = refusal(provider, found, session.secret)
-            if found.status not in PASSING:
-                raise failed
-        else:
-            failed = no_answer(session, found)
-        await sleep(pause(attempt), session.watch, session.clock)
-    raise failed
-
-
 async def _public(session: Session, address: object) -> str:
-    """The address if a picture may lie there. In a thread: names are looked up, and a resolver may take its time."""
+    """The address if an image may lie there. In a thread: names are looked up, and a resolver may take its time."""
     allow = session.allow_loopback
     why = await in_thread(lambda stop: refuse_address(address, allow_loopback=allow), session.watch)
     if why is not None:
-        raise BadResponse(f"{session.provider.label} names a place for a picture that can't be used: {why}")
+        raise BadResponse(f"{session.provider.label} names a place for an image that can't be used: {why}")
     return str(address)
 
 
 class _Cache:
-    """Hash of a picture to its address, a day long. Addresses with a query may be signed and are not kept."""
+    """Hash of an image to its address, a day long. Addresses with a query may be signed and are not kept."""
 
     def __init__(self, session: Session) -> None:
         self._path: Path = session.folders.state / "uploads.json"
@@ -206,6 +174,3 @@ class _Cache:
             return a_dict(json.loads(self._path.read_text("utf-8")))
         except (OSError, ValueError, RecursionError):
             return {}
-
-
-__all__ = ["upload"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from wan_local.denoiser import Denoiser
 from wan_local.generate import Pipeline
 from wan_local.settings import Settings
 from wan_local.vae import WanVAE
@@ -35,7 +36,7 @@ def measure(lab: Lab) -> None:
     with torch.device("meta"):
         vae = WanVAE(lab.vae_config)
     model = lab.transformer(torch.bfloat16)
-    pipeline = Pipeline(model, lab.filled(vae, torch.float32), text, images, device=lab.device)  # type: ignore[arg-type]
+    pipeline = Pipeline([Denoiser(transformer=model)], lab.filled(vae, torch.float32), text, images, device=lab.device)  # type: ignore[arg-type]
     first, last = torch.rand(2, 3, grid.height, grid.width)
     settings = Settings(width=grid.width, height=grid.height, length=grid.frames, steps=STEPS, guidance=1.0, seed=1)
     began = time.perf_counter()

@@ -9,7 +9,7 @@ import torch
 
 from wan_local import weights
 from wan_local.ranks import GroupSpec, RankGroup
-from wan_local.sampling import Side, model_velocity
+from wan_local.sampling import Cond, model_velocity
 from wan_local.shapes import Grid
 
 from .lab import Lab, off_by
@@ -37,7 +37,7 @@ def measure(lab: Lab) -> None:
         }
 
     sides, x = [side(), side()], torch.randn(1, 16, *grid.latent_shape, generator=dice)
-    here = [Side(**{name: rows.to(lab.device) for name, rows in each.items()}) for each in sides]
+    here = [Cond(**{name: rows.to(lab.device) for name, rows in each.items()}) for each in sides]
     expected = model_velocity(model, here, 3.0)(x.to(lab.device), 500.0)
     device = "cuda:0" if lab.on_gpu else "cpu"
     for name, count, split in SPLITS if not lab.toy else SPLITS[:1]:

@@ -57,7 +57,8 @@ def model_path(kind: str, name: str) -> Path | None:
 
 
 def _lists(kind: str) -> list[str]:
-    return [listed for listed in (kind, GGUF.get(kind)) if listed in folder_paths.folder_names_and_paths]
+    listed = dict.fromkeys((kind, GGUF.get(kind, kind)))
+    return [name for name in listed if name in folder_paths.folder_names_and_paths]
 
 
 def private_folder() -> Path:

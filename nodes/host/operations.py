@@ -10,13 +10,8 @@ import torch
 from ...wan_local import quantised
 
 
-def operations() -> Any:
-    """The host's layers: they fetch weights at use from wherever it keeps them, in their input's dtype."""
-    return Operations
-
-
 class Operations(comfy.ops.manual_cast):
-    """Core's casting layers, with a ``Linear`` that has its parameters from the start.
+    """Core's casting layers, which work in their input's dtype; the ``Linear`` has its parameters from the start.
 
     With dynamic VRAM core's own comes without them until it is loaded; a loader that compares names and
     shapes before it reads would find none. Core builds any class that has a loader of its own the usual way.

@@ -8,23 +8,19 @@ import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 from comfy.weight_adapter.lora import LoRAAdapter
 
-
-def low_rank_patch(up: torch.Tensor, down: torch.Tensor, scale: float) -> Any:
-    """``scale * up @ down`` as the host adds it to a weight, wherever it keeps that."""
-    return LoRAAdapter(set(), (up, down, scale * down.shape[0], None, None, None))
+from ...wan_local.lora import Delta, Difference, LowRank
 
 
-def difference_patch(difference: torch.Tensor, scale: float = 1.0) -> Any:
-    """``scale`` times a whole difference, likewise."""
-    return ("diff", (difference if scale == 1.0 else scale * difference,))
+def patch(delta: Delta) -> Any:
+    """A LoRA's change of one weight, for :func:`patched`.
 
-
-def adapter_patch(delta: Any) -> Any:
-    """Any other change of a weight, likewise.
-
-    The host's own classes are not used: from 0.8.0 to 0.33.0 its DoRA divides rows of outputs by the norm of the weight
-    before the change, where trainers divide by that of the changed one.
+    The host's own classes for other changes than these two are not used: from 0.8.0 to 0.33.0 its DoRA divides rows of
+    outputs by the norm of the weight before the change, where trainers divide by that of the changed one.
     """
+    if isinstance(delta, LowRank):
+        return LoRAAdapter(set(), (delta.up, delta.down, delta.scale * delta.down.shape[0], None, None, None))
+    if isinstance(delta, Difference):
+        return ("diff", (delta.tensor if delta.scale == 1.0 else delta.scale * delta.tensor,))
     return _Adapter(set(), (delta.mapped(lambda tensor: tensor.to("meta")), *delta.tensors()))
 
 
@@ -50,7 +46,7 @@ def patched(patcher: Any, patches: dict[str, Any], strength: float, replaced: di
 
     Args:
         patcher: from :func:`hold`; stays as it is.
-        patches: parameter name of a layer to a patch from above.
+        patches: parameter name of a layer to a :func:`patch`.
         strength: of all of them.
         replaced: parameters that belong to no layer. The host patches layers only, so these are put in place whole.
     """

@@ -1,4 +1,4 @@
-"""What the person in front of the graph sees of a run: bar, text, preview; and their stop button."""
+"""What the person in front of the graph sees of a run on its node and in the log: bar, text, notices."""
 
 from __future__ import annotations
 
@@ -7,45 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import comfy.latent_formats
-import comfy.model_management as management
 import comfy.utils
-import latent_preview
-import torch
 from comfy_execution.utils import get_executing_context
 
-Stopped = management.InterruptProcessingException
-"""What the host raises, and expects to be raised, when the user pressed stop."""
-
 log = logging.getLogger("WanFLF2V")
-
-
-def stop_if_asked() -> None:
-    """Raise the host's own interruption if the user pressed stop."""
-    management.throw_exception_if_processing_interrupted()
-
-
-def stop_asked() -> bool:
-    """Whether the user pressed stop. Only looks: whoever ends the run for it raises :data:`Stopped`."""
-    return management.processing_interrupted()
-
-
-def is_failure(error: BaseException) -> bool:
-    """Whether it went wrong, and was not stopped: the stop is an ``Exception`` too in ComfyUI 0.8.0, and later none."""
-    return isinstance(error, Exception) and not isinstance(error, Stopped)
-
-
-def stop_between_layers(network: torch.nn.Module) -> None:
-    """Make each of a network's stacked layers ask first whether the user pressed stop: the whole takes long."""
-    for stack in network.modules():
-        if isinstance(stack, torch.nn.ModuleList | torch.nn.Sequential):
-            for layer in stack:
-                if any(layer.children()):  # one matrix product is short enough
-                    layer.register_forward_pre_hook(_stop_hook)
-
-
-def _stop_hook(layer: torch.nn.Module, inputs: Any) -> None:
-    stop_if_asked()
 
 
 def running_node() -> str | None:
@@ -84,9 +49,3 @@ def notify(text: str) -> None:
         del _notices[key]
     _notices.setdefault((context.prompt_id, context.node_id), []).append(text)
     show_text("", context.node_id)
-
-
-def previewer(device: torch.device) -> Callable[[torch.Tensor], Any] | None:
-    """From latents ``[B, 16, 1, h, w]`` in model space to a preview; None where the user wants none."""
-    found = latent_preview.get_previewer(device, comfy.latent_formats.Wan21())
-    return None if found is None else lambda latents: found.decode_latent_to_preview_image("JPEG", latents)

@@ -18,7 +18,7 @@ if str(HERE) not in sys.path:
 
 from comfy_server import PACK, ComfyServer, why_not  # noqa: E402
 
-PICTURES = ("nano_first.png", "nano_last.png", "real_first.png", "real_last.png")
+IMAGES = ("nano_first.png", "nano_last.png", "real_first.png", "real_last.png")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,15 +39,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a base directory for a server, with the pictures in it."""
+    """Makes a base directory for a server, with the images in it."""
     if reason := why_not():
         pytest.skip(reason)
 
     def make(name: str, models: Path | None = None) -> Path:
         base = tmp_path_factory.mktemp(name)
         (base / "input").mkdir()
-        for picture in PICTURES:
-            shutil.copy(PACK / "demo" / picture, base / "input" / picture)
+        for image in IMAGES:
+            shutil.copy(PACK / "demo" / image, base / "input" / image)
         if models is not None:
             (base / "models").symlink_to(models, target_is_directory=True)
         return base

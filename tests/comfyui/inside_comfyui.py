@@ -9,127 +9,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import logging
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-import inside_decode  # noqa: F401  (puts its checks in the table)
+import inside_conditioning  # noqa: F401  (puts its checks in the table)
+import inside_decode  # noqa: F401  (likewise)
+import inside_encoders  # noqa: F401  (likewise)
 import inside_formats  # noqa: F401  (likewise)
+import inside_host  # noqa: F401  (likewise)
+import inside_image  # noqa: F401  (likewise)
 import inside_loras  # noqa: F401  (likewise)
-import inside_models  # noqa: F401  (likewise)
+import inside_model  # noqa: F401  (likewise)
 import inside_packed  # noqa: F401  (likewise)
 import inside_video  # noqa: F401  (likewise)
-from inside_checks import CHECKS, Check, check
-
-
-@check
-def half_precision_images_are_taken(nodes: Any) -> None:
-    import torch
-
-    image = torch.rand(1, 9, 7, 3)
-    got = nodes.convert.picture(image.half(), "first_image")
-    assert got.dtype == torch.float32
-    assert got.shape == (3, 9, 7)
-    assert (got - image[0].movedim(-1, 0)).abs().max() < 1e-3
-
-
-@check
-def transparency_is_laid_over_black(nodes: Any) -> None:
-    import torch
-
-    image = torch.ones(1, 4, 4, 4)
-    image[..., 3] = 0.25
-    got = nodes.convert.picture(image, "first_image")
-    assert got.shape == (3, 4, 4)
-    assert torch.allclose(got, torch.full_like(got, 0.25))
-
-
-@check
-def the_first_picture_of_a_batch_is_used_and_the_log_says_so(nodes: Any) -> None:
-    import torch
-
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    nodes.host.log.addHandler(handler)
-    batch = torch.stack([torch.full((4, 4, 3), value) for value in (0.1, 0.9)])
-    got = nodes.convert.picture(batch, "last_image")
-    nodes.host.log.removeHandler(handler)
-    assert torch.allclose(got, torch.full_like(got, 0.1))
-    assert lines == ["last_image is a batch of 2 images; the first one is used"]
-
-
-@check
-def values_that_are_no_numbers_are_refused_by_name(nodes: Any) -> None:
-    import torch
-
-    image = torch.rand(1, 4, 4, 3)
-    image[0, 1, 1, 1] = float("nan")
-    message = ""
-    try:
-        nodes.convert.picture(image, "last_image")
-    except ValueError as error:
-        message = str(error)
-    assert "last_image" in message
-    assert "\n" not in message
-
-
-@check
-def values_that_overshoot_are_clamped(nodes: Any) -> None:
-    import torch
-
-    got = nodes.convert.picture(torch.tensor([-0.5, 0.5, 1.5]).expand(1, 2, 2, 3), "first_image")
-    assert got[:, 0, 0].tolist() == [0.0, 0.5, 1.0]
-
-
-@check
-def layers_have_their_parameters_with_dynamic_vram_too(nodes: Any) -> None:
-    import torch
-
-    try:
-        memory = importlib.import_module("comfy.memory_management")
-    except ImportError:
-        return  # before dynamic VRAM
-    before, memory.aimdo_enabled = memory.aimdo_enabled, True
-    try:
-        with torch.device("meta"):
-            layer = nodes.host.operations().Linear(2, 3)
-        assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
-            "weight": (3, 2),
-            "bias": (3,),
-        }
-        layer.load_state_dict({"weight": torch.ones(3, 2).half(), "bias": torch.zeros(3).half()}, assign=True)
-        assert layer(torch.ones(1, 2)).tolist() == [[2.0, 2.0, 2.0]]
-    finally:
-        memory.aimdo_enabled = before
-
-
-@check
-def layers_calculate_in_the_dtype_of_their_input(nodes: Any) -> None:
-    import torch
-
-    operations = nodes.host.operations()
-    layers = {
-        "Linear": (operations.Linear(4, 4), (2, 4)),
-        "LayerNorm": (operations.LayerNorm(4), (2, 4)),
-        "RMSNorm": (operations.RMSNorm(4), (2, 4)),
-        "Conv2d": (operations.Conv2d(4, 4, 1), (1, 4, 2, 2)),
-        "Conv3d": (operations.Conv3d(4, 4, 1), (1, 4, 1, 2, 2)),
-    }
-    for name, (layer, shape) in layers.items():
-        for stored in (torch.float16, torch.bfloat16):
-            layer.to(stored)
-            assert layer(torch.zeros(shape)).dtype == torch.float32, (name, stored)
-
-
-@check
-def a_name_outside_the_model_folders_is_no_pipeline(nodes: Any) -> None:
-    for name in nodes.host.pipeline_folders():
-        assert ".." not in name
-        assert not name.startswith("/")
+from inside_checks import CHECKS, Check
 
 
 def main(comfyui: str, pack: str) -> dict[str, list[str | None]]:

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from inside_checks import check
-from inside_models import refusal
+from inside_checks import bundled, check, lib, refusal
 
 SIZE = {"width": 32, "height": 144, "length": 5}  # 4 x 18 cells: one tile of 128 pixels is less than a frame
 TILE = 4 * 16  # cells of such a tile
 CHOICES = {"negative_prompt": "", "fps": 8.0, "seed": 1, "steps": 1, "guidance": 1.0, "shift": 5.0, "sampler": "euler"}
-
-
-def lib(nodes: Any, name: str) -> Any:
-    return importlib.import_module(f"..wan_local.{name}", nodes.__package__)
-
-
-def bundled(nodes: Any) -> Path:
-    return nodes.host.pipeline_folders()[nodes.host.BUNDLED]
 
 
 def latents(batch: int = 1) -> Any:
@@ -34,7 +23,7 @@ def latents(batch: int = 1) -> Any:
 
 @contextlib.contextmanager
 def room_for(vae: Any, cells: int) -> Iterator[list[int]]:
-    """A card on which the VAE of a socket can decode so many latent cells at once; the sizes it was asked for."""
+    """A GPU on which the VAE of a socket can decode so many latent cells at once; the sizes it was asked for."""
     import torch
 
     network, asked = vae.first_stage_model, []
@@ -73,9 +62,9 @@ def folders() -> Iterator[tuple[Path, Path]]:
 def local(nodes: Any, parts: Any) -> Any:
     import torch
 
-    pictures = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
     return nodes.local.WanFLF2VLocal.execute(
-        *parts, first_image=pictures[0], last_image=pictures[1], prompt="a disc", **SIZE, **CHOICES
+        *parts, first_image=images[0], last_image=images[1], prompt="a disc", **SIZE, **CHOICES
     )
 
 
@@ -89,7 +78,7 @@ def every_door_goes_on_in_tiles_when_whole_frames_do_not_fit(nodes: Any) -> str:
 
     import nodes as core
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae, given = parts[3], latents(batch=2)
     vae.vae_dtype = torch.float32
     doors = {
@@ -139,7 +128,7 @@ def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) ->
 
     import nodes as core
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae = parts[3]
     vae.vae_dtype = torch.float32
     expected = local(nodes, parts).args[0]
@@ -168,7 +157,7 @@ def a_run_that_can_not_be_decoded_is_kept_and_can_be_gone_on_with(nodes: Any) ->
 def every_door_keeps_what_it_could_not_decode(nodes: Any) -> None:
     import nodes as core
 
-    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    vae = nodes.loading.load_vae(bundled(nodes), "fp32")
     doors = (
         lambda: decode(nodes, vae, latents()),
         lambda: decode(nodes, vae, latents(), "off"),
@@ -188,7 +177,7 @@ def every_door_keeps_what_it_could_not_decode(nodes: Any) -> None:
 def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
     import comfy.model_management as management
 
-    parts = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")
+    parts = nodes.loading.load_parts(bundled(nodes), "fp32", "auto")
     vae = parts[3]
 
     def stop(latents: Any) -> Any:
@@ -210,7 +199,7 @@ def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
 def latents_of_another_kind_are_refused_and_not_kept(nodes: Any) -> None:
     import torch
 
-    vae = nodes.pipeline.load_vae(bundled(nodes), "fp32")
+    vae = nodes.loading.load_vae(bundled(nodes), "fp32")
     with folders() as (output, _):
         assert "this VAE decodes" in refusal(vae.decode, torch.zeros(1, 4, 8, 8))
         assert not list(output.rglob("*.*"))
@@ -238,58 +227,22 @@ def asked_of_the_host(nodes: Any, door: Callable[..., Any], *given: Any) -> int:
 
 @check
 def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
-    """Counted while our own code runs, for both precisions; less and a card overflows, more and weights stay away."""
+    """Counted while our own code runs, for both precisions; less and a GPU overflows, more and weights stay away."""
     import torch
 
     live, activations = lib(nodes, "memory.live"), lib(nodes, "memory.activations")
     said = []
     for dtype in ("fp32", "bf16"):
-        vae = nodes.pipeline.load_vae(bundled(nodes), dtype)
+        vae = nodes.loading.load_vae(bundled(nodes), dtype)
         given = torch.zeros(1, 16, activations.LONGEST, 10, 12, dtype=vae.vae_dtype)
-        asked = asked_of_the_host(nodes, list, vae.coder("off").decode_stream(given))
+        asked = asked_of_the_host(nodes, list, nodes.sockets.vae.autoencoder(vae, "off").decode_stream(given))
         with torch.inference_mode(False), torch.no_grad(), live.LiveBytes() as count:
             for _ in vae.first_stage_model.decode_stream(given):
                 pass
         said.append((asked - activations.RESERVE) / count.peak)
-    model = nodes.pipeline.load_model(bundled(nodes), "fp32", "auto")
+    model = nodes.loading.load_model(bundled(nodes), "fp32", "auto")
     grid = lib(nodes, "shapes").Grid(frames=17, height=96, width=128)
     work = activations.transformer_work(model.transformer.config, grid, 4)
     said.append((asked_of_the_host(nodes, model.load, grid) - activations.RESERVE) / work)
     assert all(0.95 < share < 1.25 for share in said), said  # the host's layers copy a weight for a call
     return "asked for / counted: " + ", ".join(f"{share:.2f}" for share in said)
-
-
-@check
-def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
-    import torch
-
-    clip = nodes.pipeline.load_parts(bundled(nodes), "fp32", "auto")[1]
-    clip.cond_stage_model.float()
-    expected = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
-    management = nodes.host.management
-    activations = lib(nodes, "memory.activations")
-    need = clip.patcher.model_size() + activations.TEXT_WORK[4] + activations.RESERVE
-    real, free = nodes.host.load, management.get_free_memory
-    loads: list[int] = []
-    nodes.host.load = lambda patcher, work=0, **how: loads.append(work)
-    loaded, management.current_loaded_models = management.current_loaded_models, []
-    clip.patcher.load_device = torch.device("meta")  # stands for a GPU
-    reserved = management.extra_reserved_memory()
-    try:
-        for room, comes in ((need + reserved, 1), (need + reserved - 1, 0)):
-            management.get_free_memory = lambda device, room=room: room
-            loads.clear()
-            rows = nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
-            assert len(loads) == comes, (room - need, loads)
-            assert torch.equal(rows, expected)
-        # What the host would send away for it counts as room.
-        management.current_loaded_models = [
-            SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)
-        ]
-        loads.clear()
-        nodes.wired.WiredTextEncoder(clip).encode(["a red disc"])
-        assert loads == [need - clip.patcher.model_size()]
-    finally:
-        nodes.host.load, management.get_free_memory = real, free
-        management.current_loaded_models = loaded
-        clip.patcher.load_device = torch.device("cpu")

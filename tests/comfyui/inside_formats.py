@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
-from inside_packed import write_gguf
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, resident, small_transformer
 
 
 def upscaling_vae(nodes: Any, folder: str) -> tuple[str, Any]:
@@ -39,11 +38,11 @@ def an_upscaling_vae_decodes_as_comfyuis_own_network(nodes: Any) -> str:
         return "this ComfyUI has no such decoder"
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path, theirs = upscaling_vae(nodes, folder)
-        vae = nodes.pipeline.load_vae(Path(path), "fp32")
+        vae = nodes.loading.load_vae(Path(path), "fp32")
     latents = torch.randn(1, 16, 3, 5, 6)
     channels = theirs.decode(latents)  # [1, 12, 9, 40, 48]
-    pictures = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
-    expected = pictures.movedim(1, -1).add(1).div(2).clamp(0, 1)[None]
+    images = torch.nn.functional.pixel_shuffle(channels[0].movedim(1, 0), 2)  # [9, 3, 80, 96]
+    expected = images.movedim(1, -1).add(1).div(2).clamp(0, 1)[None]
     whole = vae.decode(latents)
     assert whole.shape == expected.shape == (1, 9, 80, 96, 3)
     difference = apart(whole, expected)
@@ -64,8 +63,8 @@ def core_vae_of_twelve_channels_is_put_together_too(nodes: Any) -> None:
         def decode(self, latents: Any) -> Any:
             return torch.arange(12.0).expand(9, 4, 6, 12) / 12
 
-    coder, latents = nodes.wired.wired_vae(CoreVAE()), torch.zeros(1, 16, 3, 4, 6)
-    images = nodes.vae.decode_images(coder, latents, lambda progress: None)
+    coder, latents = nodes.sockets.vae.autoencoder(CoreVAE()), torch.zeros(1, 16, 3, 4, 6)
+    images = nodes.sockets.vae.decode_images(coder, latents, lambda progress: None)
     assert images.shape == (1, 9, 8, 12, 3)
     assert torch.allclose(images[0, 0, :2, :2, 0] * 12, torch.tensor([[0.0, 1.0], [2.0, 3.0]]), atol=1e-5)
     (video,) = coder.decode_stream(latents)
@@ -126,7 +125,7 @@ def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> 
                 told.append(f"{kind}: not in this ComfyUI")
                 continue
             core = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32}).model.diffusion_model
-            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            ours = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations)
             ours.compute_dtype = torch.float32
             seen = 0
             for name, layer in ours.named_modules():
@@ -137,13 +136,15 @@ def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> 
                 assert torch.equal(values, theirs.dequantize().float()), (kind, name)
                 seen += 1
             assert seen == 3 * 12, seen
-            unpacked = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
-            expected, whole = unpacked(*inputs()), ours(*inputs())
+            dequantized = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
+            expected, whole = dequantized(*inputs()), ours(*inputs())
             assert apart(whole, expected) < 1e-5, (kind, apart(whole, expected))
             patcher = resident(nodes, ours, sum(p.nbytes for p in ours.parameters()) // 2)
             assert ours.model_lowvram
             assert torch.equal(ours(*inputs()), whole), kind
-            told.append(f"{kind}: {patcher.model_size() / sum(p.nbytes for p in unpacked.parameters()):.2f} of float32")
+            told.append(
+                f"{kind}: {patcher.model_size() / sum(p.nbytes for p in dequantized.parameters()):.2f} of float32"
+            )
     return "; ".join(told)
 
 
@@ -158,51 +159,12 @@ def a_lora_on_a_file_of_comfyuis_own_formats_equals_a_merged_one(nodes: Any) -> 
             path = comfy_file(nodes, folder, kind)
             if path is None:
                 continue
-            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations())
+            packed = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations)
             packed.compute_dtype = torch.float32
             merged = lib(nodes, "weights").load_transformer(path, dtype=torch.float32, unpack=True)
             lora = lora_file(nodes, merged, folder, 3)
             lib(nodes, "lora").merge(merged, [(lora, 0.6)])
-            model = nodes.sockets.WanModel(packed).with_lora(lora, 0.6)
+            model = nodes.sockets.model.WanModel(packed).with_lora(lora, 0.6)
             worst = max(worst, apart(model.load(grid)(*inputs()), merged(*inputs())))
     assert worst <= 1e-4, worst
     return f"relative difference to the merged model: {worst:.1e}"
-
-
-LLAMA = {
-    "shared": "token_embd", "encoder.final_layer_norm": "enc.output_norm", "layer.0.layer_norm": "attn_norm",
-    "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b", "layer.0.SelfAttention.q": "attn_q",
-    "layer.0.SelfAttention.k": "attn_k", "layer.0.SelfAttention.v": "attn_v", "layer.0.SelfAttention.o": "attn_o",
-    "layer.1.layer_norm": "ffn_norm", "layer.1.DenseReluDense.wi_0": "ffn_gate",
-    "layer.1.DenseReluDense.wi_1": "ffn_up", "layer.1.DenseReluDense.wo": "ffn_down",
-}  # fmt: skip
-
-
-@check
-def a_gguf_text_encoder_stands_in_for_the_folders_own(nodes: Any) -> str:
-    import folder_paths
-    import torch
-
-    pipeline = nodes.host.pipeline_folders()[nodes.host.BUNDLED]
-    own = lib(nodes, "weights").load_text_encoder(pipeline, dtype=torch.float32)
-    state = {}
-    for name, value in own.model.state_dict().items():
-        place = name.removesuffix(".weight")
-        number, _, rest = place.removeprefix("encoder.block.").partition(".")
-        if name != "encoder.embed_tokens.weight":
-            state[f"{LLAMA[place]}.weight" if place in LLAMA else f"enc.blk.{number}.{LLAMA[rest]}.weight"] = value
-    packed = {name for name, value in state.items() if value.ndim == 2 and "attn_rel_b" not in name}
-    with tempfile.TemporaryDirectory() as folder:
-        write_gguf(Path(folder, "umt5.gguf"), "t5encoder", state, packed)
-        folder_paths.folder_names_and_paths[nodes.host.GGUF["text_encoders"]] = ([folder], {".gguf"})
-        assert "umt5.gguf" in nodes.host.model_files("text_encoders")
-        path = nodes.files.path("text_encoders", "text_encoder", "umt5.gguf")
-        _, clip, _, _ = nodes.pipeline.load_parts(pipeline, "default", "sdpa", path)
-        network = clip.cond_stage_model.transformer
-        assert network.shared.weight.dtype == torch.int8, "the table of words was unpacked"
-        text = "an orange circle moves to the right"
-        rows = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
-        expected = own.encode([text])
-        difference = apart(rows, expected)
-        assert difference < 0.05, difference
-    return f"Q8_0 in bfloat16 against float32: {difference:.1e}"

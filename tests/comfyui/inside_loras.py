@@ -8,8 +8,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, small_transformer
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, small_transformer
 from inside_packed import fp8_file, loaded
 
 RANK = 4
@@ -102,12 +102,12 @@ def every_kind_of_lora_on_the_wire_equals_one_merged(nodes: Any) -> str:
             ),
         }
         told = []
-        for name, (make, unpacked) in makers.items():
-            plain = nodes.sockets.WanModel(make())
+        for name, (make, dequantized) in makers.items():
+            plain = nodes.sockets.model.WanModel(make())
             untouched = plain.load(grid)(*inputs())
             worst = 0.0
             for loras in ([(every, 1.0)], [(every, 0.6)], [(every, 0.7), (other, 0.5)], [(other, 0.5), (every, -0.4)]):
-                expected = merged(unpacked, *loras)
+                expected = merged(dequantized, *loras)
                 assert apart(expected, before) > 0.05
                 model = on_wire(plain, *loras)
                 worst = max(worst, apart(model.load(grid)(*inputs()), expected))
@@ -117,7 +117,7 @@ def every_kind_of_lora_on_the_wire_equals_one_merged(nodes: Any) -> str:
             told.append(f"{name} {worst:.1e}")
             assert worst <= 1e-4, (name, worst)
         nodes.host.management.unload_all_models()
-        fresh = on_wire(nodes.sockets.WanModel(small_transformer(nodes)), (every, 0.6))
+        fresh = on_wire(nodes.sockets.model.WanModel(small_transformer(nodes)), (every, 0.6))
         fresh.patcher.patch_model(torch.device("cpu"), lowvram_model_memory=fresh.patcher.model_size() // 2)
         assert fresh.transformer.lowvram_patch_counter > 0
         offloaded = apart(fresh.transformer(*inputs()), merged(lambda: small_transformer(nodes), (every, 0.6)))
@@ -156,7 +156,7 @@ def the_node_shows_what_of_the_file_matched_nothing(nodes: Any) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    model, shown = nodes.sockets.WanModel(small_transformer(nodes)), []
+    model, shown = nodes.sockets.model.WanModel(small_transformer(nodes)), []
     there, said = nodes.host.model_path, nodes.host.show_text
     with tempfile.TemporaryDirectory() as folder:
         path = Path(lora_file(nodes, model.transformer, folder).path)
@@ -179,7 +179,7 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
 
     dynamic = getattr(comfy.model_patcher, "ModelPatcherDynamic", None)
     device = torch.device("cpu")
-    patcher_class = comfy.model_patcher.ModelPatcher if dynamic is None else dynamic_patcher_without_a_card(dynamic)
+    patcher_class = comfy.model_patcher.ModelPatcher if dynamic is None else dynamic_patcher_without_a_gpu(dynamic)
 
     def hold(module: Any, load_device: Any, offload: Any) -> Any:
         return patcher_class(module, load_device=device, offload_device=offload)
@@ -189,11 +189,11 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = fp8_file(nodes, folder)
-            plain = nodes.sockets.WanModel(loaded(nodes, path))
-            unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
+            plain = nodes.sockets.model.WanModel(loaded(nodes, path))
+            dequantized = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
 
             def put_on_and_off(seed: int) -> None:
-                found = lora_file(nodes, unpacked, folder, seed)
+                found = lora_file(nodes, dequantized, folder, seed)
                 matrices.extend(weakref.ref(tensor) for delta in found.deltas.values() for tensor in delta.tensors())
                 model = plain.with_lora(found, 0.5)
                 for patcher in model.get_models():
@@ -217,8 +217,8 @@ def ten_loras_taken_off_do_not_come_back_with_what_the_host_restores(nodes: Any)
     return f"{len(matrices)} matrices of ten LoRAs gone, {'plain' if dynamic is None else 'dynamic'} patcher"
 
 
-def dynamic_patcher_without_a_card(dynamic: Any) -> Any:
-    """Core's patcher for a CPU, which it refuses, without a card's address space and pinned memory."""
+def dynamic_patcher_without_a_gpu(dynamic: Any) -> Any:
+    """Core's patcher for a CPU, which it refuses, without a GPU's address space and pinned memory."""
     from types import SimpleNamespace
 
     class NoCard(dynamic):

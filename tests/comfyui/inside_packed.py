@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside_checks import check
-from inside_models import apart, inputs, lib, lora_file, resident, small_transformer
+from inside_checks import apart, check, lib
+from inside_model import inputs, lora_file, resident, small_transformer
 
 
 def fp8_file(nodes: Any, folder: str) -> str:
@@ -66,7 +66,7 @@ def write_gguf(path: Path, architecture: str, state: dict[str, Any], q8_0: set[s
 def loaded(nodes: Any, path: str, **how: Any) -> Any:
     import torch
 
-    model = lib(nodes, "weights").load_transformer(path, operations=nodes.host.operations(), **how)
+    model = lib(nodes, "weights").load_transformer(path, operations=nodes.host.Operations, **how)
     model.compute_dtype = torch.float32
     return model
 
@@ -94,7 +94,7 @@ def packed_weights_give_what_the_library_gives(nodes: Any) -> str:
 
 
 @check
-def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) -> str:
+def a_lora_on_packed_weights_equals_one_merged_into_dequantized_ones(nodes: Any) -> str:
     import torch
 
     grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
@@ -102,9 +102,9 @@ def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) ->
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for write in (fp8_file, gguf_file):
             path = write(nodes, folder)
-            plain = nodes.sockets.WanModel(loaded(nodes, path))
-            unpacked = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
-            found, other = (lora_file(nodes, unpacked, folder, seed) for seed in (3, 4))
+            plain = nodes.sockets.model.WanModel(loaded(nodes, path))
+            dequantized = lib(nodes, "weights").load_transformer(path, torch.float32, unpack=True)
+            found, other = (lora_file(nodes, dequantized, folder, seed) for seed in (3, 4))
             assert not found.unmatched
             before = plain.load(grid)(*inputs())
 
@@ -136,27 +136,13 @@ def a_lora_on_packed_weights_equals_one_merged_into_unpacked_ones(nodes: Any) ->
 
 
 @check
-def our_folders_are_known_once_the_nodes_are_listed(nodes: Any) -> None:
-    """On every version: some call nothing but what lists the nodes."""
-    import asyncio
-
-    import folder_paths
-
-    for listed in ("wan_flf2v", "wan_flf2v_gguf"):
-        folder_paths.folder_names_and_paths.pop(listed, None)
-    asyncio.run(nodes.Extension().get_node_list())
-    assert folder_paths.get_folder_paths("wan_flf2v")
-    assert folder_paths.get_folder_paths("wan_flf2v_gguf") == folder_paths.get_folder_paths("diffusion_models")
-
-
-@check
-def the_loader_keeps_or_unpacks(nodes: Any) -> None:
+def the_loader_keeps_or_dequantizes(nodes: Any) -> None:
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(fp8_file(nodes, folder))
-        kept = nodes.pipeline.load_model(path, "default", "sdpa").transformer
+        kept = nodes.loading.load_model(path, "default", "sdpa").transformer
         assert kept.blocks[0].ffn[0].weight.dtype == torch.float8_e4m3fn
         assert kept.compute_dtype in (torch.bfloat16, torch.float32)
-        unpacked = nodes.pipeline.load_model(path, "fp32", "sdpa").transformer
-        assert {p.dtype for p in unpacked.parameters()} == {torch.float32}
+        dequantized = nodes.loading.load_model(path, "fp32", "sdpa").transformer
+        assert {p.dtype for p in dequantized.parameters()} == {torch.float32}

@@ -21,7 +21,7 @@ def a_video_stopped_while_it_is_written_leaves_no_file(nodes: Any) -> None:
         if text == "writing frame 3/8":
             management.interrupt_current_processing()
 
-    video = nodes.video.of_frames(torch.rand(8, 32, 48, 3), 8.0)
+    video = nodes.sockets.video.of_frames(torch.rand(8, 32, 48, 3), 8.0)
     nodes.host.show_text = press_stop_at_the_third
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -50,8 +50,8 @@ def single_nodes() -> Graph:
 
 def core_conditioning(graph: Graph) -> None:
     """Put core's WanFirstLastFrameToVideo in the place of ours."""
-    for key, picture in (("20", FIRST), ("21", LAST)):
-        graph[key] = node("CLIPVisionEncode", clip_vision=[LOAD, 2], image=[picture, 0], crop="none")
+    for key, image in (("20", FIRST), ("21", LAST)):
+        graph[key] = node("CLIPVisionEncode", clip_vision=[LOAD, 2], image=[image, 0], crop="none")
     graph[COND] = node(
         "WanFirstLastFrameToVideo", positive=[POSITIVE, 0], negative=[NEGATIVE, 0], vae=[VAE, 0],
         start_image=[FIRST, 0], end_image=[LAST, 0], clip_vision_start_image=["20", 0],

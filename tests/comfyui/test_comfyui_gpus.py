@@ -1,4 +1,4 @@
-"""Several cards in a running ComfyUI, tried on CPU ranks: same frames, kept ranks, stop, a lost rank, no orphans."""
+"""Several GPUs in a running ComfyUI, tried on CPU ranks: same frames, kept ranks, stop, a lost rank, no orphans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from test_comfyui_nodes import LEVEL, apart, made
 
 MULTI = "60"
 LONG_STEPS = {"width": 256, "height": 256, "length": 5}
-INSIDE = Path(__file__).with_name("inside_ranks.py")
+INSIDE = Path(__file__).with_name("inside_model_on_gpus.py")
 CHECKED = [
     node.name
     for node in ast.parse(INSIDE.read_text("utf-8")).body
@@ -31,7 +31,7 @@ CHECKED = [
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="child processes are looked for in /proc")
 
 
-def on_cards(**fields: Any) -> Graph:
+def on_gpus(**fields: Any) -> Graph:
     graph = single_nodes()
     settings = {"gpus": 2, "ulysses": 0, "ring": 0, "cfg_parallel": "auto", "fsdp": False, "ray_address": ""}
     graph[MULTI] = node("WanFLF2VMultiGPU", model=[MODEL, 0], **{**settings, **fields})
@@ -65,19 +65,19 @@ def reference(server: ComfyServer) -> np.ndarray:
 @pytest.mark.parametrize(
     "fields",
     [{}, {"gpus": 4, "cfg_parallel": "off", "ulysses": 2, "ring": 2}, {"gpus": 1}],
-    ids=["cfg 2", "ulysses 2 x ring 2", "one card"],
+    ids=["cfg 2", "ulysses 2 x ring 2", "one GPU"],
 )  # fmt: skip
-def test_cards_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray, fields: dict[str, Any]) -> None:
-    assert apart(f"{fields} / one card", made(server, on_cards(**fields)), reference) <= LEVEL
+def test_gpus_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray, fields: dict[str, Any]) -> None:
+    assert apart(f"{fields} / one GPU", made(server, on_gpus(**fields)), reference) <= LEVEL
 
 
 def test_weights_that_are_sharded_out_give_the_frames_of_one(server: ComfyServer, reference: np.ndarray) -> None:
-    graph = on_cards(fsdp=True)
+    graph = on_gpus(fsdp=True)
     torch_release = server.get("/system_stats")["system"]["pytorch_version"].split(".")
     if [int(part) for part in torch_release[:2]] < [2, 6]:  # FSDP asks CUDA streams of a CPU there
         assert "fsdp on the CPU needs torch 2.6" in server.run(graph).error
     else:
-        assert apart("fsdp / one card", made(server, graph), reference) <= LEVEL
+        assert apart("fsdp / one GPU", made(server, graph), reference) <= LEVEL
 
 
 def test_a_lora_before_and_after_the_node(server: ComfyServer) -> None:
@@ -86,21 +86,21 @@ def test_a_lora_before_and_after_the_node(server: ComfyServer) -> None:
     plain["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], **lora)
     plain[SAMPLER]["inputs"]["model"] = ["50", 0]
     expected = made(server, plain)
-    before, after = on_cards(), on_cards()
+    before, after = on_gpus(), on_gpus()
     before["50"] = node("WanFLF2VLoRA", model=[MODEL, 0], **lora)
     before[MULTI]["inputs"]["model"] = ["50", 0]
     after["50"] = node("WanFLF2VLoRA", model=[MULTI, 0], **lora)
     after[SAMPLER]["inputs"]["model"] = ["50", 0]
     for graph in (before, after):
-        assert apart("LoRA on two cards / on one", made(server, graph), expected) <= 3 * LEVEL
+        assert apart("LoRA on two GPUs / on one", made(server, graph), expected) <= 3 * LEVEL
 
 
 @LINUX
 def test_ranks_stay_between_runs(server: ComfyServer) -> None:
-    made(server, on_cards())
+    made(server, on_gpus())
     pids = ranks(server)
     assert len(pids) == 2
-    graph = on_cards()
+    graph = on_gpus()
     graph[SAMPLER]["inputs"]["seed"] = 5
     began = time.monotonic()
     made(server, graph)
@@ -110,7 +110,7 @@ def test_ranks_stay_between_runs(server: ComfyServer) -> None:
 
 @LINUX
 def test_stop_in_the_midst_of_a_step(server: ComfyServer) -> None:
-    graph = on_cards()
+    graph = on_gpus()
     graph[COND]["inputs"].update(LONG_STEPS)
     graph[SAMPLER]["inputs"].update(steps=200)
     pressed: list[float] = []
@@ -126,13 +126,13 @@ def test_stop_in_the_midst_of_a_step(server: ComfyServer) -> None:
     assert run.status == "interrupted"
     assert waited <= 2.5  # the limit is a second; the machine may be busy
     pids = ranks(server)
-    made(server, on_cards(gpus=2))
+    made(server, on_gpus(gpus=2))
     assert ranks(server) == pids  # and the ranks are still those
 
 
 @LINUX
 def test_stop_while_ranks_start(server: ComfyServer) -> None:
-    graph = on_cards(gpus=4, cfg_parallel="off")  # other ranks than those that are there
+    graph = on_gpus(gpus=4, cfg_parallel="off")  # other ranks than those that are there
     pressed: list[float] = []
 
     def press(run: Run, kind: str, data: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def test_stop_while_ranks_start(server: ComfyServer) -> None:
 
 @LINUX
 def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, reference: np.ndarray) -> None:
-    graph = on_cards()
+    graph = on_gpus()
     graph[COND]["inputs"].update(LONG_STEPS)
     graph[SAMPLER]["inputs"].update(steps=200, seed=9)
     killed: list[int] = []
@@ -166,7 +166,7 @@ def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, referen
     assert "rank 1" in run.error
     assert "step" in run.error
     assert "\n" not in run.error.strip()
-    assert apart("after a lost rank / one card", made(server, on_cards(gpus=2)), reference) <= LEVEL
+    assert apart("after a lost rank / one GPU", made(server, on_gpus(gpus=2)), reference) <= LEVEL
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_lost_rank_is_told_and_the_next_run_works(server: ComfyServer, referen
     ],
 )
 def test_what_can_not_be_is_one_line(server: ComfyServer, fields: dict[str, Any], words: str) -> None:
-    run = server.run(on_cards(**fields))
+    run = server.run(on_gpus(**fields))
     assert run.status == "error"
     print(run.error)
     assert words in run.error
@@ -188,21 +188,21 @@ def test_what_can_not_be_is_one_line(server: ComfyServer, fields: dict[str, Any]
 
 
 def test_packed_weights_are_not_sharded_out(server: ComfyServer) -> None:
-    graph = on_cards(fsdp=True)
+    graph = on_gpus(fsdp=True)
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     run = server.run(graph)
     assert run.status == "error"
     assert "holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard" in run.error
-    graph = on_cards()
+    graph = on_gpus()
     graph[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
     alone = single_nodes()
     alone[MODEL]["inputs"]["model_name"] = "packed/nano_fp8.safetensors"
-    assert apart("fp8 on two cards / on one", made(server, graph), made(server, alone)) <= LEVEL
+    assert apart("fp8 on two GPUs / on one", made(server, graph), made(server, alone)) <= LEVEL
 
 
 @LINUX
-def test_unload_models_gives_the_cards_back(server: ComfyServer, reference: np.ndarray) -> None:
-    made(server, on_cards())
+def test_unload_models_gives_the_gpus_back(server: ComfyServer, reference: np.ndarray) -> None:
+    made(server, on_gpus())
     pids = ranks(server)
     assert len(pids) == 2
     server.post("/free", {"unload_models": True})
@@ -210,9 +210,9 @@ def test_unload_models_gives_the_cards_back(server: ComfyServer, reference: np.n
     while alive(pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(pids)
-    graph = on_cards()
+    graph = on_gpus()
     graph[MODEL]["inputs"]["model_name"] = "nano (bundled)"  # runs again
-    assert apart("after /free / one card", made(server, graph), reference) <= LEVEL
+    assert apart("after /free / one GPU", made(server, graph), reference) <= LEVEL
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def mortal(server: ComfyServer) -> Iterator[ComfyServer]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_no_rank_outlives_comfyui(mortal: ComfyServer, how: int) -> None:
     """Killed in the midst of a step, or told to end."""
-    graph = on_cards()
+    graph = on_gpus()
     graph[COND]["inputs"].update(LONG_STEPS)
     graph[SAMPLER]["inputs"].update(steps=500)
     pids: set[int] = set()
@@ -298,8 +298,8 @@ def machines() -> Iterator[Any]:
 def test_two_machines_one_of_them_lost_in_the_midst_of_a_run(
     machines: Any, server: ComfyServer, reference: np.ndarray
 ) -> None:
-    graph = on_cards(ray_address=machines.address)
-    assert apart("two Ray nodes / one card", made(server, graph), reference) <= LEVEL
+    graph = on_gpus(ray_address=machines.address)
+    assert apart("two Ray nodes / one GPU", made(server, graph), reference) <= LEVEL
     graph[COND]["inputs"].update(LONG_STEPS)
     graph[SAMPLER]["inputs"].update(steps=300)
     lost: list[float] = []
@@ -316,5 +316,5 @@ def test_two_machines_one_of_them_lost_in_the_midst_of_a_run(
     assert "step" in run.error
     assert "\n" not in run.error.strip()
     machines.tell("add three")
-    again = made(server, on_cards(ray_address=machines.address))
-    assert apart("after a lost machine / one card", again, reference) <= LEVEL
+    again = made(server, on_gpus(ray_address=machines.address))
+    assert apart("after a lost machine / one GPU", again, reference) <= LEVEL

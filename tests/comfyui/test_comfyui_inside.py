@@ -10,10 +10,10 @@ from comfy_server import inside, why_not
 
 pytestmark = pytest.mark.timeout(600)  # the first waits for all checks
 SCRIPT = Path(__file__).with_name("inside_comfyui.py")
-PARTS = ("decode", "formats", "loras", "models", "packed", "video")
 NAMES = [
     node.name
-    for file in (SCRIPT, *(SCRIPT.with_name(f"inside_{name}.py") for name in PARTS))
+    for file in sorted(SCRIPT.parent.glob("inside_*.py"))
+    if file.stem != "inside_model_on_gpus"  # which has a test of its own
     for node in ast.parse(file.read_text("utf-8")).body
     if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "check" for mark in node.decorator_list)
 ]

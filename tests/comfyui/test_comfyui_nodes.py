@@ -109,14 +109,14 @@ def test_packed_files_give_nearly_the_same(
     again = single_nodes()
     again[MODEL]["inputs"]["model_name"] = name
     again[SAMPLER]["inputs"]["seed"] = 1
-    unpacked = single_nodes()
-    unpacked[MODEL]["inputs"].update(model_name=name, weight_dtype="fp32")
-    unpacked[SAMPLER]["inputs"]["seed"] = 1
-    assert apart(f"{name} kept / unpacked", made(server, again), made(server, unpacked)) <= LEVEL
+    dequantized = single_nodes()
+    dequantized[MODEL]["inputs"].update(model_name=name, weight_dtype="fp32")
+    dequantized[SAMPLER]["inputs"]["seed"] = 1
+    assert apart(f"{name} kept / dequantized", made(server, again), made(server, dequantized)) <= LEVEL
 
 
 def test_core_conditioning_drives_our_sampler(server: ComfyServer, reference: np.ndarray) -> None:
-    """Pictures of the clip's own size: no resize, so nothing may differ but how the image encoder sees them."""
+    """Images of the clip's own size: no resize, so nothing may differ but how the image encoder sees them."""
     graph = single_nodes()
     core_conditioning(graph)
     assert apart("core WanFirstLastFrameToVideo / ours, no resize", made(server, graph), reference) <= 3 * LEVEL
@@ -225,7 +225,7 @@ def told_on(run: Run, key: str) -> list[str]:
     return [message[len(head) :].decode() for message in run.previews if message.startswith(head)]
 
 
-def test_weights_without_positions_see_the_first_picture_alone(server: ComfyServer, reference: np.ndarray) -> None:
+def test_weights_without_positions_see_the_first_image_alone(server: ComfyServer, reference: np.ndarray) -> None:
     """From our node, and from core's with one output of the image encoder (its authors' way) and with both."""
     graph = with_model("i2v.safetensors")
     run = server.run(graph)
@@ -235,7 +235,7 @@ def test_weights_without_positions_see_the_first_picture_alone(server: ComfyServ
     core_conditioning(both)
     core_conditioning(first)
     del first[COND]["inputs"]["clip_vision_end_image"], first["21"]
-    assert apart("I2V: ours / core's with one picture seen", ours, made(server, first)) <= LEVEL
+    assert apart("I2V: ours / core's with one image seen", ours, made(server, first)) <= LEVEL
     assert apart("I2V: ours / core's with both", ours, made(server, both)) <= LEVEL
     named = "1 tensor belongs to no layer of the model and is not used (model_type.Wan2_1-I2V-14B-720P)"
     assert any(named in text for text in told_on(run, MODEL))
@@ -289,7 +289,7 @@ def test_only_what_changed_runs_again(server: ComfyServer, reference: np.ndarray
 
 def test_guidance_one_never_asks_the_negative_side(server: ComfyServer) -> None:
     graph = single_nodes()
-    graph[SAMPLER]["inputs"].update(guidance=1.0, negative=[NEGATIVE, 0])  # holds no pictures: would be refused
+    graph[SAMPLER]["inputs"].update(guidance=1.0, negative=[NEGATIVE, 0])  # holds no images: would be refused
     assert server.run(graph).status == "success"
 
 
@@ -364,8 +364,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a VAE given as model": (MODEL, {"model_name": "in_truth_a_vae.safetensors"}, "Load Wan FLF2V VAE takes this file"),
     "a text-to-video model": (MODEL, {"model_name": "t2v.safetensors"}, "core's Load Diffusion Model takes this file"),
     "a file cut short": (MODEL, {"model_name": "cut.safetensors"}, "cut short"),
-    "conditioning without pictures": (SAMPLER, {"positive": [POSITIVE, 0]}, "holds no first and last frame"),
-    "a single picture's latent": (SAMPLER, {"latent": ["60", 0]}, "latent has shape"),
+    "conditioning without images": (SAMPLER, {"positive": [POSITIVE, 0]}, "holds no first and last frame"),
+    "a single image's latent": (SAMPLER, {"latent": ["60", 0]}, "latent has shape"),
     "a latent of another size": (SAMPLER, {"latent": ["61", 2]}, "take both from the same conditioning node"),
 }
 
@@ -391,9 +391,9 @@ def test_what_can_not_work_is_refused_in_one_line(server: ComfyServer, case: str
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3840, 2160), (333, 77)])
-def test_pictures_of_any_size_are_taken(server: ComfyServer, width: int, height: int) -> None:
-    picture = Image.new("RGB", (width, height), (200, 30, 60))
-    picture.save(server.base / "input" / f"odd_{width}x{height}.png")
+def test_images_of_any_size_are_taken(server: ComfyServer, width: int, height: int) -> None:
+    image = Image.new("RGB", (width, height), (200, 30, 60))
+    image.save(server.base / "input" / f"odd_{width}x{height}.png")
     graph = single_nodes()
     graph[FIRST]["inputs"]["image"] = f"odd_{width}x{height}.png"
     graph[SAMPLER]["inputs"]["steps"] = 1

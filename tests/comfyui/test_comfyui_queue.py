@@ -17,7 +17,7 @@ from comfy_server import PACK, ComfyServer, Run
 from PIL import Image
 
 LOAD, FIRST, LAST, LOCAL, SAVE_VIDEO, SAVE_IMAGE = map(str, range(1, 7))  # of the bundled workflow
-ENDS_PSNR = 24.0  # dB, the nano model's bar on pictures like those it was trained on
+ENDS_PSNR = 24.0  # dB, the nano model's bar on images like those it was trained on
 REAL_ENDS_PSNR = 12.0  # dB; photographs are far from its training: only that the ends are the right way round
 
 
@@ -26,7 +26,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
 
-def picture(path: Path, width: int, height: int) -> np.ndarray:
+def image(path: Path, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -55,7 +55,7 @@ def check_result(server: ComfyServer, run: Run, workflow: dict[str, Any], bar: f
     assert all(still.shape == size for still in stills)
 
     first, last = (
-        picture(server.base / "input" / workflow[node]["inputs"]["image"], asked["width"], asked["height"])
+        image(server.base / "input" / workflow[node]["inputs"]["image"], asked["width"], asked["height"])
         for node in (FIRST, LAST)
     )
     ends = {
@@ -66,8 +66,8 @@ def check_result(server: ComfyServer, run: Run, workflow: dict[str, Any], bar: f
     for end, (right, wrong) in ends.items():
         print(f"{workflow[FIRST]['inputs']['image']} {end}: {right:.1f} dB (the other end: {wrong:.1f} dB)")
     for end, (right, wrong) in ends.items():
-        assert right >= bar, f"{end} frame is {right:.1f} dB from its picture"
-        assert right > wrong, f"{end} frame looks like the other picture"
+        assert right >= bar, f"{end} frame is {right:.1f} dB from its image"
+        assert right > wrong, f"{end} frame looks like the other image"
 
 
 def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
@@ -89,9 +89,9 @@ def test_the_node_gives_the_frames_that_the_library_gives(server: ComfyServer, w
     assert run.status == "success", run.error
     stills = np.stack([np.asarray(Image.open(path)) for path in saved(server, run, SAVE_IMAGE)])
     names = ("prompt", "negative_prompt", "width", "height", "length", "seed", "steps", "guidance", "shift")
-    pictures = [str(server.base / "input" / workflow[node]["inputs"]["image"]) for node in (FIRST, LAST)]
+    images = [str(server.base / "input" / workflow[node]["inputs"]["image"]) for node in (FIRST, LAST)]
     pipeline = Pipeline.from_pretrained(PACK / "weights" / "nano", device="cpu")
-    frames = pipeline(*pictures, sampler=asked["sampler"], **{name: asked[name] for name in names})
+    frames = pipeline(*images, sampler=asked["sampler"], **{name: asked[name] for name in names})
     difference = np.abs(frames.numpy() * 255.0 - stills).max()
     print(f"largest difference between node and library: {difference:.2f} of 255 (rounding to 8 bit: up to 1)")
     assert difference < 2.0
@@ -139,7 +139,7 @@ def test_stop_takes_effect_within_one_step(server: ComfyServer, workflow: dict[s
     assert run.of("progress")[-1]["value"] < run.of("progress")[-1]["max"] / 2
 
 
-def test_batches_and_transparent_pictures_are_taken(server: ComfyServer, workflow: dict[str, Any]) -> None:
+def test_batches_and_transparent_images_are_taken(server: ComfyServer, workflow: dict[str, Any]) -> None:
     workflow["20"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [FIRST, 0], "amount": 3}}
     workflow["21"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": [LAST, 0], "alpha": [LAST, 1]}}
     workflow[LOCAL]["inputs"].update(first_image=["20", 0], last_image=["21", 0], steps=2, length=5)

@@ -40,7 +40,7 @@ def decode(side: int, tiling: str) -> tuple[Graph, str]:
 
 
 STAGES: dict[str, Callable[[], tuple[Graph, str]]] = {
-    "encoding the pictures": encode,
+    "encoding the images": encode,
     "sampling": sample,
     "decoding": lambda: decode(192, "off"),
     "decoding in tiles": lambda: decode(320, "256"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_only_the_host_folder_knows_the_host(path):
         if path.parent.name != "host":
             assert level or top not in HOST, f"{module} belongs into host/"
         assert level or top not in {*OUTSIDE, "wan_local", "wan_remote"}, module
+
+
+def test_a_node_is_the_one_class_of_the_file_of_its_name():
+    """``WanFLF2VLoadModel`` is in ``load_model.py``, and whatever lies beside the nodes is none."""
+    ids = json.loads((ROOT / "tests" / "comfyui" / "node_schemas.json").read_text("utf-8"))
+    found = []
+    for path in sources("nodes"):
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        nodes = [made.name for made in classes if "io.ComfyNode" in [ast.unparse(base) for base in made.bases]]
+        assert not nodes or (len(classes) == 1 and path.parent.name == "nodes"), path
+        found += [(name, path.stem.replace("_", "")) for name in nodes]
+    assert sorted(found) == sorted((name, name.removeprefix("WanFLF2V").lower()) for name in ids)
 
 
 def test_the_local_library_reads_no_environment_and_prints_nothing():

@@ -38,17 +38,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("images")
     for name, size in (("first", (48, 32)), ("last", (40, 40))):
         pixels = np.random.default_rng(len(name)).integers(0, 255, (size[1], size[0], 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")
     return folder / "first.png", folder / "last.png"
 
 
-def arguments(model: Path, pictures: tuple[Path, Path], output: Path, *more: str) -> list[str]:
+def arguments(model: Path, images: tuple[Path, Path], output: Path, *more: str) -> list[str]:
     quick = ["--length", "5", "--steps", "2", "--seed", "7", "--device", "cpu"]
-    return ["generate", "--model", str(model), "--first", str(pictures[0]), "--last", str(pictures[1]),
+    return ["generate", "--model", str(model), "--first", str(images[0]), "--last", str(images[1]),
             "--prompt", "a red disc", "--output", str(output), *quick, *more]  # fmt: skip
 
 
@@ -74,15 +74,15 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 
 def test_what_a_person_should_know_is_a_line_on_stderr(
-    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One expert of Wan2.2, with a tensor that belongs to no layer."""
     folder = tiny.write_pipeline(tmp_path / "model")
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    images = ("image_embedder", "add_k_proj", "add_v_proj", "norm_added_k")
-    tensors = {name: value for name, value in tiny.stored(file).items() if not any(part in name for part in images)}
+    branch = ("image_embedder", "add_k_proj", "add_v_proj", "norm_added_k")
+    tensors = {name: value for name, value in tiny.stored(file).items() if not any(part in name for part in branch)}
     save_file({**tensors, "model_type.Wan2_2": torch.ones(1)}, file, {"format": "pt"})
-    status, out, err = run(*arguments(folder, pictures, tmp_path / "clip.mp4"))
+    status, out, err = run(*arguments(folder, images, tmp_path / "clip.mp4"))
     assert status == 0, err
     lines = err.splitlines()
     assert any(line.startswith("warning: ") and "belongs to no layer" in line for line in lines)
@@ -96,9 +96,9 @@ def test_what_a_person_should_know_is_a_line_on_stderr(
 # -- a whole run ------------------------------------------------------------------------------------------------
 
 
-def test_two_pictures_and_a_prompt_become_a_video(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_images_and_a_prompt_become_a_video(model: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
     more = ["--fps", "8", "--frames", str(tmp_path / "frames"), "--sheet", str(tmp_path / "sheet.png")]
-    status, out, err = run(*arguments(model, pictures, tmp_path / "new" / "clip.mp4", *more))
+    status, out, err = run(*arguments(model, images, tmp_path / "new" / "clip.mp4", *more))
     assert status == 0, err
     lines = out.splitlines()
     assert lines[0] == "seed 7"
@@ -120,17 +120,15 @@ def test_two_pictures_and_a_prompt_become_a_video(model: Path, pictures: tuple[P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "new", "sheet.png"]  # nothing left over
 
 
-def test_command_line_and_library_make_the_same_frames(
-    model: Path, pictures: tuple[Path, Path], tmp_path: Path
-) -> None:
-    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--frames", str(tmp_path / "frames"))) == 0
-    frames = Pipeline.from_pretrained(model, device="cpu")(*pictures, "a red disc", length=5, steps=2, seed=7)
+def test_command_line_and_library_make_the_same_frames(model: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(arguments(model, images, tmp_path / "clip.mp4", "--frames", str(tmp_path / "frames"))) == 0
+    frames = Pipeline.from_pretrained(model, device="cpu")(*images, "a red disc", length=5, steps=2, seed=7)
     written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
     assert torch.equal(torch.from_numpy(np.stack(written)), video.to_uint8(frames))
 
 
 def test_the_vae_decodes_in_the_dtype_asked_for_and_the_file_is_not_read_again(
-    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    model: Path, images: tuple[Path, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     dtypes: list[torch.dtype] = []
@@ -143,13 +141,13 @@ def test_the_vae_decodes_in_the_dtype_asked_for_and_the_file_is_not_read_again(
 
     monkeypatch.setattr(WanVAE, "decode_stream", decode_stream)
     monkeypatch.setattr(video, "read", None)
-    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--vae-dtype", "bfloat16")) == 0
+    assert main(arguments(model, images, tmp_path / "clip.mp4", "--vae-dtype", "bfloat16")) == 0
     assert dtypes == [torch.bfloat16]
     assert "ends: first " in capsys.readouterr().out
 
 
-def test_half_precision_runs_on_a_cpu_too(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    assert main(arguments(model, pictures, tmp_path / "clip.mp4", "--dtype", "bfloat16")) == 0
+def test_half_precision_runs_on_a_cpu_too(model: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(arguments(model, images, tmp_path / "clip.mp4", "--dtype", "bfloat16")) == 0
 
 
 def test_inspect_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,79 +187,79 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(("more", "message"), WRONG_USE)
 def test_wrong_use_is_status_2_and_one_line(
-    more: list[str], message: str, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], message: str, images: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        main(arguments(tmp_path / "none", pictures, tmp_path / "clip.mp4", *more))
+        main(arguments(tmp_path / "none", images, tmp_path / "clip.mp4", *more))
     assert exit_info.value.code == 2
     assert message in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def failing(case: str, model: Path, pictures: tuple[Path, Path], folder: Path) -> tuple[list[str], str]:
+def failing(case: str, model: Path, images: tuple[Path, Path], folder: Path) -> tuple[list[str], str]:
     """Arguments for a run that must fail, and a part of what must be said."""
-    first, last = pictures
+    first, last = images
     output = folder / "clip.mp4"
-    if case == "missing picture":
+    if case == "missing image":
         return arguments(model, (folder / "no.png", last), output), "no.png is not there; check the path"
-    if case == "unreadable picture":
+    if case == "unreadable image":
         (folder / "text.png").write_text("hello")
         return arguments(model, (first, folder / "text.png"), output), "text.png can't be read as an image"
     if case == "missing model":
-        return arguments(folder / "no-model", pictures, output), "no-model is not there"
+        return arguments(folder / "no-model", images, output), "no-model is not there"
     if case == "empty model":
         (folder / "empty").mkdir()
-        return arguments(folder / "empty", pictures, output), "empty holds no transformer"
+        return arguments(folder / "empty", images, output), "empty holds no transformer"
     if case == "unknown video":
-        return arguments(model, pictures, folder / "clip.gif"), "clip.gif does not end in .mp4"
+        return arguments(model, images, folder / "clip.gif"), "clip.gif does not end in .mp4"
     if case == "output in a file":
         (folder / "file").write_text("")
-        return arguments(model, pictures, folder / "file" / "clip.mp4"), "can't write"
+        return arguments(model, images, folder / "file" / "clip.mp4"), "can't write"
     if case == "output is a folder":
         output.mkdir()
-        return arguments(model, pictures, output), "clip.mp4 is a folder; name a file in it"
+        return arguments(model, images, output), "clip.mp4 is a folder; name a file in it"
     if case == "frames folder in use":
         (folder / "frames").mkdir()
         (folder / "frames" / "old.png").write_text("")
-        return arguments(model, pictures, output, "--frames", str(folder / "frames")), "is not empty; name a new"
-    if case == "sheet over a picture":
-        return arguments(model, pictures, output, "--sheet", str(first)), "is one of the pictures"
+        return arguments(model, images, output, "--frames", str(folder / "frames")), "is not empty; name a new"
+    if case == "sheet over an image":
+        return arguments(model, images, output, "--sheet", str(first)), "is one of the images"
     assert case == "missing device"
-    return arguments(model, pictures, output, "--device", "cuda:99"), "device='cuda:99' can't be used here; use cpu"
+    return arguments(model, images, output, "--device", "cuda:99"), "device='cuda:99' can't be used here; use cpu"
 
 
 @pytest.mark.parametrize(
     "case",
-    ["missing picture", "unreadable picture", "missing model", "empty model", "unknown video", "output in a file",
-     "output is a folder", "frames folder in use", "sheet over a picture", "missing device"],
+    ["missing image", "unreadable image", "missing model", "empty model", "unknown video", "output in a file",
+     "output is a folder", "frames folder in use", "sheet over an image", "missing device"],
 )  # fmt: skip
 def test_failure_is_status_1_and_one_line(
-    case: str, model: Path, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, model: Path, images: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args, message = failing(case, model, pictures, tmp_path)
+    args, message = failing(case, model, images, tmp_path)
     assert main(args) == 1
     assert message in one_line(capsys)
 
 
 def test_full_disk_is_told_before_the_run(
-    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    model: Path, images: tuple[Path, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     class Full:
         free = 1000
 
     monkeypatch.setattr("wan_local.output.shutil.disk_usage", lambda _: Full)
-    assert main(arguments(model, pictures, tmp_path / "clip.mp4")) == 1
+    assert main(arguments(model, images, tmp_path / "clip.mp4")) == 1
     assert "MB are free; make room" in one_line(capsys)
 
 
 def test_failed_write_keeps_the_latents_and_the_old_video(
-    model: Path, pictures: tuple[Path, Path], tmp_path: Path,
+    model: Path, images: tuple[Path, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / "clip.mp4").write_bytes(b"a good film")
     monkeypatch.setattr(video, "_count_packets", lambda path: 3)
-    assert main(arguments(model, pictures, tmp_path / "clip.mp4")) == 1
+    assert main(arguments(model, images, tmp_path / "clip.mp4")) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert "came out incomplete" in lines[-1]
     assert "latents kept in" in lines[-2]
@@ -269,18 +267,18 @@ def test_failed_write_keeps_the_latents_and_the_old_video(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.latents.safetensors", "clip.mp4"]
 
 
-def test_no_traceback_and_the_real_status_from_a_shell(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_no_traceback_and_the_real_status_from_a_shell(images: tuple[Path, Path], tmp_path: Path) -> None:
     for status, args in (
         (2, []),
-        (2, arguments(tmp_path, pictures, tmp_path / "clip.mp4", "--length", "80")),
-        (1, arguments(tmp_path / "no-model", pictures, tmp_path / "clip.mp4")),
+        (2, arguments(tmp_path, images, tmp_path / "clip.mp4", "--length", "80")),
+        (1, arguments(tmp_path / "no-model", images, tmp_path / "clip.mp4")),
     ):
         got, out, err = run(*args)
         assert (got, out, len(err.splitlines())) == (status, "", 1), err
 
 
-def test_ctrl_c_is_one_line_and_leaves_nothing(model: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
-    with start(*arguments(model, pictures, tmp_path / "clip.mp4", "--steps", "1000")) as process:
+def test_ctrl_c_is_one_line_and_leaves_nothing(model: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
+    with start(*arguments(model, images, tmp_path / "clip.mp4", "--steps", "1000")) as process:
         try:
             assert process.stderr is not None
             lines = [""]
@@ -333,24 +331,24 @@ def test_log_gets_few_lines() -> None:
     assert "100/100" in lines[-1]
 
 
-def test_kept_latents_are_decoded_to_the_same_video(model, pictures, tmp_path, monkeypatch):
+def test_kept_latents_are_decoded_to_the_same_video(model, images, tmp_path, monkeypatch):
     whole, kept = tmp_path / "whole.mp4", tmp_path / "kept.mp4"
-    assert main(arguments(model, pictures, whole)) == 0
+    assert main(arguments(model, images, whole)) == 0
     with monkeypatch.context() as broken:
         broken.setattr(Pipeline, "decode_stream", lambda *given: (_ for _ in ()).throw(MemoryError("made up")))
-        assert main(arguments(model, pictures, kept)) == 1
+        assert main(arguments(model, images, kept)) == 1
     latents = tmp_path / "kept.latents.safetensors"
     assert main(["decode", str(latents), "--model", str(model), "--output", str(kept), "--device", "cpu"]) == 0
     assert torch.equal(video.read(kept)[0], video.read(whole)[0])
 
 
-def test_the_line_about_kept_latents_is_a_command_that_works(model, pictures, tmp_path, monkeypatch, capsys):
+def test_the_line_about_kept_latents_is_a_command_that_works(model, images, tmp_path, monkeypatch, capsys):
     """Memory runs out at everything; the printed line, pasted when there is room again, makes the video."""
     whole, clip = tmp_path / "whole.mp4", tmp_path / "a clip.mp4"
-    assert main(arguments(model, pictures, whole, "--fps", "12.5")) == 0
+    assert main(arguments(model, images, whole, "--fps", "12.5")) == 0
     with monkeypatch.context() as full:
         full.setattr(WanVAE, "decode_stream", no_room(0))
-        assert main(arguments(model, pictures, clip, "--fps", "12.5")) == 1
+        assert main(arguments(model, images, clip, "--fps", "12.5")) == 1
     line, error = capsys.readouterr().err.strip().splitlines()[-2:]
     assert "decoding ran out of memory" in error
     command = line.partition("to go on: python -m wan_local ")[2]
@@ -402,7 +400,7 @@ def test_what_are_no_latents_is_refused(model, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_loras_are_merged_and_told(model, pictures, tmp_path, capsys):
+def test_loras_are_merged_and_told(model, images, tmp_path, capsys):
     from safetensors.torch import save_file
 
     from wan_local.weights import load_transformer
@@ -412,14 +410,14 @@ def test_loras_are_merged_and_told(model, pictures, tmp_path, capsys):
     save_file({f"{name}.lora_A.weight": torch.ones(2, weight.shape[1]),
                f"{name}.lora_B.weight": torch.ones(weight.shape[0], 2)}, lora)  # fmt: skip
     plain, changed, off = (tmp_path / f"{name}.mp4" for name in ("plain", "changed", "off"))
-    assert main(arguments(model, pictures, plain)) == 0
-    assert main(arguments(model, pictures, changed, "--lora", f"{lora}:2.5")) == 0
+    assert main(arguments(model, images, plain)) == 0
+    assert main(arguments(model, images, changed, "--lora", f"{lora}:2.5")) == 0
     assert "LoRA a.safetensors: 2 tensors change 1 parameters, strength 2.5" in capsys.readouterr().out
     assert not torch.equal(video.read(changed)[0], video.read(plain)[0])
-    assert main(arguments(model, pictures, off, "--lora", str(lora), "--lora", f"{lora}:-1")) == 0
+    assert main(arguments(model, images, off, "--lora", str(lora), "--lora", f"{lora}:-1")) == 0
     assert torch.equal(video.read(off)[0], video.read(plain)[0])
 
 
-def test_a_lora_that_is_none_is_one_line(model, pictures, tmp_path, capsys):
-    assert main(arguments(model, pictures, tmp_path / "a.mp4", "--lora", str(tmp_path / "none.safetensors:1"))) == 1
+def test_a_lora_that_is_none_is_one_line(model, images, tmp_path, capsys):
+    assert main(arguments(model, images, tmp_path / "a.mp4", "--lora", str(tmp_path / "none.safetensors:1"))) == 1
     assert "is not there" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tests.wan_local.weights import packed_files
 from tests.wan_local.weights.llama_files import write_umt5
 from wan_local import video
 from wan_local.cli import lora_option, main
+from wan_local.cli.lora_option import Option
 from wan_local.errors import InputError
 from wan_local.generate import Pipeline
 from wan_local.weights import load_text_encoder, load_transformer, load_vae
@@ -116,15 +117,17 @@ def test_loras_that_count_in_some_steps(parts: dict[str, Path], tmp_path: Path, 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a.safetensors", ("a.safetensors", 1.0, 1, None)),
-        ("a.safetensors:0.5", ("a.safetensors", 0.5, 1, None)),
-        ("a.safetensors:-2@3-", ("a.safetensors", -2.0, 3, None)),
-        ("a@b.safetensors@2-4", ("a@b.safetensors", 1.0, 2, 4)),
-        ("C:\\loras\\a.safetensors", ("C:\\loras\\a.safetensors", 1.0, 1, None)),
-        ("C:\\loras\\a.safetensors:0.25@1-2", ("C:\\loras\\a.safetensors", 0.25, 1, 2)),
+        ("a.safetensors", Option(path="a.safetensors")),
+        ("a.safetensors:0.5", Option(path="a.safetensors", strength=0.5)),
+        ("a.safetensors:-2@3-", Option(path="a.safetensors", strength=-2.0, first=3)),
+        ("a@b.safetensors@2-4", Option(path="a@b.safetensors", first=2, last=4)),
+        ("C:\\loras\\a.safetensors", Option(path="C:\\loras\\a.safetensors")),
+        ("C:\\loras\\a.safetensors:0.25@1-2", Option(path="C:\\loras\\a.safetensors", strength=0.25, last=2)),
+        ("a.safetensors@high", Option(path="a.safetensors", expert="high")),
+        ("a@low.safetensors:2@low@2-", Option(path="a@low.safetensors", strength=2.0, expert="low", first=2)),
     ],
 )
-def test_what_a_lora_option_says(text: str, expected: tuple[str, float, int, int | None]) -> None:
+def test_what_a_lora_option_says(text: str, expected: Option) -> None:
     assert lora_option.parse(text) == expected
 
 
@@ -138,8 +141,8 @@ def test_guidance_one_is_one_forward_a_step_with_a_step_distill_lora(tmp_path: P
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
     calls = []
     pipeline.transformer.register_forward_hook(lambda *_: calls.append(1))
-    pictures = DEMO / "nano_first.png", DEMO / "nano_last.png"
+    images = DEMO / "nano_first.png", DEMO / "nano_last.png"
     for guidance, forwards in ((1.0, 4), (3.0, 8)):
         calls.clear()
-        pipeline(*pictures, "a circle", length=5, steps=4, guidance=guidance, seed=1)
+        pipeline(*images, "a circle", length=5, steps=4, guidance=guidance, seed=1)
         assert len(calls) == forwards

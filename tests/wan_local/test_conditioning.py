@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wan_local.conditioning import first_last, known_clip, known_mask
+from wan_local import conditioning
+from wan_local.conditioning import known_clip, known_mask
 from wan_local.config import VAEConfig
 from wan_local.errors import InputError, NumericError
+from wan_local.memory import FittingVAE
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
@@ -44,7 +48,11 @@ def vae() -> WanVAE:
     return WanVAE(VAEConfig(dim=4, num_res_blocks=1)).eval()
 
 
-def picture(height: int, width: int, seed: int) -> torch.Tensor:
+def first_last(vae: WanVAE, *given: Any, **how: Any) -> torch.Tensor:
+    return conditioning.first_last(FittingVAE(vae), *given, **how)
+
+
+def noise(height: int, width: int, seed: int) -> torch.Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -74,24 +82,34 @@ def test_condition_of_any_legal_size_has_a_latent_for_each_mask_cell(n: int, row
     torch.manual_seed(0)
     vae = WanVAE(VAEConfig(dim=2, num_res_blocks=1)).eval()
     grid = Grid(frames=4 * n + 1, height=16 * rows, width=16 * columns)
-    condition = first_last(vae, picture(20, 30, 1), picture(9, 7, 2), grid)
+    condition = first_last(vae, noise(20, 30, 1), noise(9, 7, 2), grid)
     assert condition.shape == (1, 20, n + 1, 2 * rows, 2 * columns)
     assert torch.equal(condition[:, :4], known_mask(grid))
     assert vae.decode(vae.denormalise(condition[:, 4:])).shape[2] == grid.frames  # F in, F out
 
 
 def test_unknown_frames_are_mid_grey() -> None:
-    first, last = picture(32, 48, 1), picture(32, 48, 2)
-    clip = known_clip(first, last, Grid(frames=9, height=32, width=48))
+    first, last = noise(32, 48, 1), noise(32, 48, 2)
+    clip = known_clip({0: first, -1: last}, Grid(frames=9, height=32, width=48))
     assert clip.shape == (1, 3, 9, 32, 48)
     assert torch.equal(clip[0, :, 0], first * 2 - 1)
     assert torch.equal(clip[0, :, -1], last * 2 - 1)
     assert clip[:, :, 1:-1].abs().max() == 0  # 0 of -1..1
 
 
+def test_any_frame_can_be_known() -> None:
+    """Only the channel of that frame is marked: the others of its latent frame are still the model's."""
+    grid, middle = Grid(frames=9, height=32, width=48), torch.ones(3, 32, 48)
+    mask = known_mask(grid, {4})[0, :, :, 0, 0]
+    assert mask.nonzero().tolist() == [[3, 1]]
+    clip = known_clip({4: middle}, grid)
+    assert torch.equal(clip[0, :, 4], middle)
+    assert clip.abs().sum() == middle.sum()
+
+
 def test_condition_equals_the_official_steps(vae: WanVAE) -> None:
     """Mask first, then the mean of the latents of the whole clip, normalised."""
-    first, last = picture(40, 56, 1), picture(40, 56, 2)
+    first, last = noise(40, 56, 1), noise(40, 56, 2)
     clip = torch.zeros(1, 3, 17, 48, 64)
     for index, image in ((0, first), (-1, last)):
         signed = image.clone().sub_(0.5).div_(0.5)
@@ -109,7 +127,7 @@ def test_condition_equals_the_official_steps(vae: WanVAE) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_vae_encodes_in_float32(vae: WanVAE, dtype: torch.dtype) -> None:
-    first, last = picture(32, 32, 1), picture(32, 32, 2)
+    first, last = noise(32, 32, 1), noise(32, 32, 2)
     grid = Grid(frames=9, height=32, width=32)
     half = WanVAE(vae.config).eval()
     half.load_state_dict(vae.state_dict())
@@ -121,14 +139,14 @@ def test_half_precision_vae_encodes_in_float32(vae: WanVAE, dtype: torch.dtype) 
     assert torch.equal(condition, first_last(same_weights, first, last, grid))
     assert all(parameter.dtype == dtype for parameter in half.parameters())  # left as it was
     with torch.no_grad():
-        worse = half.normalise(half.encode(known_clip(first, last, grid).to(dtype))).float()
+        worse = half.normalise(half.encode(known_clip({0: first, -1: last}, grid).to(dtype))).float()
     error = ((worse - condition[:, 4:]).norm() / condition[:, 4:].norm()).item()
     print(f"what an encode in {dtype} would have cost: relative error {error:.1e}")
     assert error > 1e-4
 
 
-def test_swapped_pictures_give_another_condition(vae: WanVAE) -> None:
-    first, last = picture(32, 32, 1), picture(32, 32, 2)
+def test_swapped_images_give_another_condition(vae: WanVAE) -> None:
+    first, last = noise(32, 32, 1), noise(32, 32, 2)
     grid = Grid(frames=9, height=32, width=32)
     there, back = first_last(vae, first, last, grid), first_last(vae, last, first, grid)
     assert torch.equal(there[:, :4], back[:, :4])
@@ -136,23 +154,23 @@ def test_swapped_pictures_give_another_condition(vae: WanVAE) -> None:
     assert not torch.allclose(there[:, 4:, -1], back[:, 4:, -1], atol=1e-3)
 
 
-def test_last_picture_of_another_size_is_resized_not_only_cut() -> None:
-    """The official code computes the ratio and then only crops: a picture twice as large shows a quarter of itself."""
+def test_last_image_of_another_size_is_resized_not_only_cut() -> None:
+    """The official code computes the ratio and then only crops: an image twice as large shows a quarter of itself."""
     ramp = torch.linspace(0, 1, 48).expand(3, 32, 48)
     large = torch.linspace(0, 1, 96).expand(3, 64, 96)
-    clip = known_clip(ramp, large, Grid(frames=5, height=32, width=48))
-    assert (clip[:, :, 0] - clip[:, :, -1]).abs().max() < 0.02  # the same picture
+    clip = known_clip({0: ramp, -1: large}, Grid(frames=5, height=32, width=48))
+    assert (clip[:, :, 0] - clip[:, :, -1]).abs().max() < 0.02  # the same image
     quarter = large[:, 16:48, 24:72] * 2 - 1
     assert (clip[0, :, -1] - quarter).abs().max() > 0.4
 
 
-def test_one_frame_has_no_room_for_two_pictures(vae: WanVAE) -> None:
+def test_one_frame_has_no_room_for_two_images(vae: WanVAE) -> None:
     with pytest.raises(InputError, match="length=1 has no room for a first and a last frame; use 5 or more"):
-        first_last(vae, picture(16, 16, 1), picture(16, 16, 2), Grid(frames=1, height=16, width=16))
+        first_last(vae, noise(16, 16, 1), noise(16, 16, 2), Grid(frames=1, height=16, width=16))
 
 
 def test_broken_vae_is_named_before_sampling() -> None:
     broken = WanVAE(VAEConfig(dim=2, num_res_blocks=1)).eval()
     torch.nn.init.constant_(broken.conv1.weight, float("nan"))
-    with pytest.raises(NumericError, match="VAE encoded the two images to NaN"):
-        first_last(broken, picture(16, 16, 1), picture(16, 16, 2), Grid(frames=5, height=16, width=16))
+    with pytest.raises(NumericError, match="VAE encoded the images to NaN"):
+        first_last(broken, noise(16, 16, 1), noise(16, 16, 2), Grid(frames=5, height=16, width=16))

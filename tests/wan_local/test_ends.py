@@ -12,7 +12,7 @@ from wan_local import ends
 from wan_local.errors import InputError
 
 
-def pictures(height: int = 17, width: int = 15) -> tuple[torch.Tensor, torch.Tensor]:
+def images(height: int = 17, width: int = 15) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     a = torch.rand(3, height, width, generator=generator)
     return a, (a + 0.1 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
@@ -36,7 +36,7 @@ def ssim_by_hand(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_ssim_equals_the_formula_written_out() -> None:
-    a, b = pictures()
+    a, b = images()
     ours, theirs = ends.ssim(a, b), ssim_by_hand(a.double().numpy(), b.double().numpy())
     print(f"SSIM {ours:.6f}, by hand {theirs:.6f}, difference {abs(ours - theirs):.1e}")
     assert ours == pytest.approx(theirs, abs=1e-9)
@@ -45,7 +45,7 @@ def test_ssim_equals_the_formula_written_out() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20), (10, 4)])
-def test_ssim_of_pictures_smaller_than_its_window(size: tuple[int, int]) -> None:
+def test_ssim_of_images_smaller_than_its_window(size: tuple[int, int]) -> None:
     assert ends.ssim(torch.full((3, *size), 0.3), torch.full((3, *size), 0.3)) == pytest.approx(1.0)
 
 
@@ -73,13 +73,13 @@ def test_colour_difference_to_black_is_the_length_in_lab(rgb: tuple[int, ...], l
 
 
 def fade(frames: int = 9) -> torch.Tensor:
-    a, b = pictures()
+    a, b = images()
     steps = torch.linspace(0, 1, frames).view(-1, 1, 1, 1)
     return (a * (1 - steps) + b * steps).permute(0, 2, 3, 1)
 
 
 def test_even_motion_has_no_jitter_and_a_flash_has() -> None:
-    a, b = pictures()
+    a, b = images()
     even = ends.report(fade(), a, b)
     assert even.jitter == pytest.approx(0, abs=1e-4)
     assert even.jump == pytest.approx(1, abs=1e-3)
@@ -98,14 +98,14 @@ def test_even_motion_has_no_jitter_and_a_flash_has() -> None:
 
 
 def test_ends_are_told_apart() -> None:
-    a, b = pictures()
+    a, b = images()
     right, swapped = ends.report(fade(), a, b), ends.report(fade(), b, a)
     assert right.first.psnr > swapped.first.psnr + 20
     assert right.last.ssim > swapped.last.ssim
 
 
 def test_report_is_one_line_with_all_figures() -> None:
-    a, b = pictures()
+    a, b = images()
     line = str(ends.report(fade(), a, b))
     assert "\n" not in line
     for word in ("first", "last", "dB", "SSIM", "dE76", "jitter", "jump"):

@@ -11,14 +11,16 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from wan_local import notices
 from wan_local.config import TransformerConfig, VAEConfig
+from wan_local.denoiser import Denoiser
 from wan_local.encoders.image import ImageEncoder
 from wan_local.errors import Cancelled, InputError, NumericError, WrongModel
-from wan_local.generate import Pipeline, choose_device, default_dtype
+from wan_local.generate import Pipeline
 from wan_local.images import view
 from wan_local.model import WanTransformer
 from wan_local.notices import WanNotice, listening
+from wan_local.parts import choose_device, default_dtype
 from wan_local.progress import Progress
-from wan_local.settings import Settings, official_negative_prompt
+from wan_local.settings import Settings, published_negative_prompt
 from wan_local.vae import WanVAE
 
 TEXT_LEN, TEXT_DIM, IMAGE_DIM = 8, 12, 16
@@ -52,7 +54,7 @@ def make_pipeline(**sizes: int) -> Pipeline:
         )
     ).eval()  # fmt: skip
     vae = WanVAE(VAEConfig(dim=4, num_res_blocks=1)).eval()
-    return Pipeline(transformer, vae, Words(), ImageEncoder(eyes))
+    return Pipeline([Denoiser(transformer=transformer)], vae, Words(), ImageEncoder(eyes))
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +62,11 @@ def pipeline() -> Pipeline:
     return make_pipeline()
 
 
-def picture(height: int = 32, width: int = 48, seed: int = 1) -> torch.Tensor:
+def image(height: int = 32, width: int = 48, seed: int = 1) -> torch.Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-FIRST, LAST = picture(seed=1), picture(seed=2)
+FIRST, LAST = image(seed=1), image(seed=2)
 QUICK = {"length": 5, "steps": 2, "seed": 7}
 
 
@@ -92,8 +94,8 @@ def test_same_seed_same_latents_and_everything_asked_matters(pipeline: Pipeline)
         "shift": made(shift=3.0),
         "steps": made(steps=3),
         "sampler": made(sampler="euler"),
-        "swapped pictures": made(LAST, FIRST),
-        "last picture": made(last=picture(seed=3)),
+        "swapped images": made(LAST, FIRST),
+        "last image": made(last=image(seed=3)),
     }
     for name, latents in different.items():
         assert not torch.allclose(base, latents, atol=1e-4), f"{name} changed nothing"
@@ -121,13 +123,13 @@ def test_latents_leave_before_the_decode(pipeline: Pipeline) -> None:
 def test_negative_prompt_is_the_official_one_unless_given() -> None:
     pipeline = make_pipeline()
     pipeline(FIRST, LAST, "a disc", **QUICK)
-    assert pipeline.text_encoder.asked == ["a disc", official_negative_prompt()]
+    assert pipeline.text_encoder.asked == ["a disc", published_negative_prompt()]
     pipeline(FIRST, LAST, "a disc", negative_prompt="", **QUICK)
     assert pipeline.text_encoder.asked == ["a disc", ""]
     # "cut of the lens, shaking of the lens, garish colours": the two additions, then the shared text
     start = "\u955c\u5934\u5207\u6362\uff0c\u955c\u5934\u6643\u52a8\uff0c\u8272\u8c03\u8273\u4e3d\uff0c"
-    assert official_negative_prompt().startswith(start)
-    assert official_negative_prompt().endswith("\u5012\u7740\u8d70")
+    assert published_negative_prompt().startswith(start)
+    assert published_negative_prompt().endswith("\u5012\u7740\u8d70")
 
 
 def test_guidance_one_takes_one_forward_a_step() -> None:
@@ -155,7 +157,7 @@ def test_what_the_transformer_is_given() -> None:
     assert image.shape == (1, 10, IMAGE_DIM)
     rows = pipeline.image_encoder.encode([FIRST * 2 - 1, LAST * 2 - 1])
     assert torch.equal(image[0], torch.cat([rows[0], rows[1]]))  # first, then last, in -1..1
-    for other in seen[1:]:  # both sides of the guidance see the same pictures
+    for other in seen[1:]:  # both sides of the guidance see the same images
         assert torch.equal(other[0][:, 16:], latents[:, 16:])
         assert torch.equal(other[3], image)
 
@@ -254,7 +256,7 @@ def test_nan_from_the_decoder_names_the_frame() -> None:
 def test_text_to_video_model_is_refused() -> None:
     config = TransformerConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, in_dim=16, image_dim=0, image_tokens=0)
     with pytest.raises(WrongModel, match=r"takes 16 channels and first-last-frame needs 36"):
-        Pipeline(WanTransformer(config), WanVAE(VAEConfig(dim=4, num_res_blocks=1)), Words())
+        Pipeline([Denoiser(transformer=WanTransformer(config))], WanVAE(VAEConfig(dim=4, num_res_blocks=1)), Words())
 
 
 def test_device_that_is_not_here() -> None:
@@ -289,15 +291,15 @@ def asked(pipeline: Pipeline, **settings: object) -> list[torch.Tensor | None]:
     return seen
 
 
-def test_with_positions_a_model_sees_both_pictures_and_without_the_first_alone() -> None:
+def test_with_positions_a_model_sees_both_images_and_without_the_first_alone() -> None:
     """As their authors run them: Wan2.1 ``first_last_frame2video.py`` and ``image2video.py``."""
     both, first = make_pipeline(), make_pipeline(image_tokens=0)
     encoder = both.image_encoder
     first.image_encoder = encoder
-    pictures = [view(picture, 48, 32, "crop") * 2.0 - 1.0 for picture in (FIRST, LAST)]
-    rows = encoder.encode(pictures)  # [2, 5, D]
+    images = [view(image, 48, 32, "crop") * 2.0 - 1.0 for image in (FIRST, LAST)]
+    rows = encoder.encode(images)  # [2, 5, D]
     assert all(torch.equal(image, rows.flatten(0, 1)[None]) for image in asked(both))
-    alone = encoder.encode(pictures[:1])
+    alone = encoder.encode(images[:1])
     assert len(seen := asked(first)) == 4
     assert all(torch.equal(image, alone) for image in seen)
 
@@ -319,7 +321,7 @@ def test_one_of_two_experts_says_so_before_the_first_step() -> None:
 
 # -- size of the clip -------------------------------------------------------------------------------------------
 
-SIZES = {  # first picture -> clip
+SIZES = {  # first image -> clip
     (1280, 720): (1280, 720),
     (832, 480): (832, 480),  # the official code makes 464 of it
     (1024, 1024): (960, 960),  # at most the area of 1280 x 720
@@ -332,7 +334,7 @@ SIZES = {  # first picture -> clip
 
 
 @pytest.mark.parametrize(("image", "clip"), SIZES.items())
-def test_size_follows_the_first_picture(image: tuple[int, int], clip: tuple[int, int]) -> None:
+def test_size_follows_the_first_image(image: tuple[int, int], clip: tuple[int, int]) -> None:
     grid = Settings().grid(*image)
     assert (grid.width, grid.height) == clip
 
@@ -346,7 +348,7 @@ def test_given_sizes_are_kept_and_the_missing_side_follows() -> None:
 
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(st.integers(1, 20000), st.integers(1, 20000))
-def test_any_picture_gives_a_legal_size_within_the_area(width: int, height: int) -> None:
+def test_any_image_gives_a_legal_size_within_the_area(width: int, height: int) -> None:
     grid = Settings().grid(width, height)
     assert grid.width % 16 == 0
     assert grid.height % 16 == 0

@@ -1,4 +1,4 @@
-"""Pictures in: every kind of file, alpha over black, rotation, and the official resize."""
+"""Images in: every kind of file, alpha over black, rotation, and the official resize."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from wan_local import image_kinds, images
 from wan_local.errors import InputError
+from wan_local.settings import FITS, Fit
 
 
 def noise(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -41,7 +42,7 @@ def test_resize_kernel_is_the_official_one(size: tuple[int, int], target: tuple[
 
 def test_same_size_is_untouched_by_every_fit() -> None:
     image = noise(48, 64)
-    for fit in images.FITS:
+    for fit in FITS:
         assert torch.equal(images.fit_image(image, 64, 48, fit=fit), image)
 
 
@@ -87,8 +88,8 @@ def test_stretch_is_only_on_request() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5), st.sampled_from(images.FITS))
-def test_any_size_fits_any_size(height: int, width: int, rows: int, columns: int, fit: images.Fit) -> None:
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(1, 5), st.sampled_from(FITS))
+def test_any_size_fits_any_size(height: int, width: int, rows: int, columns: int, fit: Fit) -> None:
     fitted = images.fit_image(torch.full((3, height, width), 0.25), columns * 16, rows * 16, fit=fit)
     assert fitted.shape == (3, rows * 16, columns * 16)
     if fit == "pad":
@@ -98,16 +99,16 @@ def test_any_size_fits_any_size(height: int, width: int, rows: int, columns: int
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9000), (9000, 1), (7, 5001)])
-def test_extreme_pictures_do_not_explode(size: tuple[int, int]) -> None:
+def test_extreme_images_do_not_explode(size: tuple[int, int]) -> None:
     image = torch.full((3, *size), 0.5)
-    for fit in images.FITS:
+    for fit in FITS:
         assert images.fit_image(image, 832, 480, fit=fit).shape == (3, 480, 832)
         assert images.view(image, 832, 480, fit=fit).numel() <= 3 * images.MAX_PIXELS
 
 
-def test_eight_k_picture(tmp_path) -> None:
+def test_eight_k_image(tmp_path) -> None:
     Image.new("L", (7680, 4320), 51).save(tmp_path / "big.png")
-    fitted = images.fit_image(tmp_path / "big.png", 64, 48)
+    fitted = images.fit_image(images.read(tmp_path / "big.png"), 64, 48)
     assert torch.allclose(fitted, torch.tensor(0.2), atol=1e-5)
 
 
@@ -163,7 +164,7 @@ def test_sixteen_bit_grey_keeps_its_levels(tmp_path) -> None:
     ("full", "dtype"),
     [(1.0, np.float32), (255.0, np.float32), (65535.0, np.float32), (255, np.int32), (65535, np.int32)],
 )
-def test_a_picture_of_32_bit_pixels_keeps_its_range(tmp_path, full: float, dtype: type) -> None:
+def test_an_image_of_32_bit_pixels_keeps_its_range(tmp_path, full: float, dtype: type) -> None:
     pixels = np.array([[0.0, 0.2, 0.6, 1.0]]) * full  # whole numbers in every range but the first
     image = Image.fromarray(pixels.astype(dtype))
     expected = torch.tensor([0.0, 0.2, 0.6, 1.0])
@@ -234,9 +235,9 @@ def test_a_kind_that_is_not_read_is_named_whatever_the_name_says(
 ) -> None:
     monkeypatch.setattr(image_kinds, "HEIF", "no_such_module")
     monkeypatch.delitem(image_kinds.FORMATS, "AVIF")
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(KINDS[kind] + bytes(64))
-    with pytest.raises(InputError, match=rf"picture\.jpg is {kind}, which can't be read here: .+\. Read are PNG, "):
+    with pytest.raises(InputError, match=rf"image\.jpg is {kind}, which can't be read here: .+\. Read are PNG, "):
         images.read(path)
 
 
@@ -248,7 +249,7 @@ def test_every_message_says_which_kinds_are_read(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["photo.heic", "photo.jpg"])
-def test_pictures_of_phones_are_read_upright(tmp_path, name: str) -> None:
+def test_images_of_phones_are_read_upright(tmp_path, name: str) -> None:
     heif = pytest.importorskip("pillow_heif")
     whole = np.zeros((48, 64, 3), np.uint8)
     whole[:24, :32] = 255
@@ -320,6 +321,6 @@ def test_both_layouts_and_types_mean_the_same() -> None:
         (17, "is a int"),
     ],
 )
-def test_what_is_no_picture_is_refused(image: object, message: str) -> None:
+def test_what_is_no_image_is_refused(image: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         images.to_tensor(image, "first")  # type: ignore[arg-type]

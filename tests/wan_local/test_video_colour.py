@@ -113,11 +113,11 @@ def test_files_of_others_are_read_by_their_matrix_and_range(
         stream.width, stream.height, stream.pix_fmt = 64, height, "yuv444p"
         stream.codec_context.colorspace, stream.codec_context.color_range = tag, 2 if full_range else 1
         for index, planes in enumerate(by_formula(frames, matrix, full_range)):
-            picture = av.VideoFrame.from_ndarray(planes.numpy(), format="yuv444p")
-            # So marked, no version of PyAV converts the picture to what the encoder is marked with.
-            picture.colorspace, picture.color_range = tag, 2 if full_range else 1
-            picture.pts = index
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(planes.numpy(), format="yuv444p")
+            # So marked, no version of PyAV converts the image to what the encoder is marked with.
+            image.colorspace, image.color_range = tag, 2 if full_range else 1
+            image.pts = index
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     back, _ = video.read(path)
     assert mean_shift(back, frames) < 0.5

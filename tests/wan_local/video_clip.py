@@ -6,7 +6,7 @@ import torch
 
 
 def clip(frames: int = 9, height: int = 64, width: int = 96) -> torch.Tensor:
-    """Soft coloured waves that move: like a picture, unlike noise."""
+    """Soft coloured waves that move: like an image, unlike noise."""
     y = torch.linspace(0, 6, height).view(1, height, 1)
     x = torch.linspace(0, 9, width).view(1, 1, width)
     t = torch.linspace(0, 1, frames).view(frames, 1, 1)

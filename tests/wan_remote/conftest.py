@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.wan_remote import fault_table
+from tests.wan_remote.journals import StoppedClock
 from tests.wan_remote.stand_in.client import StandIn
+from wan_remote.journal import Journal
 
 ROWS = pytest.StashKey[list[fault_table.Row]]()
 
@@ -24,6 +26,13 @@ def stand_in() -> Iterator[StandIn]:
 def cloud(stand_in: StandIn) -> StandIn:
     stand_in.reset()
     return stand_in
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    made = Journal(folder=tmp_path / "jobs", clock=StoppedClock())
+    made.prepare()
+    return made
 
 
 @pytest.fixture

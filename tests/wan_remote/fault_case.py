@@ -12,6 +12,9 @@ POLL = {GMI: "gmi.status", WAVESPEED: "wavespeed.result"}
 RUNNING = {GMI: "processing", WAVESPEED: "processing"}
 WAITING = {GMI: "queued", WAVESPEED: "created"}
 DONE = {GMI: "success", WAVESPEED: "completed"}
+LOST = {"kind": "reset", "when": "after", "accept": True}  # the job is made, its answer lost
+NOT_MADE = {"kind": "reset", "when": "after"}
+DOWN = {"kind": "answer", "status": 500, "text": "down", "times": 0}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-BEFORE, SUBMIT, POLL, FILE, CONTROL = (
-    f"test_faults_{name}.py::" for name in ("before", "submit", "poll", "download", "control")
+BEFORE, SUBMIT, POLL, FILE, CONTROL, KILL, SECRETS = (
+    f"test_{name}.py::"
+    for name in ("before_paying", "submission", "polling", "download_faults", "stops_and_restarts", "kill", "secrets")
 )
-KILL, SECRETS = "test_remote_kill.py::", "test_remote_secrets.py::"
 STOP = f"{CONTROL}test_stop_"
 
 FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -20,20 +20,20 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{BEFORE}test_without_a_key", f"{BEFORE}test_spaces_around_a_key",
         f"{BEFORE}test_a_key_with_a_bad_character")),
     "F2": ("values out of range, no number in a frame, a batch", (
-        f"{BEFORE}test_what_is_not_allowed", "test_node_pictures.py::test_a_batch_is_refused")),
+        f"{BEFORE}test_what_is_not_allowed", "test_node_images.py::test_a_batch_is_refused")),
     "F3": ("frames too big for the budget", (f"{BEFORE}test_a_frame_too_big", f"{BEFORE}test_frames_too_big")),
     "F4": ("no room or no right to write", (
-        f"{BEFORE}test_a_folder_that_cannot_be_written", "test_disk_room.py::test_too_little_room")),
+        f"{BEFORE}test_a_folder_that_cannot_be_written", "test_run.py::test_too_little_room")),
     "F5": ("upload answers 500, 500, 200", (f"{BEFORE}test_upload[*: upload 500, 500, then good]",)),
     "F6": ("signed upload answers 403", (
         f"{BEFORE}test_upload[*: signed PUT 403, then good]", f"{BEFORE}test_signed_upload_refused_for_good")),
     "F7": ("upload names no usable address", (
         f"{BEFORE}test_upload[*: upload answers without download_url]", f"{BEFORE}test_upload[*: upload gives")),
     "F8": ("the same frame twice, or again within a day", (
-        f"{BEFORE}test_the_same_picture_is_uploaded_once", "test_uploads.py::test_three_nodes")),
+        f"{BEFORE}test_the_same_image_is_uploaded_once", "test_uploads.py::test_three_nodes")),
     # the submission
     "F9": ("400 with the name of a field", (f"{SUBMIT}test_submit[*: 400 that names the prompt]",)),
-    "F10": ("400 that names a picture", (
+    "F10": ("400 that names an image", (
         f"{SUBMIT}test_submit[gmi: frames taken as", f"{SUBMIT}test_submit[gmi: no form of the frames is taken]")),
     "F11": ("401", (f"{SUBMIT}test_submit[*: 401",)),
     "F12": ("402", (f"{SUBMIT}test_submit[*: 402",)),

@@ -16,10 +16,11 @@ STAGES = {
 }
 HEAD = """# Faults and what becomes of them
 
-Written by `REMOTE_FAULT_TABLE=docs/remote_faults.md python -m pytest tests/wan_remote`; every row is a test that ran
-against the stand-in of `tests/wan_remote/stand_in/`. *Submissions* are those the cloud saw, and in brackets those that
-made a job, which is what costs money. *End* is a result, or the class of the error. *Id* is that of the list at the
-end, for rows that play one of its 75 faults; the others were found since.
+Written by `REMOTE_FAULT_TABLE=tests/wan_remote/faults.md python -m pytest tests/wan_remote`; every
+row is a test that ran against the stand-in of `stand_in/`. *Submissions* are those the cloud saw,
+and in brackets those that made a job, which is what costs money. *End* is a result, or the class of
+the error. *Id* is that of the list at the end, for rows that play one of its 75 faults; the others
+were found since.
 """
 
 

@@ -1,4 +1,4 @@
-"""Bodies: packed though nobody asked for it, bombs, and lists that repeat every picture."""
+"""Bodies: packed though nobody asked for it, bombs, and lists that repeat every image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.wan_remote.raw_server import answering, raw_server
 from tests.wan_remote.test_exchanges import SECRET
 from tests.wan_remote.test_stand_in import gmi_body, gmi_submit
-from wan_remote.transport import Answer, Api, Failure, Lost, bodies
+from wan_remote.transport import Answer, Api, Call, Failure, Lost, bodies
 
 MIB = 2**20
 RECORD = b'{"request_id": "a-1", "status": "queued"}'
@@ -23,7 +23,7 @@ RECORD = b'{"request_id": "a-1", "status": "queued"}'
 
 def ask(body: bytes, *headers: str) -> Answer | Lost:
     with raw_server(answering(body, *headers)) as raw:
-        return Api(raw.address, SECRET).call("GET", "/jobs", read=10.0)
+        return Api(raw.address, SECRET).call(Call(method="GET", path="/jobs", read=10.0))
 
 
 def gzipped(data: bytes) -> bytes:
@@ -114,7 +114,7 @@ def emptied(value: Any, longest: int, plain: bool) -> Any:
     return value
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(VALUES, st.integers(0, 60), st.integers(1, 90), st.booleans())
 def test_only_long_strings_are_emptied_wherever_the_pieces_end(value, longest, step, plain):
     text = json.dumps(value, ensure_ascii=plain).encode("utf-8", "surrogatepass")
@@ -128,7 +128,7 @@ def test_text_that_is_no_json_comes_through():
     assert b"".join(bodies.without_long_strings(page)) == b"".join(page)
 
 
-def test_a_list_that_repeats_its_pictures_takes_no_memory():
+def test_a_list_that_repeats_its_images_takes_no_memory():
     rows = [{"request_id": f"a-{n}", "payload": {"first_frame_image": "A" * 4 * MIB}} for n in range(12)]
     body = json.dumps({"requests": rows}).encode()
     assert len(body) > 48 * MIB
@@ -141,13 +141,13 @@ def test_a_list_that_repeats_its_pictures_takes_no_memory():
     assert peak < 4 * MIB
 
 
-def test_a_lost_submission_is_found_in_a_list_that_repeats_every_picture(world):
+def test_a_lost_submission_is_found_in_a_list_that_repeats_every_image(world):
     for number in range(11):
         assert gmi_submit(world.cloud, gmi_body(prompt=f"job {number}")).status_code == 200
-    world.cloud.settings(list_picture=2_000_000)
+    world.cloud.settings(list_image=2_000_000)
     world.cloud.faults("gmi.submit", {"kind": "reset", "accept": True})
     outcome = world.run(world.gmi())
-    world.check("submit", "gmi: lost, and the list is 48 MB of pictures", outcome, end="result", posts=12, accepted=12)
+    world.check("submit", "gmi: lost, and the list is 48 MB of images", outcome, end="result", posts=12, accepted=12)
 
 
 def test_more_than_any_list_has_is_an_error(monkeypatch):

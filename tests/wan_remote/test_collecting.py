@@ -26,8 +26,8 @@ def video(kind: str, codec: str, width: int, height: int, frames: int) -> bytes:
         stream = container.add_stream(codec, rate=16)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for shade in range(frames):
-            picture = np.full((height, width, 3), shade * 3, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            image = np.full((height, width, 3), shade * 3, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -80,13 +80,13 @@ def test_what_can_not_be_read_is_kept_and_told(world, monkeypatch):
     assert job["id"] in str(outcome.error)
 
 
-def test_a_picture_is_no_video(world, monkeypatch):
+def test_a_image_is_no_video(world, monkeypatch):
     out = io.BytesIO()
     from PIL import Image
 
     Image.new("RGB", (64, 64)).save(out, "JPEG")
     give(world, monkeypatch, out.getvalue())
-    assert "it is a picture" in str(world.run(world.gmi()).error)
+    assert "it is an image" in str(world.run(world.gmi()).error)
 
 
 def test_a_clip_that_is_not_what_was_asked_for_is_told(world, monkeypatch):

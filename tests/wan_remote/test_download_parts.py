@@ -26,6 +26,12 @@ def aged(part: Path, seconds: float) -> Path:
     return part
 
 
+def this_machine(folder: Path) -> str:
+    found = parts.NAME.fullmatch(parts.new_part(folder / "a.mp4").name)
+    assert found is not None
+    return found["machine"]
+
+
 def test_a_new_one_is_known_again_and_nobody_elses(tmp_path):
     one, two = parts.new_part(tmp_path / "a.mp4"), parts.new_part(tmp_path / "a.mp4")
     assert one != two
@@ -36,7 +42,7 @@ def test_a_new_one_is_known_again_and_nobody_elses(tmp_path):
 
 def test_what_a_running_process_writes_stays_and_so_does_the_process(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    part = part_of(tmp_path / "a.mp4", parts._machine(), child.pid)
+    part = part_of(tmp_path / "a.mp4", this_machine(tmp_path), child.pid)
     try:
         parts.clear_away(tmp_path / "a.mp4")
         assert part.exists()
@@ -55,7 +61,7 @@ def test_a_process_that_may_not_be_asked_runs(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(os, "kill", refuse)
-    part = part_of(tmp_path / "a.mp4", parts._machine(), 4242)
+    part = part_of(tmp_path / "a.mp4", this_machine(tmp_path), 4242)
     parts.clear_away(tmp_path / "a.mp4")
     assert part.exists()
 

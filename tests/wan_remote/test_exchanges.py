@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from tests.wan_remote.fault_case import GMI
 from tests.wan_remote.raw_server import Raw, answering, head, length, raw_server
 from tests.wan_remote.world import TestWatch
 from wan_remote import watch as watches
-from wan_remote.keys import Secret
-from wan_remote.transport import Answer, Api, Failure, Lost, api
+from wan_remote.secret import Secret
+from wan_remote.transport import Answer, Api, Call, Failure, Lost, api
 
 SECRET = Secret("k" * 20, "a test")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-BODY = {"picture": "A" * 8_000_000}  # more than the system takes at once
+BODY = {"image": "A" * 8_000_000}  # more than the system takes at once
 
 
 def slow_reader(pause: float, step: int = 2**17) -> Callable[[socket.socket, Raw], None]:
@@ -59,6 +60,10 @@ def silent(sock: socket.socket, raw: Raw) -> None:
     raw.over.wait(20)
 
 
+def call(raw: Raw, method: str = "POST", *, firm: bool = False, **options: Any) -> Answer | Lost:
+    return Api(raw.address, SECRET).call(Call(method=method, path="/jobs", **options), firm=firm)
+
+
 def timed(call: Callable[[], Answer | Lost]) -> tuple[Answer | Lost, float]:
     began = time.monotonic()
     return call(), time.monotonic() - began
@@ -70,7 +75,7 @@ def timed(call: Callable[[], Answer | Lost]) -> tuple[Answer | Lost, float]:
 def test_a_large_body_gets_through_a_slow_line(monkeypatch):
     monkeypatch.setattr(api, "CONNECT", 0.5)  # what the HTTP library would give the sending too
     with raw_server(slow_reader(0.02), room=2**16) as raw:
-        answer, took = timed(lambda: Api(raw.address, SECRET).call("POST", "/jobs", body=BODY, read=5.0))
+        answer, took = timed(lambda: call(raw, body=BODY, read=5.0))
     assert isinstance(answer, Answer)
     assert took > 1.0
 
@@ -79,7 +84,7 @@ def test_a_large_body_gets_through_a_slow_line(monkeypatch):
 def test_a_line_that_is_too_slow_or_stands_still_is_told(monkeypatch, pause):
     monkeypatch.setattr(api, "SLOWEST", 10**9)
     with raw_server(slow_reader(pause), room=2**16) as raw:
-        answer, took = timed(lambda: Api(raw.address, SECRET).call("POST", "/jobs", body=BODY, read=0.3))
+        answer, took = timed(lambda: call(raw, body=BODY, read=0.3))
     assert answer == Lost(failure=Failure.LOST, why=api.TOO_SLOW)
     assert took < 3.0
 
@@ -108,7 +113,7 @@ def test_the_person_learns_that_it_was_the_line(world, monkeypatch):
 @pytest.mark.parametrize("what", DRIPS)
 def test_what_drips_for_ever_is_given_up(what):
     with raw_server(DRIPS[what]) as raw:
-        answer, took = timed(lambda: Api(raw.address, SECRET).call("GET", "/jobs", read=0.3))
+        answer, took = timed(lambda: call(raw, "GET", read=0.3))
     assert answer == Lost(failure=Failure.LOST, why="the answer took too long")
     assert 0.6 <= took < 3.0
 
@@ -116,7 +121,7 @@ def test_what_drips_for_ever_is_given_up(what):
 def test_size_gives_no_more_than_the_longest(monkeypatch):
     monkeypatch.setattr(api, "LONGEST", 0.5)
     with raw_server(dripping(OK.replace(b"2\r\n", b"99999999\r\n"), b" " * 2**16)) as raw:
-        answer, took = timed(lambda: Api(raw.address, SECRET).call("GET", "/jobs", read=0.3))
+        answer, took = timed(lambda: call(raw, "GET", read=0.3))
     assert answer == Lost(failure=Failure.LOST, why="the answer took too long")
     assert took < 3.0
 
@@ -124,7 +129,7 @@ def test_size_gives_no_more_than_the_longest(monkeypatch):
 # -- a stop -----------------------------------------------------------------------------------------------------------
 
 
-def stopped_after(raw: Raw, base: str, **options: object) -> tuple[Answer | Lost, float]:
+def stopped_after(raw: Raw, base: str, *, firm: bool = False, **options: Any) -> tuple[Answer | Lost, float]:
     """The end of a call, and how long after the stop it came."""
     stop, moment = threading.Event(), [0.0]
 
@@ -135,7 +140,7 @@ def stopped_after(raw: Raw, base: str, **options: object) -> tuple[Answer | Lost
         stop.set()
 
     threading.Thread(target=press).start()
-    answer = Api(base, SECRET).call("GET", "/jobs", stop=stop, **options)  # type: ignore[arg-type]
+    answer = Api(base, SECRET).call(Call(method="GET", path="/jobs", **options), stop=stop, firm=firm)
     return answer, time.monotonic() - moment[0]
 
 
@@ -172,7 +177,7 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up_and_nothing_is_sent_later
     monkeypatch.setattr(api, "REACH", 0.3)
     asked = []
     with raw_server(lambda sock, raw: asked.append(sock.recv(10))) as raw:
-        answer, took = timed(lambda: Api(raw.address, SECRET).call("POST", "/jobs", body={}, firm=True))
+        answer, took = timed(lambda: call(raw, firm=True, body={}))
         release.set()
         raw.met.wait(1.0)
         time.sleep(0.1)
@@ -301,7 +306,7 @@ def test_what_was_sent_through_a_proxy_is_told_by_the_connection(monkeypatch, ta
     with raw_server(talk) as raw:
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", raw.address)
         monkeypatch.setenv("NO_PROXY", "")
-        answer = Api(f"{scheme}://api.example.com", SECRET).call("POST", "/jobs", body={})
+        answer = Api(f"{scheme}://api.example.com", SECRET).call(Call(method="POST", path="/jobs", body={}))
     assert isinstance(answer, Lost)
     assert answer.failure is failure
     assert why in (None, answer.why)  # releases of the HTTP library differ in whose fault a proxy's silence is
@@ -309,7 +314,7 @@ def test_what_was_sent_through_a_proxy_is_told_by_the_connection(monkeypatch, ta
 
 def test_a_handshake_that_breaks_off_has_sent_nothing():
     with raw_server(lambda sock, raw: None) as raw:
-        answer = Api(f"https://127.0.0.1:{raw.port}", SECRET).call("POST", "/jobs", body={})
+        answer = Api(f"https://127.0.0.1:{raw.port}", SECRET).call(Call(method="POST", path="/jobs", body={}))
     assert answer == Lost(failure=Failure.UNREACHED, why="no connection")
 
 
@@ -323,5 +328,5 @@ def test_every_call_has_a_connection_of_its_own():
     with raw_server(talk) as raw:
         asked = Api(raw.address, SECRET)
         for _ in range(3):
-            assert isinstance(asked.call("GET", "/jobs"), Answer)
+            assert isinstance(asked.call(Call(method="GET", path="/jobs")), Answer)
     assert len(set(met)) == 3

@@ -10,10 +10,10 @@ import pytest
 from tests.wan_remote.fault_case import GMI, POLL, WAVESPEED
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY
 from wan_remote.account import account
-from wan_remote.keys import Secret
 from wan_remote.providers import PROVIDERS
 from wan_remote.providers.base import refusal
 from wan_remote.redact import redact
+from wan_remote.secret import Secret
 from wan_remote.transport import Answer
 
 KEY = {GMI: GMI_KEY, WAVESPEED: WAVESPEED_KEY}

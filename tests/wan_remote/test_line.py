@@ -108,8 +108,8 @@ def test_who_came_first_is_first(tmp_path):
 def test_a_place_whose_process_is_gone_is_free(tmp_path):
     left = Place(tmp_path, 1)
     left.stand()
-    name = left._name
+    [held] = tmp_path.iterdir()
     left.leave()
-    (tmp_path / name).touch()
+    held.touch()
     assert Place(tmp_path, 2).before() == 0
     assert list(tmp_path.iterdir()) == []

@@ -129,9 +129,9 @@ def test_no_room_at_all_ends(world):
     assert world.cloud.accepted() == 0
 
 
-def test_few_stand_at_the_door_and_the_pictures_of_others_are_not_read_yet(world, monkeypatch):
+def test_few_stand_at_the_door_and_the_images_of_others_are_not_read_yet(world, monkeypatch):
     world.real_time(0.02)
-    monkeypatch.setattr(many, "AT_THE_DOOR", 2)
+    monkeypatch.setattr(many, "MOST_UNSENT", 2)
     world.cloud.settings(room=1)
     world.cloud.always(GMI, "queued")
     read: list[int] = []

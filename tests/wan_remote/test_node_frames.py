@@ -44,7 +44,7 @@ def slow(node, monkeypatch, seconds: float) -> list[float]:
 
 
 def test_all_frames_come_out(node, result):
-    frames, file = asyncio.run(node.part("nodes.remote").shown(result)).values
+    frames, file = asyncio.run(node.part("nodes.cloud_run").shown(result)).values
     assert tuple(frames.shape) == (81, 72, 128, 3)
     assert file == result.path
     assert node.texts[-1] == "81 frames of 128x72, 5.06 s at 16 fps\ngm-1\nseed 7\nmade in 1.0 s"
@@ -52,7 +52,7 @@ def test_all_frames_come_out(node, result):
 
 def test_a_drawn_seed_and_what_is_odd_are_shown(node, result):
     drawn = replace(result, drawn=True, resumed=True, note="the clip is 64x64")
-    asyncio.run(node.part("nodes.remote").shown(drawn))
+    asyncio.run(node.part("nodes.cloud_run").shown(drawn))
     assert node.texts[-1] == (
         "81 frames of 128x72, 5.06 s at 16 fps\ngm-1, not paid for again\nseed 7 (drawn for -1: the same inputs and "
         "take give this clip, another take another)\nmade in 1.0 s\nthe clip is 64x64"
@@ -66,7 +66,7 @@ def test_a_stop_while_frames_are_read_ends_the_prompt_at_once(node, result, monk
     at = [0.0]
 
     async def prompt():
-        task = asyncio.ensure_future(node.part("nodes.remote").shown(result))
+        task = asyncio.ensure_future(node.part("nodes.cloud_run").shown(result))
         while not moments:
             await asyncio.sleep(0.01)
         at[0] = time.monotonic()
@@ -81,8 +81,8 @@ def test_a_stop_while_frames_are_read_ends_the_prompt_at_once(node, result, monk
 
 
 def test_the_clips_of_a_list_are_read_one_after_the_other_and_told_a_line_each(node, result):
-    remote = node.part("nodes.remote")
-    given = asyncio.run(remote._all_shown([result, replace(result, request_id="gm-2", resumed=True)])).values
+    remote = node.part("nodes.cloud_run")
+    given = asyncio.run(remote.all_shown([result, replace(result, request_id="gm-2", resumed=True)])).values
     assert [len(row) for row in given] == [2, 2, 2]
     assert given[2] == ["gm-1", "gm-2"]
     assert "reading the frames of the video (2 of 2)" in node.texts
@@ -92,9 +92,9 @@ def test_the_clips_of_a_list_are_read_one_after_the_other_and_told_a_line_each(n
 
 
 def test_frames_of_a_list_that_do_not_fit_are_not_begun(node, result):
-    remote = node.part("nodes.remote")
+    remote = node.part("nodes.cloud_run")
     remote.host.room_for_results = lambda: 2 * 81 * 128 * 72 * 12 - 1
     with pytest.raises(node.part("wan_remote.errors").StorageError) as told:
-        asyncio.run(remote._all_shown([result, result]))
+        asyncio.run(remote.all_shown([result, result]))
     assert str(told.value).startswith(f"all 2 clips are here, in {result.path.parent}; their frames take 0.0 GiB")
-    asyncio.run(remote._all_shown([result]))
+    asyncio.run(remote.all_shown([result]))

@@ -27,9 +27,10 @@ from tests.wan_remote.clocks import FakeClock
 from tests.wan_remote.fault_case import BOTH, DONE, GMI, POLL, WAITING, answer, retry_after
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY
 from tests.wan_remote.stand_in.odd import HIDING, STYLES
-from tests.wan_remote.world import World
+from tests.wan_remote.world import RUN, World
 from wan_remote import watch as watches
 from wan_remote.errors import RemoteError
+from wan_remote.providers import PROVIDERS
 from wan_remote.transport import Api
 
 COUNT = int(os.environ.get("REMOTE_SCHEDULES", "12"))
@@ -220,6 +221,9 @@ def test_schedule(play: Play, seed: int) -> None:
         prompt: play.world.request(provider, prompt=prompt, seed=rng.choice([7, -1]), take=rng.choice([1, 2]))
         for prompt in rng.sample(PROMPTS, 2)
     }
+    for request in requests.values():  # here, so that no child has to do it again
+        for name in ("first", "last"):
+            RUN.encode(getattr(request, name), PROVIDERS[provider].image_bytes, f"{name} image")
     log: list[Any] = []
     for _ in range(rng.randint(2, 5)):
         play.weather()

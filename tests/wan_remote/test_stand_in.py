@@ -18,15 +18,15 @@ MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
 
 
 @functools.cache
-def picture(kind: str = "PNG") -> bytes:
+def image(kind: str = "PNG") -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (64, 36), (10, 200, 30)).save(out, kind)
     return out.getvalue()
 
 
 def gmi_body(**changes: Any) -> dict[str, Any]:
-    image = base64.b64encode(picture()).decode()
-    payload = {"prompt": "dusk", "first_frame_image": image, "last_frame_image": image, **changes}
+    text = base64.b64encode(image()).decode()
+    payload = {"prompt": "dusk", "first_frame_image": text, "last_frame_image": text, **changes}
     return {"model": MODEL, "payload": {name: value for name, value in payload.items() if value is not None}}
 
 
@@ -41,7 +41,7 @@ def wavespeed(cloud: StandIn, path: str, body: Any, key: str = WAVESPEED_KEY, **
 
 
 def uploaded(cloud: StandIn) -> str:
-    answer = wavespeed(cloud, "/media/upload/binary", None, files={"file": ("a.png", picture(), "image/png")})
+    answer = wavespeed(cloud, "/media/upload/binary", None, files={"file": ("a.png", image(), "image/png")})
     return answer.json()["data"]["download_url"]
 
 
@@ -53,7 +53,7 @@ def uploaded(cloud: StandIn) -> str:
         ({"first_frame_image": None}, "first_frame_image"),
         ({"last_frame_image": "no base64!"}, "last_frame_image"),
         ({"last_frame_image": "data:image/png;base64,AAAA"}, "last_frame_image"),
-        ({"first_frame_image": base64.b64encode(b"no picture").decode()}, "first_frame_image"),
+        ({"first_frame_image": base64.b64encode(b"no image").decode()}, "first_frame_image"),
         ({"video_length": 7}, "video_length"),
         ({"video_length": "5"}, "video_length"),
         ({"prompt_extend": 1}, "prompt_extend"),
@@ -118,11 +118,11 @@ def test_wavespeed_runs_a_job_from_upload_to_file(cloud):
 
 
 def test_a_ticket_takes_its_own_headers_and_size_alone(cloud):
-    ask = {"filename": "a.png", "size": len(picture()), "content_type": "image/png"}
+    ask = {"filename": "a.png", "size": len(image()), "content_type": "image/png"}
     ticket = wavespeed(cloud, "/media/uploads", ask).json()["data"]["upload"]
-    assert requests.put(ticket["url"], picture(), headers={"Content-Type": "image/jpg"}, timeout=10).status_code == 403
+    assert requests.put(ticket["url"], image(), headers={"Content-Type": "image/jpg"}, timeout=10).status_code == 403
     assert requests.put(ticket["url"], b"short", headers=ticket["headers"], timeout=10).status_code == 400
-    assert requests.put(ticket["url"], picture(), headers=ticket["headers"], timeout=10).status_code == 200
+    assert requests.put(ticket["url"], image(), headers=ticket["headers"], timeout=10).status_code == 200
 
 
 def test_storage_signs_resumes_and_notices_a_key(cloud):

@@ -1,4 +1,4 @@
-"""Uploads beside each other: a picture goes up once, nobody's loop stands still, and a refusal is told as one."""
+"""Uploads beside each other: an image goes up once, nobody's loop stands still, and a refusal is told as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import time
 import pytest
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer
-from tests.wan_remote.world import TestWatch, picture
+from tests.wan_remote.world import TestWatch, image
+from wan_remote import uploads
 from wan_remote.errors import ModelUnavailable, NoUploads
 from wan_remote.images import encode
 from wan_remote.session import Folders, open_session
@@ -21,7 +22,7 @@ SLOW = {"kind": "delay", "seconds": 0.4, "times": 0}
 
 
 def stored(world) -> int:
-    """Pictures that arrived."""
+    """Images that arrived."""
     return len([record for record in world.cloud.records("put") if record["status"] == 200])
 
 
@@ -33,17 +34,17 @@ def session(world, provider, watch=None):
 @pytest.fixture
 def frame(world):
     world.state.mkdir()
-    return encode(picture(3), 10**6, "first picture")
+    return encode(image(3), 10**6, "first image")
 
 
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
-def test_three_nodes_with_the_same_pictures_upload_each_once(world):
+def test_three_nodes_with_the_same_images_upload_each_once(world):
     world.cloud.faults("put", SLOW)
     outcomes = world.run_all([world.wavespeed(prompt=str(number)) for number in range(3)])
     assert [outcome.end for outcome in outcomes] == ["result"] * 3
-    name = "wavespeed: three nodes with the same pictures at once"
+    name = "wavespeed: three nodes with the same images at once"
     world.check("before", name, outcomes[0], end="result", posts=3, accepted=3)
     assert stored(world) == 2
 
@@ -161,7 +162,7 @@ def test_stop_counts_while_a_name_is_looked_up(world, slow_names):
 
 def test_a_cloud_without_uploads_is_not_told_as_a_missing_model(world, frame):
     world.cloud.faults("gmi.upload_url", answer(GMI, 404, "page not found", times=0))
-    with pytest.raises(NoUploads, match=r"^GMI Cloud takes no uploads of pictures \(404\)") as told:
+    with pytest.raises(NoUploads, match=r"^GMI Cloud takes no uploads of images \(404\)") as told:
         asyncio.run(upload(session(world, GMI), frame, "first"))
     assert not isinstance(told.value, ModelUnavailable)
     assert "Wan-AI" not in str(told.value)
@@ -185,13 +186,22 @@ def test_a_ticket_that_is_of_no_use_falls_back_to_the_plain_upload(world, frame,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
-def test_where_pictures_lie_is_for_the_user_alone(world, frame):
+def test_where_images_lie_is_for_the_user_alone(world, frame):
     asyncio.run(upload(session(world, WAVESPEED), frame, "first"))
     assert (world.state / "uploads.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_signed_place_that_takes_nothing(world, frame):
     world.cloud.faults("put", {"kind": "answer", "status": 403, "times": 0})
-    with pytest.raises(NoUploads, match="GMI Cloud does not take a picture where it says it should go"):
+    with pytest.raises(NoUploads, match="GMI Cloud does not take an image where it says it should go"):
         asyncio.run(upload(session(world, GMI), frame, "first"))
     assert len(world.cloud.records("gmi.upload_url")) == 2
+
+
+def test_nobody_waits_after_the_last_attempt(world, frame, monkeypatch):
+    monkeypatch.setattr(uploads, "pause", lambda attempt: 10.0)
+    world.cloud.faults("put", {"kind": "answer", "status": 503, "times": 0})
+    with pytest.raises(NoUploads, match="does not take an image"):
+        asyncio.run(upload(session(world, GMI), frame, "first"))
+    assert len(world.cloud.records("put")) == 2 * 5  # five for each of two places
+    assert world.clock.elapsed == pytest.approx(2 * 4 * 10.0)

@@ -8,7 +8,6 @@ import pytest
 
 import wan_remote
 from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED
-from tests.wan_remote.test_remote_once import lose
 from tests.wan_remote.world import TestWatch
 from wan_remote.journal import Journal
 
@@ -17,7 +16,7 @@ BOUGHT_AGAIN = "for a new job, which is paid for anew"
 
 def test_a_guess_that_failed_says_that_queueing_again_looks_and_does_not_pay(world):
     world.cloud.plan(WAVESPEED, "failed")
-    lose(world, WAVESPEED)
+    world.lose(WAVESPEED)
     found = world.run(world.wavespeed())  # by the list, which repeats no inputs
     assert found.end == "JobFailed"
     assert "Its id was only guessed" in str(found.error)
@@ -49,7 +48,7 @@ def test_a_withheld_clip_from_elsewhere_speaks_of_no_inputs(world):
 
 
 def test_who_collects_a_job_says_whom_he_waits_for(world):
-    lose(world, GMI)
+    world.lose(GMI)
     [job], [entry] = world.cloud.jobs(), world.entries()
     watch, journal = TestWatch(), Journal(folder=world.state / "jobs")
     folders = wan_remote.Folders(state=world.state, output=world.output)

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,19 @@ from PIL import Image
 
 import wan_remote
 from tests.wan_remote.clocks import FakeClock, FastClock
-from tests.wan_remote.fault_case import GMI, Case
+from tests.wan_remote.fault_case import DOWN, GMI, LOST, Case
 from tests.wan_remote.fault_ids import faults_of
 from tests.wan_remote.fault_table import Row
 from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY, StandIn
 from wan_remote.cli import main
+from wan_remote.images import Frame, encode
 from wan_remote.keys import Keys
 from wan_remote.providers.gmi import GMI as GMICloud
 from wan_remote.transport import Api
 from wan_remote.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-DOWNLOAD = sys.modules["wan_remote.transport.download"]
+DOWNLOAD, RUN = sys.modules["wan_remote.transport.download"], sys.modules["wan_remote.run"]
 LONGEST = 30.0  # real seconds of one run; then it hangs
 BASE64_RUN = re.compile(r"[A-Za-z0-9+/]{200,}")
 NEVER = (GMI_KEY, WAVESPEED_KEY, "X-Goog-Signature", "X-Amz-Signature")
@@ -46,12 +47,17 @@ FOREIGN = ("requests", "urllib3", "http", "ssl", "socket")
 
 
 @functools.cache
-def picture(seed: int, height: int = 36, width: int = 64) -> np.ndarray:
+def image(seed: int, height: int = 36, width: int = 64) -> np.ndarray:
     """A small frame: two colours, told apart by ``seed``. uint8 [H, W, 3]"""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[:, : width // 2] = (seed * 37 % 256, seed * 91 % 256, 120)
     frame[:, width // 2 :] = (30, seed * 53 % 256, seed * 17 % 256)
     return frame
+
+
+@functools.lru_cache(64)
+def _encoded(pixels: bytes, shape: tuple[int, ...], budget: int, name: str) -> Frame:
+    return encode(np.frombuffer(pixels, np.uint8).reshape(shape), budget, name)
 
 
 class TestWatch(Watch):
@@ -126,6 +132,7 @@ class World:
         self.caplog.set_level(logging.DEBUG)
         self.environ(self.monkeypatch)
         self.monkeypatch.setattr(DOWNLOAD, "PAUSE", 0.01)  # real seconds between attempts
+        self.monkeypatch.setattr(RUN, "encode", lambda pixels, *rest: _encoded(pixels.tobytes(), pixels.shape, *rest))
 
     def environ(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GMI_ORG_ID", "NETRC"):
@@ -141,12 +148,12 @@ class World:
     # requests
 
     def gmi(self, **changes: Any) -> wan_remote.GMIRequest:
-        frames = {"first": picture(1, 720, 1280), "last": picture(2, 720, 1280)}  # of its size: nothing to resize
+        frames = {"first": image(1, 720, 1280), "last": image(2, 720, 1280)}  # of its size: nothing to resize
         given = {**frames, "prompt": "a paper crane unfolds", "seed": 7, **changes}
         return wan_remote.GMIRequest(**given)
 
     def wavespeed(self, **changes: Any) -> wan_remote.WaveSpeedRequest:
-        frames = {"first": picture(1, 480, 832), "last": picture(2, 480, 832)}
+        frames = {"first": image(1, 480, 832), "last": image(2, 480, 832)}
         given = {**frames, "prompt": "ice melts into a stream", "seed": 7, **changes}
         return wan_remote.WaveSpeedRequest(**given)
 
@@ -276,13 +283,20 @@ class World:
 
         return asyncio.run(main())
 
+    def lose(self, provider: str) -> None:
+        """A submission is taken, its answer lost, and the list is down."""
+        self.cloud.faults(f"{provider}.submit", LOST)
+        self.cloud.faults(f"{provider}.list", DOWN)
+        assert self.run(self.request(provider)).end == "SubmissionUnknown"
+        self.cloud.faults(f"{provider}.list")
+
     def shorten_reads(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Every call of an API is given up after so many seconds of silence."""
         real = Api.call
-        monkeypatch.setattr(Api, "call", lambda api, *given, **named: real(api, *given, **{**named, "read": seconds}))
+        monkeypatch.setattr(Api, "call", lambda api, call, **named: real(api, replace(call, read=seconds), **named))
 
     def shrink_budget(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-        monkeypatch.setattr(GMICloud, "picture_bytes", size)
+        monkeypatch.setattr(GMICloud, "image_bytes", size)
 
     # the journal
 
@@ -312,7 +326,7 @@ class World:
         paths = []
         for number, name in enumerate(("first", "last"), 1):
             path = self.tmp / f"{name}.png"
-            Image.fromarray(picture(number)).save(path)
+            Image.fromarray(image(number)).save(path)
             paths += [f"--{name}", str(path)]
         words = ["--prompt", "a paper crane unfolds", "--seed", "7"]
         places = ["--state", str(self.state), "--output", str(self.output)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericError
+from ..free_memory import is_out_of_memory
 from . import check, order, sdpa, timing
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -126,8 +127,6 @@ class Chosen:
 
     def _tried(self, backend: Backend, problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor | None, str]:
         """Its result if that is right, else what is wrong."""
-        from ..memory.room import is_out_of_memory  # memory knows the model, which knows attention
-
         try:
             out = backend.attend(q, k, v)
             if (backend.NAME, problem) in _verdicts:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..settings import LENGTH, STEPS
 from .dtypes import DTYPES, dtype_of
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ SLOW_ATTENTION = 0.6  # of the rate of a product, under which a better kernel wo
 LARGE_REST = 0.12  # of a block, over which fusing it would show
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("bench", help="say how fast this GPU is", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--width", type=int, default=1280, metavar="PIXELS", help="multiple of 16 (default: 1280)")
     parser.add_argument("--height", type=int, default=720, metavar="PIXELS", help="multiple of 16 (default: 720)")
-    parser.add_argument("--length", type=int, default=81, metavar="FRAMES", help="4n+1 (default: 81)")
-    parser.add_argument("--steps", type=int, default=50, metavar="N", help="of the clip that is told (default: 50)")
+    parser.add_argument("--length", type=int, default=LENGTH, metavar="FRAMES", help="4n+1 (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help="of the clip (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES[1:], default="bfloat16", help="of the networks (default: bfloat16)")
     parser.add_argument(
         "--attention", default="auto", metavar="NAME", help="kernel (default: auto, the best exact one)"
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from .. import speed
     from ..attention import choose
     from ..config import WAN_FLF2V_14B
-    from ..generate import choose_device
+    from ..parts import choose_device
     from ..shapes import Grid
 
     grid = Grid(frames=args.length, height=args.height, width=args.width)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
+from ..settings import FPS
 from .dtypes import add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "decode",
         help="decode latents that an earlier run kept",
@@ -24,7 +25,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("latents", metavar="LATENTS", help="the .latents.safetensors file")
     parser.add_argument("--model", required=True, metavar="PATH", help="model folder, or a VAE file")
     parser.add_argument("--output", required=True, metavar="VIDEO", help=".mp4, .mov or .mkv")
-    parser.add_argument("--fps", type=float, default=16.0, metavar="N", help="frames a second (default: 16)")
+    parser.add_argument("--fps", type=float, default=FPS, metavar="N", help="frames a second (default: %(default)g)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--tiling", default="auto", metavar="HOW",
                         help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where "
@@ -38,18 +39,18 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from .. import kept, video, weights
-    from ..generate import choose_device, frames_of
-    from ..memory import NONE, Memory
+    from ..generate import frames_of
+    from ..memory import FittingVAE
+    from ..parts import choose_device
     from ..vae import decode_dtype
 
     video.check_path(args.output)
     latents = kept.read(Path(args.latents))
     device = choose_device(None if args.device == "auto" else args.device)
     vae = weights.load_vae(args.model, dtype=torch.float32, device=device)
-    fitting = Memory(device, NONE, tiling).vae_for(vae)
     bar = ProgressBar(sys.stderr)
-    dtype = dtype_of(args.vae_dtype) or decode_dtype(device)
-    clips = (frames_of(fitting, vae.denormalise(clip.to(device)).to(dtype), bar) for clip in latents.split(1))
+    fitting = FittingVAE(vae, tiling, dtype_of(args.vae_dtype) or decode_dtype(device))
+    clips = (frames_of(fitting, vae.denormalise(clip.to(device)), bar) for clip in latents.split(1))
     try:
         video.write(chain.from_iterable(clips), args.output, rate)
     finally:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"video {args.output}")
 
 
-def _checked(args: argparse.Namespace) -> tuple[str | int, Any]:
+def _checked(args: argparse.Namespace) -> tuple[str | int, Fraction]:
     """Way of tiling and frame rate; wrong ones are wrong use: exit status 2."""
     from ..memory import check_tiling
     from ..video import check_fps

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -10,9 +11,9 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def add_vae_dtype(group: Any) -> None:
+def add_vae_dtype(group: argparse._ActionsContainer) -> None:
     group.add_argument("--vae-dtype", choices=DTYPES, default="auto",
-                       help="of decoding; auto: bfloat16 on a GPU that calculates in it, else float32. Pictures are "
+                       help="of decoding; auto: bfloat16 on a GPU that calculates in it, else float32. Images are "
                             "always encoded in float32")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m wan_local generate``: two pictures and a prompt to a video file."""
+"""``python -m wan_local generate``: two images and a prompt to a video file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
+from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Recipe, Settings, check_boundary
 from . import PROGRAM, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
@@ -22,11 +24,11 @@ from .progress_bar import ProgressBar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..generate import Parts, Pipeline, Sampled
-    from ..settings import Settings
+    from ..generate import Pipeline, Sampled
+    from ..parts import Parts
 
 DESCRIPTION = """\
-Make a video that starts at one picture and ends at another.
+Make a video that starts at one image and ends at another.
 
 example:
   python -m wan_local generate --model weights/nano --first a.png --last b.png \\
@@ -37,10 +39,10 @@ Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
 A file that is there already is only replaced by a whole new one."""
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "generate",
-        help="make a video from two pictures and a prompt",
+        help="make a video from two images and a prompt",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,9 +51,10 @@ def add_to(commands: Any) -> None:
     needed = parser.add_argument_group("needed")
     needed.add_argument("--model", required=True, metavar="FOLDER",
                         help="model folder, diffusers or official layout; or one file with a transformer (safetensors, "
-                             "fp8 or not, or GGUF), with the parts below beside it")  # fmt: skip
-    needed.add_argument("--first", required=True, metavar="IMAGE", help="picture that the video starts at")
-    needed.add_argument("--last", required=True, metavar="IMAGE", help="picture that the video ends at")
+                             "fp8 or not, or GGUF), with the parts below beside it; of Wan2.2 the high-noise "
+                             "one")  # fmt: skip
+    needed.add_argument("--first", required=True, metavar="IMAGE", help="image that the video starts at")
+    needed.add_argument("--last", required=True, metavar="IMAGE", help="image that the video ends at")
     needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens between the two")
     needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
     _add_clip(parser.add_argument_group("the clip"))
@@ -65,24 +68,31 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=run, parser=parser)
 
 
-def _add_clip(group: Any) -> None:
+def _add_clip(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--negative", metavar="TEXT", help="what to keep away from (default: the official text)")
-    group.add_argument("--width", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first picture)")
-    group.add_argument("--height", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first picture)")
-    group.add_argument("--length", type=int, default=81, metavar="FRAMES", help="4n+1 (default: %(default)s)")
-    group.add_argument("--fps", type=float, default=16.0, metavar="N", help="frames a second (default: 16)")
-    group.add_argument("--fit", default="crop", metavar="HOW",
-                       help="pictures of another aspect: crop (default), pad, stretch")  # fmt: skip
+    group.add_argument("--width", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first image)")
+    group.add_argument("--height", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first image)")
+    group.add_argument("--length", type=int, default=LENGTH, metavar="FRAMES", help="4n+1 (default: %(default)s)")
+    group.add_argument("--fps", type=float, default=FPS, metavar="N", help="frames a second (default: %(default)g)")
+    group.add_argument("--fit", default=FIT, metavar="HOW",
+                       help="images of another aspect: crop (default), pad, stretch")  # fmt: skip
 
 
-def _add_sampling(group: Any) -> None:
-    group.add_argument("--steps", type=int, default=50, metavar="N", help="sampling steps (default: %(default)s)")
-    group.add_argument("--guidance", type=float, default=5.5, metavar="X",
-                       help="strength of the prompt; 1 takes half the time (default: %(default)s)")  # fmt: skip
-    group.add_argument("--shift", type=float, default=16.0, metavar="X",
-                       help="steps spent at high noise: 16 for 720p, 3 to 5 for 480p (default: 16)")  # fmt: skip
-    group.add_argument("--sampler", default="unipc", metavar="NAME", help="unipc (default), dpm++, euler")
-    group.add_argument("--seed", type=int, default=-1, metavar="N", help="-1 draws one and says which (default)")
+def _add_sampling(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--steps", type=int, metavar="N",
+                       help=f"sampling steps (default: {FLF2V.steps}, of Wan2.2 {EXPERTS.steps})")  # fmt: skip
+    group.add_argument("--guidance", type=float, metavar="X",
+                       help=f"guidance scale; 1 takes half the time (default: {FLF2V.guidance}, of Wan2.2 "
+                            f"{EXPERTS.guidance})")  # fmt: skip
+    group.add_argument("--low-guidance", type=float, metavar="X",
+                       help="guidance scale of Wan2.2's low-noise expert (default: that of --guidance)")  # fmt: skip
+    group.add_argument("--shift", type=float, metavar="X",
+                       help=f"steps at high noise: of Wan2.1 16 for 720p, 3 to 5 for 480p (default: {FLF2V.shift:g}, "
+                            f"of Wan2.2 {EXPERTS.shift:g})")  # fmt: skip
+    group.add_argument("--sampler", default=SAMPLER, metavar="NAME", help="unipc (default), dpm++, euler")
+    group.add_argument(
+        "--seed", type=int, default=RANDOM_SEED, metavar="N", help="-1 draws one and says which (default)"
+    )
     group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH][@FIRST-LAST]",
                        help=lora_option.HELP)  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
@@ -95,7 +105,11 @@ def _add_sampling(group: Any) -> None:
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
 
 
-def _add_parts(group: Any) -> None:
+def _add_parts(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--model-low", metavar="PATH", help="file or folder of Wan2.2's low-noise expert")
+    group.add_argument("--boundary", type=float, metavar="X",
+                       help="share of the timesteps, 0 to 1, from which on Wan2.2's high-noise expert works (default: "
+                            "the folder's own, or 0.9)")  # fmt: skip
     group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE, one that upscales too")
     group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not, or GGUF")
     group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
@@ -104,7 +118,7 @@ def _add_parts(group: Any) -> None:
 
 def _parts(args: argparse.Namespace) -> Parts:
     """Parts named on their own; a file with a transformer holds no others, so they are asked for here."""
-    from ..generate import Parts
+    from ..parts import Parts
     from ..weights import load
 
     given = {"--vae": args.vae, "--text-encoder": args.text_encoder, "--image-encoder": args.image_encoder}
@@ -117,14 +131,14 @@ def _parts(args: argparse.Namespace) -> Parts:
     )
 
 
-def _add_memory(group: Any) -> None:
+def _add_memory(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--offload", default="auto", metavar="HOW",
                        help="none: everything stays on the GPU; N: the parts take turns there and N transformer blocks "
                             "stay in host memory, coming one by one; auto (default): what fits")  # fmt: skip
     folder = str(default_folder()).replace("%", "%%")
     group.add_argument("--tiling", default="auto", metavar="HOW",
                        help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where whole "
-                            "frames don't fit, since tiles change the picture a little")  # fmt: skip
+                            "frames don't fit, since tiles change the image a little")  # fmt: skip
     group.add_argument("--unpack", action="store_true",
                        help="make plain weights of fp8 or GGUF ones: faster steps, more memory")  # fmt: skip
     group.add_argument("--fp8-matmul", action="store_true",
@@ -140,7 +154,9 @@ def run(args: argparse.Namespace) -> None:
     parts = _parts(args)
     several_gpus.check(args)
     from .. import images
-    from ..generate import Pipeline, choose_device, default_dtype
+    from ..denoiser import Denoiser
+    from ..generate import Pipeline
+    from ..parts import choose_device, default_dtype
 
     first, last = images.read(args.first), images.read(args.last)
     grid = settings.grid(first.shape[2], first.shape[1])
@@ -155,12 +171,15 @@ def run(args: argparse.Namespace) -> None:
         _hush_transformers()
         dtype = dtype_of(args.dtype) or default_dtype(device)
         cache = None if args.no_cache else args.cache or default_folder()
-        cards = several_gpus.transformer(args, device, dtype) if several_gpus.wanted(args) else None
+        wanted = several_gpus.wanted(args)
+        cards = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
-            tiling=tiling, transformer=cards, unpack=args.unpack, float8_matmul=args.fp8_matmul, compiled=args.compile,
-            vae_dtype=dtype_of(args.vae_dtype),
+            tiling=tiling, low=args.model_low, boundary=args.boundary,
+            denoisers=None if cards is None else [Denoiser(transformer=cards)], unpack=args.unpack,
+            float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
         )  # fmt: skip
+        settings = _settings(args, pipeline.recipe, settings.seed)
         lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
         bar(Progress(stage="load", done=1, total=1))
         scale = pipeline.vae.config.upscale
@@ -182,46 +201,59 @@ def run(args: argparse.Namespace) -> None:
     print(line)
 
 
-def _checked(args: argparse.Namespace) -> tuple[Settings, Any, str | int, str | int]:
+def _checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, str | int]:
     """Settings, frame rate, ways of offloading and of tiling; wrong ones are wrong use: exit status 2."""
     from ..memory import check_offload, check_tiling
-    from ..settings import Settings
     from ..video import check_fps
 
     try:
         rate, offload, tiling = check_fps(args.fps), check_offload(args.offload), check_tiling(args.tiling)
-        settings = Settings(
-            negative_prompt=args.negative,
-            width=args.width,
-            height=args.height,
-            length=args.length,
-            seed=args.seed,
-            steps=args.steps,
-            guidance=args.guidance,
-            shift=args.shift,
-            sampler=args.sampler,
-            fit=args.fit,
-        )
+        if args.boundary is not None:
+            check_boundary(args.boundary)
+        settings = _settings(args, FLF2V, args.seed)
     except InputError as error:
         args.parser.error(str(error))
     return settings.with_seed(), rate, offload, tiling
+
+
+def _settings(args: argparse.Namespace, recipe: Recipe, seed: int) -> Settings:
+    """What was asked for, and the model's own values where nothing was."""
+    return Settings.of(
+        recipe,
+        negative_prompt=args.negative,
+        width=args.width,
+        height=args.height,
+        length=args.length,
+        seed=seed,
+        steps=args.steps,
+        guidance=args.guidance,
+        low_noise_guidance=args.low_guidance,
+        shift=args.shift,
+        sampler=args.sampler,
+        fit=args.fit,
+    )
 
 
 def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
     """Everything that could go wrong at the end goes wrong now instead."""
     from .. import contact_sheet, output, video
 
-    video.check_path(args.output, need_bytes=pixels // 4)  # measured: 0.1 byte a pixel for soft pictures
+    video.check_path(args.output, need_bytes=pixels // 4)  # measured: 0.1 byte a pixel for soft images
     if args.frames:
         output.check_new_folder(args.frames, need_bytes=pixels * 3)
     if args.sheet:
         if os.path.realpath(args.sheet) in map(os.path.realpath, (args.first, args.last)):
-            raise OutputError(f"{args.sheet} is one of the pictures; name another file for the contact sheet")
+            raise OutputError(f"{args.sheet} is one of the images; name another file for the contact sheet")
         contact_sheet.check_path(args.sheet)
 
 
 def _write(
-    args: argparse.Namespace, pipeline: Pipeline, sampled: Sampled, inputs: tuple[Tensor, Tensor], rate: Any, bar: Any
+    args: argparse.Namespace,
+    pipeline: Pipeline,
+    sampled: Sampled,
+    inputs: tuple[Tensor, Tensor],
+    rate: Fraction,
+    bar: ProgressBar,
 ) -> str:
     """Decode and write everything, the video while decoding goes on; return the line about the ends."""
     from .. import contact_sheet, ends, video

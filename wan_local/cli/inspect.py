@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UnreadableWeights, WeightsError
 
@@ -19,7 +19,7 @@ video with it takes on a GPU and in the host, for every way of --offload. Reads 
 COLUMNS = ("text", "image", "VAE in", "sampling", "VAE out", "GPU", "host")
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "inspect", help="say what a weight file or folder is", description=DESCRIPTION, allow_abbrev=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .lora_option import parse, told
@@ -18,7 +18,7 @@ CFG = {"auto": 0, "on": 2, "off": 1}
 ONE_FOR_ALL = ("auto", "cpu", "cuda", "cuda:0")
 
 
-def add_to(group: Any) -> None:
+def add_to(group: argparse._ArgumentGroup) -> None:
     """The options."""
     group.add_argument("--gpus", type=int, default=1, metavar="N", help="sample on so many GPUs at once (default: 1)")
     group.add_argument("--ulysses", type=int, default=0, metavar="N",
@@ -61,7 +61,9 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> GroupTransformer:
+def transformer(
+    args: argparse.Namespace, device: torch.device, dtype: torch.dtype, guidance: float
+) -> GroupTransformer:
     """The transformer of these options, on its GPUs; LoRAs on it. The GPUs are given back after the run.
 
     Raises:
@@ -73,10 +75,10 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
 
     loras = []
     for text in args.lora:
-        path, strength, first, last = parse(text)
-        if first > 1 or last is not None:
+        option = parse(text)
+        if option.first > 1 or option.last is not None:
             raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
-        loras.append((path, strength))
+        loras.append((option.path, option.strength))
     setup = Setup(
         path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
         fsdp=args.fsdp, dtype=str(dtype).removeprefix("torch."), unpack=args.unpack,
@@ -84,7 +86,7 @@ def transformer(args: argparse.Namespace, device: torch.device, dtype: torch.dty
         loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
     limits = step_limit(args.step_limit)
-    return GroupTransformer(setup, Pool(), before_run=release, guidance=args.guidance, keep=False, limits=limits)
+    return GroupTransformer(setup, Pool(), before_run=release, guidance=guidance, keep=False, limits=limits)
 
 
 def release() -> None:

@@ -13,24 +13,19 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..output import replacing
+from .text import TextEncoder
 from .text_clean import clean
-
-if TYPE_CHECKING:
-    from ..memory import Memory
 
 FOLDER = "wan-flf2v-prompts"  # within the folder that is asked for, which may be one that people keep their files in
 LIMIT = 256_000_000  # bytes of the entries
@@ -121,13 +116,13 @@ class CachedTextEncoder:
 
     def __init__(
         self,
-        load: Callable[[], Any],
+        load: Callable[[], TextEncoder],
         cache: TextCache,
         identity: str,
-        using: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
+        using: Callable[[TextEncoder], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._load, self._cache, self._identity, self._using = load, cache, identity, using
-        self._encoder: Any = None
+        self._encoder: TextEncoder | None = None
 
     def encode(self, prompts: list[str]) -> Tensor:
         """As :meth:`wan_local.encoders.TextEncoder.encode`, on the CPU."""
@@ -148,50 +143,6 @@ class CachedTextEncoder:
         return _hash(json.dumps([FORMAT, self._identity, clean(prompt)]))
 
 
-def text_encoder(
-    folder: str | os.PathLike[str],
-    dtype: torch.dtype,
-    memory: Memory,
-    cache: str | os.PathLike[str] | None,
-    tokenizer: str | os.PathLike[str] | None = None,
-) -> Any:
-    """The text encoder of a model folder, loaded at the first prompt that is not in the cache; now if there is none.
-
-    Args:
-        folder: model folder, any layout, or a file of the encoder.
-        dtype: of its weights.
-        memory: where it is loaded to, and how it comes to the device.
-        cache: folder in which :data:`FOLDER` is the cache, or None.
-        tokenizer: its folder, or None for the one with the encoder.
-
-    Raises:
-        WeightsError: there is none, or it is broken as far as headers tell; the rest when it is loaded.
-    """
-    from .. import weights
-    from ..weights.load import open_source
-    from ..weights.load_encoders import tokenizer_folder
-
-    def load() -> Any:
-        return weights.load_text_encoder(folder, dtype=dtype, device=memory.home, tokenizer=tokenizer)
-
-    if cache is None:
-        return load()
-    source = open_source(folder, "text_encoder")
-    words = tokenizer_folder(source, tokenizer)
-    files = [Path(source.path), *([] if words is None else [words])]
-    try:
-        name = identity(files, dtype, *_where(memory.device))
-    except OSError:  # the loader has words for it
-        return load()
-    return CachedTextEncoder(load, TextCache(Path(cache) / FOLDER), name, using=memory.visit)
-
-
-def _where(device: torch.device) -> tuple[str, ...]:
-    """What else decides the last bits of a result."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return device.type, kind, torch.__version__, version("transformers")
-
-
 def identity(paths: Iterable[str | os.PathLike[str]], *choices: object) -> str:
     """A short name for files and choices: another one where any of them differs.
 
@@ -204,7 +155,7 @@ def identity(paths: Iterable[str | os.PathLike[str]], *choices: object) -> str:
     Raises:
         OSError: a file can't be read.
     """
-    parts: list[Any] = [str(choice) for choice in choices]
+    parts: list[object] = [str(choice) for choice in choices]
     for path in map(Path, paths):
         for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
             status = file.stat()

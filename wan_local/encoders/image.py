@@ -1,4 +1,4 @@
-"""Pictures to the rows that the transformer's image branch reads.
+"""Images to the rows that the transformer's image branch reads.
 
 The network is transformers' ``CLIPVisionModel``; what is ours is what goes in and which layer comes out. Follows
 Wan2.1 ``wan/modules/clip.py``: squash to a square with a bicubic kernel without antialias and without rounding to

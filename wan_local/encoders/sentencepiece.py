@@ -26,7 +26,7 @@ class SentencePieceTokenizer:
         UnreadableWeights: no such model, or the library is not installed; at the first prompt, if it is made then.
     """
 
-    model_max_length = MAX_TEXT_LEN
+    model_max_length: int = MAX_TEXT_LEN
 
     def __init__(self, model: bytes | Callable[[], bytes], path: str) -> None:
         self._model, self._path = model, path
@@ -48,7 +48,7 @@ class SentencePieceTokenizer:
         except (RuntimeError, ValueError, TypeError) as error:
             raise UnreadableWeights(f"{path} carries a broken tokenizer; download it again") from error
 
-    def __call__(self, prompts: list[str], *, max_length: int, **settings: Any) -> dict[str, Tensor]:
+    def __call__(self, prompts: list[str], *, max_length: int = MAX_TEXT_LEN, **settings: Any) -> dict[str, Tensor]:
         """Ids and mask ``[B, max_length]``, padded behind; what is cut still ends with the end token."""
         rows = [ids[: max_length - 1] + [END] for ids in self._processor.encode(prompts)]
         ids = torch.full((len(rows), max_length), PAD)

@@ -6,14 +6,25 @@ done with the rows behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .text_clean import clean
 
 MAX_TEXT_LEN = 512  # rows the released model was trained with; a tokenizer may ask for fewer
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer, transformers' or our own."""
+
+    model_max_length: int
+
+    def __call__(
+        self, prompts: list[str], *, padding: str, truncation: bool, max_length: int, return_tensors: str
+    ) -> Mapping[str, Tensor]: ...
 
 
 class TextEncoder:
@@ -25,7 +36,7 @@ class TextEncoder:
         text_len: rows of the result; None takes the tokenizer's ``model_max_length``, at most 512.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, text_len: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: nn.Module, text_len: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.text_len = text_len or min(int(tokenizer.model_max_length), MAX_TEXT_LEN)

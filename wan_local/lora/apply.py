@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..quantised import packing_of
 from .beside import Beside
 from .merge import PLAIN, merge
 from .read import Lora
@@ -25,12 +26,14 @@ class Use:
         strength: factor on what it changes; 0 is off, negative turns it around.
         first_step: first sampling step it counts in, from 1.
         last_step: last one; None is the end.
+        expert: "high" or "low": the one of Wan2.2's experts it is for; None is every model of the run.
     """
 
     lora: Lora
     strength: float = 1.0
     first_step: int = 1
     last_step: int | None = None
+    expert: str | None = None
 
     @property
     def always(self) -> bool:
@@ -92,7 +95,7 @@ def _is_plain(model: nn.Module, lora: Lora) -> bool:
     for name in lora.deltas:
         path, _, leaf = name.rpartition(".")
         layer = model.get_submodule(path)
-        packed = leaf == "weight" and getattr(layer, "packing", None) is not None
+        packed = leaf == "weight" and packing_of(layer) is not None
         if packed or getattr(layer, leaf).dtype not in PLAIN:
             return False
     return True

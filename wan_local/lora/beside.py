@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..quantised import packing_of
 from . import layer_chain
 from .delta import Delta
 from .layer_chain import SAME_DTYPE, LayerChain, Link
@@ -141,7 +142,7 @@ def _is_called(path: str, layer: nn.Module) -> bool:
     """Matrices of blocks, which are always called as layers; and packed ones anywhere, which have no plain weight."""
     if not isinstance(layer, nn.Linear):
         return False
-    return path.startswith("blocks.") or getattr(layer, "packing", None) is not None
+    return path.startswith("blocks.") or packing_of(layer) is not None
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
-from ..quantised import Packing
+from ..quantised import Packing, packing_of
 from .delta import Delta
 
 SAME_DTYPE = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv3d)  # calculate with parameters of their input's dtype only
@@ -42,8 +43,8 @@ class LayerChain:
 
     def __init__(self, layer: nn.Module) -> None:
         self._links: list[Link] = []
-        self._hook: Any = None
-        self._through = _ThroughPacking if getattr(layer, "packing", None) is not None else _ThroughForward
+        self._hook: RemovableHandle | None = None
+        self._through = _ThroughPacking if packing_of(layer) is not None else _ThroughForward
 
     def add(self, layer: nn.Module, link: Link) -> None:
         if not self._links:
@@ -57,7 +58,7 @@ class LayerChain:
         self._links.remove(link)
         if before and not self._needs_weight():
             self._through.take_off(layer)
-        if not self._links:
+        if not self._links and self._hook is not None:
             self._hook.remove()
             CHAINS.pop(layer, None)
 
@@ -98,7 +99,7 @@ def of(layer: nn.Module) -> LayerChain:
 class _ThroughPacking:
     """In place of a layer's packing: what comes out is changed already."""
 
-    def __init__(self, packing: Any, chain: LayerChain) -> None:
+    def __init__(self, packing: Packing, chain: LayerChain) -> None:
         self.packing, self._chain = packing, chain
 
     @classmethod

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..quantised import packing_of
 from .read import Lora
 
 PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -34,7 +35,7 @@ def merge(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
         path, _, leaf = name.rpartition(".")
         owner = owners[path]
         parameter = getattr(owner, leaf)
-        if parameter.dtype not in PLAIN or (leaf == "weight" and getattr(owner, "packing", None) is not None):
+        if parameter.dtype not in PLAIN or (leaf == "weight" and packing_of(owner) is not None):
             raise InputError(
                 f"{name} is stored as {parameter.dtype}; a LoRA can only be merged into fp16, bf16 or fp32; "
                 "use it beside the weights, or unpack them"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +123,7 @@ def read(path: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Lo
 class _Source:
     path: str
     entries: Mapping[str, Entry]
-    config: Mapping[str, Any]  # peft's, from the file's metadata or from beside it; else empty
+    config: Mapping[str, object]  # peft's, from the file's metadata or from beside it; else empty
 
 
 def _open(path: Path) -> _Source:
@@ -166,7 +165,7 @@ def _number(source: _Source, key: str) -> float:
     return value
 
 
-def _json(text: str) -> dict[str, Any]:
+def _json(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

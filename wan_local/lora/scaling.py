@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ..errors import UnreadableWeights
 
@@ -27,7 +26,7 @@ class Scaling:
         UnreadableWeights: a config that can't be followed.
     """
 
-    def __init__(self, path: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, config: Mapping[str, object]) -> None:
         flat = {key.removeprefix("transformer."): value for key, value in config.items()}
         started = str(flat.get("init_lora_weights", "")).lower()
         if started.startswith(OTHER_BASE):
@@ -59,7 +58,7 @@ class Scaling:
         return alpha / (math.sqrt(size) if self._stabilised else size)
 
 
-def _patterns(path: str, name: str, given: Any) -> list[tuple[re.Pattern[str], float]]:
+def _patterns(path: str, name: str, given: object) -> list[tuple[re.Pattern[str], float]]:
     """As peft's ``get_pattern_key`` matches them: at the end of a name, from any dot on."""
     found = []
     for pattern, value in given.items() if isinstance(given, dict) else ():
@@ -82,6 +81,7 @@ def _first(patterns: list[tuple[re.Pattern[str], float]], layers: tuple[str, ...
     return next((value for pattern, value in patterns if any(map(pattern.match, layers))), other)
 
 
-def _number(value: Any) -> float | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else None
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None

@@ -5,14 +5,13 @@ ComfyUI too. ``offload.py`` moves transformer blocks, ``stages.py`` the parts of
 what that takes: there the host moves its models itself.
 """
 
-from .fitting import FittingVAE
+from .fitting import DeviceMemory, FittingVAE
 from .offload import Offload, attach
 from .plan import AUTO, NONE, Plan, Setting, Stage, Weights, plan
-from .room import host_has_room
 from .stages import Memory, check_offload, for_model
 from .tiles import check_tiling
 
 __all__ = [
-    "AUTO", "NONE", "FittingVAE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach", "check_offload",
-    "check_tiling", "for_model", "host_has_room", "plan",
+    "AUTO", "NONE", "DeviceMemory", "FittingVAE", "Memory", "Offload", "Plan", "Setting", "Stage", "Weights", "attach",
+    "check_offload", "check_tiling", "for_model", "plan",
 ]  # fmt: skip

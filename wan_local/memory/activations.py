@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import TransformerConfig, VAEConfig
 from ..model import WanTransformer
+from ..quantised import packing_of
 from ..shapes import SPATIAL_STRIDE, Grid, video_frames
 from ..vae import WanVAE
 from .live import LiveBytes
@@ -33,7 +34,7 @@ BLOCKS = 2  # of a transformer after which its memory grows no more
 LONGEST = 3  # latent frames after which the VAE's memory grows no more
 SIDE = 16  # latent cells: the VAE's memory is in proportion to the area, so a small frame is counted
 
-# By bytes of the dtype: one prompt of 512 rows through umT5-xxl, two pictures through CLIP ViT-H/14 with the output of
+# By bytes of the dtype: one prompt of 512 rows through umT5-xxl, two images through CLIP ViT-H/14 with the output of
 # every layer kept. Counted with LiveBytes on two layers of the real width, torch 2.13 and transformers 5.23.
 TEXT_WORK = {2: 97_000_000, 4: 193_000_000}
 IMAGE_WORK = {2: 62_000_000, 4: 125_000_000}
@@ -135,5 +136,5 @@ def unpacked_bytes(transformer: Any, dtype: torch.dtype) -> int:
     """Bytes of the largest weight of a block in ``dtype``, if any weight is kept as something else; else 0."""
     layers = [layer for layer in transformer.blocks.modules() if getattr(layer, "weight", None) is not None]
     matrices = [layer for layer in layers if layer.weight.ndim > 1]
-    other = any(getattr(layer, "packing", None) is not None or layer.weight.dtype != dtype for layer in matrices)
+    other = any(packing_of(layer) is not None or layer.weight.dtype != dtype for layer in matrices)
     return transformer.config.dim * transformer.config.ffn_dim * dtype.itemsize if other else 0

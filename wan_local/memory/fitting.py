@@ -6,7 +6,6 @@ hours of sampling must not be lost to a full card.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -16,107 +15,31 @@ from torch import Tensor
 
 from ..config import VAEConfig
 from ..errors import OutOfMemory
+from ..free_memory import free_device_bytes, is_out_of_memory
 from ..progress import OnProgress, Progress, ignore
 from ..shapes import SPATIAL_STRIDE, latent_frames
-from ..vae import Tiling, decode_tiled, encode_tiled
+from ..vae import Tiling, WanVAE, decode_tiled, encode_tiled, in_float32
 from .activations import LONGEST, Shape, clip_bytes, vae_decode_work, vae_encode_work
-from .room import free_device_bytes, is_out_of_memory
 from .tiles import AUTO, OFF, Tiles, cut, told, ways
 
 
-class FittingVAE:
-    """What conditioning and decoding ask of a VAE, in as many tries as it takes.
+class DeviceMemory:
+    """The memory that a VAE works in: that of the device its weights are on.
 
-    A host with a memory management of its own puts it in the place of :meth:`free`, :meth:`ready`, :meth:`release`
-    and :meth:`ran_out`.
-
-    Args:
-        vae: :class:`wan_local.vae.WanVAE`, where it works; or what a subclass knows how to run.
-        tiling: how to cut, see :func:`wan_local.memory.tiles.ways`.
-        on_progress: called after each latent frame that is encoded; may raise to stop.
+    A host with a memory management of its own gives another.
     """
 
-    def __init__(self, vae: Any, tiling: Tiles | Tiling = AUTO, on_progress: OnProgress = ignore) -> None:
-        self.vae, self.tiling, self._on_progress = vae, tiling, on_progress
+    def __init__(self, vae: WanVAE) -> None:
+        self._vae = vae
 
     @property
-    def config(self) -> VAEConfig:
-        return self.vae.config
+    def device(self) -> torch.device | None:
+        """Where the work is done; None where the VAE sees to it itself."""
+        return next(self._vae.parameters()).device
 
-    def parameters(self) -> Iterator[Tensor]:
-        return self.vae.parameters()
-
-    @torch.no_grad()
-    def encode(self, clip: Tensor) -> Tensor:
-        """``[B, 3, F, H, W]`` in -1..1 -> raw latents ``[B, z, T, h, w]`` of the same device.
-
-        Raises:
-            OutOfMemory: not even the smallest tiles fit.
-        """
-        # Not cut in pieces over time: a second try must not go on from what the first one made.
-        (latents,) = self._tries(clip, lambda way: iter([self.encode_once(clip, way)]), self._on_progress, encode=True)
-        return latents
-
-    @torch.no_grad()
-    def decode_stream(self, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-        """Frames as they come.
-
-        Args:
-            latents: raw, ``[B, z, T, h, w]``.
-            on_progress: called after each latent frame (of each tile); may raise to stop. Carries a note when a try
-                failed and the next one begins.
-
-        Yields:
-            chunks ``[B, 3, n, H, W]`` float32 in -1..1, in order, each frame once; on the device of ``latents``, or on
-            the CPU where tiles were put together. The first wait until decoding takes no more memory than it did so
-            far, so that a clip is rarely begun in whole frames and ended in tiles.
-
-        Raises:
-            OutOfMemory: not even the smallest tiles fit.
-        """
-        total = latents.shape[2]
-        on_progress(Progress(stage="decode", done=0, total=total))
-        yield from self._tries(
-            latents, lambda way: _held(self.decode_once(latents, way, on_progress)), on_progress, encode=False
-        )
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.vae.normalise(latents)
-
-    def denormalise(self, latents: Tensor) -> Tensor:
-        return self.vae.denormalise(latents)
-
-    def __deepcopy__(self, memo: Any) -> FittingVAE:
-        other = copy.copy(self)
-        other.vae = copy.deepcopy(self.vae, memo)
-        return other
-
-    def float(self) -> FittingVAE:
-        self.vae.float()
-        return self
-
-    # -- one try ----------------------------------------------------------------------------------------------
-
-    def encode_once(self, clip: Tensor, way: Tiling | None) -> Tensor:
-        """Encode in one way, or run out of memory."""
-        if way is not None:
-            return encode_tiled(self.vae, clip, way, self._on_progress)
-        latents = self.vae.encode_stream(clip)
-        return torch.cat(list(_counted("encode images", latents, latent_frames(clip.shape[2]), self._on_progress)), 2)
-
-    def decode_once(self, latents: Tensor, way: Tiling | None, on_progress: OnProgress) -> Iterator[Tensor]:
-        """Decode in one way, or run out of memory."""
-        if way is not None:
-            yield from decode_tiled(self.vae, latents, way, on_progress)
-            return
-        chunks = (chunk.float() for chunk in self.vae.decode_stream(latents))
-        yield from _counted("decode", chunks, latents.shape[2], on_progress)
-
-    # -- what a host does its own way ----------------------------------------------------------------------------
-
-    def free(self, device: torch.device) -> int | None:
+    def free(self) -> int | None:
         """Bytes that work may take; None where nobody knows."""
-        return free_device_bytes(device)
+        return None if self.device is None else free_device_bytes(self.device)
 
     def ready(self, work: int) -> None:
         """Called before each try with the bytes it takes; here the VAE is there already."""
@@ -130,30 +53,96 @@ class FittingVAE:
         """Whether this error says that memory ran out."""
         return is_out_of_memory(error)
 
+
+class FittingVAE:
+    """An :class:`wan_local.vae.Autoencoder` that takes as many tries as it needs.
+
+    Args:
+        vae: :class:`wan_local.vae.WanVAE`; or what a subclass knows how to run.
+        tiling: into which tiles frames are cut, see :func:`wan_local.memory.tiles.ways`.
+        decode_dtype: what it decodes in; None for that of the latents. It encodes in float32.
+        memory: where it works; None for where the weights of ``vae`` are.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        tiling: Tiles | Tiling = AUTO,
+        decode_dtype: torch.dtype | None = None,
+        memory: DeviceMemory | None = None,
+    ) -> None:
+        self.vae, self.tiling, self.decode_dtype = vae, tiling, decode_dtype
+        self.memory = memory or DeviceMemory(vae)
+
+    @property
+    def config(self) -> VAEConfig:
+        return self.vae.config
+
+    @torch.no_grad()
+    def encode(self, clip: Tensor, on_progress: OnProgress = ignore) -> Tensor:
+        clip = clip.to(self.memory.device, torch.float32)
+        # Not cut in pieces over time: a second try must not go on from what the first one made.
+        (latents,) = self._tries(clip, lambda way: iter([self.encode_once(clip, way, on_progress)]), on_progress, True)
+        return latents
+
+    @torch.no_grad()
+    def decode_stream(self, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
+        """The first chunks wait until decoding takes no more memory than it did so far, so that a clip is rarely begun
+        in whole frames and ended in tiles."""
+        latents = latents.to(self.memory.device, self.decode_dtype)
+        on_progress(Progress(stage="decode", done=0, total=latents.shape[2]))
+        yield from self._tries(
+            latents, lambda way: _held(self.decode_once(latents, way, on_progress)), on_progress, False
+        )
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return self.vae.normalise(latents)
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return self.vae.denormalise(latents)
+
+    # -- one try ----------------------------------------------------------------------------------------------
+
+    def encode_once(self, clip: Tensor, way: Tiling | None, on_progress: OnProgress) -> Tensor:
+        """Encode in one way, or run out of memory."""
+        vae = in_float32(self.vae)
+        if way is not None:
+            return encode_tiled(vae, clip, way, on_progress)
+        latents = vae.encode_stream(clip)
+        return torch.cat(list(_counted("encode images", latents, latent_frames(clip.shape[2]), on_progress)), 2)
+
+    def decode_once(self, latents: Tensor, way: Tiling | None, on_progress: OnProgress) -> Iterator[Tensor]:
+        """Decode in one way, or run out of memory."""
+        if way is not None:
+            yield from decode_tiled(self.vae, latents, way, on_progress)
+            return
+        chunks = (chunk.float() for chunk in self.vae.decode_stream(latents))
+        yield from _counted("decode", chunks, latents.shape[2], on_progress)
+
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _tries(
-        self, given: Tensor, run: Callable[[Tiling | None], Iterator[Tensor]], on_progress: OnProgress, *, encode: bool
+        self, given: Tensor, run: Callable[[Tiling | None], Iterator[Tensor]], on_progress: OnProgress, encode: bool
     ) -> Iterator[Tensor]:
         stage = "encode images" if encode else "decode"
         work = self._work(given, encode)
         shape = _latent_shape(given, encode)
-        plan = ways(self.tiling, shape, self.free(given.device), work)
+        plan = ways(self.tiling, shape, self.memory.free(), work)
         had = 0  # frames that have been given away
         for way, smaller in zip(plan, [*plan[1:], None], strict=True):
             try:
-                self.ready(work(cut(shape, way)))
+                self.memory.ready(work(cut(shape, way)))
                 for chunk in _from(had, run(way)):
                     yield chunk
                     had += chunk.shape[2]
                 return
             except Exception as error:
-                if not self.ran_out(error):
+                if not self.memory.ran_out(error):
                     raise
                 if smaller is None:
                     raise OutOfMemory(_remedy(stage, way, self.tiling)) from error
             # Here, behind the handler: the error holds on to every tensor that was alive when it was raised.
-            self.release()
+            self.memory.release()
             note = f"out of memory with {told(way)}; beginning again in {told(smaller)}"
             on_progress(Progress(stage=stage, done=0, total=shape[0], note=note))
 

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..free_memory import host_has_room
+from ..model import WanTransformer
 from .queues import Mark, PageLock, Queue, queue_of
-from .room import host_has_room
 from .storage import Guest, HostBlock, held_by, tensors_of
 
 BUFFERS = 2  # one in use, one being filled
 
 
 def attach(
-    transformer: nn.Module,
+    transformer: WanTransformer,
     device: torch.device | str,
     away: int,
     *,
@@ -63,7 +64,7 @@ class Offload:
 
     def __init__(
         self,
-        transformer: Any,
+        transformer: WanTransformer,
         device: torch.device | str,
         *,
         buffers: int = BUFFERS,

@@ -45,6 +45,7 @@ class Weights:
         converted_blocks: bytes of the blocks if they are converted while they are loaded, else 0. What is converted
             takes host memory; the rest is mapped, and read from its file again if the system needs the room.
         converted: the same for everything but the blocks.
+        waiting: the transformers that wait while this one works, one by one: Wan2.2's other expert.
     """
 
     blocks: tuple[int, ...]
@@ -57,6 +58,7 @@ class Weights:
     compiled: bool = False
     converted_blocks: int = 0
     converted: int = 0
+    waiting: tuple[Weights, ...] = ()
 
     @property
     def transformer(self) -> int:
@@ -64,7 +66,8 @@ class Weights:
 
     @property
     def all(self) -> int:
-        return self.transformer + self.text_encoder + self.image_encoder + self.vae
+        waiting = sum(each.transformer for each in self.waiting)
+        return self.transformer + waiting + self.text_encoder + self.image_encoder + self.vae
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,15 +164,26 @@ def _stages(
         ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, shape), clip),
-        ("sampling", resident_bytes(weights, away), sampling_work(config, weights, grid), 0),
+        ("sampling", *_sampling(config, weights, grid, away, stays), 0),
         ("VAE decode", weights.vae, vae_decode_work(vae, shape, c), clip * vae.upscale**2),
     )
-    packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
-    host = 0 if stays else weights.converted + max(weights.converted_blocks, packed)
+    host = 0 if stays else sum(_host_bytes(each, away) for each in (weights, *weights.waiting))
     return tuple(
         Stage(name=name, device=(weights.all if stays else turn) + work, host=host + beside)
         for name, turn, work, beside in rows
     )
+
+
+def _sampling(config: TransformerConfig, weights: Weights, grid: Grid, away: int, stays: bool) -> tuple[int, int]:
+    """Weights on the device and work there, of the transformer of a run that takes the most."""
+    works = [(resident_bytes(each, away), sampling_work(config, each, grid)) for each in (weights, *weights.waiting)]
+    return max(works, key=lambda pair: pair[1] if stays else sum(pair))
+
+
+def _host_bytes(weights: Weights, away: int) -> int:
+    """Host memory that a transformer takes: what was converted, and its blocks that were packed to be copied."""
+    packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
+    return weights.converted + max(weights.converted_blocks, packed)
 
 
 def sampling_work(config: TransformerConfig, weights: Weights, grid: Grid) -> int:

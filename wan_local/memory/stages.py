@@ -10,19 +10,24 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from ..config import TransformerConfig
 from ..errors import InputError
+from ..free_memory import free_device_bytes, give_back, is_out_of_memory
+from ..model import WanTransformer
 from ..notices import tell
+from ..sampling import Model
 from ..shapes import Grid
+from ..vae import Autoencoder, WanVAE
+from ..weights.experts import Pair
 from .activations import RESERVE, unpacked_bytes
 from .fitting import FittingVAE
 from .offload import Offload, away_blocks
 from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_away, everything_fits
-from .room import free_device_bytes, give_back, is_out_of_memory
 from .storage import Guest, held_by, size_of, tensors_of
 from .tiles import AUTO as TILES_AUTO
 from .tiles import Tiles, check_tiling
@@ -50,12 +55,12 @@ class Memory:
         self.offload, self.tiling = check_offload(offload), check_tiling(tiling)
         self._guests: dict[int, Guest] = {}
         self._depth: Counter[int] = Counter()
-        self._transformer: tuple[Any, Offload] | None = None
+        self._offloads: dict[nn.Module, Offload] = {}  # which keep what they packed for the next run
 
-    def check(self, transformer: Any) -> None:
-        """Raise :class:`InputError` if more blocks are to be away than the transformer has."""
+    def check(self, config: TransformerConfig) -> None:
+        """Raise :class:`InputError` if more blocks are to be away than a transformer has."""
         if not isinstance(self.offload, str):
-            away_blocks(transformer.config.num_layers, self.offload)
+            away_blocks(config.num_layers, self.offload)
 
     @property
     def home(self) -> torch.device:
@@ -63,7 +68,7 @@ class Memory:
         return self.device if self.offload == NONE else torch.device("cpu")
 
     @contextlib.contextmanager
-    def visit(self, part: Any) -> Iterator[None]:
+    def visit(self, part: object) -> Iterator[None]:
         """Have a part (a module, or an encoder around one) on the device for a while; visits may be nested.
 
         An encoder for which there is no room stays in host memory and works there, slower.
@@ -86,55 +91,36 @@ class Memory:
                     self._guests.pop(key).leave()
                     give_back(self.device)
 
-    def vae_for(self, vae: Any) -> Any:
+    def vae_for(self, vae: WanVAE | Autoencoder, decode_dtype: torch.dtype) -> Autoencoder:
         """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
-        return FittingVAE(vae, self.tiling) if isinstance(vae, nn.Module) else vae
+        return FittingVAE(vae, self.tiling, decode_dtype) if isinstance(vae, WanVAE) else vae
 
-    def sampled(self, transformer: Any, grid: Grid, sample: Callable[[], Result]) -> Result:
-        """What ``sample`` gives while the transformer is on the device; called again where memory runs out.
-
-        Each time a fifth more of the blocks stay away, until all do. So ``sample`` must begin anew when it is called.
-
-        Raises:
-            torch.OutOfMemoryError: with all blocks away too, or where none may be.
-        """
-        if self._rests(transformer):
-            return sample()
-        blocks, more = transformer.config.num_layers, 0
-        while True:
-            away = min(self.away(transformer, grid) + more, blocks)
-            try:
-                with self.sampling(transformer, grid, away):
-                    return sample()
-            except Exception as error:
-                if not is_out_of_memory(error) or away == blocks:
-                    raise
-            # Not before the error is gone: its traceback holds what was calculated until then.
-            more += max(1, blocks // 5)
-            tell(f"memory ran out with {away} of {blocks} blocks in host memory; sampling begins again with more there")
+    def turns(self, grid: Grid) -> Turns:
+        """Whose turn it is to be on the device while a clip of ``grid`` is sampled."""
+        return Turns(self, grid)
 
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid, away: int | None = None) -> Iterator[None]:
+    def sampling(self, transformer: WanTransformer, grid: Grid, away: int | None = None) -> Iterator[None]:
         """Have the transformer on the device, but for the blocks that are ``away``; None finds how many have to be."""
-        if self._rests(transformer):
+        if self.rests:
             yield
             return
         give_back(self.device)
-        if self._transformer is None or self._transformer[0] is not transformer:
-            self._transformer = (transformer, Offload(transformer, self.device))
-        stay = self._transformer[1]
+        if transformer not in self._offloads:
+            self._offloads[transformer] = Offload(transformer, self.device)
+        stay = self._offloads[transformer]
         stay.open(self.away(transformer, grid) if away is None else away)
         try:
             yield
         finally:
             stay.close()
 
-    def _rests(self, transformer: Any) -> bool:
-        """Whether nothing of it moves: it is where it works, or has a keeper of its own."""
-        at_home = self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu")
-        return at_home or not isinstance(transformer, nn.Module)
+    @property
+    def rests(self) -> bool:
+        """Whether no transformer moves: each works where it was loaded."""
+        return self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu")
 
-    def away(self, transformer: Any, grid: Grid) -> int:
+    def away(self, transformer: WanTransformer, grid: Grid) -> int:
         """How many blocks are away for a clip of this size, as things stand now."""
         if not isinstance(self.offload, str):
             return self.offload
@@ -148,8 +134,59 @@ class Memory:
         return not may_stay or free is None or size_of(tensors_of(module)) + RESERVE <= free
 
 
+class Turns:
+    """The transformers of one run on the device, one at a time. See :meth:`Memory.turns`."""
+
+    def __init__(self, memory: Memory, grid: Grid) -> None:
+        self._memory, self._grid = memory, grid
+        self._at_work: Model | None = None
+        self._moves = False  # whether it came here for its turn
+        self._away, self._more = 0, 0  # blocks of it in host memory, and how many of them because memory ran out
+        self._stay = contextlib.ExitStack()
+
+    def bring(self, transformer: Model) -> None:
+        """Have this one on the device, in the place of the one before."""
+        if transformer is self._at_work:
+            return
+        self._leave()
+        self._at_work = transformer
+        if isinstance(transformer, WanTransformer) and not self._memory.rests:  # others have a keeper of their own
+            self._moves = True
+            needed = self._memory.away(transformer, self._grid) + self._more
+            self._away = min(needed, transformer.config.num_layers)
+            self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._away))
+
+    def run(self, sample: Callable[[], Result]) -> Result:
+        """What ``sample`` gives, which brings what it works with; called again where memory runs out.
+
+        Each time a fifth more of the blocks stay in host memory, until all do. So ``sample`` must begin anew when it is
+        called.
+
+        Raises:
+            torch.OutOfMemoryError: with all blocks there too, or where none may be.
+        """
+        while True:
+            try:
+                return sample()
+            except Exception as error:
+                if not is_out_of_memory(error) or self._at_work is None or not self._moves:
+                    raise
+                blocks, away = self._at_work.config.num_layers, self._away
+                if away == blocks:
+                    raise
+            finally:
+                self._leave()
+            # Not before the error is gone: its traceback holds what was calculated until then.
+            self._more += max(1, blocks // 5)
+            tell(f"memory ran out with {away} of {blocks} blocks in host memory; sampling begins again with more there")
+
+    def _leave(self) -> None:
+        self._at_work, self._moves = None, False
+        self._stay.close()
+
+
 def for_model(
-    path: str | PathLike[str],
+    path: str | PathLike[str] | Pair,
     dtype: torch.dtype,
     device: torch.device,
     offload: Offloading = AUTO,
@@ -179,20 +216,21 @@ def for_model(
     return memory
 
 
-def check_offload(offload: Any) -> Offloading:
+def check_offload(offload: object) -> Offloading:
     """``"auto"``, ``"none"`` or a whole number from 0, which may come as text; else :class:`InputError`."""
     if isinstance(offload, str) and offload.isascii() and offload.isdecimal():
         offload = int(offload)
-    number = isinstance(offload, int) and not isinstance(offload, bool) and offload >= 0
-    if not number and offload not in (AUTO, NONE):
+    if isinstance(offload, int) and not isinstance(offload, bool) and offload >= 0:
+        return offload
+    if not isinstance(offload, str) or offload not in (AUTO, NONE):
         raise InputError(f"offload={offload!r} can't be used; use auto, none or a number of blocks such as 20")
     return offload
 
 
-def weights_of(transformer: Any, device: torch.device) -> Weights:
+def weights_of(transformer: WanTransformer, device: torch.device) -> Weights:
     """Bytes of a transformer that is loaded."""
     blocks = tuple(size_of(tensors_of(block)) for block in transformer.blocks)
-    dtype = transformer.dtype_of(transformer.blocks[0].self_attn.q, device)
+    dtype = transformer.dtype_of(transformer.get_submodule("blocks.0.self_attn.q"), device)
     return Weights(
         blocks=blocks,
         rest=size_of(tensors_of(transformer)) - sum(blocks),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from ..weights import detect, sizes
+from ..weights.experts import Pair
 from ..weights.load import AnyPath, find_source
 from ..weights.source import Entry, TensorSource
 from .plan import Weights
@@ -21,14 +23,15 @@ RELEASED_TEXT_ENCODER, RELEASED_IMAGE_ENCODER, RELEASED_VAE = 5_680_910_336, 630
 
 
 def read(
-    path: AnyPath, dtype: torch.dtype, *, unpack: bool = False, parts: Mapping[str, AnyPath | None] | None = None
+    path: AnyPath | Pair, dtype: torch.dtype, *, unpack: bool = False, parts: Mapping[str, AnyPath | None] | None = None
 ) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
     """Sizes and bytes of a model as it will be loaded; None where there is no transformer.
 
     Parts that a transformer's file does not hold are taken as the released ones.
 
     Args:
-        path: a pipeline folder, a transformer folder or a file.
+        path: a pipeline folder, a transformer folder or a file; or where the two experts of a model are, the rest
+            beside them.
         dtype: of the transformer and the encoders; packed weights, and what else is in their file, stay as stored.
         unpack: whether plain weights are made of packed ones.
         parts: files and folders of parts that are loaded in the place of the model's own, by ``"text_encoder"``,
@@ -37,6 +40,32 @@ def read(
     Raises:
         WeightsError: a part is broken, or of another model.
     """
+    transformers = [
+        _transformer(each, dtype, unpack) for each in ((path.high, path.low) if isinstance(path, Pair) else (path,))
+    ]
+    found = [each for each in transformers if each is not None]
+    if len(found) < len(transformers):
+        return None
+    (config, first, own), *others = found
+    beside = {part: _beside(path, own, part, (parts or {}).get(part)) for part in PARTS}
+    text, text_converted = _part(beside["text_encoder"], dtype, RELEASED_TEXT_ENCODER)
+    image, image_converted = _part(beside["image_encoder"], dtype, RELEASED_IMAGE_ENCODER)
+    vae_bytes, vae_converted = _part(beside["vae"], torch.float32, RELEASED_VAE)
+    weights = replace(
+        first,
+        text_encoder=text,
+        image_encoder=image if config.has_image_branch else 0,
+        vae=vae_bytes,
+        converted=first.converted + text_converted + image_converted + vae_converted,
+        waiting=tuple(other for _, other, _ in others),
+    )
+    return config, weights, _vae_config(beside["vae"])
+
+
+def _transformer(
+    path: AnyPath, dtype: torch.dtype, unpack: bool
+) -> tuple[TransformerConfig, Weights, TensorSource] | None:
+    """Sizes, bytes and tensors of a transformer; None where there is none."""
     found = find_source(path, "transformer")
     if found is None:
         return None
@@ -58,22 +87,15 @@ def read(
         else:
             rest += size
             converted += size * changed
-    beside = {part: _beside(path, source, part, (parts or {}).get(part)) for part in PARTS}
-    text, text_converted = _part(beside["text_encoder"], dtype, RELEASED_TEXT_ENCODER)
-    image, image_converted = _part(beside["image_encoder"], dtype, RELEASED_IMAGE_ENCODER)
-    vae_bytes, vae_converted = _part(beside["vae"], torch.float32, RELEASED_VAE)
     weights = Weights(
         blocks=tuple(blocks),
         rest=rest,
-        text_encoder=text,
-        image_encoder=image if config.has_image_branch else 0,
-        vae=vae_bytes,
         itemsize=dtype.itemsize,
         unpacked=unpacked,
         converted_blocks=converted_blocks,
-        converted=converted + text_converted + image_converted + vae_converted,
+        converted=converted,
     )
-    return config, weights, _vae_config(beside["vae"])
+    return config, weights, source
 
 
 def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weights]:
@@ -105,11 +127,12 @@ def _part(source: TensorSource | None, dtype: torch.dtype, otherwise: int) -> tu
     return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
 
 
-def _beside(path: AnyPath, transformer: TensorSource, part: str, given: AnyPath | None) -> TensorSource | None:
+def _beside(path: AnyPath | Pair, transformer: TensorSource, part: str, given: AnyPath | None) -> TensorSource | None:
     """Another part than the transformer; a file that holds one is not opened again."""
     if given is not None:
         return find_source(given, part)
-    source = None if Path(path).is_file() else find_source(path, part)
+    folder = path.folder if isinstance(path, Pair) else Path(path)
+    source = None if folder is None or folder.is_file() else find_source(folder, part)
     return None if source is None or source.path == transformer.path else source
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..errors import InputError
 from ..shapes import SPATIAL_STRIDE
@@ -17,12 +16,13 @@ Tiles = str | int
 """``"auto"``, ``"off"``, or the side of a tile in pixels."""
 
 
-def check_tiling(tiling: Any) -> Tiles:
+def check_tiling(tiling: object) -> Tiles:
     """``"auto"``, ``"off"`` or a whole number of pixels from 128, which may come as text; else :class:`InputError`."""
     if isinstance(tiling, str) and tiling.isascii() and tiling.isdecimal():
         tiling = int(tiling)
-    pixels = isinstance(tiling, int) and not isinstance(tiling, bool) and tiling >= SMALLEST * SPATIAL_STRIDE
-    if not pixels and tiling not in (AUTO, OFF):
+    if isinstance(tiling, int) and not isinstance(tiling, bool) and tiling >= SMALLEST * SPATIAL_STRIDE:
+        return tiling
+    if not isinstance(tiling, str) or tiling not in (AUTO, OFF):
         raise InputError(f"tiling={tiling!r} can't be used; use auto, off or the side of a tile from 128 pixels on")
     return tiling
 

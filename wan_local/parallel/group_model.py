@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, WanError
 from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
-from ..sampling import Side, Velocity
+from ..sampling import Cond, Velocity
 from .degrees import AUTO, Degrees
 from .setup import Setup, check, devices
 
@@ -91,7 +91,7 @@ class GroupTransformer:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
         return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
-    def guided_velocity(self, conds: Sequence[Side], guidance: float) -> Velocity:
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them cond and uncond.
 
         A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
@@ -157,7 +157,7 @@ class _Run:
     def __init__(
         self,
         group: RankGroup,
-        conds: Sequence[Side],
+        conds: Sequence[Cond],
         guidance: float,
         degrees: Degrees,
         stop: Callable[[], object] | None,
@@ -207,7 +207,7 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
         log.warning("the GPUs could not be given back: %s", error)
 
 
-def _fields(cond: Side) -> dict[str, Tensor | None]:
+def _fields(cond: Cond) -> dict[str, Tensor | None]:
     return {"condition": cond.condition, "text": cond.text, "image": cond.image}
 
 

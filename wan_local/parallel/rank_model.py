@@ -20,7 +20,7 @@ from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Whole
 from ..ranks import RankInfo
-from ..sampling import Side, prompted_velocity
+from ..sampling import Cond, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
@@ -151,7 +151,7 @@ class Rank:
         """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
         Args:
-            conds: fields of :class:`wan_local.sampling.Side` each: under the prompt, then under the negative prompt
+            conds: fields of :class:`wan_local.sampling.Cond` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
             guidance: guidance scale.
             run: its number, which every step names.
@@ -165,7 +165,7 @@ class Rank:
         if found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
         model: Any = partial(self._model, sequence=found.sequence)
-        views = [prompted_velocity(model, self._here(cond)) for cond in conds]
+        views = [cond_velocity(model, self._here(cond)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -204,9 +204,9 @@ class Rank:
         counted = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return counted | {f"weights {key}": value for key, value in self._measured.items()}
 
-    def _here(self, cond: dict[str, Any]) -> Side:
+    def _here(self, cond: dict[str, Any]) -> Cond:
         moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in cond.items()}
-        return Side(**moved)
+        return Cond(**moved)
 
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""

@@ -10,9 +10,9 @@ from .ggml import GGML
 from .int8 import Int8
 from .layers import CastingLayers, Embedding, Linear, multiplies_in_float8, small_product
 from .matmul import float8_linear, shared_inputs
-from .packing import Packing, is_packed, parameter_shapes
+from .packing import Packing, is_packed, packing_of, parameter_shapes
 
 __all__ = [
     "GGML", "MXFP8", "NVFP4", "CastingLayers", "Embedding", "Float8", "Int8", "Linear", "Packing", "float8_linear",
-    "is_packed", "multiplies_in_float8", "parameter_shapes", "shared_inputs", "small_product",
+    "is_packed", "multiplies_in_float8", "packing_of", "parameter_shapes", "shared_inputs", "small_product",
 ]  # fmt: skip

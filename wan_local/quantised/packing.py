@@ -34,6 +34,12 @@ class Packing(Protocol):
         ...
 
 
+def packing_of(layer: nn.Module) -> Packing | None:
+    """How a layer keeps its weight; None where it is plain numbers."""
+    packing: Packing | None = getattr(layer, "packing", None)
+    return packing
+
+
 def row_steps(shape: tuple[int, ...]) -> Iterator[slice]:
     """The rows of a matrix a few at a time, which bounds the float32 copies that unpacking makes."""
     step = max(1, CHUNK // max(1, shape[1]))
@@ -44,7 +50,7 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name to shape of every parameter; of packed ones the shape of what they stand for."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, module in model.named_modules():
-        packing: Packing | None = getattr(module, "packing", None)
+        packing = packing_of(module)
         if packing is not None:
             shapes[f"{name}.weight"] = packing.shape
     return shapes
@@ -52,4 +58,4 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def is_packed(model: nn.Module) -> bool:
     """Whether some layer of it keeps its weight packed."""
-    return any(getattr(module, "packing", None) is not None for module in model.modules())
+    return any(packing_of(module) is not None for module in model.modules())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class Layer:
 
     path: str
     name: str
-    said: Mapping[str, Any]
+    said: Mapping[str, object]
     entries: Mapping[str, Entry]
 
     def wrong(self, told: str) -> UnreadableWeights:
@@ -114,7 +113,7 @@ def _nvfp4(layer: Layer) -> Entry:
     return replace(weight, shape=shape, packing=NVFP4(shape=shape, factor=factor), scale=scale)
 
 
-LAYOUTS: Mapping[Any, Callable[[Layer], Entry]] = {"int8_tensorwise": _int8, "mxfp8": _mxfp8, "nvfp4": _nvfp4}
+LAYOUTS: Mapping[object, Callable[[Layer], Entry]] = {"int8_tensorwise": _int8, "mxfp8": _mxfp8, "nvfp4": _nvfp4}
 """By the name that marks have."""
 
 

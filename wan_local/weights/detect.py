@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from ..config import WAN_LATENTS_MEAN
 from ..errors import WrongModel
@@ -18,7 +17,7 @@ TEXT_TRANSFORMER = "T2V transformer"
 PLAIN_TRANSFORMER = "transformer with image latents but no image branch (as Wan2.2 I2V)"
 OTHER_TRANSFORMER = "Wan transformer of another kind"
 LARGE_CHANNELS = 48
-CONTROL_CHANNELS = 48  # noise, control video and first picture, without a mask
+CONTROL_CHANNELS = 48  # noise, control video and first image, without a mask
 LOADABLE = (TRANSFORMER, IMAGE_TRANSFORMER, PLAIN_TRANSFORMER)
 CONTROL_TRANSFORMER = "a Wan Fun-Control transformer"
 LARGE_TRANSFORMER = "the Wan2.2 TI2V-5B transformer (48 latent channels)"
@@ -138,7 +137,7 @@ def wrong(source: TensorSource, found: str, needed: str) -> WrongModel:
     return WrongModel(f"{source.path} is {found}; {needed}", found=known)
 
 
-def count_layers(entries: Mapping[str, Any], stem: str) -> int:
+def count_layers(entries: Mapping[str, object], stem: str) -> int:
     """How many layers are numbered one after another from 0 behind ``stem``; a stray high number counts for nothing."""
     numbers = {name[len(stem) :].split(".", 1)[0] for name in entries if name.startswith(stem)}
     return next(count for count in range(len(numbers) + 1) if str(count) not in numbers)

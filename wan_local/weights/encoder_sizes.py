@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import transformers
 
 from . import sizes
@@ -13,7 +11,7 @@ from .source import TensorSource
 CLIP_HEAD_DIM = 80  # of CLIP ViT-H/14, which no shape tells
 
 
-def umt5_config(source: TensorSource) -> Any:
+def umt5_config(source: TensorSource) -> transformers.UMT5Config:
     """transformers' config of umT5's encoder.
 
     Raises:
@@ -37,7 +35,7 @@ def umt5_config(source: TensorSource) -> Any:
         raise sizes.impossible(source, "umT5 encoder", error) from error
 
 
-def clip_config(source: TensorSource) -> Any:
+def clip_config(source: TensorSource) -> transformers.CLIPVisionConfig:
     """transformers' config of CLIP's vision tower; errors as above."""
     entries = source.entries
     try:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -57,7 +56,7 @@ class Report:
     path: str
     format: str
     kind: str
-    sizes: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, object] = field(default_factory=dict)
     parameters: int = 0
     stored: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -68,7 +67,7 @@ class Report:
     error: str = ""
     parts: tuple[Report, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain dicts and lists, for JSON."""
         return asdict(self)
 
@@ -168,7 +167,7 @@ def _report(source: TensorSource) -> Report:
 class _Described:
     """What could be told of a model before something was wrong with it."""
 
-    sizes: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, object] = field(default_factory=dict)
     unexpected: tuple[str, ...] = ()
     mismatch: ParameterMismatch | None = None
     error: str = ""
@@ -210,15 +209,15 @@ def _describe_encoder(described: _Described, source: TensorSource, kind: str) ->
             "width": config.d_model, "blocks": config.num_layers, "heads": config.num_heads, "ffn": config.d_ff,
             "words": config.vocab_size,
         }  # fmt: skip
-        model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
+        model: nn.Module = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
         skipped = load_encoders.TIED
     else:
-        config, source = load_encoders.image_parts(source)
+        eyes, source = load_encoders.image_parts(source)
         described.sizes = {
-            "width": config.hidden_size, "blocks": config.num_hidden_layers, "heads": config.num_attention_heads,
-            "ffn": config.intermediate_size, "pixels": config.image_size,
+            "width": eyes.hidden_size, "blocks": eyes.num_hidden_layers, "heads": eyes.num_attention_heads,
+            "ffn": eyes.intermediate_size, "pixels": eyes.image_size,
         }  # fmt: skip
-        model = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
+        model = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(eyes))
         skipped = ""
     expected = {
         name.removeprefix(load_encoders.TOWER): tuple(value.shape)

@@ -60,7 +60,7 @@ def _model(metadata: Any) -> bytes:
     return pieces + _field(2, trainer) + _field(3, normaliser)
 
 
-def _values(name: str, found: Any) -> list[Any]:
+def _values(name: str, found: object) -> list[Any]:
     if isinstance(found, StoredList):
         return found.read()
     if not isinstance(found, list):

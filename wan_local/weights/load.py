@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..attention import Attend
 from ..errors import UnreadableWeights
 from ..model import WanTransformer
 from ..quantised import CastingLayers
@@ -34,7 +35,7 @@ def load_transformer(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     operations: Any = nn,
-    attend: Any = None,
+    attend: Attend | None = None,
     *,
     unpack: bool = False,
     float8_matmul: bool = False,

@@ -14,7 +14,7 @@ from ..encoders.image import ImageEncoder
 from ..encoders.sentencepiece import SentencePieceTokenizer
 from ..encoders.text import TextEncoder
 from ..errors import UnreadableWeights
-from ..quantised import Embedding, Linear
+from ..quantised import Embedding, Linear, packing_of
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
@@ -75,7 +75,7 @@ def load_text_encoder(
         _hold_packed_table(model, source, dtype)
     fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True)
     for layer in model.modules():
-        if getattr(layer, "packing", None) is not None:
+        if packing_of(layer) is not None:
             # transformers takes the dtype of a weight for that of the calculation, unless it is int8
             layer.weight = nn.Parameter(layer.weight.view(torch.int8), requires_grad=False)
     model.encoder.embed_tokens = model.shared
@@ -88,7 +88,7 @@ def load_image_encoder(
     """Load CLIP's vision tower from a pipeline folder or one file; arguments and errors as above."""
     config, source = image_parts(open_source(path, "image_encoder"))
     check_dtypes(source)
-    model: Any = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
+    model = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
     if any(name.startswith(TOWER) for name in model.state_dict()):
         source = source.renamed(lambda name: TOWER + name)
     if source.packed:
@@ -97,7 +97,7 @@ def load_image_encoder(
     return ImageEncoder(_with_position_ids(fill(model, source, dtype, device, keep_packed=True), device))
 
 
-def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
+def text_parts(source: TensorSource) -> tuple[transformers.UMT5Config, TensorSource]:
     """Config of umT5 and its weights under transformers' names, without twins; what else there is is ``extra``.
 
     Raises:
@@ -121,7 +121,7 @@ def text_parts(source: TensorSource) -> tuple[Any, TensorSource]:
     return encoder_sizes.umt5_config(source), source.only(lambda name: name.startswith(TEXT_ROOTS))
 
 
-def image_parts(source: TensorSource) -> tuple[Any, TensorSource]:
+def image_parts(source: TensorSource) -> tuple[transformers.CLIPVisionConfig, TensorSource]:
     """As :func:`text_parts`, of CLIP's vision tower; names without the level :data:`TOWER`."""
     if source.format == diffusers_dir.NAME:
         source = _tower(source)
@@ -177,9 +177,8 @@ def _check_sign(source: TensorSource, stem: str, part: str) -> None:
 
 
 def _config(source: TensorSource, kind: Any) -> Any:
-    given = dict(source.config)
-    if kind is transformers.CLIPVisionConfig and isinstance(given.get("vision_config"), dict):
-        given = given["vision_config"]  # a config of both towers
+    towers = source.config.get("vision_config") if kind is transformers.CLIPVisionConfig else None
+    given = towers if isinstance(towers, dict) else dict(source.config)  # a config may be of both towers
     try:
         return kind.from_dict(given)
     except Exception as error:  # transformers checks with errors of its own
@@ -188,7 +187,7 @@ def _config(source: TensorSource, kind: Any) -> Any:
         ) from error
 
 
-def _check_layers(source: TensorSource, key: str, said: Any, stem: str) -> None:
+def _check_layers(source: TensorSource, key: str, said: int, stem: str) -> None:
     """A model of as many layers as the config says is only built if the weights have them."""
     there = detect.count_layers(source.entries, stem)
     if said != there:
@@ -239,7 +238,7 @@ def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path
     return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
 
 
-def _carried(source: TensorSource) -> Any:
+def _carried(source: TensorSource) -> SentencePieceTokenizer:
     sentences = source.entries.get(SENTENCES)
     if sentences is None:  # making one of its lists takes a second
         return SentencePieceTokenizer(lambda: llama_tokenizer.sentencepiece_model(source), source.path)
@@ -262,7 +261,7 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _with_position_ids(model: Any, device: torch.device | str) -> Any:
+def _with_position_ids(model: nn.Module, device: torch.device | str) -> nn.Module:
     """``position_ids`` is no weight and in no file: it would stay on the meta device."""
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta and name.endswith("position_ids"):

@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +137,7 @@ def _layers(source: TensorSource) -> tuple[Mapping[str, bool], Mapping[str, Entr
     return found, others
 
 
-def _other(source: TensorSource, layer: str, said: Mapping[str, Any]) -> Entry | None:
+def _other(source: TensorSource, layer: str, said: Mapping[str, object]) -> Entry | None:
     if not isinstance(said.get("format"), str):
         return None
     parts = ("weight", comfy_layouts.SCALE, comfy_layouts.SECOND, comfy_layouts.SMOOTHING)
@@ -146,9 +145,9 @@ def _other(source: TensorSource, layer: str, said: Mapping[str, Any]) -> Entry |
     return comfy_layouts.packed(comfy_layouts.Layer(path=source.path, name=layer, said=said, entries=entries))
 
 
-def _marks(source: TensorSource) -> Iterable[tuple[str, Any]]:
+def _marks(source: TensorSource) -> Iterable[tuple[str, object]]:
     if METADATA in source.metadata:
-        table = _parse(source, METADATA, source.metadata[METADATA])
+        table = _parse(source, METADATA, str(source.metadata[METADATA]))
         layers = table.get("layers") if isinstance(table, dict) else None
         if not isinstance(layers, dict):
             raise UnreadableWeights(f"{source.path} has {METADATA} without layers; download it again")
@@ -160,7 +159,7 @@ def _marks(source: TensorSource) -> Iterable[tuple[str, Any]]:
             yield name.rpartition(".")[0], _parse(source, name, bytes(entry.read().flatten().tolist()))
 
 
-def _parse(source: TensorSource, name: str, text: Any) -> Any:
+def _parse(source: TensorSource, name: str, text: str | bytes) -> object:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:

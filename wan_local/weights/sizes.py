@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 from ..config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, TransformerConfig, VAEConfig
 from ..errors import ParameterMismatch, WrongModel
@@ -167,8 +167,8 @@ def _statistics(source: TensorSource, key: str, known: tuple[float, ...], z_dim:
     return tuple(map(float, values))
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _upscale(channels: int) -> int:

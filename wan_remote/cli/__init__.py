@@ -1,4 +1,4 @@
-"""The command line: ``python -m wan_remote gmi|wavespeed|jobs ...``.
+"""The command line: ``python -m wan_remote <cloud>|jobs|keys ...``.
 
 Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use).
 """

@@ -10,37 +10,46 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..keys import WHERE
-from ..request import FITS, MOST_TAKES, WaveSpeedRequest
+from ..providers import PROVIDERS, Provider
+from ..providers.base import QUESTIONS
+from ..request import FITS, MOST_TAKES
+from .options import add_options
 
 PRIVATE = "__wan_flf2v"  # below the user folder of a ComfyUI, whose nodes keep their journal there
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-SHARED = ("status", "fetch", "list", "models", "model", "balance", "price", "billings")
+SHARED = {
+    "status": "how one request stands",
+    "fetch": "download what a request made; costs nothing",
+    "list": "requests at the cloud",
+    **QUESTIONS,
+}
+"""Commands of every cloud, in words."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar."""
     top = argparse.ArgumentParser(
         prog="python -m wan_remote",
-        description="Make a video between two pictures at GMI Cloud or WaveSpeedAI, or collect one made before.",
-        epilog="Keys come from " + " and ".join(variable for variable, _ in WHERE.values()) + ".",
+        description=f"Make a video between two images at {' or '.join(cloud.label for cloud in PROVIDERS.values())}, "
+        "or collect one made before.",
+        epilog=f"Keys come from {' and '.join(cloud.key_variable for cloud in PROVIDERS.values())}.",
     )
-    places = top.add_subparsers(dest="provider", required=True, metavar="gmi|wavespeed|jobs|keys")
-    for name, make in (("gmi", _gmi), ("wavespeed", _wavespeed)):
-        cloud = places.add_parser(name, help=f"{name}: {', '.join(('generate', *SHARED))}")
-        commands = cloud.add_subparsers(dest="command", required=True, metavar="command")
+    places = top.add_subparsers(dest="provider", required=True, metavar="|".join((*PROVIDERS, "jobs", "keys")))
+    for name, cloud in PROVIDERS.items():
+        place = places.add_parser(name, help=f"{cloud.label}: {', '.join(('generate', *SHARED))}")
+        commands = place.add_subparsers(dest="command", required=True, metavar="command")
         generate = commands.add_parser("generate", help="make a clip; costs money once for the same inputs")
-        _pictures(generate)
-        make(generate)
+        _images(generate, cloud)
+        add_options(generate, cloud)
         _folders(generate, output=True)
         for command in SHARED:
-            _shared(commands, command, name)
+            _shared(commands, command, cloud)
     jobs = places.add_parser("jobs", help="what was asked for from this machine, and what became of it")
     jobs.set_defaults(command="jobs")
     _folders(jobs, output=False)
-    keys = places.add_parser("keys", help="where keys are set; `keys gmi` stores one, asked for without showing it")
+    keys = places.add_parser("keys", help="where keys are set; with a cloud: store one, asked for without showing it")
     keys.set_defaults(command="keys")
-    keys.add_argument("cloud", nargs="?", choices=tuple(WHERE), help="store a key for this cloud, from the keyboard")
+    keys.add_argument("cloud", nargs="?", choices=tuple(PROVIDERS), help="store its key, from the keyboard")
     _folders(keys, output=False)
     return top
 
@@ -57,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def picture(text: str) -> Path | str:
+def image(text: str) -> Path | str:
     """A file, or an address as it is."""
     return text if ADDRESS.match(text) else Path(text)
 
@@ -96,17 +105,20 @@ def own_state() -> Path:
     elif sys.platform == "darwin":
         base = str(Path.home() / "Library" / "Application Support")
     else:
-        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+        said = os.environ.get("XDG_DATA_HOME", "")  # a relative one is to be ignored, says the XDG specification
+        base = said if os.path.isabs(said) else str(Path.home() / ".local" / "share")
     return Path(base) / "wan_flf2v"
 
 
-def _pictures(generate: argparse.ArgumentParser) -> None:
-    where = "the video {} here: a file, or at WaveSpeedAI an https address, which the cloud fetches as it is"
-    generate.add_argument("--first", type=picture, metavar="IMG", help=where.format("starts"))
-    generate.add_argument("--last", type=picture, metavar="IMG", help=where.format("ends"))
+def _images(generate: argparse.ArgumentParser, cloud: Provider) -> None:
+    where = "the video {} here: a file"
+    if cloud.request.addresses:
+        where += ", or an https address, which the cloud fetches as it is"
+    generate.add_argument("--first", type=image, metavar="IMG", help=where.format("starts"))
+    generate.add_argument("--last", type=image, metavar="IMG", help=where.format("ends"))
     generate.add_argument("--prompt", default="", help="what happens in between")
     generate.add_argument("--seed", type=int, default=-1, help="0 to 2147483647; -1 (default) draws one and says it")
-    generate.add_argument("--fit", choices=FITS, default="crop", help="for pictures of another aspect (default: crop)")
+    generate.add_argument("--fit", choices=FITS, default="crop", help="for images of another aspect (default: crop)")
     generate.add_argument(
         "--take", type=int, default=1, metavar="N",
         help="the same inputs are one clip, paid once; another number makes and pays for another (default: 1)",
@@ -123,37 +135,14 @@ def _pictures(generate: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _gmi(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("--video-length", type=int, default=5, help="seconds, 5 or 10 (default: 5)")
-    generate.add_argument("--prompt-extend", action="store_true", help="let the cloud write the prompt out")
-
-
-def _wavespeed(generate: argparse.ArgumentParser) -> None:
-    sizes = ", ".join(WaveSpeedRequest.SIZES)
-    generate.add_argument("--negative", default="", metavar="TEXT", help="what to stay away from")
-    generate.add_argument("--duration", type=int, default=5, help="seconds, 5 to 10 (default: 5)")
-    generate.add_argument("--size", default=WaveSpeedRequest.SIZES[0], help=f"{sizes} (default: the first)")
-    generate.add_argument("--steps", type=int, default=30, help="1 to 40 (default: 30)")
-    generate.add_argument("--guidance", type=float, default=5.0, help="0 to 20 (default: 5)")
-    generate.add_argument("--no-safety-checker", action="store_true", help="switch the cloud's content filter off")
-
-
-def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, provider: str) -> None:
-    texts = {
-        "status": "how one request stands",
-        "fetch": "download what a request made; costs nothing",
-        "list": "requests at the cloud",
-        "models": "models the cloud has",
-        "model": "what the cloud says of this model",
-        "balance": "money left in the account (WaveSpeedAI)",
-        "price": "what a clip would cost (WaveSpeedAI)",
-        "billings": "what requests did cost (WaveSpeedAI)",
-    }
-    command = commands.add_parser(name, help=texts[name])
+def _shared(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, cloud: Provider) -> None:
+    able = [other.label for other in PROVIDERS.values() if name not in QUESTIONS or name in other.questions({})]
+    only = f" ({', '.join(able)})" if len(able) < len(PROVIDERS) else ""
+    command = commands.add_parser(name, help=SHARED[name] + only)
     if name in ("status", "fetch"):
         command.add_argument("id", help="of the request")
-    if name == "price" and provider == "wavespeed":
-        _wavespeed(command)
+    if name == "price" and name in cloud.questions({}):
+        add_options(command, cloud)
     _folders(command, output=name == "fetch")
 
 

@@ -18,18 +18,20 @@ import numpy as np
 from PIL import Image
 
 from ..account import account, status
-from ..collecting import told
+from ..collecting import Result, told
 from ..errors import InvalidRequest, KeyInvalid, KeyMissing, RemoteError, StorageError
 from ..images import fitted
 from ..journal import Journal
-from ..keys import WHERE, Keys
+from ..keys import Keys
 from ..many import run_all
-from ..request import GMIRequest, Request, WaveSpeedRequest, frame_size
-from ..run import Result, fetch, run
+from ..providers import PROVIDERS
+from ..request import Request
+from ..run import fetch, run
 from ..session import Folders
 from ..watch import Watch
 from .arguments import own_state
 from .jobs_file import wishes
+from .options import chosen
 
 MOST_PIXELS = 2**28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # those that Pillow decodes by itself
@@ -89,9 +91,8 @@ async def show_status(given: argparse.Namespace, watch: Watch) -> str:
 
 async def ask_account(given: argparse.Namespace, watch: Watch) -> str:
     what = {"list": "requests"}.get(given.command, given.command)
-    inputs: dict[str, Any] = {}
-    if what == "price" and given.provider == "wavespeed":
-        inputs = _wavespeed_options(given)
+    cloud = PROVIDERS[given.provider]
+    inputs = chosen(given, cloud) if what == "price" and what in cloud.questions({}) else {}
     return _json(await account(given.provider, what, keys=_keys(given), watch=watch, inputs=inputs))
 
 
@@ -102,11 +103,11 @@ async def jobs(given: argparse.Namespace, watch: Watch) -> str:
         f"{entry.id or '-':38}  seed {entry.seed}  take {entry.take}  {entry.parameters.get('prompt', '')[:60]}"
         for entry in entries
     ]
-    told = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
+    lines = [f"jobs in {given.state / 'jobs'}:", *rows] if rows else [f"no jobs in {given.state / 'jobs'}"]
     others = len(Journal(folder=own_state() / "jobs").entries()) if given.state != own_state() else 0
     if others:
-        told.append(f"and {others} in another journal, shown by --state {own_state()}")
-    return "\n".join(told)
+        lines.append(f"and {others} in another journal, shown by --state {own_state()}")
+    return "\n".join(lines)
 
 
 async def keys(given: argparse.Namespace, watch: Watch) -> str:
@@ -115,7 +116,7 @@ async def keys(given: argparse.Namespace, watch: Watch) -> str:
     if given.cloud:
         typed = getpass.getpass(f"key for {given.cloud}: ") if sys.stdin.isatty() else sys.stdin.readline()
         return f"stored in {found.save(given.cloud, typed)}"
-    return "\n".join(f"{name}: {_source(found, name)}" for name in WHERE)
+    return "\n".join(f"{name}: {_source(found, name)}" for name in PROVIDERS)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, str | tuple[str, int]]]] = {
@@ -134,37 +135,27 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Watch], Coroutine[Any, Any, st
 
 
 def _request(given: argparse.Namespace) -> Request:
-    both = {"first": _picture("first", given.first), "last": _picture("last", given.last), "prompt": given.prompt}
-    both |= {"seed": given.seed, "fit": given.fit, "take": given.take}
-    if given.provider == "gmi":
-        return GMIRequest(**both, video_length=given.video_length, prompt_extend=given.prompt_extend)
-    return WaveSpeedRequest(**both, **_wavespeed_options(given))
-
-
-def _wavespeed_options(given: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "negative_prompt": given.negative,
-        "duration": given.duration,
-        "size": given.size,
-        "num_inference_steps": given.steps,
-        "guidance_scale": given.guidance,
-        "enable_safety_checker": not given.no_safety_checker,
-    }
+    cloud = PROVIDERS[given.provider]
+    first, last = (_image(name, getattr(given, name)) for name in ("first", "last"))
+    return cloud.request(
+        first=first, last=last, prompt=given.prompt, seed=given.seed, fit=given.fit, take=given.take,
+        **chosen(given, cloud),
+    )  # fmt: skip
 
 
 def _fitted_request(given: argparse.Namespace) -> Request:
-    """With pictures no larger than the clip: many are held at once."""
+    """With images no larger than the clip: many are held at once."""
     request = _request(given)
     small: Any = {
-        name: fitted(picture, *frame_size(request), request.fit)
+        name: fitted(image, *request.frame_size, request.fit)
         for name in ("first", "last")
-        if not isinstance(picture := getattr(request, name), str)
+        if not isinstance(image := getattr(request, name), str)
     }
     return replace(request, **small)
 
 
-def _picture(name: str, path: Path | str) -> np.ndarray | str:
-    """A picture file as ``[H, W, 4]`` uint8, turned as its camera says, opaque where it has no transparency; an address
+def _image(name: str, path: Path | str) -> np.ndarray | str:
+    """An image file as ``[H, W, 4]`` uint8, rotated as its camera says, opaque where it has no transparency; an address
     as it is."""
     from PIL import ImageOps
 
@@ -174,14 +165,13 @@ def _picture(name: str, path: Path | str) -> np.ndarray | str:
         with Image.open(path, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 size = f"{opened.width}x{opened.height}"
-                raise InvalidRequest(f"{name} picture {path} has {size} pixels; use a smaller picture")
-            image = ImageOps.exif_transpose(opened)
-            return np.asarray(image.convert("RGBA"))
+                raise InvalidRequest(f"{name} image {path} has {size} pixels; use a smaller image")
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"))
     except FileNotFoundError:
         why = "is not there; check the path"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        why = f"is no picture that can be read; use {', '.join(FORMATS)}"
-    raise InvalidRequest(f"{name} picture {path} {why}")
+        why = f"is no image that can be read; use {', '.join(FORMATS)}"
+    raise InvalidRequest(f"{name} image {path} {why}")
 
 
 def _places(output: Path) -> tuple[Path, Path | None]:

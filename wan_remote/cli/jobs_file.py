@@ -7,21 +7,21 @@ import copy
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest
+from ..providers import PROVIDERS
 from ..request import RANDOM_SEED, Request
-from .arguments import picture
+from .arguments import image
+from .options import aliases
 
-ALIASES = {"negative_prompt": "negative", "num_inference_steps": "steps", "guidance_scale": "guidance"}
-"""What a node and a cloud call what an option calls otherwise."""
 APART = ("provider", "command", "jobs", "takes", "state", "output", "wait")  # options that are of no single clip
 SWITCHES = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 PAIRED = re.compile(r"(?P<name>.+)[_-](?P<which>first|last)", re.IGNORECASE)
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NAME = re.compile(r"[^\x00-\x1f\"*/:<>?\\|]{1,100}")  # what a file may be called on every system
 MOST_TOLD = 20  # mistakes in one message
 NO_COLUMN = "(more than the header has)"
@@ -43,7 +43,7 @@ class Wish:
 
 
 def wishes(given: argparse.Namespace, make: Callable[[argparse.Namespace], Request]) -> list[Wish]:
-    """All that is asked for, a clip each, every one of them checked with its pictures.
+    """All that is asked for, a clip each, every one of them checked with its images.
 
     Args:
         given: the command line, which holds for whatever a line leaves out.
@@ -95,7 +95,7 @@ def _mistakes(row: Wish, make: Callable[[argparse.Namespace], Request]) -> Itera
         except InvalidRequest as error:
             said = str(error)
             field = re.split(r"[= ]", said, maxsplit=1)[0]
-            column = ALIASES.get(field, field)
+            column = aliases(PROVIDERS[given.provider]).get(field, field)
             yield f"{row.where}, {column}: {said}" if row.where else said
             return
 
@@ -112,7 +112,7 @@ def _rows(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
 def _of_folder(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
     pairs: dict[str, dict[str, Path]] = {}
     for path in sorted(given.jobs.iterdir()):
-        if path.suffix.lower() not in PICTURES or path.name.startswith("."):
+        if path.suffix.lower() not in IMAGES or path.name.startswith("."):
             continue
         found = PAIRED.fullmatch(path.stem)
         if found is None:
@@ -120,7 +120,7 @@ def _of_folder(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]
             continue
         pair, which = pairs.setdefault(found["name"], {}), found["which"].lower()
         if which in pair:
-            mistakes.append(f"{path.name}: {pair[which].name} is a {which} picture of the same name")
+            mistakes.append(f"{path.name}: {pair[which].name} is a {which} image of the same name")
         pair[which] = path
     for name, pair in pairs.items():
         missing = [which for which in ("first", "last") if which not in pair]
@@ -147,11 +147,12 @@ def _of_table(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
     separator = max(",;\t", key=text.partition("\n")[0].count)
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restkey=NO_COLUMN, strict=True)
     known = {name for name in vars(given) if name not in APART} | {"name"}
-    columns = {column: _option(column) for column in table.fieldnames or ()}
+    names = aliases(PROVIDERS[given.provider])
+    columns = {column: _option(column, names) for column in table.fieldnames or ()}
     for column, option in columns.items():
         if option not in known:
             mistakes.append(f"line 1, {column or '(empty)'}: no such column; use {', '.join(sorted(known))}")
-    options = [_option(column) for column in table.fieldnames or ()]
+    options = [_option(column, names) for column in table.fieldnames or ()]
     mistakes += [f"line 1, {option}: stands there twice" for option in known if options.count(option) > 1]
     if mistakes:
         return
@@ -164,9 +165,9 @@ def _of_table(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
         mistakes.append(f"line {table.line_num}: it is no CSV ({error})")
 
 
-def _option(column: str) -> str:
+def _option(column: str, names: Mapping[str, str]) -> str:
     plain = column.strip().lower().lstrip("-").replace("-", "_").replace(" ", "_")
-    return ALIASES.get(plain, plain)
+    return names.get(plain, plain)
 
 
 def _row(
@@ -192,7 +193,7 @@ def _row(
             mistakes.append(f"{where}, {column}: {error}")
     for option in ("first", "last"):
         if getattr(row, option) is None:
-            mistakes.append(f"{where}, {option}: no picture is named")
+            mistakes.append(f"{where}, {option}: no image is named")
     return Wish(where=where, name=name, given=row) if len(mistakes) == before else None
 
 
@@ -203,7 +204,7 @@ def _value(cell: str, default: Any, option: str, beside: Path) -> Any:
         ValueError: it is none; says what is wanted.
     """
     if option in ("first", "last"):
-        found = picture(cell)
+        found = image(cell)
         return beside / found if isinstance(found, Path) else found
     if isinstance(default, bool):
         if cell.lower() not in SWITCHES:
@@ -227,6 +228,3 @@ def _text(path: Path, mistakes: list[str]) -> str:
     except OSError as error:
         mistakes.append(f"{path.name}: can't be read ({error.strerror})")
     return ""
-
-
-__all__ = ["Wish", "wishes"]

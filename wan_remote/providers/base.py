@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from ..errors import (
     AuthError,
@@ -19,25 +19,25 @@ from ..errors import (
     TooLarge,
     UnexpectedRedirect,
 )
-from ..job import Job
-from ..keys import WHERE, Secret
+from ..images import Frame
+from ..job import Job, safe_id
 from ..redact import redact
-from ..transport import Answer
+from ..request import Request
+from ..secret import Secret
+from ..transport import Answer, Call
+from .reading import a_dict
 
 OK = 200
 MODERATION = ("content policy", "content_policy", "moderation", "moderated", "nsfw", "safety")
-SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 LISTED = 100  # requests asked for at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """One request of a cloud's API, without address and key."""
-
-    method: str
-    path: str
-    query: Mapping[str, str] | None = None
-    body: Any = None
+QUESTIONS = {
+    "models": "models the cloud has",
+    "model": "what the cloud says of this model",
+    "balance": "money left in the account",
+    "price": "what a clip would cost",
+    "billings": "what requests did cost",
+}
+"""What an account may be asked for, in words; which of them a cloud answers, it says itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Reply:
     Attributes:
         status: what it amounts to as an HTTP status: 200 only if everything is well.
         data: what was asked for.
-        text: why it was refused, as the cloud says it, or the error that it tells with a 200; not cleaned.
+        text: why it was refused, as the cloud says it, or the error that comes with a 200; not cleaned.
         answer: the whole of it.
     """
 
@@ -57,62 +57,166 @@ class Reply:
     answer: Answer
 
 
-class Provider(Protocol):
-    """A cloud. All methods are pure functions of their arguments."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where an image goes, as an answer says it: nothing of it is checked here.
+
+    Attributes:
+        url: to put it to.
+        headers: to put it with; without any, its type alone.
+        address: under which the cloud finds it then.
+    """
+
+    url: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    address: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """Something that an account can be asked for without paying.
+
+    Attributes:
+        call: that asks.
+        read: what to show of its answer.
+    """
+
+    call: Call
+    read: Callable[[Any], Any] = lambda data: data
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A field of a cloud's request as an option of the command line; its type and default are the field's.
+
+    ``%(default)s`` in the help is the default. A switch that is on by default is named for what turns it off, beginning
+    with ``no_``.
+    """
+
+    name: str  # as a column of a list of jobs; the option is --name with dashes
+    field: str
+    help: str
+    metavar: str | None = None
+
+
+class Provider(ABC):
+    """A cloud: all that is its own. The methods are pure functions of their arguments.
+
+    Attributes:
+        request: what can be asked of it; names the cloud and its model.
+        options: of the command line, for what its request has besides prompt, seed, fit and take.
+        base, base_variable: address that all paths hang below, and the variable that may say otherwise.
+        site, key_variable: where its keys are made, and the variable that holds one.
+        forms: how images may be sent: "base64", "data", "url", tried in this order.
+        id_field: of a record, that holds its id.
+        image_bytes: budget of one image.
+        first_poll, least_pause: seconds from the submission to the first poll, and between two.
+        failure_note: what to add when it could not make a clip.
+        moderation_note: what helps when its content filter withheld one.
+    """
+
+    request: ClassVar[type[Request]]
+    options: ClassVar[tuple[Option, ...]] = ()
+    base: ClassVar[str]
+    base_variable: ClassVar[str]
+    site: ClassVar[str]
+    key_variable: ClassVar[str]
+    id_field: ClassVar[str]
+    forms: ClassVar[tuple[str, ...]]
+    image_bytes: ClassVar[int]
+    first_poll: ClassVar[float]
+    least_pause: ClassVar[float]
+    failure_note: ClassVar[str] = ""
+    moderation_note: ClassVar[str] = "use other images or another prompt"
 
     @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """How pictures may be sent: "base64", "data", "url", tried in this order."""
-        ...
+    def name(self) -> str:
+        return self.request.provider
 
     @property
-    def picture_bytes(self) -> int:
-        """Budget of one picture."""
-        ...
+    def label(self) -> str:
+        return self.request.label
 
     @property
-    def first_poll(self) -> float:
-        """Seconds after the submission."""
-        ...
+    def model(self) -> str:
+        return self.request.model
 
-    @property
-    def least_pause(self) -> float:
-        """Seconds between two polls."""
-        ...
+    def headers(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What goes with every call besides the key, such as which of several accounts it is for.
 
-    def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call: ...
+        Raises:
+            KeyInvalid: the environment says something that can't be it.
+        """
+        return {}
+
+    @abstractmethod
+    def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call:
+        """Asks for a clip, which costs money."""
+
+    @abstractmethod
     def status(self, request_id: str) -> Call: ...
+
+    @abstractmethod
     def listing(self, page: int = 1) -> Call | None:
-        """Requests, newest first; None where there are no more pages."""
-        ...
+        """Asks for requests, newest first; None where there are no more pages."""
+
+    @abstractmethod
+    def unwrap(self, answer: Answer) -> Reply: ...
+
+    @abstractmethod
+    def job(self, record: Any) -> Job:
+        """A record of its own.
+
+        Raises:
+            BadResponse: no record, or one with an id that can't be one.
+        """
+
+    def id_of(self, record: Any) -> Any:
+        """What a record gives for an id, whatever it is; None if it gives none."""
+        return a_dict(record).get(self.id_field)
+
+    def usable_id(self, record: Any) -> str:
+        """The same, if it may stand in a path.
+
+        Raises:
+            BadResponse: it may not, or there is none.
+        """
+        found = safe_id(self.id_of(record))
+        if found is None:
+            raise BadResponse(f"{self.label} answered without a usable request id")
+        return found
+
+    @abstractmethod
+    def listed(self, data: Any) -> Sequence[Any] | None:
+        """The rows of a list; None for anything else, which proves nothing about what was made."""
 
     def more(self, data: Any) -> bool:
         """Whether a page of a list says that there are others behind it."""
-        ...
+        return False
 
-    def models(self) -> Call: ...
-    def price(self, inputs: Mapping[str, Any]) -> Call | None:
-        """Asks what a clip would cost; None where that can't be asked."""
-        ...
+    def wraps_refusal(self, reply: Reply) -> bool:
+        """Whether a 500 says that the request was refused: nothing was made then."""
+        return False
+
+    @abstractmethod
+    def upload_ticket(self, name: str, frame: Frame) -> Call:
+        """Asks where to put an image."""
+
+    def upload_form(self, name: str, frame: Frame) -> Call | None:
+        """Sends an image itself, with the key, where no place for it is to be had; None if that can't be done."""
+        return None
+
+    @abstractmethod
+    def place(self, data: Any) -> Place:
+        """Of the answer to either; what it does not say is None."""
+
+    def questions(self, inputs: Mapping[str, Any]) -> Mapping[str, Question]:
+        """What else an account can be asked for: some of :data:`QUESTIONS`. ``inputs`` are what a price is for."""
+        return {}
 
     def quoted(self, data: Any) -> float | None:
-        """US dollars of an answer to :meth:`price`."""
-        ...
-
-    def unwrap(self, answer: Answer) -> Reply: ...
-    def job(self, record: Any) -> Job: ...
-    def listed(self, data: Any) -> Sequence[Any] | None:
-        """The rows of a list; None for anything else, which proves nothing about what was made."""
-        ...
-
-    def failure_note(self) -> str: ...
-    def moderation_note(self) -> str: ...
+        """US dollars of an answer to its question for a price."""
+        return None
 
 
 def refusal(provider: Provider, reply: Reply, secret: Secret) -> RemoteError:
@@ -124,78 +228,23 @@ def refusal(provider: Provider, reply: Reply, secret: Secret) -> RemoteError:
             f"{label} sent the request elsewhere ({status}); it was not followed, try again later"
         )
     if status == 401:
-        site = WHERE[provider.name][1]
-        return AuthError(f"{label} does not take the key from {secret.source} ({text}); make a new one at {site}")
+        return AuthError(
+            f"{label} does not take the key from {secret.source} ({text}); make a new one at {provider.site}"
+        )
     if status == 402:
-        return NoCredit(f"{label}: {text}; top up the account at {WHERE[provider.name][1]}")
+        return NoCredit(f"{label}: {text}; top up the account at {provider.site}")
     if status == 403:
         return Forbidden(f"{label} does not allow this: {text}")
     if status == 404:
         return ModelUnavailable(f"{label} does not offer {provider.model} to this account: {text}")
     if status == 413:
-        return TooLarge(f"{label} finds the pictures too large: {text}; use smaller or less noisy ones")
+        return TooLarge(f"{label} finds the images too large: {text}; use smaller or less noisy ones")
     if status == 429:
         return RateLimited(f"{label} has had too many requests: {text}; try again later")
-    if 400 <= status < 500 or wraps_refusal(reply):
+    if 400 <= status < 500 or provider.wraps_refusal(reply):
         return Rejected(f"{label} refused the request: {text}")
     return BadResponse(f"{label} answered {status}: {text}; try again later")
 
 
-def wraps_refusal(reply: Reply) -> bool:
-    """GMI Cloud wraps refusals of the machine behind it into a 500: ``Backend error (400)``."""
-    return reply.status == 500 and "backend error (4" in reply.text.lower()
-
-
 def is_moderation(text: str) -> bool:
     return any(word in text.lower() for word in MODERATION)
-
-
-# -- reading what may be anything -----------------------------------------------------------------------------------
-
-
-def a_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def a_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def a_text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def a_number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # JSON knows no limit
-        return None
-    return number if math.isfinite(number) else None
-
-
-def any_of(value: Any) -> bool | None:
-    """Whether any of a list of switches, or the one that stands in its place, is on; None if there is none."""
-    told = {SWITCHES.get(str(row).lower()) for row in (value if isinstance(value, list) else [value])} - {None}
-    return True in told if told else None
-
-
-def told_id(record: Any) -> Any:
-    """What a record of either cloud gives for an id, whatever it is; None if it gives none."""
-    row = a_dict(record)
-    return row.get("request_id", row.get("id"))
-
-
-MORE = ("has_more", "hasMore", "next", "next_page", "next_page_token", "nextPageToken", "next_cursor", "cursor")
-COUNTS = ("total", "total_count", "count")
-
-
-def says_more(data: Any, rows: int) -> bool:
-    """Whether a list without documented pages says, in one of the usual ways, that it is not all."""
-    row = a_dict(data)
-    return any(row.get(name) for name in MORE) or any((an_int(row.get(name)) or 0) > rows for name in COUNTS)
-
-
-def an_int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

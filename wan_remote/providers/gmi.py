@@ -6,25 +6,73 @@ Source: the model's usage guide at docs.gmicloud.ai; where production is seen to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import quote
 
-from ..errors import BadResponse
-from ..job import Job, safe_id
-from ..request import GMIRequest
-from ..transport import Answer
-from .base import OK, Call, Reply, a_dict, a_list, a_text, an_int, says_more
+from ..errors import InvalidRequest, KeyInvalid
+from ..images import Frame
+from ..job import Job
+from ..request import Request, check_switch
+from ..transport import Answer, Call
+from .base import OK, Option, Place, Provider, Question, Reply
 from .moments import moment_of
 from .outcomes import status_of, video_among
+from .reading import a_dict, a_list, a_text, an_int, says_more
 from .texts import reason, status_word, whole_text
 
-BASE64_BUDGET = 6_000_000  # characters of both pictures in one body
+BASE64_BUDGET = 6_000_000  # characters of both images in one body
+ORGANISATION = "GMI_ORG_ID"  # for people with several organisations
 
 
-class GMI:
-    name, label, model = "gmi", "GMI Cloud", GMIRequest.model
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GMIRequest(Request):
+    """A clip from GMI Cloud, always 1280x720.
+
+    Attributes:
+        prompt: not empty.
+        video_length: seconds, 5 or 10.
+        prompt_extend: let the cloud write the prompt out.
+    """
+
+    video_length: int = 5
+    prompt_extend: bool = False
+
+    provider: ClassVar[str] = "gmi"
+    label: ClassVar[str] = "GMI Cloud"
+    model: ClassVar[str] = "Wan-AI_Wan2.1-FLF2V-14B-720P"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.prompt.strip():
+            raise InvalidRequest("prompt is empty and GMI Cloud needs one; say what happens between the images")
+        if type(self.video_length) is not int or self.video_length not in (5, 10):
+            raise InvalidRequest(f"video_length={self.video_length!r} can't be made by GMI Cloud; use 5 or 10 seconds")
+        check_switch("prompt_extend", self.prompt_extend)
+
+    @classmethod
+    def clip_of(cls, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
+        return 1280, 720, parameters.get("video_length", cls.video_length)
+
+
+class GMI(Provider):
+    request = GMIRequest
+    options = (
+        Option("video_length", "video_length", "seconds, 5 or 10 (default: %(default)s)"),
+        Option("prompt_extend", "prompt_extend", "let the cloud write the prompt out"),
+    )
+    base, base_variable = "https://console.gmicloud.ai/api/v1/ie/requestqueue", "GMI_BASE_URL"
+    site, key_variable = "https://console.gmicloud.ai", "GMI_API_KEY"
+    id_field = "request_id"
     forms = ("base64", "data", "url")
-    picture_bytes = BASE64_BUDGET // 2 * 3 // 4
+    image_bytes = BASE64_BUDGET // 2 * 3 // 4
     first_poll, least_pause = 3.0, 3.0
+
+    def headers(self, environ: Mapping[str, str]) -> dict[str, str]:
+        value = (environ.get(ORGANISATION) or "").strip()
+        if not all("!" <= character <= "~" for character in value):
+            raise KeyInvalid(f"{ORGANISATION} has characters that no organisation id has; copy it again")
+        return {"X-Organization-ID": value} if value else {}
 
     def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call:
         payload = {
@@ -45,15 +93,19 @@ class GMI:
             return None
         return Call(method="GET", path="/apikey/requests", query={"model_id": self.model})
 
-    def models(self) -> Call:
-        return Call(method="GET", path="/apikey/models")
+    def upload_ticket(self, name: str, frame: Frame) -> Call:
+        return Call(method="POST", path="/apikey/upload-url", body={"file_type": frame.kind})
 
-    def one_model(self, name: str) -> Call:
-        return Call(method="GET", path=f"/apikey/models/{name}")
+    def place(self, data: Any) -> Place:
+        row = a_dict(data)
+        return Place(url=row.get("upload_url"), address=row.get("public_url"))
 
-    def upload_ticket(self, kind: str) -> Call:
-        """Asks where to put a picture; the answer holds ``upload_url`` and ``public_url``."""
-        return Call(method="POST", path="/apikey/upload-url", body={"file_type": kind})
+    def questions(self, inputs: Mapping[str, Any]) -> Mapping[str, Question]:
+        models = Call(method="GET", path="/apikey/models")
+        return {
+            "models": Question(call=models, read=lambda data: a_dict(data).get("model_ids", [])),
+            "model": Question(call=Call(method="GET", path=f"/apikey/models/{quote(self.model, safe='')}")),
+        }
 
     def unwrap(self, answer: Answer) -> Reply:
         data = answer.json()
@@ -61,20 +113,12 @@ class GMI:
         return Reply(status=answer.status, data=data, text=text, answer=answer)
 
     def job(self, record: Any) -> Job:
-        """A record of the queue.
-
-        Raises:
-            BadResponse: no record, or one with an id that can't be one.
-        """
         row = a_dict(record)
-        request_id = safe_id(row.get("request_id"))
-        if request_id is None:
-            raise BadResponse("GMI Cloud answered without a usable request id")
         outcome, payload, word = a_dict(row.get("outcome")), a_dict(row.get("payload")), a_text(row.get("status"))
         url = _video(outcome)
         status, known = status_of(word, url)
         return Job(
-            id=request_id,
+            id=self.usable_id(row),
             status=status,
             word=status_word(word),
             known=known,
@@ -99,17 +143,9 @@ class GMI:
     def more(self, data: Any) -> bool:
         return says_more(data, len(self.listed(data) or ()))
 
-    def price(self, inputs: Mapping[str, Any]) -> Call | None:
-        return None  # it has no such call
-
-    def quoted(self, data: Any) -> float | None:
-        return None
-
-    def failure_note(self) -> str:
-        return ""
-
-    def moderation_note(self) -> str:
-        return "use other pictures or another prompt"
+    def wraps_refusal(self, reply: Reply) -> bool:
+        """It wraps refusals of the machine behind it into a 500: ``Backend error (400)``."""
+        return reply.status == 500 and "backend error (4" in reply.text.lower()
 
 
 def _video(outcome: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .base import a_number, a_text
+from .reading import a_number, a_text
 
 MOMENT = re.compile(
     r"(?P<whole>[0-9-]{10}[T ][0-9:]{8})(\.(?P<fraction>[0-9]+))?"

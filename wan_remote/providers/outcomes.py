@@ -16,7 +16,7 @@ STATUSES = {
 }
 """Words of either cloud, in small letters. One that is not here is judged by what comes with it."""
 VIDEOS = (".mp4", ".webm", ".mov", ".mkv")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
 def status_of(word: str, url: str) -> tuple[Status, bool]:
@@ -34,9 +34,9 @@ def status_of(word: str, url: str) -> tuple[Status, bool]:
 
 def video_among(urls: Sequence[str]) -> str:
     """The video's address among those of several outputs: one that ends like a video, else one that does not end like
-    a picture; empty if there is none."""
+    an image; empty if there is none."""
     urls = [url for url in urls if url]
-    found = [url for url in urls if _ends(url, VIDEOS)] or [url for url in urls if not _ends(url, PICTURES)]
+    found = [url for url in urls if _ends(url, VIDEOS)] or [url for url in urls if not _ends(url, IMAGES)]
     return found[0] if found else ""
 
 

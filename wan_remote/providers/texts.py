@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from ..transport import Answer
-from .base import a_dict, a_list, a_text
+from .reading import a_dict, a_list, a_text
 
 STATUS_WORD = re.compile(r"[A-Za-z_-]{1,24}")  # no digits: what has some may be a piece of something secret
 LONGEST_STATUS = 40  # characters

@@ -5,17 +5,22 @@ Source: the model's page at wavespeed.ai/docs; the calls around it from the page
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from ..errors import BadResponse
-from ..job import Job, safe_id
-from ..request import WaveSpeedRequest
-from ..transport import Answer
-from .base import LISTED, OK, Call, Reply, a_dict, a_list, a_number, a_text, any_of
+from ..errors import InvalidRequest
+from ..images import Frame
+from ..job import Job
+from ..request import Request, check_switch, check_text, check_whole
+from ..transport import Answer, Call
+from .base import LISTED, OK, Option, Place, Provider, Question, Reply
 from .moments import moment_of
 from .outcomes import status_of, video_among
+from .reading import a_dict, a_list, a_number, a_text, any_of
 from .texts import reason, status_word, whole_text
 
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
@@ -23,11 +28,85 @@ MODERATED_CODE = "1200"
 CODE, LARGEST_CODE = re.compile(r"[0-9]{1,4}"), 9999
 
 
-class WaveSpeed:
-    name, label, model = "wavespeed", "WaveSpeedAI", WaveSpeedRequest.model
+PRICED_DURATIONS = (5, 10)  # seconds, in its price list
+
+log = logging.getLogger("wan_remote")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WaveSpeedRequest(Request):
+    """A clip from WaveSpeedAI.
+
+    Attributes:
+        prompt, negative_prompt: may be empty.
+        duration: seconds, 5..10 (the price list knows 5 and 10).
+        size: "832*480", "480*832", "1280*720" or "720*1280".
+        num_inference_steps: 1..40.
+        guidance_scale: 0..20.
+        enable_safety_checker: the cloud's content filter.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    duration: int = 5
+    size: str = "832*480"
+    num_inference_steps: int = 30
+    guidance_scale: float = 5.0
+    enable_safety_checker: bool = True
+
+    provider: ClassVar[str] = "wavespeed"
+    label: ClassVar[str] = "WaveSpeedAI"
+    model: ClassVar[str] = "wavespeed-ai/wan-flf2v"
+    addresses: ClassVar[bool] = True
+    SIZES: ClassVar[tuple[str, ...]] = ("832*480", "480*832", "1280*720", "720*1280")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_text("negative_prompt", self.negative_prompt)
+        check_whole("duration", self.duration, 5, 10)
+        if self.duration not in PRICED_DURATIONS:
+            log.warning(
+                "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
+                "python -m wan_remote wavespeed price tells what it would cost",
+                self.duration,
+            )
+        if self.size not in self.SIZES:
+            raise InvalidRequest(f"size={self.size!r} is not offered by WaveSpeedAI; use {', '.join(self.SIZES)}")
+        check_whole("num_inference_steps", self.num_inference_steps, 1, 40)
+        scale = self.guidance_scale
+        good = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale)
+        if not good or not 0 <= scale <= 20:
+            raise InvalidRequest(f"guidance_scale={scale!r} is out of range; use 0 to 20")
+        check_switch("enable_safety_checker", self.enable_safety_checker)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {**super().parameters, "guidance_scale": float(self.guidance_scale)}  # 5 and 5.0 are the same wish
+
+    @classmethod
+    def clip_of(cls, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
+        width, height = parameters.get("size", cls.size).split("*")
+        return int(width), int(height), parameters.get("duration", cls.duration)
+
+
+class WaveSpeed(Provider):
+    request = WaveSpeedRequest
+    options = (
+        Option("negative", "negative_prompt", "what to stay away from", "TEXT"),
+        Option("duration", "duration", "seconds, 5 to 10 (default: %(default)s)"),
+        Option("size", "size", f"{', '.join(WaveSpeedRequest.SIZES)} (default: %(default)s)"),
+        Option("steps", "num_inference_steps", "1 to 40 (default: %(default)s)"),
+        Option("guidance", "guidance_scale", "0 to 20 (default: %(default)s)"),
+        Option("no_safety_checker", "enable_safety_checker", "switch the cloud's content filter off"),
+    )
+    base, base_variable = "https://api.wavespeed.ai/api/v3", "WAVESPEED_BASE_URL"
+    site, key_variable = "https://wavespeed.ai/accesskey", "WAVESPEED_API_KEY"
+    id_field = "id"
     forms = ("url",)
-    picture_bytes = 8_000_000
+    image_bytes = 8_000_000
     first_poll, least_pause = 5.0, 5.0  # it asks for five seconds between two looks at a video
+    failure_note = " (WaveSpeedAI refunds failed jobs within three hours)"
+    moderation_note = f"its safety checker (enable_safety_checker) can be switched off, or {Provider.moderation_note}"
 
     def submission(self, parameters: Mapping[str, Any], seed: int, first: str, last: str) -> Call:
         names = (
@@ -45,38 +124,41 @@ class WaveSpeed:
             method="POST", path="/predictions", body={"page": page, "page_size": LISTED, "model": self.model}
         )  # fmt: skip
 
-    def models(self) -> Call:
-        return Call(method="GET", path="/models")
+    def upload_ticket(self, name: str, frame: Frame) -> Call:
+        body = {"filename": f"{name}.{frame.kind}", "size": len(frame.data), "content_type": frame.mime}
+        return Call(method="POST", path="/media/uploads", body=body)
 
-    def balance(self) -> Call:
-        return Call(method="GET", path="/balance")
+    def upload_form(self, name: str, frame: Frame) -> Call:
+        """The older way."""
+        file = (f"{name}.{frame.kind}", frame.data, frame.mime)
+        return Call(method="POST", path="/media/upload/binary", file=file, read=60.0)
 
-    def billings(self) -> Call:
-        """What was really paid, newest first."""
-        body = {"page": 1, "page_size": LISTED, "sort": "created_at DESC"}
-        return Call(method="POST", path="/billings/search", body=body)
+    def place(self, data: Any) -> Place:
+        row = a_dict(data)
+        upload = a_dict(row.get("upload"))
+        headers = {str(name): str(value) for name, value in a_dict(upload.get("headers")).items()}
+        return Place(url=upload.get("url"), headers=headers, address=row.get("download_url"))
 
-    def billed(self, data: Any) -> list[dict[str, Any]]:
-        """Rows of :meth:`billings`: which request, of which model, and the price in dollars."""
-        return [_billed(a_dict(row)) for row in a_list(a_dict(data).get("items"))]
+    def questions(self, inputs: Mapping[str, Any]) -> Mapping[str, Question]:
+        models = Call(method="GET", path="/models")
+        priced = {name: value for name, value in inputs.items() if name in PRICED}
+        price = Call(method="POST", path="/model/price", body={"model_id": self.model, "inputs": priced})
+        newest = {"page": 1, "page_size": LISTED, "sort": "created_at DESC"}
+        return {
+            "models": Question(call=models, read=lambda data: [str(row.get("model_id")) for row in _rows(data)]),
+            "model": Question(call=models, read=self._own_model),
+            "balance": Question(call=Call(method="GET", path="/balance")),
+            "price": Question(call=price),
+            "billings": Question(call=Call(method="POST", path="/billings/search", body=newest), read=_billed),
+        }
 
-    def price(self, inputs: Mapping[str, Any]) -> Call:
-        counts = {name: value for name, value in inputs.items() if name in PRICED}
-        body = {"model_id": self.model, "inputs": counts}
-        return Call(method="POST", path="/model/price", body=body)
+    def _own_model(self, data: Any) -> dict[str, Any]:
+        return next((row for row in _rows(data) if row.get("model_id") == self.model), {})
 
     def quoted(self, data: Any) -> float | None:
         row = a_dict(data)
         discounted = a_number(row.get("discounted_price"))
         return a_number(row.get("price")) if discounted is None else discounted
-
-    def upload_ticket(self, name: str, size: int, mime: str) -> Call:
-        """Asks where to put a picture; the answer holds ``upload`` (method, url, headers) and ``download_url``."""
-        return Call(
-            method="POST", path="/media/uploads", body={"filename": name, "size": size, "content_type": mime}
-        )  # fmt: skip
-
-    upload_form = "/media/upload/binary"  # the older way: the file in a form, with the key
 
     def unwrap(self, answer: Answer) -> Reply:
         envelope = a_dict(answer.json())
@@ -90,15 +172,7 @@ class WaveSpeed:
         return Reply(status=status, data=envelope.get("data"), text=text, answer=answer)
 
     def job(self, record: Any) -> Job:
-        """A prediction.
-
-        Raises:
-            BadResponse: no prediction, or one with an id that can't be one.
-        """
         row = a_dict(record)
-        request_id = safe_id(row.get("id"))
-        if request_id is None:
-            raise BadResponse("WaveSpeedAI answered without a usable request id")
         word, outputs = a_text(row.get("status")), a_list(row.get("outputs"))
         urls = [a_text(item) or a_text(a_dict(item).get("url")) for item in outputs]
         error = a_text(row.get("error"))
@@ -108,7 +182,7 @@ class WaveSpeed:
         refused = MODERATED_CODE in error.split() or f"{MODERATED_CODE}:" in error
         status, known = status_of(word, url)
         return Job(
-            id=request_id,
+            id=self.usable_id(row),
             status=status,
             word=status_word(word),
             known=known,
@@ -127,17 +201,17 @@ class WaveSpeed:
         rows = data.get("items") if isinstance(data, dict) else data
         return rows if isinstance(rows, list) else None
 
-    def more(self, data: Any) -> bool:
-        return False  # it has pages, and the one behind the last is empty
 
-    def failure_note(self) -> str:
-        return " (WaveSpeedAI refunds failed jobs within three hours)"
-
-    def moderation_note(self) -> str:
-        return "its safety checker (enable_safety_checker) can be switched off, or use other pictures or another prompt"
+def _rows(data: Any) -> list[dict[str, Any]]:
+    return [a_dict(row) for row in a_list(data)]
 
 
-def _billed(row: Mapping[str, Any]) -> dict[str, Any]:
+def _billed(data: Any) -> list[dict[str, Any]]:
+    """What was really paid, newest first: which request, of which model, and the price in dollars."""
+    return [_bill(row) for row in _rows(a_dict(data).get("items"))]
+
+
+def _bill(row: Mapping[str, Any]) -> dict[str, Any]:
     made = a_dict(row.get("prediction"))
     found = {
         "request_id": a_text(made.get("uuid")),

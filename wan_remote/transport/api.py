@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from ..keys import Secret
+from ..secret import Secret
 from .bodies import Unreadable
 from .bodies import read as read_body
 from .connections import open_session
@@ -46,6 +46,25 @@ class Failure(Enum):
     STOPPED = "nothing was sent before somebody stopped it"
     INSECURE = "the certificate can't be trusted; nothing was sent"
     LOST = "sent in part or whole, and no usable answer came"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One request of a cloud's API, without address and key.
+
+    Attributes:
+        method, path, query: of HTTP; the path hangs below the cloud's base address.
+        body: sent as JSON.
+        file: name, bytes and type of a file, sent as the form field ``file``.
+        read: seconds of silence after which an answer is given up.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: Any = None
+    file: tuple[str, bytes, str] | None = None
+    read: float = READ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +104,10 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait, from either form of ``Retry-After``; a date counts from the answer's own date."""
-        told = self.headers.get("retry-after", "").strip()
-        if told.isdecimal() and told.isascii():
-            return float(told[:9])
-        until = _moment(told)
+        value = self.headers.get("retry-after", "").strip()
+        if value.isdecimal() and value.isascii():
+            return float(value[:9])
+        until = _moment(value)
         if until is None:
             return None
         return max(0.0, until - (time.time() if self.date is None else self.date))
@@ -122,7 +141,7 @@ NOBODY = _Nobody()
 class Api:
     """One cloud, one key.
 
-    A connection serves one call: on one that was kept open too long a request is lost in a way that can't be told from
+    A connection serves one call: on one that was kept open too long a request is lost in a way that looks like
     one that was taken, and for the call that costs money that difference is everything.
 
     Args:
@@ -134,7 +153,7 @@ class Api:
     def __init__(self, base: str, secret: Secret, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
         self.secret = secret
-        self._told: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
+        self._date: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # the body is read as it comes
@@ -142,43 +161,27 @@ class Api:
             **(headers or {}),
         }
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        file: tuple[str, bytes, str] | None = None,
-        read: float = READ,
-        stop: threading.Event | None = None,
-        firm: bool = False,
-    ) -> Answer | Lost:
-        """Ask the cloud; blocks. What it takes at most is told in :func:`exchange`.
+    def call(self, call: Call, *, stop: threading.Event | None = None, firm: bool = False) -> Answer | Lost:
+        """Ask the cloud; blocks. What it takes at most stands in :func:`exchange`.
 
         Args:
-            method: of HTTP.
-            path: below the base, beginning with a slash.
-            query: of the address.
-            body: sent as JSON.
-            file: name, bytes and type of a file, sent as the form field ``file``.
-            read: seconds of silence after which an answer is given up.
+            call: what to ask.
             stop: set when it is not wanted any more.
             firm: whether a request that has begun to go out is seen through all the same.
         """
         found = exchange(
-            method, self.base + path, auth=_Bearer(self.secret), headers=self._headers, read=read, stop=stop, firm=firm,
-            params=query, json=body, files=None if file is None else {"file": file},
+            call.method, self.base + call.path, auth=_Bearer(self.secret), headers=self._headers, read=call.read,
+            stop=stop, firm=firm, params=call.query, json=call.body, files=call.file and {"file": call.file},
         )  # fmt: skip
         if isinstance(found, Answer) and found.date is not None:
-            self._told = (found.date, time.monotonic())
+            self._date = (found.date, time.monotonic())
         return found
 
     @property
     def time(self) -> float | None:
-        """The cloud's own time now, seconds since 1970, if any of its answers has told it."""
-        told = self._told
-        return None if told is None else told[0] + time.monotonic() - told[1]
+        """The cloud's own time now, seconds since 1970, if any of its answers had it."""
+        date = self._date
+        return None if date is None else date[0] + time.monotonic() - date[1]
 
 
 def put(address: str, data: bytes, headers: Mapping[str, str], stop: threading.Event) -> Answer | Lost:
@@ -234,8 +237,8 @@ def exchange(
             return Lost(failure=Failure.LOST, why=str(error))
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
             return _lost(error, cutoff)
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(status=response.status_code, headers=told, body=body)
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(status=response.status_code, headers=received, body=body)
 
     return cutoff.run(work) or _given_up(cutoff)
 

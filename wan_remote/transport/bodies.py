@@ -1,4 +1,4 @@
-"""Bodies as they come in: unpacked, bounded, and JSON without the pictures that it repeats."""
+"""Bodies as they come in: unpacked, bounded, and JSON without the images that it repeats."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import requests
 from .cutoff import Cutoff
 
 PIECE = 2**16  # bytes at once, at most
-MOST_READ = 512 * 2**20  # of an answer: a list may repeat the pictures of a hundred jobs
+MOST_READ = 512 * 2**20  # of an answer: a list may repeat the images of a hundred jobs
 MOST_BYTES = 32 * 2**20  # of what is kept of it
-LONGEST_STRING = 2**17  # bytes; a longer string of JSON is a picture
+LONGEST_STRING = 2**17  # bytes; a longer string of JSON is an image
 PACKED = ("gzip", "x-gzip", "deflate")
 
 
@@ -54,8 +54,8 @@ def bounded(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 def encoding(response: requests.Response) -> str:
     """How a body is packed, in small letters; empty if it is not."""
-    told = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if told == "identity" else told
+    how = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if how == "identity" else how
 
 
 def unpacked(response: requests.Response, cutoff: Cutoff, most: int = PIECE) -> Iterator[bytes]:

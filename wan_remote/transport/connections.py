@@ -35,7 +35,7 @@ def open_session(cutoff: Cutoff, silence: float, check: Check | None = None) -> 
     return session
 
 
-class _Held:
+class _Bounded:
     """What a connection of the library is besides."""
 
     cutoff: Cutoff
@@ -82,7 +82,7 @@ class _Held:
 
 class _Adapter(HTTPAdapter):
     def __init__(self, cutoff: Cutoff, silence: float, check: Check | None) -> None:
-        self._held, self._check = {"cutoff": cutoff, "silence": silence}, check
+        self._facts, self._check = {"cutoff": cutoff, "silence": silence}, check
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
@@ -98,8 +98,8 @@ class _Adapter(HTTPAdapter):
 
     def _hold(self, manager: Any, check: Check | None) -> None:
         pools: Mapping[str, Any] = manager.pool_classes_by_scheme  # those of a SOCKS proxy are its own
-        facts = {**self._held, "check": None if check is None else staticmethod(check)}
+        facts = {**self._facts, "check": None if check is None else staticmethod(check)}
         manager.pool_classes_by_scheme = {
-            scheme: type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Held, pool.ConnectionCls), facts)})
+            scheme: type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Bounded, pool.ConnectionCls), facts)})
             for scheme, pool in pools.items()
         }

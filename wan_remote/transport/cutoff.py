@@ -33,7 +33,7 @@ class Cutoff:
         firm: whether a request that has begun to go out goes on in spite of a stop.
 
     Attributes:
-        begun: whether any of the request went out, as the connection itself tells.
+        begun: whether any of the request went out, as the connection itself says.
         sent: whether all of it did.
         stuck: whether sending was given up because nothing moved.
         untrusted: whether the other side, or a proxy on the way, could not show a certificate that is trusted.
@@ -89,7 +89,7 @@ class Cutoff:
             ended.set()
             self._release()
 
-    # what the connection tells
+    # what the connection says
 
     def hold(self, sock: socket.socket) -> None:
         """Keep a second handle on a connection, by which it is ended: the first may be wrapped for TLS meanwhile."""

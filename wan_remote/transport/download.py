@@ -92,8 +92,8 @@ def download(
         raise failed.final
     finally:
         forget(part)
-    told = f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud"
-    raise StorageError(told, advises=True)
+    said = f"{trouble}; make room and queue the same inputs again, the clip is paid and kept in the cloud"
+    raise StorageError(said, advises=True)
 
 
 class _TryAgain(RemoteError):
@@ -162,13 +162,13 @@ def _broken(error: Exception, address: str, cutoff: Cutoff, astray: bool) -> Rem
             advises=True,
         )
     if isinstance(error, Unreadable):
-        told = f"{host} does not give the video: {error}; queue the same inputs again later"
-        return _TryAgain(BadDownload(told, advises=True))
+        said = f"{host} does not give the video: {error}; queue the same inputs again later"
+        return _TryAgain(BadDownload(said, advises=True))
     if cutoff.over and cutoff.begun:
-        told = f"{host} sends too slowly (under {SLOWEST:,} bytes a second); try later"
-        return _TryAgain(Unreachable(told, advises=True))
-    told = f"{host} broke off the download {ATTEMPTS} times; queue the same inputs again to go on"
-    return _TryAgain(Unreachable(told, advises=True))
+        said = f"{host} sends too slowly (under {SLOWEST:,} bytes a second); try later"
+        return _TryAgain(Unreachable(said, advises=True))
+    said = f"{host} broke off the download {ATTEMPTS} times; queue the same inputs again to go on"
+    return _TryAgain(Unreachable(said, advises=True))
 
 
 def _follow(
@@ -201,8 +201,8 @@ def _store(
         state.tag = None
         return _TryAgain(BadDownload(f"{host} does not give the video (416)"))
     if status not in (200, 206):
-        told = f"{host} does not give the video ({status}); queue the same inputs again later"
-        return _TryAgain(BadDownload(told, advises=True))
+        said = f"{host} does not give the video ({status}); queue the same inputs again later"
+        return _TryAgain(BadDownload(said, advises=True))
     resumed = status == 206 and _goes_on(response, have, state)
     if status == 206 and not resumed:
         state.tag = None
@@ -222,17 +222,17 @@ def _goes_on(response: requests.Response, have: int, state: _State) -> bool:
 
 
 def _learn(response: requests.Response, state: _State, at: int) -> None:
-    if encoding(response):  # all of it tells of the packed bytes
+    if encoding(response):  # all of it is of the packed bytes
         state.size = state.tag = state.md5 = None
         return
     length = response.headers.get("Content-Length", "")
     state.size = at + int(length) if length.isdigit() else None
     tag = response.headers.get("ETag", "")
     state.tag = tag if tag.startswith('"') else None
-    told = dict(
+    hashes = dict(
         item.strip().split("=", 1) for item in response.headers.get("x-goog-hash", "").split(",") if "=" in item
     )
-    state.md5 = told.get("md5")
+    state.md5 = hashes.get("md5")
 
 
 def _copy(
@@ -251,8 +251,8 @@ def _copy(
         file.flush()
         os.fsync(file.fileno())
     if state.size is not None and at + got != state.size:  # older HTTP libraries do not notice
-        told = f"{host} cuts the video short ({at + got:,} of {state.size:,} bytes); try later"
-        return _TryAgain(BadDownload(told, advises=True))
+        said = f"{host} cuts the video short ({at + got:,} of {state.size:,} bytes); try later"
+        return _TryAgain(BadDownload(said, advises=True))
     return None
 
 
@@ -271,8 +271,8 @@ def _verify(part: Path, path: Path, state: _State, *, last: bool) -> RemoteError
         return BadDownload(f"the cloud's file is no complete video: {why}; it is kept as {place}, look at it there")
     part.unlink(missing_ok=True)
     state.tag = None
-    told = f"what was downloaded is no complete video: {why}; queue the same inputs again later"
-    return _TryAgain(BadDownload(told, advises=True))
+    said = f"what was downloaded is no complete video: {why}; queue the same inputs again later"
+    return _TryAgain(BadDownload(said, advises=True))
 
 
 def _is_page(part: Path) -> bool:

@@ -58,11 +58,11 @@ def test_prompts_are_tidied_as_published(dirty, tidy):
     assert clean(dirty) == tidy
 
 
-def test_pictures_are_squashed_not_cropped_and_normalised(monkeypatch):
+def test_images_are_squashed_not_cropped_and_normalised(monkeypatch):
     encoder = ImageEncoder(tiny.image_encoder())
-    picture = torch.rand(3, 40, 90) * 2 - 1
-    pixels = encoder.preprocess([picture])
-    square = F.interpolate(picture[None], size=(28, 28), mode="bicubic", align_corners=False, antialias=False)
+    image = torch.rand(3, 40, 90) * 2 - 1
+    pixels = encoder.preprocess([image])
+    square = F.interpolate(image[None], size=(28, 28), mode="bicubic", align_corners=False, antialias=False)
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
     assert torch.allclose(pixels, ((square + 1) / 2 - mean) / std, atol=1e-6)

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tests import tiny
-from wan_local import weights
+from wan_local import parts, weights
 from wan_local.encoders import TextEncoder
 from wan_local.encoders.cache import (
     ABANDONED,
@@ -25,10 +25,10 @@ from wan_local.encoders.cache import (
     CachedTextEncoder,
     TextCache,
     identity,
-    text_encoder,
 )
 from wan_local.generate import Pipeline
 from wan_local.memory import Memory
+from wan_local.parts import text_encoder
 
 ROOT = Path(__file__).parents[3]
 NANO = ROOT / "weights" / "nano"
@@ -357,19 +357,19 @@ def test_frames_are_the_same_and_the_encoder_is_not_loaded_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    pictures = torch.rand(3, 64, 64), torch.rand(3, 64, 64)
+    images = torch.rand(3, 64, 64), torch.rand(3, 64, 64)
     quick = {"length": 5, "steps": 2, "seed": 7, "guidance": 2.0}
 
     def made(cache: Path | None, prompt: str = PROMPT, **options: object) -> torch.Tensor:
         pipeline = Pipeline.from_pretrained(NANO, device="cpu", cache=cache, **options)
-        return pipeline(*pictures, prompt, **quick)
+        return pipeline(*images, prompt, **quick)
 
     plain, other = made(None), made(None, OTHER)
     assert not torch.equal(plain, other)
     assert torch.equal(made(tmp_path), plain)
     assert torch.equal(made(tmp_path, OTHER), other)  # half of it is kept: the negative prompt
     opened: list[object] = []
-    monkeypatch.setattr(weights, "load_text_encoder", lambda *args, **options: opened.append(args))
+    monkeypatch.setattr(parts, "load_text_encoder", lambda *args, **options: opened.append(args))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *args, **options: opened.append(args))
     assert torch.equal(made(tmp_path), plain)
     assert torch.equal(made(tmp_path, OTHER), other)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from wan_local.config import VAEConfig
 from wan_local.errors import Cancelled, NumericError, OutOfMemory
+from wan_local.free_memory import is_out_of_memory
 from wan_local.generate import collect, frames_of
-from wan_local.memory import FittingVAE
-from wan_local.memory.room import is_out_of_memory
+from wan_local.memory import DeviceMemory, FittingVAE
 from wan_local.memory.tiles import of_side
 from wan_local.progress import Progress
 from wan_local.vae import decode_tiled
@@ -22,8 +22,8 @@ LATENTS = torch.randn(1, 16, 5, 17, 33, generator=torch.Generator().manual_seed(
 FRAMES, CELL = 17, 8
 
 
-class SmallCard:
-    """Looks like a VAE, on a card that holds ``cells`` latent cells at once, and nothing at a call of your choice.
+class SmallGPU:
+    """Looks like a VAE, on a GPU that holds ``cells`` latent cells at once, and nothing at a call of your choice.
 
     Every cell decodes to its own value and a bit of the mean of all that was in the network with it, as attention in
     a real one does: tiles show.
@@ -35,6 +35,10 @@ class SmallCard:
     def __init__(self, cells: int = 10**9, fails_at: int = -1, shift: float = 0.0) -> None:
         self.cells, self.fails_at, self.shift, self.calls = cells, fails_at, shift, 0
         self.sizes: list[tuple[int, int]] = []  # of frames or tiles, as they were begun
+        self.dtypes: list[torch.dtype] = []  # of what it was given
+
+    def parameters(self) -> Iterator[Tensor]:
+        return iter([torch.zeros(1)])
 
     def _begin(self, height: int, width: int) -> None:
         self.sizes.append((height, width))
@@ -43,6 +47,7 @@ class SmallCard:
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
         self._begin(*latents.shape[-2:])
+        self.dtypes.append(latents.dtype)
         for at in range(latents.shape[2]):
             self.calls += 1
             if self.calls == self.fails_at:
@@ -53,12 +58,13 @@ class SmallCard:
 
     def encode_stream(self, video: Tensor) -> Iterator[Tensor]:
         self._begin(video.shape[-2] // CELL, video.shape[-1] // CELL)
+        self.dtypes.append(video.dtype)
         for start in (0, *range(1, video.shape[2], 4)):
             yield video[:, :1, start : start + 1, ::CELL, ::CELL].expand(-1, 16, -1, -1, -1)
 
 
 def made(**how: Any) -> Any:
-    return SmallCard(**how)
+    return SmallGPU(**how)
 
 
 def images(chunks: Iterator[Tensor]) -> Tensor:
@@ -111,14 +117,15 @@ def test_frames_that_were_given_away_are_not_given_again(fails_at: int) -> None:
 def test_each_try_asks_for_its_own_room_and_lets_go_before_the_next() -> None:
     log: list[Any] = []
 
-    class Told(FittingVAE):
+    class Told(DeviceMemory):
         def ready(self, work: int) -> None:
             log.append(work)
 
         def release(self) -> None:
             log.append("release")
 
-    list(Told(made(cells=256)).decode_stream(LATENTS))
+    vae = made(cells=256)
+    list(FittingVAE(vae, memory=Told(vae)).decode_stream(LATENTS))
     works = [entry for entry in log if entry != "release"]
     assert [entry == "release" for entry in log] == [False, True, False, True, False]
     assert works == sorted(works, reverse=True)
@@ -137,6 +144,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().decode_once(latents, way, on_progress)
 
+    class Looked(DeviceMemory):
         def release(self) -> None:
             alive.append(kept[0]() is not None)
 
@@ -144,7 +152,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
     alive: list[bool] = []
     gc.disable()
     try:
-        list(Held(made()).decode_stream(LATENTS))
+        list(Held(made(), memory=Looked(made())).decode_stream(LATENTS))
     finally:
         gc.enable()
     assert alive == [False]
@@ -192,12 +200,26 @@ def test_a_stop_in_the_midst_of_tiles_is_at_once() -> None:
 def test_encoding_falls_back_too() -> None:
     video = torch.rand(1, 3, 9, 136, 264) * 2 - 1
     vae, told = made(cells=17 * 32), []
-    latents = FittingVAE(vae, on_progress=lambda progress: told.append(progress.stage)).encode(video)
+    latents = FittingVAE(vae).encode(video, lambda progress: told.append(progress.stage))
     assert latents.shape == (1, 16, 3, 17, 33)
     assert (17, 32) in vae.sizes
     assert set(told) == {"encode images"}
     with pytest.raises(OutOfMemory, match="encoding the images ran out of memory even in tiles of 128 pixels"):
         FittingVAE(made(cells=1)).encode(video)
+
+
+@pytest.mark.parametrize("tiling", ["off", 128])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, None])
+def test_it_encodes_in_float32_and_decodes_in_what_was_chosen(dtype: torch.dtype | None, tiling: str | int) -> None:
+    """Whatever the dtype of what it is given; with none chosen, in that of the latents."""
+    vae = made()
+    autoencoder = FittingVAE(vae, tiling, dtype)
+    autoencoder.encode(torch.zeros(1, 3, 1, 64, 64, dtype=torch.float16))
+    assert set(vae.dtypes) == {torch.float32}
+    vae.dtypes.clear()
+    chunks = list(autoencoder.decode_stream(LATENTS[:, :, :1].half()))
+    assert set(vae.dtypes) == {dtype or torch.float16}
+    assert {chunk.dtype for chunk in chunks} == {torch.float32}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.wan_local.weights import packed_files as files
+from wan_local import free_memory
 from wan_local.config import TransformerConfig
+from wan_local.denoiser import Denoiser
 from wan_local.generate import Pipeline
 from wan_local.lora import Beside, Lora, LowRank, Use, merge, merged_bytes
-from wan_local.memory import Memory, room
+from wan_local.memory import Memory
 from wan_local.memory.live import LiveBytes
 from wan_local.memory.stages import weights_of
 from wan_local.model import WanTransformer
@@ -44,11 +46,13 @@ def test_mapped_weights_stay_mapped_where_memory_matters(
     merge(merged, [(lora, 0.7)])
     size = merged_bytes(model, [Use(lora=lora)])
     assert size == sum(value.nbytes for name, value in model.named_parameters() if name in lora.deltas)
-    free = room.HOST_RESERVE + size + (-1 if case == "no room" else 0)
-    monkeypatch.setattr(room, "free_host_bytes", lambda: free)
+    free = free_memory.HOST_RESERVE + size + (-1 if case == "no room" else 0)
+    monkeypatch.setattr(free_memory, "free_host_bytes", lambda: free)
     memory = Memory("cpu", {"offload": 2, "auto": "auto"}.get(case, "none"))
     vae = SimpleNamespace(config=SimpleNamespace(z_dim=16))
-    applied = Pipeline(model, vae, None, memory=memory).use_loras([Use(lora=lora, strength=0.7)])
+    applied = Pipeline([Denoiser(transformer=model)], vae, None, memory=memory).use_loras(
+        [Use(lora=lora, strength=0.7)]
+    )
     if case == "room":
         assert (applied.merged, applied.beside) == (1, 0)
     else:

@@ -20,23 +20,23 @@ NANO = Path(__file__).parents[3] / "weights" / "nano"
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     return path
 
 
-def generate(picture: Path, output: Path, *more: str) -> int:
+def generate(image: Path, output: Path, *more: str) -> int:
     quick = ["--length", "5", "--steps", "2", "--seed", "7", "--device", "cpu"]
-    return main(["generate", "--model", str(NANO), "--first", str(picture), "--last", str(picture),
+    return main(["generate", "--model", str(NANO), "--first", str(image), "--last", str(image),
                  "--prompt", "a red disc", "--output", str(output), *quick, *more])  # fmt: skip
 
 
-def test_every_way_makes_the_same_video(picture: Path, tmp_path: Path, home: Path) -> None:
+def test_every_way_makes_the_same_video(image: Path, tmp_path: Path, home: Path) -> None:
     ways = {"none": ["--offload", "none"], "four": ["--offload", "4"], "auto": [], "all": ["--offload", "6"],
             "uncached": ["--no-cache"]}  # fmt: skip
     for name, more in ways.items():
-        assert generate(picture, tmp_path / f"{name}.mp4", *more) == 0
+        assert generate(image, tmp_path / f"{name}.mp4", *more) == 0
     films = {name: video.read(tmp_path / f"{name}.mp4")[0] for name in ways}
     assert all((film == films["none"]).all() for film in films.values())
     folder = default_folder()
@@ -55,30 +55,30 @@ def test_the_users_own_cache_folder(tmp_path: Path, home: Path, monkeypatch: pyt
 
 
 def test_folder_of_kept_prompts(
-    picture: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert generate(picture, tmp_path / "a.mp4", "--no-cache", "--cache", str(tmp_path / "kept")) == 0
+    assert generate(image, tmp_path / "a.mp4", "--no-cache", "--cache", str(tmp_path / "kept")) == 0
     assert not (tmp_path / "kept").exists()
-    assert generate(picture, tmp_path / "a.mp4", "--cache", str(tmp_path / "kept")) == 0
+    assert generate(image, tmp_path / "a.mp4", "--cache", str(tmp_path / "kept")) == 0
     assert len(list((tmp_path / "kept" / FOLDER).iterdir())) == 2
     assert list(home.iterdir()) == []
     monkeypatch.delattr(weights, "load_text_encoder")
-    assert generate(picture, tmp_path / "b.mp4", "--cache", str(tmp_path / "kept")) == 0
+    assert generate(image, tmp_path / "b.mp4", "--cache", str(tmp_path / "kept")) == 0
     assert (video.read(tmp_path / "a.mp4")[0] == video.read(tmp_path / "b.mp4")[0]).all()
 
 
 @pytest.mark.parametrize("wrong", ["some", "-1", "2.5"])
-def test_wrong_way_is_wrong_use(picture: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_way_is_wrong_use(image: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        generate(picture, tmp_path / "a.mp4", f"--offload={wrong}")
+        generate(image, tmp_path / "a.mp4", f"--offload={wrong}")
     assert caught.value.code == 2
     assert f"offload='{wrong}' can't be used; use auto, none or a number of blocks" in capsys.readouterr().err
 
 
 def test_too_many_blocks_fail_before_anything_long(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert generate(picture, tmp_path / "a.mp4", "--offload", "7") == 1
+    assert generate(image, tmp_path / "a.mp4", "--offload", "7") == 1
     err = capsys.readouterr().err
     assert "offload=7 can't be used: the model has 6 blocks; use 0 to 6" in err
     assert "encode" not in err

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from wan_local import notices
+from wan_local import free_memory, notices
+from wan_local.denoiser import Denoiser
 from wan_local.errors import Cancelled, InputError
 from wan_local.generate import Pipeline
 from wan_local.memory import Memory, check_offload, for_model
-from wan_local.memory import room as room_module
 from wan_local.memory import stages as stages_module
 from wan_local.memory.activations import RESERVE, transformer_work
 from wan_local.memory.plan import resident_bytes
@@ -119,9 +119,10 @@ def test_auto_takes_away_as_little_as_it_must(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("fails", "away"), [(0, [2]), (1, [2, 3]), (9, [2, 3, 4, 5, 6, 7])])
 def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]) -> None:
-    model, memory, seen, told = make(), Memory("meta", 2), [], []
+    model, turns, seen, told = make(), Memory("meta", 2).turns(GRID), [], []
 
     def sample() -> str:
+        turns.bring(model)
         seen.append(sum(next(block.parameters()).device.type == "cpu" for block in model.blocks))
         if len(seen) <= fails:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -130,9 +131,9 @@ def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]
     with notices.listening(told.append):
         if fails > 5:
             with pytest.raises(torch.OutOfMemoryError):
-                memory.sampled(model, GRID, sample)
+                turns.run(sample)
         else:
-            assert memory.sampled(model, GRID, sample) == "latents"
+            assert turns.run(sample) == "latents"
     assert seen == away
     assert [f"with {count} of 7 blocks" in text for count, text in zip(away, told, strict=False)] == [True] * len(told)
     assert len(told) == len(away) - 1
@@ -141,16 +142,31 @@ def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("else"), Cancelled("stop")])
 def test_what_more_blocks_away_cannot_mend_is_raised_at_once(error: Exception) -> None:
-    calls = []
+    calls, model = [], make()
+    turns = Memory("meta", "none" if isinstance(error, torch.OutOfMemoryError) else 2).turns(GRID)
 
     def sample() -> None:
+        turns.bring(model)
         calls.append(1)
         raise error
 
-    offload = "none" if isinstance(error, torch.OutOfMemoryError) else 2
     with pytest.raises(type(error)):
-        Memory("meta", offload).sampled(make(), GRID, sample)
+        turns.run(sample)
     assert calls == [1]
+
+
+def test_of_two_transformers_one_is_there_at_a_time() -> None:
+    high, low, turns, seen = make(), make(), Memory("meta", 2).turns(GRID), []
+
+    def sample() -> None:
+        for each in (high, high, low):
+            turns.bring(each)
+            seen.append((kinds(high), kinds(low)))
+
+    turns.run(sample)
+    there, home = {"meta", "cpu"}, {"cpu"}  # two blocks stay in host memory
+    assert seen == [(there, home), (there, home), (home, there)]
+    assert kinds(high) == kinds(low) == home
 
 
 def test_auto_becomes_none_where_nothing_has_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,31 +191,31 @@ def test_ways_of_offloading() -> None:
 
 
 def test_free_memory_of_the_host() -> None:
-    free = room_module.free_host_bytes()
+    free = free_memory.free_host_bytes()
     assert free is None or 0 < free < 10**14
-    assert not room_module.host_has_room(10**16) or free is None
-    assert room_module.host_has_room(0) or (free is not None and free < room_module.HOST_RESERVE)
-    assert room_module.free_device_bytes(torch.device("cpu")) is None
+    assert not free_memory.host_has_room(10**16) or free is None
+    assert free_memory.host_has_room(0) or (free is not None and free < free_memory.HOST_RESERVE)
+    assert free_memory.free_device_bytes(torch.device("cpu")) is None
 
 
 # -- a whole pipeline ---------------------------------------------------------------------------------------------
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+def images() -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return torch.rand(3, 64, 64), torch.rand(3, 64, 64)
 
 
 @pytest.fixture(scope="module")
 def resident() -> torch.Tensor:
-    return Pipeline.from_pretrained(NANO, device="cpu", offload="none")(*pictures(), "a red disc", **QUICK)
+    return Pipeline.from_pretrained(NANO, device="cpu", offload="none")(*images(), "a red disc", **QUICK)
 
 
 @pytest.mark.parametrize("offload", [0, 3, 6, "auto"])
 def test_frames_are_the_same_with_and_without(resident: torch.Tensor, offload: str | int) -> None:
     pipeline = Pipeline.from_pretrained(NANO, device="cpu", offload=offload)
-    assert torch.equal(pipeline(*pictures(), "a red disc", **QUICK), resident)
-    assert torch.equal(pipeline(*pictures(), "a red disc", **QUICK), resident)
+    assert torch.equal(pipeline(*images(), "a red disc", **QUICK), resident)
+    assert torch.equal(pipeline(*images(), "a red disc", **QUICK), resident)
 
 
 def test_a_stopped_run_leaves_the_pipeline_sound(resident: torch.Tensor) -> None:
@@ -210,9 +226,9 @@ def test_a_stopped_run_leaves_the_pipeline_sound(resident: torch.Tensor) -> None
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        pipeline(*pictures(), "a red disc", on_progress=stop, **QUICK)
+        pipeline(*images(), "a red disc", on_progress=stop, **QUICK)
     assert not any("forward" in vars(block) for block in pipeline.transformer.blocks)
-    assert torch.equal(pipeline(*pictures(), "a red disc", **QUICK), resident)
+    assert torch.equal(pipeline(*images(), "a red disc", **QUICK), resident)
 
 
 def test_a_run_out_of_memory_in_the_middle_gives_the_same_frames(resident: torch.Tensor) -> None:
@@ -226,7 +242,7 @@ def test_a_run_out_of_memory_in_the_middle_gives_the_same_frames(resident: torch
 
     pipeline.transformer.register_forward_pre_hook(fail)
     with notices.listening(told.append):
-        frames = pipeline(*pictures(), "a red disc", **QUICK)
+        frames = pipeline(*images(), "a red disc", **QUICK)
     assert torch.equal(frames, resident)
     assert told == ["memory ran out with 0 of 6 blocks in host memory; sampling begins again with more there"]
 
@@ -262,7 +278,7 @@ class Told(Memory):
 def test_each_part_leaves_before_the_next_comes() -> None:
     loaded, memory = Pipeline.from_pretrained(NANO, device="cpu"), Told()
     parts = (loaded.transformer, loaded.vae, loaded.text_encoder, loaded.image_encoder)
-    pipeline = Pipeline(*parts, device="cpu", memory=memory)
+    pipeline = Pipeline([Denoiser(transformer=parts[0])], *parts[1:], device="cpu", memory=memory)
     where: dict[str, int] = {}
 
     def watch(name: str, module: nn.Module) -> None:
@@ -274,7 +290,7 @@ def test_each_part_leaves_before_the_next_comes() -> None:
     watch("WanTransformer", parts[0])
     watch("TextEncoder", parts[2].model)
     watch("ImageEncoder", parts[3].model)
-    sampled = pipeline.generate(*pictures(), "a red disc", Settings(**QUICK))
+    sampled = pipeline.generate(*images(), "a red disc", Settings(**QUICK))
     list(pipeline.decode_stream(sampled))
     order = ["TextEncoder", "ImageEncoder", "WanVAE", "WanTransformer", "WanVAE"]
     assert memory.log == [(what, name) for name in order for what in ("comes", "leaves")]
@@ -286,8 +302,8 @@ def test_each_part_leaves_before_the_next_comes() -> None:
 def test_an_abandoned_decode_lets_the_vae_go() -> None:
     loaded, memory = Pipeline.from_pretrained(NANO, device="cpu"), Told()
     parts = (loaded.transformer, loaded.vae, loaded.text_encoder, loaded.image_encoder)
-    pipeline = Pipeline(*parts, device="cpu", memory=memory)
-    sampled = pipeline.generate(*pictures(), "a red disc", Settings(**QUICK))
+    pipeline = Pipeline([Denoiser(transformer=parts[0])], *parts[1:], device="cpu", memory=memory)
+    sampled = pipeline.generate(*images(), "a red disc", Settings(**QUICK))
     frames = pipeline.decode_stream(sampled)
     next(frames)
     frames.close()

@@ -63,17 +63,17 @@ def test_neighbours_share_a_quarter() -> None:
 
 
 def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = DEMO / "nano_first.png", DEMO / "nano_last.png"
+    images = DEMO / "nano_first.png", DEMO / "nano_last.png"
     how = {"width": 160, "height": 64, "length": 5, "steps": 1, "guidance": 1.0, "seed": 3}
     pipeline = Pipeline.from_pretrained(NANO, device="cpu")
     cut: list[str] = []
     for name in ("encode_tiled", "decode_tiled"):
         real = getattr(fitting, name)
         monkeypatch.setattr(fitting, name, lambda *given, name=name, real=real: cut.append(name) or real(*given))
-    whole = pipeline(*pictures, "a circle", **how)
+    whole = pipeline(*images, "a circle", **how)
     assert not cut
     monkeypatch.setattr(fitting, "free_device_bytes", lambda device: RESERVE + 10_000_000)
-    tiled = pipeline(*pictures, "a circle", **how)
+    tiled = pipeline(*images, "a circle", **how)
     assert cut == ["encode_tiled", "decode_tiled"]
     assert tiled.shape == whole.shape
     psnr = -10 * torch.log10(((tiled - whole) ** 2).mean())
@@ -81,7 +81,7 @@ def test_a_small_card_gets_tiles_and_nearly_the_same_clip(monkeypatch: pytest.Mo
     assert 20 < psnr < 80
     cut.clear()
     off = Pipeline.from_pretrained(NANO, device="cpu", tiling="off")
-    assert torch.equal(off(*pictures, "a circle", **how), whole)
+    assert torch.equal(off(*images, "a circle", **how), whole)
     assert not cut
 
 

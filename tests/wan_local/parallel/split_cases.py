@@ -16,7 +16,7 @@ from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
 from wan_local.parallel.fsdp import works_on_cpu
 from wan_local.quantised import layers
-from wan_local.sampling import Side, denoise, make_sampler, model_velocity
+from wan_local.sampling import Cond, denoise, make_sampler, model_velocity
 
 CONFIG = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
@@ -94,5 +94,5 @@ def spread(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"noise": given["noise"] * torch.linspace(0.3, 3.0, width)[:, None]}
 
 
-def sides(given: dict[str, Any]) -> list[Side]:
-    return [Side(condition=given["condition"], text=text, image=given["image"]) for text in given["texts"]]
+def sides(given: dict[str, Any]) -> list[Cond]:
+    return [Cond(condition=given["condition"], text=text, image=given["image"]) for text in given["texts"]]

@@ -20,7 +20,7 @@ from wan_local.parallel.group_model import GroupTransformer, Setup
 from wan_local.parallel.plan import moved
 from wan_local.parallel.rank_model import Rank
 from wan_local.ranks import Limits, Pool, RankError, RankGroup, RankInfo
-from wan_local.sampling import Side, Velocity, model_velocity
+from wan_local.sampling import Cond, Velocity, model_velocity
 from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
 
@@ -28,7 +28,7 @@ GIVEN = cases.inputs(cases.GRIDS["45 tokens"])
 NOISE = GIVEN["noise"]
 
 
-def sides(scale: float = 1.0) -> list[Side]:
+def sides(scale: float = 1.0) -> list[Cond]:
     return [replace(side, text=side.text * scale) for side in cases.sides(GIVEN)]
 
 

@@ -15,8 +15,9 @@ from wan_local import video
 from wan_local.cli import main
 from wan_local.config import VAEConfig
 from wan_local.errors import WrongModel
-from wan_local.generate import Parts, Pipeline
+from wan_local.generate import Pipeline
 from wan_local.memory import plan, stored
+from wan_local.parts import Parts
 from wan_local.shapes import Grid
 from wan_local.vae import Tiling, WanVAE, decode_tiled
 from wan_local.weights import inspect, load_vae

@@ -50,8 +50,8 @@ def test_harmless_extras_of_the_text_encoder(folder):
 
 
 def test_harmless_extras_of_the_image_encoder_and_both_spellings(folder):
-    picture = [torch.rand(3, 30, 20) * 2 - 1]
-    plain = load_image_encoder(folder).encode(picture)
+    image = [torch.rand(3, 30, 20) * 2 - 1]
+    plain = load_image_encoder(folder).encode(image)
     place = folder / "image_encoder"
     tensors = tiny.stored(place / "model.safetensors")
     older = {"vision_model." + name.removeprefix("vision_model."): value for name, value in tensors.items()}
@@ -60,7 +60,7 @@ def test_harmless_extras_of_the_image_encoder_and_both_spellings(folder):
     save_file(older, place / "model.safetensors", {"format": "pt"})
     config = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"architectures": ["CLIPVisionModelWithProjection"]}))
-    assert torch.equal(load_image_encoder(folder).encode(picture), plain)
+    assert torch.equal(load_image_encoder(folder).encode(image), plain)
 
 
 def test_a_saved_tower_with_projection(tmp_path):

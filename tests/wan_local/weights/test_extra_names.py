@@ -191,10 +191,10 @@ def test_a_whole_clip_gives_its_vision_tower(layout: str, tmp_path: Path) -> Non
     path = folder.parent if layout == "folder" else folder / "model.safetensors"
     told = loaded(load_image_encoder, path)
     assert "logit_scale" in told
-    picture = [torch.rand(3, 30, 20) * 2 - 1]
+    image = [torch.rand(3, 30, 20) * 2 - 1]
     if layout == "folder":  # a file does not say how many heads a toy has
-        rows = quiet(load_image_encoder, path).encode(picture)
-        expected = eyes(pixel_values=quiet(load_image_encoder, path).preprocess(picture), output_hidden_states=True)
+        rows = quiet(load_image_encoder, path).encode(image)
+        expected = eyes(pixel_values=quiet(load_image_encoder, path).preprocess(image), output_hidden_states=True)
         assert torch.allclose(rows, expected.hidden_states[-2], atol=1e-6)
 
 

@@ -19,10 +19,10 @@ def clip(frames: int = 81, width: int = 128, height: int = 72, fps: int = 16) ->
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "35"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(frames):
-            picture = noise.copy()
+            image = noise.copy()
             left = 8 + i % (width - 40)
-            picture[20:52, left : left + 32] = (250, 40, 40)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            image[20:52, left : left + 32] = (250, 40, 40)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

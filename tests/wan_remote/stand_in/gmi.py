@@ -125,9 +125,9 @@ def listing(state: State, request: Request) -> Answer:
         raise Refused(400, "model_id is required")
     jobs = [job for job in state.jobs.values() if job.provider == "gmi" and request.query["model_id"] == MODEL]
     records = [view(state, job, advance=False) for job in sorted(jobs, key=lambda job: -job.created)]
-    if size := state.settings["list_picture"]:
-        pictures = dict.fromkeys(("first_frame_image", "last_frame_image"), "A" * size)
-        records = [{**record, "payload": {**record["payload"], **pictures}} for record in records]
+    if size := state.settings["list_image"]:
+        images = dict.fromkeys(("first_frame_image", "last_frame_image"), "A" * size)
+        records = [{**record, "payload": {**record["payload"], **images}} for record in records]
     records, beside = page(state.settings["list_style"], records)
     shape = state.settings["gmi_list_shape"]
     return Answer.of(records if shape == "list" else {shape: records, **beside})

@@ -89,7 +89,7 @@ class State:
                 "offset": 0.0,  # seconds between this machine's clock and the clouds'
                 "speed": 1.0,  # seconds that pass at the clouds in one second
                 "balance": 12.5,
-                "list_picture": 0,  # characters of each picture that GMI Cloud's list repeats; 0 for those sent
+                "list_image": 0,  # characters of each image that GMI Cloud's list repeats; 0 for those sent
                 "list_style": "",  # how the lists differ from what was sent; see odd.py
                 "room": 0,  # jobs that an account may have at once; 0 for any number
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ...errors import UnreadableWeights, WrongModel
 from ..source import TensorSource, shown
@@ -59,7 +58,7 @@ def _is_part(named: list[str], part: str) -> bool:
     return any(name in CLASSES[part] for name in named)
 
 
-def _named(config: dict[str, Any]) -> list[str]:
+def _named(config: dict[str, object]) -> list[str]:
     """Classes that a config names, diffusers' way and transformers'."""
     architectures = config.get("architectures")
     named = [config.get("_class_name"), *(architectures if isinstance(architectures, list) else ())]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ...errors import UnreadableWeights
 from ..source import Entry, listed, reason, shown
@@ -18,7 +17,7 @@ def files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("._"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """A JSON object, or an empty dict if there is no such file.
 
     Raises:

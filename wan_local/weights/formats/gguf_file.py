@@ -48,7 +48,7 @@ def looks_like(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
+def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, object]]:
     """Entries and metadata of a file, without touching its tensors; long lists and strings in lists stay unread.
 
     Raises:
@@ -149,7 +149,7 @@ class _Cursor:
     def text(self) -> str:
         return self.take(self.number("<Q")).decode("utf-8")
 
-    def value(self) -> Any:
+    def value(self) -> object:
         kind = self.number("<I")
         if kind != ARRAY:
             return self._plain(kind)
@@ -177,7 +177,7 @@ class _Cursor:
             if length:
                 file.seek(at)
 
-    def _plain(self, kind: int) -> Any:
+    def _plain(self, kind: int) -> object:
         if kind == STRING:
             return self.text()
         if kind not in NUMBERS:
@@ -185,7 +185,7 @@ class _Cursor:
         return self.number(NUMBERS[kind])
 
 
-def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Row], int]:
+def _read(cursor: _Cursor) -> tuple[dict[str, object], dict[str, Row], int]:
     """Metadata, rows by name, and where the data starts."""
     cursor.take(len(MAGIC))
     version = cursor.number("<I")
@@ -196,7 +196,7 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Row], int]:
     tensors, entries = cursor.number("<Q"), cursor.number("<Q")
     if tensors > MAX_TENSORS or entries > MAX_METADATA:
         raise ValueError(f"it says that it has {tensors:,} tensors and {entries:,} other entries")
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, object] = {}
     for _ in range(entries):
         key = cursor.text()
         if key in metadata:
@@ -240,7 +240,7 @@ def _check_overlaps(places: dict[str, tuple[int, int]]) -> None:
         end = max(end, stop)
 
 
-def _shape(name: str, shape: tuple[int, ...], metadata: dict[str, Any]) -> tuple[int, ...]:
+def _shape(name: str, shape: tuple[int, ...], metadata: dict[str, object]) -> tuple[int, ...]:
     original = metadata.get(ORIGINAL + name)
     if original is None:
         return shape

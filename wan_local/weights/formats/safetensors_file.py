@@ -11,7 +11,7 @@ import math
 import struct
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from ...errors import UnreadableWeights
 from ..source import Entry, reason, shown
@@ -102,7 +102,7 @@ def _check_amount(text: bytes) -> None:
         raise ValueError(f"it has more than {MAX_PARTS:,} commas or brackets")
 
 
-def _parse(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+def _parse(text: bytes) -> tuple[dict[str, object], dict[str, str]]:
     header = json.loads(text, object_pairs_hook=_without_repeats)
     if not isinstance(header, dict):
         raise ValueError("it is no JSON object")
@@ -112,7 +112,7 @@ def _parse(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     return header, {str(name): str(value) for name, value in metadata.items()}
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) < len(pairs):  # json would silently keep the last
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
@@ -120,13 +120,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _row(name: str, row: Any) -> Row:
+def _row(name: str, row: object) -> Row:
     """One checked row of the header; the error names the tensor."""
     if not isinstance(row, dict):
         raise ValueError(f"{shown(name)} is {shown(row)}, not a table")
-    dtype: Any = row.get("dtype")
-    shape: Any = row.get("shape")
-    place: Any = row.get("data_offsets")
+    dtype = row.get("dtype")
+    shape = row.get("shape")
+    place = row.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise ValueError(f"{shown(name)} has the unknown dtype {dtype!r:.40}")
     if not _whole(shape) or any(side >= MAX_SIDE for side in shape):
@@ -140,7 +140,7 @@ def _row(name: str, row: Any) -> Row:
     return dtype, tuple(shape), place[0], place[1]
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: object) -> TypeGuard[list[int]]:
     """Whether it is a list of whole numbers from 0; True and 1.0 are none."""
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ...errors import UnreadableWeights
 from ..source import TensorSource, reason
@@ -20,6 +19,7 @@ def open_part(path: Path, part: str) -> TensorSource | None:
         return None
     if pickled.looks_like(path):
         return TensorSource(format=NAME, path=str(path), entries=pickled.read_entries(path))
+    metadata: Mapping[str, object]
     if gguf_file.looks_like(path):
         entries, metadata = gguf_file.read_header(path)
     else:
@@ -27,10 +27,10 @@ def open_part(path: Path, part: str) -> TensorSource | None:
     return TensorSource(format=NAME, path=str(path), entries=entries, config=_config(path, metadata), metadata=metadata)
 
 
-def _config(path: Path, metadata: Mapping[str, Any]) -> dict[str, object]:
+def _config(path: Path, metadata: Mapping[str, object]) -> dict[str, object]:
     """A model config that the file carries in its metadata, as JSON under ``config``."""
     try:
-        config = json.loads(metadata.get("config") or "{}")
+        config = json.loads(str(metadata.get("config") or "{}"))
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableWeights(
             f"{path} carries a config that is not JSON ({reason(error)}); download it again"

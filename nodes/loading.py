@@ -1,0 +1,105 @@
+"""From weights on disk to the values on the loaders' wires."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..wan_local import attention, weights
+from ..wan_local.compiled import compile_blocks
+from ..wan_local.errors import WrongModel
+from ..wan_local.parallel.setup import Setup
+from ..wan_local.quantised import is_packed
+from . import host, weight_files
+from .sockets.clip import HostedCLIP
+from .sockets.clip_vision import HostedCLIPVision
+from .sockets.model import WanModel
+from .sockets.vae import HostedVAE
+
+DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it."""
+FAST = "fp8_fast"
+"""One more of a single file: keeps what it holds, and multiplies fp8 in fp8 on GPUs that can."""
+
+
+def load_parts(
+    folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None, *, compiled: bool = False
+) -> tuple[WanModel, HostedCLIP, HostedCLIPVision, HostedVAE]:
+    """Read all four networks into the host's care; nothing reaches a GPU before it is used.
+
+    Args:
+        folder: of the pipeline.
+        weight_dtype: name of :data:`DTYPES`, of the transformer.
+        attention_name: kernel.
+        text_encoder: a file to take in the place of the folder's own; None for that.
+        compiled: compile the transformer's blocks.
+
+    Raises:
+        InputError: an attention kernel that this machine does not have.
+        WeightsError: a part that is missing, broken or of another model.
+    """
+    model = load_model(folder, weight_dtype, attention_name, compiled=compiled)
+    try:
+        text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
+    except WrongModel as error:
+        raise weight_files.with_node(error) from None
+    image = weights.load_image_encoder(folder)
+    for encoder in (text, image):
+        raise_half_on_cpu(encoder.model)
+    return model, HostedCLIP(text), HostedCLIPVision(image), load_vae(folder, "default")
+
+
+def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: bool = False) -> WanModel:
+    """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
+    attend = attention.choose(attention_name)  # before the long part
+    try:
+        dtype = DTYPES.get(weight_dtype)
+        transformer = weights.load_transformer(
+            path,
+            dtype=dtype,
+            operations=host.Operations,
+            attend=attend,
+            unpack=dtype is not None,
+            float8_matmul=weight_dtype == FAST,
+        )
+    except WrongModel as error:
+        raise weight_files.with_node(error) from None
+    stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
+    transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
+    if compiled:
+        compile_blocks(transformer)
+    setup = Setup(
+        path=str(path),
+        gpus=1,
+        dtype=str(transformer.compute_dtype).removeprefix("torch."),
+        attention=attention_name,
+        unpack=dtype is not None,
+        float8_matmul=weight_dtype == FAST,
+        compiled=compiled,
+        device=host.compute_device().type,
+    )
+    return WanModel(transformer, setup)
+
+
+def load_vae(path: Path, dtype: str) -> HostedVAE:
+    """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`."""
+    try:
+        vae = weights.load_vae(path, dtype=torch.float32, operations=host.Operations)
+    except WrongModel as error:
+        raise weight_files.with_node(error) from None
+    return HostedVAE(vae, DTYPES[dtype])
+
+
+def raise_half_on_cpu(module: torch.nn.Module) -> None:
+    """Encoders are torch's own layers and calculate in what they are stored in; a CPU is slow at float16."""
+    if host.encoder_devices()[0].type == "cpu" and stored_dtype(module) == torch.float16:
+        module.float()
+
+
+def stored_dtype(module: torch.nn.Module) -> torch.dtype:
+    """What most of the module's values are kept in."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype])

@@ -1,0 +1,82 @@
+"""What a node shows: the library's progress while it runs, with an ear for stop, and a line that stays at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..wan_local.progress import Progress
+from . import host
+
+BAR = 1000  # units of the bar
+DOING = {"encode text": "encoding the prompt", "encode images": "encoding the images", "decode": "decoding"}
+STOPPED, FAILED = "stopped", "failed"
+
+
+class Reporter:
+    """Give an instance as ``on_progress``: every call may raise the host's interruption.
+
+    Args:
+        shares: stage to its share of the whole, in the order the stages run; the shares add up to 1.
+        device: where previews are computed.
+    """
+
+    def __init__(self, shares: Mapping[str, float], device: torch.device) -> None:
+        self._show = host.progress_bar(BAR)
+        self._preview = host.previewer(device)
+        self._span: dict[str, tuple[float, float]] = {}
+        self._began = time.perf_counter()  # of sampling
+        start = 0.0
+        for stage, share in shares.items():
+            self._span[stage] = (start, share)
+            start += share
+
+    def __call__(self, progress: Progress) -> None:
+        host.stop_if_asked()
+        if progress.note:
+            host.notify(progress.note)
+        if progress.stage not in self._span:
+            return
+        host.show_text(self._words(progress))
+        start, share = self._span[progress.stage]
+        done = start + share * progress.done / max(progress.total, 1)
+        preview = None if progress.x0 is None or self._preview is None else self._preview(progress.x0)
+        self._show(round(BAR * min(done, 1.0)), preview)
+
+    def _words(self, progress: Progress) -> str:
+        """What is being done; when sampling also seconds a step: whether a speed is normal is what people ask most."""
+        count = f" {progress.done}/{progress.total}" if progress.total > 1 and progress.done else ""
+        if progress.stage != "sample":
+            return DOING[progress.stage] + count
+        now = time.perf_counter()
+        if progress.done == 0:
+            self._began = now
+            return "sampling"
+        pace = (now - self._began) / progress.done
+        left = pace * (progress.total - progress.done)
+        return f"sampling step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left"
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Take the stage off the running node if what is done here is stopped or fails. Also decorates a function.
+
+    A stop shows its own text where it has one.
+    """
+    node = host.running_node()
+    try:
+        yield
+    except BaseException as error:
+        host.show_text(FAILED if host.is_failure(error) else str(error) or STOPPED, node)
+        raise
+
+
+def summary(images: Tensor, fps: float) -> str:
+    """What came out, of IMAGE ``[F, H, W, 3]``: "81 frames of 1280x720, 5.06 s at 16 fps"; ``fps`` 0 is not known."""
+    frames, height, width = images.shape[:3]
+    lasting = f", {frames / fps:.2f} s at {fps:g} fps" if fps else ""
+    return f"{frames} frames of {width}x{height}{lasting}"

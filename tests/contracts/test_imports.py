@@ -1,0 +1,48 @@
+"""Imports go one way: no two rooms of a library need each other, not even inside functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.test_doors import ROOT, sources
+
+LAZY = ("cli",)  # a program imports each command when it is asked for, and its commands their program's name
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names within the library that a file imports, wherever it does; those for type checkers alone are left
+    out."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            yield from (".".join(filter(None, (*base, alias.name))) for alias in node.names)
+
+
+def room(name: str, library: str) -> str:
+    """The folder of a library, or its file, that a dotted name is in; the library itself for its own names."""
+    first = name.removeprefix(library).strip(".").split(".")[0]
+    known = (ROOT / library / first).is_dir() or (ROOT / library / f"{first}.py").is_file()
+    return first if first and known else library
+
+
+@pytest.mark.parametrize("library", ["wan_local", "wan_remote", "nodes"])
+def test_rooms_form_no_circle(library: str) -> None:
+    needs: dict[str, set[str]] = {}
+    for path in sources(library):
+        here = room(".".join(path.relative_to(ROOT).with_suffix("").parts), library)
+        if here not in LAZY:
+            needs.setdefault(here, set()).update({room(name, library) for name in imported(path)} - {here})
+    try:
+        tuple(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

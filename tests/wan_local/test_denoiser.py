@@ -1,0 +1,96 @@
+"""Which model of a run gives the velocity of a step, under which guidance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from wan_local.config import TransformerConfig
+from wan_local.denoiser import ALONE, Denoiser, velocity_of
+from wan_local.errors import InputError
+from wan_local.notices import listening
+from wan_local.sampling import Cond, Velocity, denoise, make_sampler
+
+EXPERT = TransformerConfig(dim=128, ffn_dim=256, num_heads=1, num_layers=1, in_dim=36, image_dim=0)
+CONDS = [Cond(condition=torch.zeros(1, 20, 1, 2, 2), text=torch.full((1, 1, 8), fill)) for fill in (1.0, 0.0)]
+LATENTS = torch.ones(1, 16, 1, 2, 2)
+
+
+class Model:
+    """Gives its own number under the prompt and nothing under the negative prompt."""
+
+    config = EXPERT
+
+    def __init__(self, number: float) -> None:
+        self.number, self.timesteps = number, []
+
+    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /) -> Tensor:
+        self.timesteps.append(float(timestep))
+        return torch.full_like(latents[:, :16], self.number) * text[0, 0, 0]
+
+
+class Elsewhere:
+    """Combines cond and uncond itself, as a transformer on several GPUs does."""
+
+    config = EXPERT
+
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float, /) -> Velocity:
+        return lambda latents, timestep: torch.full_like(latents, 100.0 * guidance + len(conds))
+
+
+def pair(high: Model, low: Model, **high_only: float) -> list[Denoiser]:
+    return [Denoiser(transformer=high, lowest=900.0, **high_only), Denoiser(transformer=low, below=900.0)]
+
+
+def test_the_timestep_chooses() -> None:
+    """The high-noise expert from the boundary on, as the official code has it."""
+    brought: list[object] = []
+    high, low = Model(1.0), Model(2.0)
+    velocity = velocity_of(pair(high, low), CONDS, 3.0, brought.append)
+    found = [velocity(LATENTS, timestep).unique().item() for timestep in (1000.0, 900.0, 899.9, 0.0)]
+    assert found == [3.0, 3.0, 6.0, 6.0]
+    assert brought == [high, high, low, low]
+
+
+def test_each_has_its_own_guidance() -> None:
+    """Guidance 1 never asks for uncond, so a step of that one alone costs a single forward."""
+    high, low = Model(1.0), Model(2.0)
+    velocity = velocity_of(pair(high, low, guidance=1.0), CONDS, 4.0)
+    assert velocity(LATENTS, 950.0).unique().item() == 1.0
+    assert velocity(LATENTS, 100.0).unique().item() == 8.0
+    assert (len(high.timesteps), len(low.timesteps)) == (1, 2)
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "dpm++", "euler"])
+def test_no_step_is_without_a_model(sampler: str) -> None:
+    """A share of the steps chooses nothing: with a larger shift the same boundary gives the high one more of them."""
+    counts = []
+    for shift in (3.0, 16.0):
+        high, low = Model(1.0), Model(2.0)
+        denoise(velocity_of(pair(high, low), CONDS, 1.0), LATENTS, make_sampler(sampler, 20, shift))
+        assert len(high.timesteps) + len(low.timesteps) == 20
+        assert min(high.timesteps) >= 900.0 > max(low.timesteps)
+        counts.append(len(high.timesteps))
+    assert counts[0] < counts[1]
+
+
+def test_a_model_that_guides_itself_is_asked_once() -> None:
+    velocity = velocity_of([Denoiser(transformer=Elsewhere(), guidance=2.0)], CONDS, 5.0)
+    assert velocity(LATENTS, 500.0).unique().item() == 202.0
+
+
+def test_an_expert_alone_is_told() -> None:
+    told: list[str] = []
+    with listening(told.append):
+        velocity_of(pair(Model(1.0), Model(2.0)), CONDS, 1.0)
+        velocity_of([Denoiser(transformer=Model(1.0))], CONDS, 1.0)
+    assert told == [ALONE]
+
+
+def test_guidance_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="guidance=nan"):
+        velocity_of([Denoiser(transformer=Model(1.0), guidance=math.nan)], CONDS, 5.0)

@@ -1,0 +1,99 @@
+"""What the journal forgets, and what it must not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from tests.wan_remote.fault_case import GMI
+from tests.wan_remote.journals import NOW, entry
+from wan_remote import watch as watches
+from wan_remote.journal import Entry, Journal
+from wan_remote.journal.tidying import KEPT
+from wan_remote.states import State
+
+
+def test_old_jobs_are_forgotten_unless_they_are_open(journal):
+    now = journal.clock.time()
+    names = {}
+    for index, (state, ended) in enumerate(
+        [
+            (State.FETCHED, now - KEPT - 1),
+            (State.FETCHED, now - KEPT + 10),
+            (State.SUBMITTED, now - KEPT - 1),
+            (State.INTENT, 0.0),
+        ]
+    ):
+        name = str(index) * 40
+        journal.write(entry(fingerprint=name, state=state, ended_at=ended))
+        os.utime(journal.folder / f"{name}.json", (ended or 1.0, ended or 1.0))
+        names[name] = index
+    journal.prune(journal.folder)
+    assert sorted(names[e.fingerprint] for e in journal.entries()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("state", "ended", "touched", "kept"),
+    [
+        (State.DONE, NOW - KEPT - 1, NOW - KEPT - 1, True),
+        (State.FAILED, NOW - KEPT - 1, NOW - KEPT - 1, False),
+        (State.FETCHED, 1.0, NOW - KEPT - 1, False),
+        (State.FETCHED, NOW - KEPT, NOW - KEPT - 1, True),
+        (State.FETCHED, NOW - KEPT + 1, NOW - KEPT - 1, True),
+        (State.FETCHED, NOW - KEPT - 1, NOW - KEPT, False),
+        (State.FETCHED, NOW - KEPT - 1, NOW - KEPT + 1, True),
+        (State.FETCHED, 0.0, NOW - KEPT - 1, True),
+        (State.SUBMITTED, NOW - KEPT - 1, NOW - KEPT - 1, True),
+        (State.INTENT, NOW - KEPT - 1, NOW - KEPT - 1, True),
+    ],
+)
+def test_what_is_forgotten(journal: Journal, state: str, ended: float, touched: float, kept: bool) -> None:
+    (journal.folder / "aa.json").write_text("{")  # before and after it: others don't stop the tidying
+    journal.write(entry("n", state=state, ended_at=ended))
+    journal.write(entry("zz", state=State.FETCHED, ended_at=1.0))
+    for path in journal.folder.glob("*.json"):
+        os.utime(path, (touched, touched) if path.stem == "n" else (1.0, 1.0))
+    (journal.folder / "n.lock").touch()
+    journal.prune(journal.folder)
+    assert (journal.folder / "n.json").exists() is kept
+    assert (journal.folder / "n.lock").exists() is kept
+    assert not (journal.folder / "zz.json").exists()
+    journal.write(entry("n", state=State.FETCHED, ended_at=1.0))
+    os.utime(journal.folder / "n.json", (1.0, 1.0))
+    (journal.folder / "n.lock").unlink(missing_ok=True)
+    journal.prune(journal.folder)  # no lock file there: no error
+    assert not (journal.folder / "n.json").exists()
+
+
+def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
+    book = Journal(folder=tmp_path / "jobs")
+    book.folder.mkdir()
+    (tmp_path / "here.mp4").touch()
+    for name, file in (("a", "here.mp4"), ("b", "gone.mp4"), ("c", "here.mp4"), ("d", "gone.mp4")):
+        entry = Entry(
+            fingerprint=name, provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
+            state=State.FETCHED, ended_at=1.0, file=file,
+        )  # fmt: skip
+        os.utime(tmp_path / "jobs" / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
+    book.prune(tmp_path)
+    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "c"]
+
+
+def test_what_is_worked_on_is_not_tidied_away(tmp_path):
+    book = Journal(folder=tmp_path)
+    entry = Entry(
+        fingerprint="n", provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
+        state=State.FAILED, ended_at=1.0,
+    )  # fmt: skip
+    os.utime(tmp_path / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
+
+    async def main() -> None:
+        async with book.alone("n", watches.Watch()):
+            book.prune(tmp_path)
+            assert book.read("n") == entry
+        book.prune(tmp_path)
+        assert book.read("n") is None
+
+    asyncio.run(main())

@@ -1,0 +1,137 @@
+"""A model of a run: a transformer, its LoRAs, its guidance, and the timesteps it is for. A run has a list of them.
+
+Wan2.1 does every step with one. Wan2.2 has two, and the timestep that the sampler gives chooses between them
+(Wan-Video/Wan2.2 ``wan/image2video.py``: the high-noise expert from ``1000 * boundary`` on).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .compiled import compile_blocks
+from .errors import InputError
+from .lora import Applied
+from .notices import tell
+from .sampling import Cond, Model, Velocity, model_velocity
+from .weights import load_transformer
+from .weights.experts import HIGH, LOW, Pair, open_pair
+from .weights.load import AnyPath
+
+ALONE = (
+    "the model is one of Wan2.2's two experts and does every step alone: it was trained for high noise or for low "
+    "noise only, so expect a poor clip; Wan2.1 FLF2V does all steps with one model"
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Denoiser:
+    """One model of a run.
+
+    Attributes:
+        transformer: the model, here or on several GPUs.
+        loras: those on it; None is none.
+        guidance: its own guidance scale; None takes the run's.
+        lowest, below: it is for timesteps ``lowest <= t < below``, of 0..1000.
+        level: "high" or "low": which of two experts it is; None where it does every step.
+    """
+
+    transformer: Model
+    loras: Applied | None = None
+    guidance: float | None = None
+    lowest: float = 0.0
+    below: float = math.inf
+    level: str | None = None
+
+    @property
+    def weights(self) -> nn.Module:
+        """The transformer as a module, if its weights are in this process.
+
+        Raises:
+            InputError: they are on several GPUs, where they get their LoRAs when they start.
+        """
+        if not isinstance(self.transformer, nn.Module):
+            raise InputError("this model is on several GPUs; give its LoRAs with it")
+        return self.transformer
+
+    def scale(self, guidance: float) -> float:
+        """The guidance scale it works with in a run of ``guidance``."""
+        return guidance if self.guidance is None else self.guidance
+
+    def covers(self, timestep: float) -> bool:
+        """Whether it is for this timestep, of 0..1000."""
+        return self.lowest <= timestep < self.below
+
+
+def load_denoisers(
+    path: AnyPath, pair: Pair | None = None, *, compiled: bool = False, **options: Any
+) -> list[Denoiser]:
+    """The models of a run: one transformer, or the two experts of a pair.
+
+    Args:
+        path: of the one, as :func:`wan_local.weights.load_transformer` takes it.
+        pair: of the two.
+        compiled: compile their blocks, see :func:`wan_local.compiled.compile_blocks`.
+        options: more of :func:`wan_local.weights.load_transformer`.
+
+    Raises:
+        WeightsError: as there, and as :func:`wan_local.weights.experts.check_pair`.
+    """
+    if pair is None:
+        transformers = [load_transformer(path, **options)]
+    else:
+        open_pair(pair)
+        transformers = [load_transformer(each, **options) for each in (pair.high, pair.low)]
+    if compiled:
+        for transformer in transformers:
+            compile_blocks(transformer)
+    if pair is None:
+        return [Denoiser(transformer=transformers[0])]
+    high, low = transformers
+    return pair_of(high, low, pair.timestep)
+
+
+def pair_of(high: Model, low: Model, timestep: float) -> list[Denoiser]:
+    """Two experts, the first for timesteps from ``timestep`` on. At 0 it does every step, above 1000 the other."""
+    return [
+        Denoiser(transformer=high, lowest=timestep, level=HIGH),
+        Denoiser(transformer=low, below=timestep, level=LOW),
+    ]
+
+
+def velocity_of(
+    denoisers: Sequence[Denoiser], conds: Sequence[Cond], guidance: float, bring: Callable[[Model], None] | None = None
+) -> Velocity:
+    """The guided velocity of a run: of the denoiser that each timestep is for.
+
+    Args:
+        denoisers: whose ranges cover every timestep.
+        conds: under the prompt, then under the negative prompt; the second is not used where guidance is 1.
+        guidance: guidance scale of those that have none of their own.
+        bring: called with the transformer that is about to work.
+
+    Raises:
+        InputError: a guidance scale that is not a finite number.
+    """
+    if len(denoisers) == 1 and denoisers[0].transformer.config.is_expert:
+        tell(ALONE)
+    views = [model_velocity(each.transformer, conds, each.scale(guidance)) for each in denoisers]
+
+    def velocity(latents: Tensor, timestep: float) -> Tensor:
+        index = next(index for index, each in enumerate(denoisers) if each.covers(timestep))
+        if bring is not None:
+            bring(denoisers[index].transformer)
+        return views[index](latents, timestep)
+
+    return velocity
+
+
+def before_step(denoisers: Sequence[Denoiser], step: int) -> None:
+    """Switch LoRAs that count in some steps only; ``step`` is from 0."""
+    for each in denoisers:
+        if each.loras is not None:
+            each.loras.before_step(step)

@@ -1,0 +1,94 @@
+"""A transformer under one prompt and one set of images: what guidance and samplers call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..config import TransformerConfig
+from .guidance import Velocity, guided_velocity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cond:
+    """Everything of the transformer's inputs that stays the same over a run, under one prompt: cond or uncond.
+
+    Attributes:
+        condition: ``[1, 4 + z_dim, T, h, w]`` mask and image latents, see :func:`wan_local.conditioning.known_frames`.
+        text: ``[1, S, text_dim]`` prompt embeddings.
+        image: ``[1, N, image_dim]`` image embeddings; None for a model without image branch.
+    """
+
+    condition: Tensor
+    text: Tensor
+    image: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Cond:
+        image = None if self.image is None else self.image.to(device)
+        return Cond(condition=self.condition.to(device), text=self.text.to(device), image=image)
+
+
+class Transformer(Protocol):
+    """What takes the inputs of :class:`wan_local.model.WanTransformer` and gives its velocity."""
+
+    @property
+    def config(self) -> TransformerConfig: ...
+
+    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /) -> Tensor: ...
+
+
+@runtime_checkable
+class GuidesItself(Protocol):
+    """What combines cond and uncond where its weights are, such as a transformer on several GPUs."""
+
+    @property
+    def config(self) -> TransformerConfig: ...
+
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float, /) -> Velocity:
+        """As :func:`model_velocity`."""
+        ...
+
+
+Model = Transformer | GuidesItself
+
+
+def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
+    """The velocity under one prompt.
+
+    Args:
+        transformer: the model.
+        cond: on the transformer's device.
+
+    Returns:
+        velocity of latents ``[B, C, T, h, w]``; the B clips share the prompt.
+    """
+
+    def velocity(latents: Tensor, timestep: float) -> Tensor:
+        batch = latents.shape[0]
+        joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
+        image = None if cond.image is None else cond.image.expand(batch, -1, -1)
+        times = torch.full((batch,), timestep, device=latents.device)
+        return transformer(joined, times, cond.text.expand(batch, -1, -1), image)
+
+    return velocity
+
+
+def model_velocity(model: Model, conds: Sequence[Cond], guidance: float) -> Velocity:
+    """The guided velocity of a model, wherever its weights are.
+
+    Args:
+        model: a transformer, or what has more than one.
+        conds: under the prompt, then under the negative prompt; the second is not used at guidance 1.
+        guidance: guidance scale.
+
+    Raises:
+        InputError: ``guidance`` is not a finite number.
+    """
+    if isinstance(model, GuidesItself):
+        return model.guided_velocity(conds, guidance)
+    views = [cond_velocity(model, cond) for cond in conds]
+    return guided_velocity(views[0], views[-1], guidance)
