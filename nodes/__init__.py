@@ -13,6 +13,7 @@ from . import host
 from .account import WanFLF2VAccount
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
+from .experts import WanFLF2VExperts
 from .fetch_result import WanFLF2VFetchResult
 from .gmi import WanFLF2VGMI
 from .load_model import WanFLF2VLoadModel
@@ -29,6 +30,7 @@ NODES = (
     WanFLF2VLoadModel,
     WanFLF2VLoadVAE,
     WanFLF2VLoRA,
+    WanFLF2VExperts,
     WanFLF2VMultiGPU,
     WanFLF2VConditioning,
     WanFLF2VSampler,

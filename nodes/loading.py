@@ -11,10 +11,12 @@ from ..wan_local.compiled import compile_blocks
 from ..wan_local.errors import WrongModel
 from ..wan_local.parallel.setup import Setup
 from ..wan_local.quantised import is_packed
+from ..wan_local.weights.experts import find_pair
 from . import host, weight_files
 from .sockets.clip import HostedCLIP
 from .sockets.clip_vision import HostedCLIPVision
 from .sockets.model import WanModel
+from .sockets.model_experts import ExpertsModel
 from .sockets.vae import HostedVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -25,8 +27,9 @@ FAST = "fp8_fast"
 
 def load_parts(
     folder: Path, weight_dtype: str, attention_name: str, text_encoder: Path | None = None, *, compiled: bool = False
-) -> tuple[WanModel, HostedCLIP, HostedCLIPVision, HostedVAE]:
-    """Read all four networks into the host's care; nothing reaches a GPU before it is used.
+) -> tuple[WanModel | ExpertsModel, HostedCLIP, HostedCLIPVision | None, HostedVAE]:
+    """Read all networks into the host's care, both experts of Wan2.2; nothing reaches a GPU before it is used. There is
+    no image encoder for a model without image branch.
 
     Args:
         folder: of the pipeline.
@@ -39,15 +42,23 @@ def load_parts(
         InputError: an attention kernel that this machine does not have.
         WeightsError: a part that is missing, broken or of another model.
     """
-    model = load_model(folder, weight_dtype, attention_name, compiled=compiled)
+    pair = find_pair(folder)
+    if pair is None:
+        model = load_model(folder, weight_dtype, attention_name, compiled=compiled)
+    else:
+        both = [load_model(each, weight_dtype, attention_name, compiled=compiled) for each in (pair.high, pair.low)]
+        model = ExpertsModel(*both, pair.boundary)
     try:
         text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
     except WrongModel as error:
         raise weight_files.with_node(error) from None
-    image = weights.load_image_encoder(folder)
-    for encoder in (text, image):
-        raise_half_on_cpu(encoder.model)
-    return model, HostedCLIP(text), HostedCLIPVision(image), load_vae(folder, "default")
+    raise_half_on_cpu(text.model)
+    image = None
+    if model.transformer.config.has_image_branch:
+        image = weights.load_image_encoder(folder)
+        raise_half_on_cpu(image.model)
+    vision = None if image is None else HostedCLIPVision(image)
+    return model, HostedCLIP(text), vision, load_vae(folder, "default")
 
 
 def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: bool = False) -> WanModel:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.denoiser import Denoiser
+from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
 from ..wan_local.settings import Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
@@ -35,7 +35,12 @@ class WanFLF2VLocal(io.ComfyNode):
             inputs=[
                 Model.Input("model", lazy=True, tooltip="From Load Wan FLF2V Pipeline."),
                 io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),
-                io.ClipVision.Input("clip_vision", lazy=True, tooltip="Image encoder (CLIP ViT-H)."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    lazy=True,
+                    optional=True,
+                    tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
+                ),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE."),
                 *widgets.images(),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
@@ -72,7 +77,6 @@ class WanFLF2VLocal(io.ComfyNode):
         cls,
         model: WanModel,
         clip: Any,
-        clip_vision: Any,
         vae: Any,
         first_image: Tensor,
         last_image: Tensor,
@@ -87,15 +91,17 @@ class WanFLF2VLocal(io.ComfyNode):
         guidance: float,
         shift: float,
         sampler: str,
+        clip_vision: Any = None,
     ) -> io.NodeOutput:
+        if clip_vision is None and model.transformer.config.has_image_branch:
+            raise InputError("this model looks at the images through an image encoder; connect clip_vision")
         began = time.perf_counter()
         grid = Grid(frames=length, height=height, width=width)
-        transformer = model.transformer_for(grid)
         pipeline = Pipeline(
-            [Denoiser(transformer=transformer)],
+            model.denoisers(grid),
             autoencoder(vae),
             SocketTextEncoder(clip),
-            SocketImageEncoder(clip_vision) if transformer.config.has_image_branch else None,
+            SocketImageEncoder(clip_vision) if model.transformer.config.has_image_branch else None,
             device=model.device,
         )
         report = Reporter(SHARES, model.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..wan_local.denoiser import Denoiser, velocity_of
+from ..wan_local.denoiser import velocity_of
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, make_sampler
 from . import host, widgets
@@ -52,9 +52,11 @@ class WanFLF2VSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         config = model.transformer.config
         grid, batch = clip_of(latent, config)
-        prompts = {"positive": positive} if guidance == 1 else {"positive": positive, "negative": negative}
+        denoisers = model.denoisers(grid, batch)
+        prompts = {"positive": positive, "negative": negative}
+        if all(each.scale(guidance) == 1 for each in denoisers):
+            del prompts["negative"]
         conds = [read(given, name, config, grid.latent_shape).to(model.device) for name, given in prompts.items()]
-        denoisers = [Denoiser(transformer=model.transformer_for(grid, batch))]
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)

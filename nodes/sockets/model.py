@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from ...wan_local.config import TransformerConfig
+from ...wan_local.denoiser import Denoiser
 from ...wan_local.lora import Lora
 from ...wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.quantised import parameter_shapes
 from ...wan_local.shapes import Grid
+from ...wan_local.weights import experts
 from .. import host
 from .model_loras import LorasBeside, split
 
@@ -60,8 +62,12 @@ class WanModel:
         return self.transformer
 
     def transformer_for(self, grid: Grid, batch: int = 1) -> TransformerLoadedAtUse:
-        """What samplers ask for a velocity of ``batch`` clips of ``grid``."""
+        """The library's transformer for ``batch`` clips of ``grid``."""
         return TransformerLoadedAtUse(self, grid, batch)
+
+    def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
+        """What samples ``batch`` clips of ``grid``."""
+        return [Denoiser(transformer=self.transformer_for(grid, batch))]
 
     def with_lora(self, lora: Lora, strength: float) -> WanModel:
         """The same weights with a LoRA on top. The host adds it where it keeps the weights, and takes it off again;
@@ -111,6 +117,11 @@ class TransformerLoadedAtUse:
             self._model.load(self._grid, self._batch)
             self._loaded = True
         return self._model.transformer(*inputs)
+
+
+def level_of(model: WanModel) -> str | None:
+    """ "high" or "low", as the name of the file says that a model is from; None where it says neither."""
+    return None if model.setup is None else experts.level_of(model.setup.path)
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...wan_local.denoiser import Denoiser
 from ...wan_local.lora import Lora
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.group_model import GroupTransformer, Setup
@@ -115,8 +116,9 @@ class MultiModel:
         """Nothing the host could evict: the weights are in other processes."""
         return []
 
-    def transformer_for(self, grid: Grid, batch: int = 1) -> GroupTransformer:
-        return self.transformer
+    def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
+        """What samples clips of any size."""
+        return [Denoiser(transformer=self.transformer)]
 
     @property
     def setup(self) -> Setup:

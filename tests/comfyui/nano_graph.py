@@ -87,6 +87,10 @@ def write_single_files(models: Path) -> None:
     save_file({**i2v, **mark}, models / "diffusion_models" / "i2v.safetensors", metadata)
     expert = {name: value.contiguous() for name, value in state.items() if "img" not in name}
     save_file(expert, models / "diffusion_models" / "expert.safetensors", metadata)
+    save_file(expert, models / "diffusion_models" / "nano_high_noise.safetensors", metadata)
+    torch.manual_seed(6)
+    other = {name: value + 0.02 * value.std().nan_to_num() * torch.randn_like(value) for name, value in expert.items()}
+    save_file(other, models / "diffusion_models" / "nano_low_noise.safetensors", metadata)
     cut = (models / "diffusion_models" / "nano.safetensors").read_bytes()[:-1000]
     (models / "diffusion_models" / "cut.safetensors").write_bytes(cut)
     torch.manual_seed(5)

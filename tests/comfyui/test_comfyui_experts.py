@@ -1,0 +1,113 @@
+"""Wan2.2's two experts in real graphs: one at a time, with LoRAs before and behind, and what is no pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import ComfyServer
+from nano_graph import COND, IMAGES, LOAD, MODEL, POSITIVE, SAMPLER, Graph, node, single_nodes
+from test_comfyui_nodes import made
+
+HIGH, LOW, BOTH = "60", "61", "62"
+SAMPLING_INPUTS = ("seed", "steps", "guidance", "shift", "sampler")
+
+
+def experts(boundary: float = 0.9, high: str = "high", low: str = "low", **sampling: Any) -> Graph:
+    """The graph of single nodes with a pair in the place of its model, and no image encoder."""
+    graph = single_nodes()
+    del graph[MODEL], graph[COND]["inputs"]["clip_vision"]
+    for key, name in ((HIGH, high), (LOW, low)):
+        file = f"nano_{name}_noise.safetensors" if name in ("high", "low") else name
+        graph[key] = node("WanFLF2VLoadModel", model_name=file, weight_dtype="default", attention="auto")
+    graph[BOTH] = node(
+        "WanFLF2VExperts", high_noise=[HIGH, 0], low_noise=[LOW, 0], boundary=boundary, low_noise_guidance=0.0
+    )
+    graph[SAMPLER]["inputs"].update(model=[BOTH, 0], **sampling)
+    return graph
+
+
+def alone(name: str) -> Graph:
+    graph = experts()
+    graph[SAMPLER]["inputs"]["model"] = [HIGH if name == "high" else LOW, 0]
+    return graph
+
+
+@pytest.fixture(scope="module")
+def both(server: ComfyServer) -> np.ndarray:
+    return made(server, experts())
+
+
+def test_the_boundary_decides_who_works(server: ComfyServer, both: np.ndarray) -> None:
+    """With UniPC, whose first timestep is 999, boundary 1 is the low-noise expert alone."""
+    high, low = made(server, alone("high")), made(server, alone("low"))
+    assert np.array_equal(made(server, experts(boundary=0.0)), high)
+    assert np.array_equal(made(server, experts(boundary=1.0)), low)
+    assert not np.array_equal(both, high)
+    assert not np.array_equal(both, low)
+
+
+def test_the_low_noise_expert_may_have_its_own_guidance(server: ComfyServer, both: np.ndarray) -> None:
+    graph = experts()
+    graph[BOTH]["inputs"]["low_noise_guidance"] = 2.0  # the sampler's own
+    assert np.array_equal(made(server, graph), both)
+    graph[BOTH]["inputs"]["low_noise_guidance"] = 1.0
+    assert not np.array_equal(made(server, graph), both)
+
+
+def test_a_lora_behind_the_pair_is_one_on_each(server: ComfyServer, both: np.ndarray) -> None:
+    lora = {"lora_name": "nano_lora.safetensors", "strength": 1.0}
+    behind = experts()
+    behind["63"] = node("WanFLF2VLoRA", model=[BOTH, 0], **lora)
+    behind[SAMPLER]["inputs"]["model"] = ["63", 0]
+    before = experts()
+    before["63"], before["64"] = (node("WanFLF2VLoRA", model=[key, 0], **lora) for key in (HIGH, LOW))
+    before[BOTH]["inputs"].update(high_noise=["63", 0], low_noise=["64", 0])
+    found = made(server, behind)
+    assert np.array_equal(found, made(server, before))
+    assert not np.array_equal(found, both)
+    before[BOTH]["inputs"]["low_noise"] = [LOW, 0]
+    assert not np.array_equal(made(server, before), found)
+
+
+def test_the_whole_node_needs_no_image_encoder_for_it(server: ComfyServer, both: np.ndarray) -> None:
+    graph = experts()
+    inputs = {name: graph[COND]["inputs"][name] for name in ("first_image", "last_image", "width", "height", "length")}
+    sampling = {name: value for name, value in graph[SAMPLER]["inputs"].items() if name in SAMPLING_INPUTS}
+    graph["70"] = node(
+        "WanFLF2VLocal", model=[BOTH, 0], clip=[LOAD, 1], vae=graph[COND]["inputs"]["vae"], fps=8.0, negative_prompt="",
+        prompt=graph[POSITIVE]["inputs"]["text"], **inputs, **sampling,
+    )  # fmt: skip
+    graph[IMAGES]["inputs"]["images"] = ["70", 0]
+    assert np.abs(made(server, graph) - both).max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"low": "nano.safetensors"}, "low_noise holds a model that has an image branch"),
+        ({"low": "high"}, "high_noise and low_noise hold the same weights"),
+        ({"high": "expert.safetensors", "low": "high"}, "high_noise and low_noise hold the same weights"),
+    ],
+)
+def test_what_is_no_pair_is_one_line(server: ComfyServer, files: dict[str, str], message: str) -> None:
+    run = server.run(experts(**files))
+    assert run.status == "error"
+    assert message in run.error
+
+
+def test_a_pair_in_a_pair_is_refused(server: ComfyServer) -> None:
+    graph = experts()
+    graph["63"] = node(
+        "WanFLF2VExperts", high_noise=[BOTH, 0], low_noise=[LOW, 0], boundary=0.9, low_noise_guidance=0.0
+    )
+    graph[SAMPLER]["inputs"]["model"] = ["63", 0]
+    run = server.run(graph)
+    assert "high_noise holds <two experts" in run.error
+
+
+def test_names_that_say_the_pair_is_swapped_are_said(server: ComfyServer) -> None:
+    run = server.run(experts(high="low", low="high"))
+    assert run.status == "success", run.error
+    assert "are swapped" in server.log()
