@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.wan_local import compiled_bytes
 from tests.wan_local.quantised.float8_here import needs_float8_products
-from wan_local import compiled, generate, lora, notices
+from wan_local import compiled, denoiser, generate, lora, notices
 from wan_local.attention import Attend, sdpa
 from wan_local.config import TransformerConfig
 from wan_local.errors import Cancelled
@@ -181,7 +181,7 @@ def test_a_sequence_over_several_gpus_needs_no_other_graph(once: list[str]) -> N
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_pipeline_and_a_rank_compile_what_they_load_if_asked(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     had: list[object] = []
-    monkeypatch.setattr(generate, "compile_blocks", had.append)
+    monkeypatch.setattr(denoiser, "compile_blocks", had.append)
     monkeypatch.setattr(compiled, "compile_blocks", had.append)
     nano = Path(__file__).parents[2] / "weights" / "nano"
     pipeline = generate.Pipeline.from_pretrained(nano, device="cpu", compiled=asked)
