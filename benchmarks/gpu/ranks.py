@@ -29,15 +29,15 @@ def measure(lab: Lab) -> None:
     config, grid = model.config, Grid(frames=17, height=64, width=64)
     dice = torch.Generator().manual_seed(3)
 
-    def side() -> dict[str, Any]:
+    def cond() -> dict[str, Any]:
         return {
             "condition": torch.randn(1, 20, *grid.latent_shape, generator=dice),
             "text": torch.randn(1, config.text_len, config.text_dim, generator=dice),
             "image": torch.randn(1, config.image_tokens, config.image_dim, generator=dice),
         }
 
-    sides, x = [side(), side()], torch.randn(1, 16, *grid.latent_shape, generator=dice)
-    here = [Cond(**{name: rows.to(lab.device) for name, rows in each.items()}) for each in sides]
+    conds, x = [cond(), cond()], torch.randn(1, 16, *grid.latent_shape, generator=dice)
+    here = [Cond(**{name: rows.to(lab.device) for name, rows in each.items()}) for each in conds]
     expected = model_velocity(model, here, 3.0)(x.to(lab.device), 500.0)
     device = "cuda:0" if lab.on_gpu else "cpu"
     for name, count, split in SPLITS if not lab.toy else SPLITS[:1]:
@@ -48,7 +48,7 @@ def measure(lab: Lab) -> None:
         group = RankGroup(spec)
         try:
             group.start()
-            group.call("begin", sides, 3.0, 1, None, stage="begin")
+            group.call("begin", conds, 3.0, 1, None, stage="begin")
             got = group.call_first("velocity", x, 500.0, 1, stage="step")
             error = off_by(got, expected)
             lab.tell(name, error, expected=f"<= {ALLOWED}", holds=error <= ALLOWED)

@@ -18,9 +18,9 @@ from torch import Tensor
 from .. import notices
 from ..attention import choose as choose_attention
 from ..errors import InputError
-from ..model.sequence import Whole
+from ..model.sequence import Sequence, Whole
 from ..ranks import RankInfo
-from ..sampling import Cond, cond_velocity
+from ..sampling import Cond, Velocity, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
@@ -42,14 +42,14 @@ class _Split:
     """A split that was used: its groups, and who has which tokens."""
 
     groups: Groups
-    sequence: Any
+    sequence: Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
     """What stays the same over a run: cond and uncond, or the one that this GPU does; the guidance scale; the split."""
 
-    views: list[Any]
+    views: list[Velocity]
     guidance: float
     split: _Split
 
@@ -166,7 +166,7 @@ class Rank:
         if found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
         model: Any = partial(self._model, sequence=found.sequence)
-        views = [cond_velocity(model, self._here(cond)) for cond in conds]
+        views = [cond_velocity(model, Cond(**cond).to(self.device)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
         while len(self._runs) > RUNS:
@@ -205,10 +205,6 @@ class Rank:
         counted = {"sent": traffic.sent, "exchanging": traffic.seconds, "steps": self._seconds, "loads": self._loads}
         return counted | {f"weights {key}": value for key, value in self._measured.items()}
 
-    def _here(self, cond: dict[str, Any]) -> Cond:
-        moved: dict[str, Any] = {name: None if value is None else value.to(self.device) for name, value in cond.items()}
-        return Cond(**moved)
-
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
         if degrees not in self._splits:
@@ -218,7 +214,7 @@ class Rank:
             self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))
         return self._splits[degrees]
 
-    def _sequence(self, groups: Groups) -> Any:
+    def _sequence(self, groups: Groups) -> Sequence:
         if groups.degrees.shards == 1:
             return Whole()
         if self._backend == "yunchang":

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with cases.float8_products(), torch.no_grad():
         for grid, size in cases.GRIDS.items() if has_float8_products() else ():
             given = cases.spread(cases.inputs(size))
-            velocity = model_velocity(model, cases.sides(given), cases.GUIDANCE)
+            velocity = model_velocity(model, cases.conds(given), cases.GUIDANCE)
             truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)
     save_file(truth, place / "truth.safetensors")
     return place

@@ -80,7 +80,7 @@ def trajectory(velocity: Any, noise: Tensor) -> Tensor:
 
 def alone(model: WanTransformer, given: dict[str, Any]) -> Tensor:
     """On one GPU."""
-    return trajectory(model_velocity(model, sides(given), GUIDANCE), given["noise"])
+    return trajectory(model_velocity(model, conds(given), GUIDANCE), given["noise"])
 
 
 def float8_products() -> Any:
@@ -94,5 +94,5 @@ def spread(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"noise": given["noise"] * torch.linspace(0.3, 3.0, width)[:, None]}
 
 
-def sides(given: dict[str, Any]) -> list[Cond]:
+def conds(given: dict[str, Any]) -> list[Cond]:
     return [Cond(condition=given["condition"], text=text, image=given["image"]) for text in given["texts"]]

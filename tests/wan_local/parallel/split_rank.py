@@ -44,8 +44,8 @@ def shared_velocity(rank: Rank):
 
 def error(rank: Rank, grid: str) -> float:
     given = cases.inputs(cases.GRIDS[grid])
-    sides = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)]
-    rank.begin(sides, cases.GUIDANCE)
+    conds = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.conds(given)]
+    rank.begin(conds, cases.GUIDANCE)
     found = cases.trajectory(shared_velocity(rank), given["noise"])
     return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
 
@@ -63,7 +63,7 @@ def attentions_of_the_chosen_kernel(backend: str) -> int:
         return kernel(q, k, v)
 
     rank._model.attend = attend
-    rank.begin([{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)], 4.0)
+    rank.begin([{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.conds(given)], 4.0)
     rank.velocity(given["noise"], 900.0)
     return len(counted)
 
@@ -71,8 +71,8 @@ def attentions_of_the_chosen_kernel(backend: str) -> int:
 def float8_error(rank: Rank, grid: str) -> float:
     """Of one guided look at the clip, with products in fp8."""
     given = cases.spread(cases.inputs(cases.GRIDS[grid]))
-    sides = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.sides(given)]
-    rank.begin(sides, cases.GUIDANCE)
+    conds = [{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.conds(given)]
+    rank.begin(conds, cases.GUIDANCE)
     found, truth = shared_velocity(rank)(given["noise"], 700.0), TRUTH[f"float8, {grid}"]
     return float((found - truth).norm() / truth.norm())
 

@@ -27,7 +27,7 @@ GRID = "45 tokens"
 
 def clip(transformer: GroupTransformer, grid: str = GRID, guidance: float = cases.GUIDANCE) -> torch.Tensor:
     given = cases.inputs(cases.GRIDS[grid])
-    return cases.trajectory(model_velocity(transformer, cases.sides(given), guidance), given["noise"])
+    return cases.trajectory(model_velocity(transformer, cases.conds(given), guidance), given["noise"])
 
 
 def truth(folder: Path, grid: str = GRID) -> torch.Tensor:
@@ -71,14 +71,14 @@ def test_another_split_of_the_same_gpus_loads_nothing(
 def test_guidance_one_asks_one_side(folder: Path, setup: Setup, pool: Pool) -> None:
     given = cases.inputs(cases.GRIDS[GRID])
     alone = load_transformer(folder / "model.safetensors")
-    expected = cases.trajectory(model_velocity(alone, cases.sides(given), 1.0), given["noise"])
+    expected = cases.trajectory(model_velocity(alone, cases.conds(given), 1.0), given["noise"])
     assert error(clip(GroupTransformer(setup, pool), guidance=1.0), expected) <= 1e-5
 
 
 def test_a_rank_that_dies_is_named_and_the_next_run_works(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
     given = cases.inputs(cases.GRIDS[GRID])
-    velocity = model_velocity(model, cases.sides(given), cases.GUIDANCE)
+    velocity = model_velocity(model, cases.conds(given), cases.GUIDANCE)
     velocity(given["noise"], 900.0)
     pids = model.start().pids
     os.kill(pids[1], signal.SIGKILL)

@@ -28,14 +28,14 @@ GIVEN = cases.inputs(cases.GRIDS["45 tokens"])
 NOISE = GIVEN["noise"]
 
 
-def sides(scale: float = 1.0) -> list[Cond]:
-    return [replace(side, text=side.text * scale) for side in cases.sides(GIVEN)]
+def conds(scale: float = 1.0) -> list[Cond]:
+    return [replace(cond, text=cond.text * scale) for cond in cases.conds(GIVEN)]
 
 
 def alone(folder: Path, scale: float = 1.0, guidance: float = cases.GUIDANCE) -> torch.Tensor:
     model = load_transformer(folder / "model.safetensors")
     with torch.no_grad():
-        return model_velocity(model, sides(scale), guidance)(NOISE, 900.0)
+        return model_velocity(model, conds(scale), guidance)(NOISE, 900.0)
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -43,7 +43,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def look(model: GroupTransformer, guidance: float = cases.GUIDANCE) -> torch.Tensor:
-    return model_velocity(model, sides(), guidance)(NOISE, 900.0)
+    return model_velocity(model, conds(), guidance)(NOISE, 900.0)
 
 
 def test_without_guidance_every_gpu_has_its_share(folder: Path, setup: Setup, pool: Pool) -> None:
@@ -78,7 +78,7 @@ def test_what_is_said_about_the_split_is_true_for_the_guidance(setup: Setup, poo
 
 def test_two_runs_at_once_keep_their_own_prompts(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
-    first, second = model_velocity(model, sides(1.0), 4.0), model_velocity(model, sides(-2.0), 4.0)
+    first, second = model_velocity(model, conds(1.0), 4.0), model_velocity(model, conds(-2.0), 4.0)
     for _ in range(2):
         assert error(first(NOISE, 900.0), alone(folder, 1.0, 4.0)) <= 1e-5
         assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
@@ -88,7 +88,7 @@ def test_runs_of_two_threads_keep_their_own_prompts(folder: Path, setup: Setup, 
     found: dict[float, torch.Tensor] = {}
 
     def run(scale: float) -> None:
-        velocity = model_velocity(GroupTransformer(setup, pool), sides(scale), 4.0)
+        velocity = model_velocity(GroupTransformer(setup, pool), conds(scale), 4.0)
         found[scale] = [velocity(NOISE, 900.0) for _ in range(5)][-1]
 
     GroupTransformer(setup, pool).start()
@@ -104,15 +104,15 @@ def test_runs_of_two_threads_keep_their_own_prompts(folder: Path, setup: Setup, 
 
 def test_a_run_that_the_ranks_have_forgotten_begins_again(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
-    first = model_velocity(model, sides(1.0), 4.0)
-    others = [model_velocity(model, sides(-2.0), 4.0) for _ in range(rank_model.RUNS)]
+    first = model_velocity(model, conds(1.0), 4.0)
+    others = [model_velocity(model, conds(-2.0), 4.0) for _ in range(rank_model.RUNS)]
     assert error(first(NOISE, 900.0), alone(folder, 1.0, 4.0)) <= 1e-5
     assert error(others[-1](NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
 
 
 def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool)
-    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    velocity: Velocity | None = model_velocity(model, conds(), 4.0)
     assert velocity is not None
     velocity(NOISE, 900.0)
     number, group = velocity.number, model.start()  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
 def test_nobody_waits_at_the_end_of_a_stopped_run(setup: Setup, pool: Pool) -> None:
     asked: list[int] = []
     model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
-    velocity = model_velocity(model, sides(), 4.0)
+    velocity = model_velocity(model, conds(), 4.0)
     group, called = model.start(), []
     call = group.call
     group.call = lambda *args, **options: called.append(args[0]) or call(*args, **options)  # type: ignore[method-assign]
@@ -146,13 +146,13 @@ def test_ranks_give_their_memory_back_at_the_end_of_a_run(
     monkeypatch.setattr(RankGroup, "free_memory", lambda group: rested.append(group) or rest(group))
     asked: list[int] = []
     model = GroupTransformer(setup, pool, stop=lambda: len(asked) > 0)
-    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    velocity: Velocity | None = model_velocity(model, conds(), 4.0)
     assert velocity is not None
     velocity(NOISE, 900.0)
     assert not rested
     velocity = None
     assert len(rested) == 1
-    velocity = model_velocity(model, sides(), 4.0)
+    velocity = model_velocity(model, conds(), 4.0)
     asked.append(1)
     with pytest.raises(Cancelled):
         velocity(NOISE, 900.0)
@@ -163,7 +163,7 @@ def test_ranks_give_their_memory_back_at_the_end_of_a_run(
 def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
     rank = Rank(RankInfo(rank=0, world=1, device="cpu", backend="gloo", timeout=60.0))
     rank.load(str(folder / "model.safetensors"), dtype="float32")
-    fields = [{"condition": side.condition, "text": side.text, "image": side.image} for side in sides()]
+    fields = [{"condition": cond.condition, "text": cond.text, "image": cond.image} for cond in conds()]
     rank.begin(fields, 4.0, 7)
     assert rank.velocity(NOISE, 900.0, 7) is not None
     rank.end(7)
@@ -172,8 +172,8 @@ def test_a_rank_forgets_a_run_at_its_end(folder: Path) -> None:
 
 def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setup: Setup, pool: Pool) -> None:
     model = GroupTransformer(setup, pool, keep=False)
-    first: Velocity | None = model_velocity(model, sides(1.0), 4.0)
-    second = model_velocity(model, sides(-2.0), 4.0)
+    first: Velocity | None = model_velocity(model, conds(1.0), 4.0)
+    second = model_velocity(model, conds(-2.0), 4.0)
     assert first is not None
     first = None
     assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
@@ -186,13 +186,13 @@ def test_gpus_that_are_not_kept_are_given_back_and_room_is_made_before_every_run
         "when_up": lambda: told.append("up"),
     }
     model = GroupTransformer(setup, pool, keep=False, **hooks)
-    velocity: Velocity | None = model_velocity(model, sides(), 4.0)
+    velocity: Velocity | None = model_velocity(model, conds(), 4.0)
     assert velocity is not None
     velocity(NOISE, 900.0)
     pids = model.start().pids
     look(GroupTransformer(setup, pool, **hooks))
     assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
-    last = model_velocity(model, sides(), 4.0)
+    last = model_velocity(model, conds(), 4.0)
     del velocity, last
     for pid in pids:
         with pytest.raises(ProcessLookupError):
