@@ -56,15 +56,17 @@ def vae(lab: Lab) -> None:
 
 
 def packed(lab: Lab) -> None:
-    """Every GGUF type, unpacked there and here from the same bytes."""
+    """Every GGUF type, dequantized there and here from the same bytes."""
     wrong = []
     for name, about in FORMATS.items():
         stored = torch.randint(0, 255, (VALUES * about.size,), dtype=torch.uint8)
         packing = GGML(shape=(64, VALUES // 64 * about.values), kind=name)
-        here, there = (packing.unpack(stored.to(device), None, torch.float32) for device in ("cpu", lab.device))
+        here, there = (packing.dequantize(stored.to(device), None, torch.float32) for device in ("cpu", lab.device))
         if not torch.equal(here.nan_to_num(), there.cpu().nan_to_num()):
             wrong.append(name)
-    lab.tell("GGUF types unpacked alike", len(FORMATS) - len(wrong), f"of {len(FORMATS)}", holds=not wrong, wrong=wrong)
+    lab.tell(
+        "GGUF types dequantized alike", len(FORMATS) - len(wrong), f"of {len(FORMATS)}", holds=not wrong, wrong=wrong
+    )
 
 
 def products(lab: Lab) -> None:

@@ -40,6 +40,6 @@ class Operations(comfy.ops.manual_cast):
             scale = None if self.scale is None else self.scale.to(x.device)
             result = quantised.small_product(x, packed, self.packing, scale, bias) if self.float8_matmul else None
             if result is None:
-                result = torch.nn.functional.linear(x, self.packing.unpack(packed, scale, x.dtype), bias)
+                result = torch.nn.functional.linear(x, self.packing.dequantize(packed, scale, x.dtype), bias)
             comfy.ops.uncast_bias_weight(self, packed, bias, stream)
             return result

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...wan_local.config import TransformerConfig
 from ...wan_local.denoiser import Denoiser
 from ...wan_local.lora import Lora
-from ...wan_local.memory.activations import RESERVE, transformer_work, unpacked_bytes
+from ...wan_local.memory.activations import RESERVE, dequantized_bytes, transformer_work
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.quantised import parameter_shapes
@@ -127,5 +127,5 @@ def level_of(model: WanModel) -> str | None:
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:
     """What one forward of batch 1 needs besides the weights, those that are cast or dequantized for a call among it."""
     dtype = transformer.compute_dtype or torch.float32
-    dequantized = unpacked_bytes(transformer, dtype)
+    dequantized = dequantized_bytes(transformer, dtype)
     return transformer_work(transformer.config, grid, dtype.itemsize, dequantized, compiled=transformer.compiled)

@@ -132,7 +132,7 @@ def files_of_comfyuis_own_formats_give_the_weights_that_it_loads(nodes: Any) -> 
                 if getattr(layer, "packing", None) is None:
                     continue
                 theirs = core.get_submodule(name).weight
-                values = layer.packing.unpack(layer.weight, layer.scale, torch.float32)
+                values = layer.packing.dequantize(layer.weight, layer.scale, torch.float32)
                 assert torch.equal(values, theirs.dequantize().float()), (kind, name)
                 seen += 1
             assert seen == 3 * 12, seen

@@ -58,13 +58,13 @@ def loose(parts: dict[str, Path]) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["gguf", "fp8"])
 def test_loose_packed_files_make_nearly_the_same_clip(kind: str, parts: dict[str, Path], tmp_path: Path) -> None:
-    whole, packed, unpacked = (tmp_path / name for name in ("whole.mp4", "packed.mp4", "unpacked.mp4"))
+    whole, packed, dequantized = (tmp_path / name for name in ("whole.mp4", "packed.mp4", "unpacked.mp4"))
     assert main(arguments(NANO, whole)) == 0
     assert main(arguments(parts[kind], packed, *loose(parts))) == 0
-    assert main(arguments(parts[kind], unpacked, *loose(parts), "--unpack")) == 0
+    assert main(arguments(parts[kind], dequantized, *loose(parts), "--unpack")) == 0
     print(f"{kind} / folder: {psnr(frames(packed), frames(whole)):.1f} dB")
     assert psnr(frames(packed), frames(whole)) > 30
-    assert psnr(frames(packed), frames(unpacked)) > 45
+    assert psnr(frames(packed), frames(dequantized)) > 45
 
 
 def test_a_gguf_text_encoder_makes_nearly_the_same_clip(tmp_path: Path) -> None:

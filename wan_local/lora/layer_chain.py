@@ -1,8 +1,8 @@
 """All that LoRAs beside one linear layer do to it, in the order they came.
 
 What needs no weight is added to the layer's output. As soon as one that counts does need it (DoRA, GLoRA), the whole
-chain goes through the weight instead: unpacked, changed in float32, rounded once and multiplied, for the time of one
-call, so the result is what merging them into the unpacked weight would give.
+chain goes through the weight instead: dequantized, changed in float32, rounded once and multiplied, for the time of one
+call, so the result is what merging them into the dequantized weight would give.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ class _ThroughPacking:
     def bytes(self) -> int:
         return self.packing.bytes
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         if not self._chain.goes_through_weight:
-            return self.packing.unpack(packed, scale, dtype)
-        return self._chain.changed(self.packing.unpack(packed, scale, torch.float32)).to(dtype)
+            return self.packing.dequantize(packed, scale, dtype)
+        return self._chain.changed(self.packing.dequantize(packed, scale, torch.float32)).to(dtype)
 
 
 class _ThroughForward:

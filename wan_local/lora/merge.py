@@ -38,7 +38,7 @@ def merge(model: nn.Module, loras: Sequence[tuple[Lora, float]]) -> None:
         if parameter.dtype not in PLAIN or (leaf == "weight" and packing_of(owner) is not None):
             raise InputError(
                 f"{name} is stored as {parameter.dtype}; a LoRA can only be merged into fp16, bf16 or fp32; "
-                "use it beside the weights, or unpack them"
+                "use it beside the weights, or dequantize them"
             )
         total = parameter.float()
         for lora, strength in loras:

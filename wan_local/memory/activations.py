@@ -44,7 +44,7 @@ Shape = tuple[int, int, int]
 
 
 def transformer_work(
-    config: TransformerConfig, grid: Grid, itemsize: int, unpacked: int = 0, *, compiled: bool = False
+    config: TransformerConfig, grid: Grid, itemsize: int, dequantized: int = 0, *, compiled: bool = False
 ) -> int:
     """Peak bytes of one forward of the transformer, batch 1, and of the sampler around it.
 
@@ -52,13 +52,13 @@ def transformer_work(
         config: sizes.
         grid: of the clip.
         itemsize: bytes of the dtype that linears and attention run in.
-        unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
+        dequantized: bytes of the largest weight that is dequantized for a call; 0 for plain weights.
         compiled: whether blocks are compiled: their tokens are not overwritten, so a second tensor of them is there
             (measured on an H100 at 1280x720: 1.46 GB more, of 1.55).
     """
     latents = RUN * config.out_dim * _cells(grid.latent_shape) * FLOAT
     tokens = grid.tokens * config.dim * FLOAT if compiled else 0
-    return _forward(config, grid, itemsize) + latents + unpacked + tokens
+    return _forward(config, grid, itemsize) + latents + dequantized + tokens
 
 
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
@@ -132,7 +132,7 @@ class _Kernels(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def unpacked_bytes(transformer: Any, dtype: torch.dtype) -> int:
+def dequantized_bytes(transformer: Any, dtype: torch.dtype) -> int:
     """Bytes of the largest weight of a block in ``dtype``, if any weight is kept as something else; else 0."""
     layers = [layer for layer in transformer.blocks.modules() if getattr(layer, "weight", None) is not None]
     matrices = [layer for layer in layers if layer.weight.ndim > 1]

@@ -40,7 +40,7 @@ class Weights:
         rest: the transformer without its blocks.
         text_encoder, image_encoder, vae: the other parts; 0 for one that isn't there.
         itemsize: bytes of the dtype that the networks calculate in.
-        unpacked: bytes of the largest weight that is unpacked for a call; 0 for plain weights.
+        dequantized: bytes of the largest weight that is dequantized for a call; 0 for plain weights.
         compiled: whether the transformer's blocks are compiled.
         converted_blocks: bytes of the blocks if they are converted while they are loaded, else 0. What is converted
             takes host memory; the rest is mapped, and read from its file again if the system needs the room.
@@ -54,7 +54,7 @@ class Weights:
     image_encoder: int = 0
     vae: int = 0
     itemsize: int = 2
-    unpacked: int = 0
+    dequantized: int = 0
     compiled: bool = False
     converted_blocks: int = 0
     converted: int = 0
@@ -188,7 +188,7 @@ def _host_bytes(weights: Weights, away: int) -> int:
 
 def sampling_work(config: TransformerConfig, weights: Weights, grid: Grid) -> int:
     """Peak bytes of sampling beside the weights."""
-    return transformer_work(config, grid, weights.itemsize, weights.unpacked, compiled=weights.compiled)
+    return transformer_work(config, grid, weights.itemsize, weights.dequantized, compiled=weights.compiled)
 
 
 def resident_bytes(weights: Weights, away: int) -> int:

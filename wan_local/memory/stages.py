@@ -24,7 +24,7 @@ from ..sampling import Model
 from ..shapes import Grid
 from ..vae import Autoencoder, WanVAE
 from ..weights.experts import Pair
-from .activations import RESERVE, unpacked_bytes
+from .activations import RESERVE, dequantized_bytes
 from .fitting import FittingVAE
 from .offload import Offload, away_blocks
 from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_away, everything_fits
@@ -235,6 +235,6 @@ def weights_of(transformer: WanTransformer, device: torch.device) -> Weights:
         blocks=blocks,
         rest=size_of(tensors_of(transformer)) - sum(blocks),
         itemsize=dtype.itemsize,
-        unpacked=unpacked_bytes(transformer, dtype),
+        dequantized=dequantized_bytes(transformer, dtype),
         compiled=transformer.compiled,
     )

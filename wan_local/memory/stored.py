@@ -74,12 +74,12 @@ def _transformer(
         return None
     config = sizes.transformer_config(source)
     blocks = [0] * config.num_layers
-    converted = converted_blocks = unpacked = rest = 0
+    converted = converted_blocks = dequantized = rest = 0
     kept = source.packed and not unpack
     for name, entry in source.entries.items():
         size, changed = (entry.bytes, False) if kept else _loaded(entry, dtype)
         if kept and entry.packing is not None:
-            unpacked = max(unpacked, entry.size * dtype.itemsize)
+            dequantized = max(dequantized, entry.size * dtype.itemsize)
         number = name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else ""
         if number.isdecimal() and int(number) < len(blocks):
             blocks[int(number)] += size
@@ -91,7 +91,7 @@ def _transformer(
         blocks=tuple(blocks),
         rest=rest,
         itemsize=dtype.itemsize,
-        unpacked=unpacked,
+        dequantized=dequantized,
         converted_blocks=converted_blocks,
         converted=converted,
     )
@@ -114,7 +114,7 @@ def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weig
         image_encoder=RELEASED_IMAGE_ENCODER * dtype.itemsize,
         vae=RELEASED_VAE * 4,
         itemsize=dtype.itemsize,
-        unpacked=config.dim * config.ffn_dim * dtype.itemsize if itemsize < dtype.itemsize else 0,
+        dequantized=config.dim * config.ffn_dim * dtype.itemsize if itemsize < dtype.itemsize else 0,
     )
 
 

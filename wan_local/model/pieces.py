@@ -2,7 +2,7 @@
 
 A float32 copy of the tokens of 81 frames at 1280x720 is 1.5 GB and the inside of the feed-forward network 2.1 GB; a
 piece is a tenth of that. The numbers do not change: each row is calculated from the same row. Products stay whole:
-their weights may come from far, or be unpacked for each call.
+their weights may come from far, or be dequantized for each call.
 
 Where gradients are wanted nothing is cut or overwritten: autograd keeps what it has seen.
 """

@@ -89,7 +89,7 @@ def gpu_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: 
     held = weights.transformer
     if fsdp:
         held = weights.transformer // degrees.gpus + weights.rest + 2 * max(weights.blocks, default=0)
-    work = transformer_work(config, grid, weights.itemsize, weights.unpacked) // degrees.shards
+    work = transformer_work(config, grid, weights.itemsize, weights.dequantized) // degrees.shards
     return held + work
 
 

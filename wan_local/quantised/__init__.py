@@ -1,4 +1,4 @@
-"""Weights that are smaller than the numbers they stand for, unpacked layer by layer when they are used.
+"""Weights that are smaller than the numbers they stand for, dequantized layer by layer when they are used.
 
 ``packing.py`` says what every kind has in common, ``float8.py``, ``int8.py``, ``block_scaled.py`` and ``ggml.py`` are
 the kinds, ``layers.py`` the layers that keep them. Which file holds which kind is told in ``weights/``, not here.

@@ -35,7 +35,7 @@ class MXFP8:
     def bytes(self) -> int:
         return self.shape[0] * (self.shape[1] + self.shape[1] // self.BLOCK)
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``[out, in]`` in ``dtype``; calculated in float32 and rounded once."""
         assert scale is not None
         packed, scale = packed.view(torch.float8_e4m3fn), scale.to(packed.device)
@@ -64,7 +64,7 @@ class NVFP4:
     def bytes(self) -> int:
         return self.shape[0] * (self.shape[1] // 2 + self.shape[1] // self.BLOCK)
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``[out, in]`` in ``dtype``; calculated in float32 and rounded once."""
         assert scale is not None
         packed, scale = packed.view(torch.uint8), scale.to(packed.device).view(torch.float8_e4m3fn)

@@ -19,7 +19,7 @@ class Float8:
         shape: of the matrix.
         dtype: ``torch.float8_e4m3fn`` or ``torch.float8_e5m2``.
         scaled: whether a scale belongs to it: float32, one value for all or one a row, ``[1 or out, 1]``.
-        wide_products: whether its file asks that it be unpacked for products, and never multiplied in fp8.
+        wide_products: whether its file asks that it be dequantized for products, and never multiplied in fp8.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Float8:
     def bytes(self) -> int:
         return math.prod(self.shape)
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``[out, in]`` in ``dtype``; ``packed`` may lie there as any other type of eight bits."""
         weight = packed.view(self.dtype).to(dtype)  # exact in bfloat16, float16 and float32
         if scale is None:

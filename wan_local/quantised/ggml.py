@@ -1,4 +1,4 @@
-"""The block formats of GGUF files, unpacked by torch on whatever device they lie.
+"""The block formats of GGUF files, dequantized by torch on whatever device they lie.
 
 Every block is some bytes that stand for 32 or 256 values. The layouts are those of ggml's ``ggml-common.h`` and
 ``ggml-quants.c`` (https://github.com/ggml-org/ggml), which the ``gguf`` package has in numpy. Those that look numbers
@@ -28,12 +28,12 @@ class BlockFormat:
     Attributes:
         values: in a block.
         size: bytes of a block.
-        unpack: blocks ``[n, size]`` uint8 to values ``[n, values]`` float32.
+        dequantize: blocks ``[n, size]`` uint8 to values ``[n, values]`` float32.
     """
 
     values: int
     size: int
-    unpack: Callable[[Tensor], Tensor]
+    dequantize: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +56,14 @@ class GGML:
     def bytes(self) -> int:
         return packed_bytes(self.kind, (math.prod(self.shape),))
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``shape`` in ``dtype``; there is never a scale."""
         form = FORMATS[self.kind]
         blocks = packed.view(torch.uint8).reshape(-1, form.size)
         result = torch.empty(len(blocks), form.values, dtype=dtype, device=packed.device)
         step = max(1, CHUNK // form.values)
         for start in range(0, len(blocks), step):
-            result[start : start + step] = form.unpack(blocks[start : start + step])
+            result[start : start + step] = form.dequantize(blocks[start : start + step])
         return result.view(self.shape)
 
 

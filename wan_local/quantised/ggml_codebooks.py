@@ -1,4 +1,4 @@
-"""ggml's block types whose numbers come from a table: IQ, ternary and MXFP4, unpacked by torch like the others.
+"""ggml's block types whose numbers come from a table: IQ, ternary and MXFP4, dequantized by torch like the others.
 
 The layouts are ggml's (``ggml-common.h``, ``ggml-quants.c``, https://github.com/ggml-org/ggml). Types of 4 bits look
 one value up in 16, whose table stands here. Those of 3, 2 and 1 bits look four or eight up at once, in tables of up to

@@ -39,7 +39,7 @@ class Int8:
     def bytes(self) -> int:
         return self.shape[0] * self.shape[1] + self.scales * FLOAT
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """``[out, in]`` in ``dtype``; calculated in float32 and rounded once."""
         assert scale is not None
         packed, scale = packed.view(torch.int8), scale.to(packed.device)

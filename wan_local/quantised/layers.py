@@ -71,7 +71,7 @@ class PackedLayer(nn.Module):
 
 
 class Linear(PackedLayer, nn.Linear):
-    """A linear layer whose weight may be packed; it is unpacked for the time of one call.
+    """A linear layer whose weight may be packed; it is dequantized for the time of one call.
 
     Attributes:
         float8_matmul: whether to multiply in eight bits what is kept in eight bits, see :func:`small_product`.
@@ -95,11 +95,11 @@ class Linear(PackedLayer, nn.Linear):
         """The weight as numbers, ``[out, in]`` in ``dtype``."""
         if self.packing is None:
             return self.weight.to(dtype)
-        return self.packing.unpack(self.weight, self.scale, dtype)
+        return self.packing.dequantize(self.weight, self.scale, dtype)
 
 
 class Embedding(PackedLayer, nn.Embedding):
-    """A table whose rows may be packed; only those that are looked up are unpacked.
+    """A table whose rows may be packed; only those that are looked up are dequantized.
 
     Attributes:
         dtype: of the rows that come out of a packed table.
@@ -115,7 +115,7 @@ class Embedding(PackedLayer, nn.Embedding):
         packing: Any = self.packing  # a frozen dataclass, as all of them
         scale = self.scale if self.scale is None or len(self.scale) == 1 else self.scale[rows]
         found = self.weight.view(torch.uint8)[rows]  # torch can't pick rows of fp8
-        values = replace(packing, shape=(len(rows), self.embedding_dim)).unpack(found, scale, self.dtype)
+        values = replace(packing, shape=(len(rows), self.embedding_dim)).dequantize(found, scale, self.dtype)
         return values.view(*ids.shape, self.embedding_dim)
 
 
@@ -160,7 +160,7 @@ def small_product(
     reduce_amax: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor | None:
     """A linear layer with a weight that stays in eight bits: fp8 where the device has units for it, int8 where
-    comfy-kitchen has kernels. None where it is to be unpacked."""
+    comfy-kitchen has kernels. None where it is to be dequantized."""
     if multiplies_in_float8(packing, x.device):
         return float8_linear(x, packed, scale, bias, reduce_amax)
     if isinstance(packing, Int8) and scale is not None and has_int8_kernels(x):

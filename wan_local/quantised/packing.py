@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-CHUNK = 1 << 23  # values unpacked at a time, which bounds the float32 copies that it makes
+CHUNK = 1 << 23  # values dequantized at a time, which bounds the float32 copies that it makes
 
 
 class Packing(Protocol):
@@ -29,7 +29,7 @@ class Packing(Protocol):
     @property
     def bytes(self) -> int: ...
 
-    def unpack(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, packed: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The matrix in ``dtype`` on the device of ``packed``; ``scale`` is None for packings that have none."""
         ...
 
@@ -41,7 +41,7 @@ def packing_of(layer: nn.Module) -> Packing | None:
 
 
 def row_steps(shape: tuple[int, ...]) -> Iterator[slice]:
-    """The rows of a matrix a few at a time, which bounds the float32 copies that unpacking makes."""
+    """The rows of a matrix a few at a time, which bounds the float32 copies that dequantizing makes."""
     step = max(1, CHUNK // max(1, shape[1]))
     return (slice(start, start + step) for start in range(0, shape[0], step))
 

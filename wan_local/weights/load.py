@@ -2,7 +2,7 @@
 
 No second copy of the weights is ever whole in memory: a tensor is converted and put in its place before the next one
 is read, its pages of the file are given back, and one that needs no conversion stays mapped. Packed weights (fp8,
-GGUF) stay packed and are unpacked layer by layer when they are used.
+GGUF) stay packed and are dequantized layer by layer when they are used.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def fill(
     Args:
         model: on the meta device.
         source: its parameters; what else it has is told and left.
-        dtype: of the result; None keeps what is stored, and unpacks to float32.
+        dtype: of the result; None keeps what is stored, and dequantizes to float32.
         device: where the result goes.
         tied: parameters that the caller points at others; they are in the model, but not in the source.
         wide: parameters that are float32 where the others are float16.

@@ -15,7 +15,7 @@ def place(entry: Entry, dtype: torch.dtype | None, device: torch.device | str) -
 
     Args:
         entry: of a file.
-        dtype: None keeps what is stored, and unpacks packed ones to float32.
+        dtype: None keeps what is stored, and dequantizes packed ones to float32.
         device: where it goes.
     """
     stored = entry.read()

@@ -39,7 +39,7 @@ class Entry:
         read: gives the tensor, memory mapped where the format can; the packed bytes of a packed one.
         release: gives memory back of a mapped tensor, from one of its bytes to before another, that was copied; it can
             be read again.
-        packing: how to unpack it; None for plain numbers.
+        packing: how to dequantize it; None for plain numbers.
         scale: gives the scales that belong to a packed one, as its packing has them; None if it has none.
     """
 
@@ -64,13 +64,13 @@ class Entry:
         return self.size * (1 if dtype is None else dtype.itemsize)
 
     def numbers(self, stored: Tensor, dtype: torch.dtype | None) -> Tensor:
-        """What :meth:`read` gave, as numbers in ``dtype``; None keeps what is stored, and unpacks to float32."""
+        """What :meth:`read` gave, as numbers in ``dtype``; None keeps what is stored, and dequantizes to float32."""
         if self.packing is not None:
-            return self.packing.unpack(stored, self.scale() if self.scale else None, dtype or torch.float32)
+            return self.packing.dequantize(stored, self.scale() if self.scale else None, dtype or torch.float32)
         return stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
 
     def viewed(self, shape: tuple[int, ...], view: Callable[[Tensor], Tensor]) -> Entry:
-        """A part of the tensor, or the same numbers in another shape; of a packed one unpacked to float32."""
+        """A part of the tensor, or the same numbers in another shape; of a packed one dequantized to float32."""
         if self.packing is None:
             return replace(self, shape=shape, read=lambda: view(self.read()), release=_nothing)
         return replace(

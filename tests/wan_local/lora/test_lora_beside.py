@@ -77,7 +77,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]) -
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_beside_equals_merged_into_the_unpacked_weights(
+def test_beside_equals_merged_into_the_dequantized_weights(
     kind: str, tmp_path: Path, state: dict[str, Tensor], tensors: dict[str, Tensor], path: Path
 ) -> None:
     place = PACKED[kind](tmp_path / "model.bin", state)
@@ -161,7 +161,7 @@ def test_whatever_allows_it_is_merged_and_the_rest_put_beside(
 ) -> None:
     plain = load_transformer(PACKED["bf16"](tmp_path / "plain.bin", state), dtype=torch.float32)
     packed = load_transformer(PACKED["GGUF Q8_0"](tmp_path / "packed.bin", state), dtype=torch.float32)
-    unpacked = load_transformer(tmp_path / "packed.bin", dtype=torch.float32, unpack=True)
+    dequantized = load_transformer(tmp_path / "packed.bin", dtype=torch.float32, unpack=True)
     shapes = parameter_shapes(plain)
     one, two = lora.read(path, shapes), lora.read(other, shapes)
     applied = lora.apply(plain, [lora.Use(lora=one), lora.Use(lora=two, first_step=2)])
@@ -171,8 +171,8 @@ def test_whatever_allows_it_is_merged_and_the_rest_put_beside(
     assert (lora.apply(plain, twice).merged, lora.apply(plain, twice).beside) == (2, 0)
     applied = lora.apply(packed, [lora.Use(lora=one), lora.Use(lora=two, strength=0.5)])
     assert (applied.merged, applied.beside) == (0, 2)
-    lora.merge(unpacked, [(one, 1.0), (two, 0.5)])
-    assert files.relative_error(files.forward(packed), files.forward(unpacked)) < 1e-5
+    lora.merge(dequantized, [(one, 1.0), (two, 0.5)])
+    assert files.relative_error(files.forward(packed), files.forward(dequantized)) < 1e-5
 
 
 def test_a_lora_counts_in_its_steps_only(tmp_path: Path, state: dict[str, Tensor], path: Path) -> None:

@@ -15,8 +15,8 @@ from wan_local.memory import Weights, activations, plan, stored
 from wan_local.memory.activations import (
     RESERVE,
     clip_bytes,
+    dequantized_bytes,
     transformer_work,
-    unpacked_bytes,
     vae_decode_work,
     vae_encode_work,
 )
@@ -112,8 +112,8 @@ def test_counting_sees_the_same_in_inference_mode() -> None:
 
 def test_weights_that_are_cast_for_a_call_are_counted() -> None:
     model = WanTransformer(MID)
-    assert unpacked_bytes(model, torch.float32) == 0
-    assert unpacked_bytes(model, torch.bfloat16) == MID.dim * MID.ffn_dim * 2
+    assert dequantized_bytes(model, torch.float32) == 0
+    assert dequantized_bytes(model, torch.bfloat16) == MID.dim * MID.ffn_dim * 2
     assert transformer_work(MID, SMALL, 2, 77) - transformer_work(MID, SMALL, 2) == 77
 
 

@@ -39,7 +39,7 @@ def test_headers_tell_what_is_loaded(kind: str, unpack: bool, tmp_path: Path) ->
         round(size_of(tensors_of(block)) / 1e3) for block in model.blocks
     ]
     packed = kind != "bf16" and not unpack
-    assert weights.unpacked == (config.dim * config.ffn_dim * 2 if packed else 0)
+    assert weights.dequantized == (config.dim * config.ffn_dim * 2 if packed else 0)
 
 
 def test_parts_that_are_named_are_those_that_are_planned(tmp_path: Path) -> None:

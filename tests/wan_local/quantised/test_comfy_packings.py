@@ -24,7 +24,7 @@ def matrix(shape: tuple[int, int]) -> torch.Tensor:
 
 
 def quantised(values: torch.Tensor, layout: str, dtype: torch.dtype, **how: bool | int) -> tuple:
-    """Stored tensors by the end of their names, and what comfy-kitchen unpacks them to."""
+    """Stored tensors by the end of their names, and what comfy-kitchen dequantizes them to."""
     tensor = kitchen.QuantizedTensor.from_float(values.to(dtype), layout, **how)
     return tensor.state_dict("weight"), tensor.dequantize()
 
@@ -36,7 +36,7 @@ def test_int8(shape: tuple[int, int], how: dict[str, bool], dtype: torch.dtype) 
     stored, expected = quantised(matrix(shape), "TensorWiseINT8Layout", dtype, **how)
     scale = stored["weight_scale"].reshape(-1, 1)
     packing = Int8(shape=shape, scales=len(scale))
-    assert torch.equal(packing.unpack(stored["weight"], scale, dtype), expected)
+    assert torch.equal(packing.dequantize(stored["weight"], scale, dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,8 +46,8 @@ def test_int8_turned(shape: tuple[int, int], group: int, dtype: torch.dtype) -> 
     how = {"per_channel": True, "convrot": True, "convrot_groupsize": group}
     stored, expected = quantised(matrix(shape), "TensorWiseINT8Layout", dtype, **how)
     packing = Int8(shape=shape, scales=shape[0], turned=group)
-    assert torch.equal(packing.unpack(stored["weight"], stored["weight_scale"], dtype), expected)
-    truth, values = matrix(shape), packing.unpack(stored["weight"], stored["weight_scale"], torch.float32)
+    assert torch.equal(packing.dequantize(stored["weight"], stored["weight_scale"], dtype), expected)
+    truth, values = matrix(shape), packing.dequantize(stored["weight"], stored["weight_scale"], torch.float32)
     assert (values - truth).norm() < 0.05 * truth.norm()
 
 
@@ -56,7 +56,7 @@ def test_int8_turned(shape: tuple[int, int], group: int, dtype: torch.dtype) -> 
 def test_mxfp8(shape: tuple[int, int], dtype: torch.dtype) -> None:
     stored, expected = quantised(matrix(shape), "TensorCoreMXFP8Layout", dtype)
     scale = in_rows(stored["weight_scale"].view(torch.uint8), shape[0], shape[1] // 32)
-    assert torch.equal(MXFP8(shape=shape).unpack(stored["weight"], scale, dtype), expected)
+    assert torch.equal(MXFP8(shape=shape).dequantize(stored["weight"], scale, dtype), expected)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -64,9 +64,9 @@ def test_nvfp4(shape: tuple[int, int]) -> None:
     stored, expected = quantised(matrix(shape), "TensorCoreNVFP4Layout", torch.float32)
     scale = in_rows(stored["weight_scale"].view(torch.uint8), shape[0], shape[1] // 16)
     packing = NVFP4(shape=shape, factor=float(stored["weight_scale_2"]))
-    assert torch.equal(packing.unpack(stored["weight"], scale, torch.float32), expected)
+    assert torch.equal(packing.dequantize(stored["weight"], scale, torch.float32), expected)
     # In half precision the CPU code of comfy-kitchen rounds the scales, their product and the result; ours the result.
-    once = packing.unpack(stored["weight"], scale, torch.bfloat16)
+    once = packing.dequantize(stored["weight"], scale, torch.bfloat16)
     assert torch.equal(once, expected.bfloat16())
 
 
@@ -82,12 +82,12 @@ def test_a_matrix_larger_than_one_piece(packing, monkeypatch: pytest.MonkeyPatch
     else:
         packed = torch.randint(0, 256, (64, 128), dtype=torch.uint8)
         scale = torch.rand(64, 16).to(torch.float8_e4m3fn).view(torch.uint8)
-    whole = packing.unpack(packed, scale, torch.bfloat16)
+    whole = packing.dequantize(packed, scale, torch.bfloat16)
     monkeypatch.setattr("wan_local.quantised.packing.CHUNK", 700)
-    torch.testing.assert_close(packing.unpack(packed, scale, torch.bfloat16), whole, rtol=2**-8, atol=0)
+    torch.testing.assert_close(packing.dequantize(packed, scale, torch.bfloat16), whole, rtol=2**-8, atol=0)
     # transformers' layers keep some weights as signed bytes; the numbers are the same
-    assert torch.equal(packing.unpack(packed.view(torch.int8), scale, torch.bfloat16),
-                       packing.unpack(packed, scale, torch.bfloat16))  # fmt: skip
+    assert torch.equal(packing.dequantize(packed.view(torch.int8), scale, torch.bfloat16),
+                       packing.dequantize(packed, scale, torch.bfloat16))  # fmt: skip
     assert packing.bytes == packed.nbytes + scale.nbytes
 
 

@@ -32,7 +32,7 @@ def layer(*, scales: int, turned: int) -> tuple[Linear, torch.Tensor]:
     packing = Int8(shape=(256, 512), scales=scales, turned=turned)
     made.pack((spun / scale).round().to(torch.int8), packing, scale)
     made.float8_matmul = True
-    return made.requires_grad_(False), packing.unpack(made.weight, scale, torch.float32).double()
+    return made.requires_grad_(False), packing.dequantize(made.weight, scale, torch.float32).double()
 
 
 @pytest.mark.skipif(not hasattr(package, "int8_linear"), reason="this comfy-kitchen has no int8 products")
@@ -48,12 +48,12 @@ def test_against_float64(scales: int, turned: int) -> None:
     assert found.dtype == torch.bfloat16
     assert not torch.equal(found, wide)
     errors = [files.relative_error(one.double(), exact) for one in (wide, found)]
-    print(f"scales {scales}, turned {turned}: largest error unpacked {errors[0]:.1e}, in int8 {errors[1]:.1e}")
+    print(f"scales {scales}, turned {turned}: largest error dequantized {errors[0]:.1e}, in int8 {errors[1]:.1e}")
     assert errors[1] < 0.02
 
 
 @pytest.mark.parametrize("there", [{}, {"int8_linear": None}])
-def test_a_package_without_them_or_whose_fail_leaves_weights_to_be_unpacked(
+def test_a_package_without_them_or_whose_fail_leaves_weights_to_be_dequantized(
     there: dict[str, None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, _ = layer(scales=1, turned=0)

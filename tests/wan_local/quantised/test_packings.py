@@ -30,7 +30,7 @@ def test_every_bit_pattern_is_read_as_the_package_reads_it(kind: str) -> None:
     blocks = any_blocks(kind, rows)
     size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     assert size == (form.values, form.size)
-    ours = GGML(shape=(rows, form.values), kind=kind).unpack(torch.from_numpy(blocks), None, torch.float32).numpy()
+    ours = GGML(shape=(rows, form.values), kind=kind).dequantize(torch.from_numpy(blocks), None, torch.float32).numpy()
     assert np.array_equal(ours, decode(blocks, kind), equal_nan=True)
     assert np.isfinite(ours).mean() > 0.95
 
@@ -45,9 +45,9 @@ def test_the_encoders_of_these_tests_are_sound(kind: str) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_matrix_larger_than_one_piece(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = torch.from_numpy(any_blocks(kind, 40 * 512 // FORMATS[kind].values)).view(40, -1)
-    whole = GGML(shape=(40, 512), kind=kind).unpack(packed, None, torch.bfloat16)
+    whole = GGML(shape=(40, 512), kind=kind).dequantize(packed, None, torch.bfloat16)
     monkeypatch.setattr("wan_local.quantised.ggml.CHUNK", 700)
-    parts = GGML(shape=(40, 512), kind=kind).unpack(packed, None, torch.bfloat16)
+    parts = GGML(shape=(40, 512), kind=kind).dequantize(packed, None, torch.bfloat16)
     assert torch.equal(parts.view(torch.int16), whole.view(torch.int16))  # NaN is no NaN's equal
     assert packed.nbytes == packed_bytes(kind, (40, 512))
 
@@ -68,7 +68,7 @@ def test_every_fp8_number_is_exact_in_bfloat16(dtype: torch.dtype) -> None:
     finite = codes[torch.isfinite(codes.view(dtype).float())].view(dtype)
     packing = Float8(shape=(len(finite),), dtype=dtype)
     for wide in (torch.bfloat16, torch.float16, torch.float32):
-        assert torch.equal(packing.unpack(finite, None, wide).double(), finite.double())
+        assert torch.equal(packing.dequantize(finite, None, wide).double(), finite.double())
 
 
 @needs_float8_products

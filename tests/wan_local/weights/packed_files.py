@@ -187,7 +187,7 @@ def write_gguf(
     return path
 
 
-def unpacked_by_gguf(path: Path) -> dict[str, Tensor]:
+def dequantized_by_gguf(path: Path) -> dict[str, Tensor]:
     """What the ``gguf`` package makes of such a file, float32."""
     return {
         tensor.name: torch.from_numpy(

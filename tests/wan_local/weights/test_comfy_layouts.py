@@ -32,15 +32,15 @@ def test_every_weight_is_what_comfy_kitchen_makes_of_it(kind: str, tmp_path: Pat
     path, how = files.COMFY_WRITERS[kind](tmp_path / "model.bin", state), dict(files.COMFY[kind])
     layout = {"int8_tensorwise": "TensorWiseINT8Layout", "mxfp8": "TensorCoreMXFP8Layout",
               "nvfp4": "TensorCoreNVFP4Layout"}[how.pop("format")]  # fmt: skip
-    kept, unpacked = load_transformer(path, torch.float32), load_transformer(path, torch.float32, unpack=True)
+    kept, dequantized = load_transformer(path, torch.float32), load_transformer(path, torch.float32, unpack=True)
     for name, value in state.items():
         if files.is_matrix(name, value):
             expected = kitchen.QuantizedTensor.from_float(value, layout, **how).dequantize()
             assert torch.equal(kept.get_submodule(name.removesuffix(".weight")).matrix(torch.float32), expected), name
         else:
             expected = value.bfloat16().float()
-        assert torch.equal(unpacked.state_dict()[name], expected), name
-    error = files.relative_error(files.forward(kept), files.forward(unpacked))
+        assert torch.equal(dequantized.state_dict()[name], expected), name
+    error = files.relative_error(files.forward(kept), files.forward(dequantized))
     assert error < 2e-6
     stored = inspect(path).stored
     assert stored[FORMAT[kind]] == sum(value.numel() for name, value in state.items() if files.is_matrix(name, value))

@@ -79,7 +79,7 @@ def rows(model: torch.nn.Module, ids: Tensor = IDS) -> Tensor:
 def of_the_file(path: Path, model: UMT5EncoderModel) -> UMT5EncoderModel:
     """transformers' own class with the numbers that the gguf package reads in the file."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5ENCODER, 2)
-    stored = packed_files.unpacked_by_gguf(path)
+    stored = packed_files.dequantized_by_gguf(path)
     same = UMT5EncoderModel(model.config).eval()
     mapped = {name: names.get_name(name, try_suffixes=(".weight",)) for name in state(model) if "embed" not in name}
     theirs = {name: stored[mapped[name]] for name in mapped}

@@ -96,13 +96,13 @@ def test_a_packed_file_stays_small_and_gives_its_numbers(
 def test_gguf_files_are_read_as_the_package_does(layout: str, tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = LAYOUTS[layout][0](tmp_path / "model.gguf", state)
     reference = WanTransformer(files.CONFIG)
-    reference.load_state_dict(files.unpacked_by_gguf(path))
+    reference.load_state_dict(files.dequantized_by_gguf(path))
     expected = files.forward(reference)
-    kept, unpacked = load_transformer(path, torch.float32), load_transformer(path, torch.float32, unpack=True)
+    kept, dequantized = load_transformer(path, torch.float32), load_transformer(path, torch.float32, unpack=True)
     kept.compute_dtype = torch.float32
     assert files.relative_error(files.forward(kept), expected) < 2e-6
-    assert files.relative_error(files.forward(unpacked), expected) < 2e-6
-    assert {value.dtype for value in unpacked.parameters()} == {torch.float32}
+    assert files.relative_error(files.forward(dequantized), expected) < 2e-6
+    assert {value.dtype for value in dequantized.parameters()} == {torch.float32}
 
 
 SCALED = [name for name in LAYOUTS if ("fp8" in name or "quant" in name) and "mxfp8" not in name]  # not by blocks
