@@ -14,6 +14,7 @@ from wan_local import generate
 from wan_local.cli import generate as cli_generate
 from wan_local.cli import main, several_gpus
 from wan_local.ranks import RankGroup
+from wan_local.settings import FLF2V
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -71,9 +72,8 @@ def test_what_a_lora_does_is_told_there_too(
              for side, shape in (("down", (2, width)), ("up", (width, 2)))}  # fmt: skip
     save_file({f"{name}.weight": torch.zeros(shape) for name, shape in names.items()}, tmp_path / "a.safetensors")
     sampled = SimpleNamespace(settings=SimpleNamespace(seed=3))
-    pipeline = SimpleNamespace(
-        vae=SimpleNamespace(config=SimpleNamespace(upscale=1)), generate=lambda *given: sampled
-    )  # fmt: skip
+    vae = SimpleNamespace(config=SimpleNamespace(upscale=1))
+    pipeline = SimpleNamespace(recipe=FLF2V, vae=vae, generate=lambda *given: sampled)
     monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pipeline)
     monkeypatch.setattr(cli_generate, "_write", lambda *given: "ends")
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--lora", f"{tmp_path / 'a.safetensors'}:0.5")) == 0
