@@ -35,12 +35,6 @@ class WanFLF2VLocal(io.ComfyNode):
             inputs=[
                 Model.Input("model", lazy=True, tooltip="From Load Wan FLF2V Pipeline."),
                 io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    lazy=True,
-                    optional=True,
-                    tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
-                ),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE."),
                 *widgets.images(),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
@@ -55,6 +49,12 @@ class WanFLF2VLocal(io.ComfyNode):
                 *widgets.size(),
                 widgets.fps(),
                 *widgets.sampling(),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    lazy=True,
+                    optional=True,
+                    tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
