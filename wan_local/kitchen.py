@@ -9,6 +9,7 @@ import importlib
 import logging
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from .free_memory import is_out_of_memory
@@ -19,7 +20,7 @@ log = logging.getLogger("wan_local.kitchen")
 _broken: set[str] = set()  # functions that failed once
 
 
-def call(name: str, *args: Any, **options: Any) -> Any:
+def call(name: str, *args: object, **options: object) -> Any:
     """What its function of that name gives; None where there is none, or where it fails, which is said once."""
     found = function(name)
     if found is None or name in _broken:
@@ -40,7 +41,7 @@ def function(name: str) -> Callable[..., Any] | None:
 
 
 @cache
-def package() -> tuple[Any, str]:
+def package() -> tuple[ModuleType | None, str]:
     """The package if its CUDA kernels run here, or None and why not. Imported once a process, when first asked for."""
     try:
         module = importlib.import_module(PACKAGE)

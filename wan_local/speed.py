@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +98,7 @@ def measure(config: TransformerConfig, grid: Grid, dtype: torch.dtype, device: t
         )
 
 
-def _block(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Any:
+def _block(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Block:
     with torch.device(device):
         block = Block(config, torch.nn).to(dtype)
     for parameter in block.parameters():
@@ -131,10 +130,10 @@ def _attention_seconds(config: TransformerConfig, grid: Grid, context: Context) 
     return sum(_seconds(partial(context.attend, q, rows, rows), q.device) for rows in read)
 
 
-def _products_seconds(block: Any, x: Tensor, context: Context) -> float:
+def _products_seconds(block: Block, x: Tensor, context: Context) -> float:
     """Every linear layer of a block on as many rows as it sees there."""
     seconds = 0.0
-    inside = torch.randn(*x.shape[:2], block.ffn[2].in_features, device=x.device, dtype=x.dtype)
+    inside = torch.randn(*x.shape[:2], block.get_parameter("ffn.2.weight").shape[1], device=x.device, dtype=x.dtype)
     for name, layer in block.named_modules():
         if not isinstance(layer, torch.nn.Linear):
             continue

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,25 +16,13 @@ from torch import Tensor
 from ..errors import InputError, NumericError
 from ..free_memory import is_out_of_memory
 from . import check, order, sdpa, timing
+from .backend import Backend
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Problem = tuple[torch.device, torch.dtype, int, int, int]  # device, dtype, head width, queries, keys
 
 log = logging.getLogger("wan_local.attention")
 _verdicts: dict[tuple[str, Problem], bool] = {}  # by the kernel's name; for the life of this process
-
-
-class Backend(Protocol):
-    """What a backend module gives; see the docstring of this folder."""
-
-    NAME: str
-    TOLERANCE: float
-
-    def why_not(self) -> str | None: ...
-
-    def rejects(self, q: Tensor, k: Tensor, /) -> str | None: ...
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor: ...
 
 
 def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) -> Attend:
@@ -56,11 +43,10 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
 
         backends = BACKENDS
     if name == "auto":
-        flash = backends.get("flash")
-        usable = flash is not None and flash.why_not() is None
+        usable = "flash" in backends and backends["flash"].why_not() is None
         if not usable and not torch.cuda.is_available():
             return sdpa.attend
-        return Chosen(lambda device: order.exact(device, flash) if usable else order.of_torch(device))
+        return Chosen(lambda device: order.exact(device, backends["flash"]) if usable else order.of_torch(device))
     if name not in backends:
         raise InputError(f"attention={name!r} is not known; use auto or one of {', '.join(backends)}")
     backend = backends[name]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ VERSIONS = ((4, "flash_attn.cute", 10, 10), (3, "flash_attn_interface", 9, 9), (
 
 
 @lru_cache(maxsize=1)
-def kernel() -> tuple[Callable[..., Any] | None, str, int]:
+def kernel() -> tuple[Callable[..., Tensor | tuple[Tensor, Tensor]] | None, str, int]:
     """The function to call, or None, why there is none, and the version. Imported once a process."""
     if not torch.cuda.is_available():
         return None, "it needs an NVIDIA GPU and torch sees none", 0

@@ -13,17 +13,18 @@ from typing import Any
 import torch
 
 from . import flash, sdpa
+from .backend import Backend
 
 SERVER = (9, 10)  # Hopper and its successor: cuDNN has kernels of their own for them
 UNSETTLED = ((8, 9), (10, 0), (10, 3), (12, 0), (12, 1))  # compute capabilities on which the fastest is timed
 
 
-def of_torch(device: torch.device) -> list[Any]:
+def of_torch(device: torch.device) -> list[Backend]:
     """torch's own kernels for a device; torch's own choice where there is nothing to choose from."""
     if device.type != "cuda" or torch.version.hip is not None:
         return [sdpa]
     found = sdpa.capability(device)
-    kernels = [sdpa.FLASH, sdpa.EFFICIENT, sdpa.MATH] if found >= (8, 0) else [sdpa.EFFICIENT, sdpa.MATH]
+    kernels: list[Backend] = [sdpa.FLASH, sdpa.EFFICIENT, sdpa.MATH] if found >= (8, 0) else [sdpa.EFFICIENT, sdpa.MATH]
     if sdpa.has_good_cudnn():
         if found[0] in SERVER:
             kernels.insert(0, sdpa.CUDNN)
@@ -32,7 +33,7 @@ def of_torch(device: torch.device) -> list[Any]:
     return kernels
 
 
-def exact(device: torch.device, flash: Any = flash) -> list[Any]:
+def exact(device: torch.device, flash: Any = flash) -> list[Backend]:
     """Every exact kernel for a device. A package in ``flash`` that was built for this kind of GPU comes before torch's
     own; one that was not, where torch takes the same kernel."""
     kernels = of_torch(device)

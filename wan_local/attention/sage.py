@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ HEAD_DIMS = (64, 96, 128)
 
 
 @lru_cache(maxsize=1)
-def kernel() -> tuple[Callable[..., Any] | None, str]:
+def kernel() -> tuple[Callable[..., Tensor] | None, str]:
     """The function to call, or None and why there is none. Imported once a process."""
     if not torch.cuda.is_available():
         return None, "it needs an NVIDIA GPU and torch sees none"

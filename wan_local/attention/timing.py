@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from .backend import Backend
 
 ROWS = 2048  # queries that are timed, against all keys: some milliseconds
 SHORTEST = 4096  # keys below which the difference does not matter
 RUNS = 2
 
 
-def fastest_first(backends: Sequence[Any], q: Tensor, k: Tensor, v: Tensor) -> list[Any]:
+def fastest_first(backends: Sequence[Backend], q: Tensor, k: Tensor, v: Tensor) -> list[Backend]:
     """Sorted by time; those that can't take such tensors keep their places behind."""
     able = [backend for backend in backends if backend.rejects(q, k) is None]
     if len(able) < 2 or k.shape[1] < SHORTEST:
@@ -24,7 +25,7 @@ def fastest_first(backends: Sequence[Any], q: Tensor, k: Tensor, v: Tensor) -> l
 
 
 @torch.no_grad()
-def milliseconds(backend: Any, q: Tensor, k: Tensor, v: Tensor) -> float:
+def milliseconds(backend: Backend, q: Tensor, k: Tensor, v: Tensor) -> float:
     """The shortest of a few runs after one that is not counted; infinity for a kernel that fails."""
     found = []
     try:

@@ -8,7 +8,7 @@ it; :data:`RESERVE` stands for that wherever something is decided.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -126,15 +126,20 @@ def _dtype(itemsize: int) -> torch.dtype:
 class _Kernels(TorchFunctionMode):
     """Attention as one kernel that keeps no matrix of all pairs; on the meta device it is many operations."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Callable[..., object], types: object, args: Any = (), kwargs: Any = None
+    ) -> object:
         if function is functional.scaled_dot_product_attention:
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 
 
-def dequantized_bytes(transformer: Any, dtype: torch.dtype) -> int:
+def dequantized_bytes(transformer: WanTransformer, dtype: torch.dtype) -> int:
     """Bytes of the largest weight of a block in ``dtype``, if any weight is kept as something else; else 0."""
-    layers = [layer for layer in transformer.blocks.modules() if getattr(layer, "weight", None) is not None]
-    matrices = [layer for layer in layers if layer.weight.ndim > 1]
-    other = any(packing_of(layer) is not None or layer.weight.dtype != dtype for layer in matrices)
+    matrices = [
+        (layer, weight)
+        for layer in transformer.blocks.modules()
+        if isinstance(weight := getattr(layer, "weight", None), torch.Tensor) and weight.ndim > 1
+    ]
+    other = any(packing_of(layer) is not None or weight.dtype != dtype for layer, weight in matrices)
     return transformer.config.dim * transformer.config.ffn_dim * dtype.itemsize if other else 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -174,7 +173,7 @@ class _Visit:
         else:
             block.forward = self._replaced
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, *args: object, **kwargs: object) -> Tensor:
         if torch.is_grad_enabled() and _wants_gradients([*args, *(held.rest for held in self._host.held)]):
             raise InputError("blocks that are offloaded give no gradients; run under torch.no_grad(), or attach none")
         try:
@@ -288,5 +287,5 @@ def away_blocks(blocks: int, away: int) -> list[int]:
     return [index for index in range(blocks) if (index + 1) * away // blocks > index * away // blocks]
 
 
-def _wants_gradients(values: list[Any]) -> bool:
+def _wants_gradients(values: list[object]) -> bool:
     return any(isinstance(value, Tensor) and value.requires_grad for value in values)

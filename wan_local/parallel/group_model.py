@@ -11,7 +11,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from ..sampling import Cond, Velocity
 from .degrees import AUTO, Degrees
 from .setup import Setup, check, devices
+
+Answer = TypeVar("Answer")
 
 TARGET = ".parallel.rank_model:Rank"
 TRIES = 3  # at a step whose run the ranks don't know any more
@@ -184,7 +186,7 @@ class _Run:
                 self.begin()  # so many other runs have begun since that the ranks have forgotten this one
         raise RankError("other runs keep pushing this one out; run fewer at once", stage=stage)
 
-    def _ask(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _ask(self, call: Callable[..., Answer], *args: object, **options: Any) -> Answer:
         try:
             return call(*args, stop=self._stop, **options)
         except BaseException:

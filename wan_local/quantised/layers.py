@@ -58,13 +58,13 @@ class PackedLayer(nn.Module):
             self.scale = scale.to(self.scale.device)
         return self
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:
         """With the scale, under the name that files have it by."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.packing is not None and self.scale is not None:
             destination[prefix + SCALE] = self.scale if keep_vars else self.scale.detach()
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         if self.packing is not None and (scale := state_dict.pop(prefix + SCALE, None)) is not None:
             self.scale = scale.to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -15,7 +15,7 @@ from .answers import Answers, Failure, Outcome
 from .errors import Busy, RankError
 from .launch import Launcher, LocalLauncher, StartedRank
 from .lock import RUN_SECONDS, GpuLock, raising
-from .messages import encode
+from .messages import Fields, encode
 from .rank import RankInfo, difference, versions
 from .ray_launcher import RayLauncher
 from .rendezvous import SECRET_BYTES, remove
@@ -50,7 +50,7 @@ class RankGroup:
         self._ending = threading.RLock()
         self._state = "new"
         self._failure = ""
-        self._where: dict[str, Any] = {}
+        self._where: Fields = {}
         self._longest: dict[str, float] = {}  # seconds, by method
         self._number = 0
         self._owed: Answers | None = None
@@ -195,7 +195,7 @@ class RankGroup:
     def call(
         self,
         method: str,
-        *args: Any,
+        *args: object,
         timeout: float | None = None,
         stage: str = "",
         stop: Callable[[], object] | None = None,
@@ -239,7 +239,7 @@ class RankGroup:
                 self._abandon(answers)
                 raise
 
-    def call_first(self, method: str, *args: Any, **options: Any) -> Any:
+    def call_first(self, method: str, *args: object, **options: Any) -> Any:
         """:meth:`call` where only rank 0 answers; its result."""
         return self.call(method, *args, first=True, **options)[0]
 
@@ -279,7 +279,7 @@ class RankGroup:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _message(self, op: str, **fields: Any) -> Any:
+    def _message(self, op: str, **fields: object) -> Any:
         self._number += 1
         return encode({"id": self._number, "op": op, **fields})
 

@@ -32,9 +32,11 @@ MAX_BUFFERS = 1 << 16
 
 Header = bytes
 Buffer = bytes | bytearray | memoryview
+Fields = dict[str, Any]
+"""A message or a part of one: names to values of the kinds above."""
 
 
-def encode(value: Any) -> tuple[Header, list[Buffer]]:
+def encode(value: object) -> tuple[Header, list[Buffer]]:
     """``value`` as a header and its raw blocks.
 
     Args:
@@ -60,7 +62,7 @@ def decode(header: Header, buffers: Sequence[Buffer]) -> Any:
         raise InputError(f"not a message between ranks: {type(error).__name__}: {error}") from error
 
 
-def _pack(value: Any, buffers: list[Buffer]) -> Any:
+def _pack(value: object, buffers: list[Buffer]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -80,7 +82,7 @@ def _pack(value: Any, buffers: list[Buffer]) -> Any:
     return _pack_tensor(value, buffers)
 
 
-def _pack_tensor(value: Any, buffers: list[Buffer]) -> list[Any]:
+def _pack_tensor(value: object, buffers: list[Buffer]) -> list[object]:
     import torch  # late: the process that only passes messages on needs no torch
 
     if not isinstance(value, torch.Tensor):
@@ -112,7 +114,7 @@ def _unpack(node: Any, buffers: Sequence[Buffer]) -> Any:
     raise ValueError(f"unknown kind {kind!r}")
 
 
-def _unpack_tensor(raw: Buffer, name: str, shape: list[int]) -> Any:
+def _unpack_tensor(raw: Buffer, name: str, shape: list[int]) -> object:
     import torch
 
     dtype = getattr(torch, name)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import one_line
-from .messages import Buffer, Channel, Header, decode, encode, to_the_driver
+from .messages import Buffer, Channel, Fields, Header, decode, encode, to_the_driver
 from .rendezvous import Rendezvous, bind_gloo
 
 LIBRARY = Path(__file__).resolve().parents[1]
@@ -86,11 +86,11 @@ class Rank:
             torch.set_num_threads(threads)
         return versions()
 
-    def _on_rendezvous(self, host: str, world: int, limit: float) -> dict[str, Any]:
+    def _on_rendezvous(self, host: str, world: int, limit: float) -> Fields:
         """Rank 0 opens the rendezvous; where it is."""
         return self._rendezvous.open(host, world, limit)
 
-    def _on_join(self, info: dict[str, Any], host: str, where: dict[str, Any], limit: float) -> None:
+    def _on_join(self, info: Fields, host: str, where: Fields, limit: float) -> None:
         """Meet the other ranks.
 
         Args:
@@ -103,7 +103,7 @@ class Rank:
         self._info = RankInfo(**info)
         store = self._rendezvous.join(where, self._info.world, limit)
         bind_gloo(host)
-        bound: dict[str, Any] = {}
+        bound: Fields = {}
         if self._info.device.startswith("cuda"):
             torch.cuda.set_device(torch.device(self._info.device))
             if self._info.backend == "nccl":  # the communicator is made now, not inside the first step
@@ -122,7 +122,7 @@ class Rank:
         if [int(one) for one in every] != list(range(self._info.world)):
             raise RuntimeError(f"the ranks found each other as {[int(one) for one in every]}")
 
-    def _on_build(self, target: str, kwargs: dict[str, Any]) -> None:
+    def _on_build(self, target: str, kwargs: Fields) -> None:
         """Make the object this rank serves; ``target`` with a leading dot is a module of this library."""
         import torch
 

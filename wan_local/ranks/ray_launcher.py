@@ -18,12 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from ..errors import InputError
 from .errors import RankError
 from .launch import Event, StartedRank
-from .messages import Buffer, Header
+from .messages import Buffer, Fields, Header
 from .process import Child, Process, kill, last_line, machine
 from .settings import GroupSpec
 
@@ -36,7 +35,7 @@ class RayLauncher:
     def __init__(self, spec: GroupSpec) -> None:
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._spec = spec
-        self._control: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._control: queue.SimpleQueue[Fields] = queue.SimpleQueue()
         self._helper: Child | None = None
         self._started: list[StartedRank] = []
         self._spawning, self._over = threading.RLock(), False
@@ -100,11 +99,11 @@ class RayLauncher:
         self._helper.channel.close_writer()
         return left
 
-    def _send(self, header: dict[str, Any], *buffers: Buffer) -> None:
+    def _send(self, header: Fields, *buffers: Buffer) -> None:
         assert self._helper is not None
         self._helper.send(json.dumps(header).encode(), buffers)
 
-    def _wait_for(self, what: str, limit: float, stop: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    def _wait_for(self, what: str, limit: float, stop: Callable[[], object] = lambda: None) -> Fields:
         """The helper's own answer. Raises what the helper reports, RankError when it dies or the limit passes."""
         end, reply = time.monotonic() + limit, None
         while reply is None and time.monotonic() < end:

@@ -22,8 +22,10 @@ from typing import Any
 
 from ..errors import InputError
 from .errors import one_line
-from .messages import Buffer, Channel, to_the_driver
+from .messages import Buffer, Channel, Fields, to_the_driver
 from .process import Process, kill, lives, machine
+
+Handle = Any  # something of Ray's, which has no types that could be named without importing it
 
 START = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
 SHARE_BYTES = 1 << 16  # larger blocks are put into Ray's shared memory once, for all ranks
@@ -43,10 +45,10 @@ class RayProcess:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._inbox: queue.SimpleQueue[tuple[dict[str, Any], list[bytearray]]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Fields, list[bytearray]]] = queue.SimpleQueue()
         self._cluster: Cluster | None = None
         self._alone = False  # whether Ray was started for this group, and ends with it
-        self._queues: list[queue.SimpleQueue[tuple[bytes, Sequence[Any]]]] = []
+        self._queues: list[queue.SimpleQueue[tuple[bytes, Sequence[Handle]]]] = []
 
     def run(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
@@ -72,19 +74,19 @@ class RayProcess:
                 os.killpg(0, signal.SIGKILL)  # this process too, which leads a session of its own
             os._exit(0)
 
-    def _open(self, settings: dict[str, Any]) -> None:
+    def _open(self, settings: Fields) -> None:
         if settings["address"] not in ("", "auto"):
             check_reachable(settings["address"])
         self._alone = not settings["address"]
         self._cluster = Cluster(settings)
         started = self._cluster.open()
         for rank in range(len(started)):
-            waiting: queue.SimpleQueue[tuple[bytes, Sequence[Any]]] = queue.SimpleQueue()
+            waiting: queue.SimpleQueue[tuple[bytes, Sequence[Handle]]] = queue.SimpleQueue()
             self._queues.append(waiting)
             threading.Thread(target=self._ask, args=(rank, waiting), daemon=True).start()
         self._send({"started": started})
 
-    def _serve(self, header: dict[str, Any], buffers: list[bytearray]) -> None:
+    def _serve(self, header: Fields, buffers: list[bytearray]) -> None:
         assert self._cluster is not None
         if "to" in header:
             head, arguments = bytes(buffers[0]), self._cluster.share(buffers[1:])
@@ -96,7 +98,7 @@ class RayProcess:
         elif "end" in header:
             self._leave({"ended": self._cluster.end(header["end"])})
 
-    def _ask(self, rank: int, waiting: queue.SimpleQueue[tuple[bytes, Sequence[Any]]]) -> None:
+    def _ask(self, rank: int, waiting: queue.SimpleQueue[tuple[bytes, Sequence[Handle]]]) -> None:
         assert self._cluster is not None
         while True:
             head, arguments = waiting.get()
@@ -115,13 +117,13 @@ class RayProcess:
         except Exception as error:  # between two calls nobody else sees that a rank is lost
             self._send({"gone": rank, "cause": self._cluster.cause(error)})
 
-    def _send(self, header: dict[str, Any], *buffers: Buffer) -> None:
+    def _send(self, header: Fields, *buffers: Buffer) -> None:
         try:
             self._channel.send(json.dumps(header).encode(), buffers)
         except OSError:
             os._exit(1)
 
-    def _leave(self, message: dict[str, Any]) -> None:
+    def _leave(self, message: Fields) -> None:
         """Send a last message and end; a Ray that was started for this group goes with it."""
         self._send(message)
         if self._cluster is not None:
@@ -148,15 +150,15 @@ class Cluster:
         settings: ``RaySettings`` as a dict, with ``gpus`` and ``world`` as numbers and ``limit`` in seconds.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: Fields) -> None:
         self._settings = settings
         self._deadline = time.monotonic() + settings["limit"]  # importing Ray takes its part of it
         self._ray: Any = importlib.import_module("ray")
         self._worker, self._reap = sent_to_workers(self._ray)
-        self._actors: list[Any] = []
-        self._started: list[dict[str, Any]] = []
+        self._actors: list[Handle] = []
+        self._started: list[Fields] = []
 
-    def open(self) -> list[dict[str, Any]]:
+    def open(self) -> list[Fields]:
         """Join, place, start; where each rank is: ``node``, ``host`` (its address) and ``process``.
 
         Ranks of one machine get neighbouring numbers, those of this machine the first ones.
@@ -172,11 +174,11 @@ class Cluster:
         self._actors, self._started = [actors[i] for i in order], [started[i] for i in order]
         return self._started
 
-    def _started_ranks(self, actors: list[Any]) -> list[dict[str, Any]]:
+    def _started_ranks(self, actors: list[Handle]) -> list[Fields]:
         """Make each worker a rank. Raises what a worker raised: the cause, without Ray's traceback around it."""
         try:
             answers = [actor.start.remote(START) for actor in actors]
-            started: list[dict[str, Any]] = self._ray.get(answers, timeout=_left(self._deadline))
+            started: list[Fields] = self._ray.get(answers, timeout=_left(self._deadline))
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, FileNotFoundError):  # our own sentence, see sent_to_workers
                 raise InputError(str(error.cause)) from None
@@ -208,7 +210,7 @@ class Cluster:
         if self._settings["placement"] == "STRICT_SPREAD" and alive < world:
             raise InputError(f"{world} ranks on a machine each, the Ray cluster has {alive}; add machines")
 
-    def _place(self, deadline: float) -> Any:
+    def _place(self, deadline: float) -> Handle:
         util = importlib.import_module("ray.util.placement_group")
         bundle = {"CPU": self._settings["cpus"], "GPU": self._settings["gpus"]}
         bundles = [{name: count for name, count in bundle.items() if count} for _ in range(self._settings["world"])]
@@ -219,7 +221,7 @@ class Cluster:
             raise InputError(f"no room in the Ray cluster for {wanted}; free now: {_amount(free)}; end what runs there")
         return group
 
-    def _actor(self, group: Any, index: int) -> Any:
+    def _actor(self, group: Handle, index: int) -> Handle:
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         return self._worker.options(
             num_cpus=self._settings["cpus"],
@@ -229,15 +231,15 @@ class Cluster:
             ),
         ).remote()
 
-    def share(self, buffers: Sequence[bytearray]) -> list[Any]:
+    def share(self, buffers: Sequence[bytearray]) -> list[Handle]:
         """Arguments for :meth:`ask`; each large block is copied into shared memory once."""
         numpy = importlib.import_module("numpy")
         blocks = [numpy.frombuffer(buffer, dtype=numpy.uint8) for buffer in buffers]
         return [self._ray.put(block) if block.nbytes >= SHARE_BYTES else block for block in blocks]
 
-    def ask(self, rank: int, header: bytes, arguments: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
+    def ask(self, rank: int, header: bytes, arguments: Sequence[Handle]) -> tuple[bytes, Sequence[Handle]]:
         """A rank's answer to one message. Raises what Ray raises when the rank is gone."""
-        answer: tuple[bytes, Sequence[Any]] = self._ray.get(self._actors[rank].handle.remote(header, *arguments))
+        answer: tuple[bytes, Sequence[Handle]] = self._ray.get(self._actors[rank].handle.remote(header, *arguments))
         return answer
 
     def beats(self, rank: int) -> bool:
@@ -331,14 +333,14 @@ def _reason(text: str) -> str:
     return one_line(text, 160)
 
 
-def sent_to_workers(ray: Any) -> tuple[Any, Any]:
+def sent_to_workers(ray: Handle) -> tuple[Handle, Handle]:
     """The class Ray runs a rank in, and the function that ends a process on its own machine.
 
     Made inside a function, so that Ray sends their code: a worker could not import this module by name before
     ``start.py`` has made the library importable there.
     """
 
-    def module(start: str, name: str) -> Any:
+    def module(start: str, name: str) -> Handle:
         """A module of this library, in a worker."""
         import importlib.util
         import platform
@@ -355,7 +357,7 @@ def sent_to_workers(ray: Any) -> tuple[Any, Any]:
         return importlib.import_module(f"wan_local.ranks.{name}")
 
     class WanRank:
-        def start(self, start: str) -> dict[str, Any]:
+        def start(self, start: str) -> Fields:
             import dataclasses
 
             process = module(start, "process").this_process()
@@ -367,7 +369,7 @@ def sent_to_workers(ray: Any) -> tuple[Any, Any]:
             node = ray.get_runtime_context().get_node_id()
             return {"id": node, "node": host, "host": host, "process": dataclasses.asdict(process)}
 
-        def handle(self, header: bytes, *blocks: Any) -> tuple[bytes, list[Any]]:
+        def handle(self, header: bytes, *blocks: Handle) -> tuple[bytes, list[Handle]]:
             import numpy
 
             # The store is read-only and shared; a rank owns its arguments.
@@ -377,7 +379,7 @@ def sent_to_workers(ray: Any) -> tuple[Any, Any]:
         def beat(self) -> bool:
             return True
 
-    def reap(start: str, process: dict[str, Any]) -> bool:
+    def reap(start: str, process: Fields) -> bool:
         """Whether the process is gone."""
         import time
 

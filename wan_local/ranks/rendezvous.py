@@ -19,6 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from .messages import Fields
+
 PREFIX = "wan-ranks-"
 SECRET_BYTES = 16
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
@@ -32,7 +34,7 @@ class Rendezvous:
         self._server: Any = None
         self._folder = ""
 
-    def open(self, host: str, world: int, limit: float) -> dict[str, Any]:
+    def open(self, host: str, world: int, limit: float) -> Fields:
         """Rank 0 opens the place; where it is, for :meth:`join`.
 
         Args:
@@ -52,7 +54,7 @@ class Rendezvous:
         except OSError as error:
             raise RuntimeError(f"{host} is no address of {platform.node()} to listen at: {error}") from None
         port = listener.getsockname()[1]
-        options: dict[str, Any] = {
+        options: Fields = {
             "host_name": host, "port": port, "world_size": world, "is_master": True, "wait_for_workers": False,
             "timeout": timedelta(seconds=limit),
             "master_listen_fd": listener.detach(),  # left to itself, torch would listen at every address
@@ -63,7 +65,7 @@ class Rendezvous:
             self._server = dist.TCPStore(**options, use_libuv=False)
         return {"host": host, "port": port}
 
-    def join(self, where: dict[str, Any], world: int, limit: float) -> Any:
+    def join(self, where: Fields, world: int, limit: float) -> Any:
         """The store; ``where`` as :meth:`open` gave it, with the group's ``secret`` where there is a server."""
         import torch.distributed as dist
 

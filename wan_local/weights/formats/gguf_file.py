@@ -93,7 +93,7 @@ class StoredList:
     start: int
     end: int
 
-    def read(self) -> list[Any]:
+    def read(self) -> list[object]:
         """The values.
 
         Raises:
@@ -105,7 +105,8 @@ class StoredList:
                 data = file.read(self.end - self.start)
             if self.kind != STRING:
                 return list(struct.unpack(f"<{self.count}{NUMBERS[self.kind][1:]}", data))
-            found, at = [], 0
+            found: list[object] = []
+            at = 0
             for _ in range(self.count):
                 (length,) = struct.unpack_from("<Q", data, at)
                 found.append(data[at + 8 : at + 8 + length].decode("utf-8"))
