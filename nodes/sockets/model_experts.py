@@ -10,6 +10,7 @@ from ...wan_local.denoiser import Denoiser, pair_of
 from ...wan_local.errors import InputError
 from ...wan_local.lora import Lora
 from ...wan_local.model import WanTransformer
+from ...wan_local.parallel.setup import Setup
 from ...wan_local.shapes import Grid
 from .. import host
 from .model import WanModel, level_of
@@ -63,6 +64,15 @@ class ExpertsModel:
     @property
     def device(self) -> torch.device:
         return self.high.device
+
+    @property
+    def setup(self) -> Setup:
+        """Never: other GPUs can't make two experts again.
+
+        Raises:
+            InputError: always, with what can be done.
+        """
+        raise InputError("two experts can't be sampled on several GPUs; connect them to the sampler without Multi GPU")
 
     def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
         """What samples ``batch`` clips of ``grid``."""

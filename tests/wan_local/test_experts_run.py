@@ -146,3 +146,5 @@ def test_wrong_use_of_experts_is_one_line(
     parts = ["--vae", str(folder), "--text-encoder", str(folder), "--image-encoder", str(folder)]
     assert main([*command(one, images, tmp_path / "a.mp4", *parts), "--boundary", "0.9"]) == 1
     assert "boundary=0.9 needs two experts" in capsys.readouterr().err
+    assert main([*command(folder, images, tmp_path / "a.mp4"), "--gpus", "2"]) == 1
+    assert "has two experts, which several GPUs can't sample" in capsys.readouterr().err

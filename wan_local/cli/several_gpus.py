@@ -72,7 +72,10 @@ def transformer(
     """
     from ..parallel.group_model import GroupTransformer, Setup
     from ..ranks import Pool, step_limit
+    from ..weights.experts import find_pair
 
+    if find_pair(args.model, args.model_low, args.boundary) is not None:
+        raise InputError(f"{args.model} has two experts, which several GPUs can't sample; run it with --gpus 1")
     loras = []
     for text in args.lora:
         option = parse(text)
