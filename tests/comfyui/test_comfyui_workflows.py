@@ -81,23 +81,41 @@ def in_short(queue: dict[str, Any]) -> dict[str, Any]:
     return queue
 
 
+MAIN, PAIR = "wan_flf2v_first_and_last_frame", "wan_flf2v_high_and_low_noise"
+
+
 @pytest.mark.parametrize("four_steps", [False, True])
-def test_the_switch_of_the_main_graph_runs_one_sampler(server: ComfyServer, four_steps: bool) -> None:
-    """The main graph on the bundled model: the LoRA and its sampler run with the switch on, the other with it off."""
-    queue = in_short(QUEUED["wan_flf2v_first_and_last_frame"])
-    kinds = {key: row["class_type"] for key, row in queue.items()}
-    by_title = {row["_meta"]["title"]: key for key, row in queue.items() if "_meta" in row}
-    inputs = {kind: queue[key]["inputs"] for key, kind in kinds.items()}
-    inputs["WanFLF2VLoadModel"]["model_name"] = inputs["WanFLF2VLoadVAE"]["vae_name"] = "nano (bundled)"
-    inputs["WanFLF2VLoRA"]["lora_name"] = "nano_lora.safetensors"
-    inputs["WanFLF2VConditioning"] |= {"width": 64, "height": 64}
-    inputs["ComfySwitchNode"]["switch"] = four_steps
-    for key in (by_title["First image"], by_title["Last image"]):
-        queue[key]["inputs"]["image"] = "nano_first.png"
+@pytest.mark.parametrize(
+    ("name", "slow", "fast"),
+    [
+        (MAIN, {"Sampler, 50 steps"}, {"Sampler, 4 steps with the LoRA", "LoRA for four steps"}),
+        (
+            PAIR,
+            {"Sampler, 40 steps"},
+            {"Sampler, 4 steps with the LoRAs", "Four steps, high noise", "Four steps, low noise"},
+        ),
+    ],
+)
+def test_the_switch_runs_one_sampler(
+    server: ComfyServer, name: str, slow: set[str], fast: set[str], four_steps: bool
+) -> None:
+    """Both graphs on small models: the LoRAs and their sampler run with the switch on, the other with it off."""
+    queue = in_short(QUEUED[name])
+    titles = {key: row["_meta"]["title"] for key, row in queue.items() if "_meta" in row}
+    for key, row in queue.items():
+        here = {
+            "WanFLF2VLoadModel": {"model_name": LEVELS.get(titles.get(key), "nano (bundled)")},
+            "WanFLF2VLoadVAE": {"vae_name": "nano (bundled)"},
+            "WanFLF2VLoRA": {"lora_name": "nano_lora.safetensors"},
+            "WanFLF2VConditioning": {"width": 64, "height": 64},
+            "ComfySwitchNode": {"switch": four_steps},
+            "LoadImage": {"image": "nano_first.png"},
+        }
+        row["inputs"] |= here.get(row["class_type"], {})
     # The bundled text and image encoders come from its folder.
     load = {"folder": "nano (bundled)", "weight_dtype": "default", "attention": "auto"}
     queue["load"] = {"class_type": "WanFLF2VLoadPipeline", "inputs": load}
-    encoders = {key: output for key, kind in kinds.items() for loader, output in ENCODERS if kind == loader}
+    encoders = {key: ENCODERS[row["class_type"]] for key, row in queue.items() if row["class_type"] in ENCODERS}
     for row in queue.values():
         for field, value in row["inputs"].items():
             if isinstance(value, list) and value[0] in encoders:
@@ -105,12 +123,11 @@ def test_the_switch_of_the_main_graph_runs_one_sampler(server: ComfyServer, four
     run = server.run({key: row for key, row in queue.items() if key not in encoders})
     assert run.status == "success", run.error
     ran = {data["node"] for data in run.of("executed")} | {data["node"] for data in run.of("executing")}
-    slow, fast = by_title["Sampler, 50 steps"], by_title["Sampler, 4 steps with the LoRA"]
-    lora = by_title["LoRA for four steps"]
-    assert ran & {slow, fast, lora} == ({fast, lora} if four_steps else {slow})
+    assert {titles[key] for key in ran if key in titles} & (slow | fast) == (fast if four_steps else slow)
 
 
-ENCODERS = (("CLIPLoader", 1), ("CLIPVisionLoader", 2))  # and the output of our loader that gives the same
+LEVELS = {"High noise": "nano_high_noise.safetensors", "Low noise": "nano_low_noise.safetensors"}
+ENCODERS = {"CLIPLoader": 1, "CLIPVisionLoader": 2}  # and the output of our loader that gives the same
 
 
 def test_the_server_offers_the_templates(server: ComfyServer) -> None:

@@ -28,7 +28,7 @@ LOADS = {
     "WanFLF2VLoadVAE": "vae", "WanFLF2VLoRA": "loras",
 }  # fmt: skip
 PUBLISHED = re.compile(
-    r"https://huggingface\.co/(Comfy-Org/Wan_2\.1_ComfyUI_repackaged|Kijai/WanVideo_comfy)/resolve/main/"
+    r"https://huggingface\.co/(Comfy-Org/Wan_2\.1_ComfyUI_repackaged|Comfy-Org/Wan_2\.2_ComfyUI_Repackaged|Kijai/WanVideo_comfy)/resolve/main/"
 )
 NODE_SCHEMAS = json.loads((ROOT / "tests" / "comfyui" / "node_schemas.json").read_text("utf-8"))
 
