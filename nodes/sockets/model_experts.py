@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,12 +68,16 @@ class ExpertsModel:
 
     @property
     def setup(self) -> Setup:
-        """Never: other GPUs can't make two experts again.
+        """What both were made from, so that other GPUs can make them again.
 
         Raises:
-            InputError: always, with what can be done.
+            InputError: they were loaded with different options, and other GPUs take both alike.
         """
-        raise InputError("two experts can't be sampled on several GPUs; connect them to the sampler without Multi GPU")
+        high, low = self.high.setup, self.low.setup
+        if high is None or low is None or replace(high, path="", loras=()) != replace(low, path="", loras=()):
+            raise InputError("high_noise and low_noise were loaded with unlike choices; give both loaders the same")
+        own = {"boundary": self.boundary, "low_guidance": self.low_guidance}
+        return replace(high, low=low.path, low_loras=low.loras, **own)
 
     def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
         """What samples ``batch`` clips of ``grid``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch
 from ...wan_local.denoiser import Denoiser
 from ...wan_local.lora import Lora
 from ...wan_local.model import WanTransformer
-from ...wan_local.parallel.group_model import GroupTransformer, Setup
+from ...wan_local.parallel.group_model import GroupTransformer, Setup, denoisers_of
 from ...wan_local.quantised import parameter_shapes
 from ...wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ...wan_local.shapes import Grid
@@ -118,7 +117,7 @@ class MultiModel:
 
     def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
         """What samples clips of any size."""
-        return [Denoiser(transformer=self.transformer)]
+        return denoisers_of(self.transformer)
 
     @property
     def setup(self) -> Setup:
@@ -132,8 +131,8 @@ class MultiModel:
             return parameter_shapes(WanTransformer(self.transformer.config))
 
     def with_lora(self, lora: Lora, strength: float) -> MultiModel:
-        """The same with a LoRA, which every rank reads and puts on when it starts."""
-        return MultiModel(replace(self.setup, loras=(*self.setup.loras, (lora.path, strength))))
+        """The same with a LoRA, on both of two experts, which every rank reads and puts on when it starts."""
+        return MultiModel(self.transformer.with_lora(lora.path, strength).setup)
 
     def __repr__(self) -> str:
         return f"<Wan transformer on {self.setup.gpus} GPUs, {self.transformer.degrees}>"

@@ -146,5 +146,15 @@ def test_wrong_use_of_experts_is_one_line(
     parts = ["--vae", str(folder), "--text-encoder", str(folder), "--image-encoder", str(folder)]
     assert main([*command(one, images, tmp_path / "a.mp4", *parts), "--boundary", "0.9"]) == 1
     assert "boundary=0.9 needs two experts" in capsys.readouterr().err
-    assert main([*command(folder, images, tmp_path / "a.mp4"), "--gpus", "2"]) == 1
-    assert "has two experts, which several GPUs can't sample" in capsys.readouterr().err
+
+
+def test_two_ranks_hold_both_experts(folder: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
+    """The frames of one, and a LoRA on the expert that its name says."""
+    lora = write_lora(tmp_path / "x_high_noise.safetensors", Pipeline.from_pretrained(folder, device="cpu"))
+    clips = []
+    for gpus in ("1", "2"):
+        output = tmp_path / f"{gpus}.mp4"
+        quick = ["--gpus", gpus, "--seed", "1", "--lora", str(lora), "--frames", str(tmp_path / gpus)]
+        assert main([*command(folder, images, output), *quick]) == 0
+        clips.append(np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / gpus).iterdir())]))
+    assert np.abs(clips[0].astype(int) - clips[1]).max() <= 1

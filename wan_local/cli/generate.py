@@ -154,8 +154,8 @@ def run(args: argparse.Namespace) -> None:
     parts = _parts(args)
     several_gpus.check(args)
     from .. import images
-    from ..denoiser import Denoiser
     from ..generate import Pipeline
+    from ..parallel.group_model import denoisers_of
     from ..parts import choose_device, default_dtype
 
     first, last = images.read(args.first), images.read(args.last)
@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> None:
         pipeline = Pipeline.from_pretrained(
             args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
             tiling=tiling, low=args.model_low, boundary=args.boundary,
-            denoisers=None if cards is None else [Denoiser(transformer=cards)], unpack=args.unpack,
+            denoisers=None if cards is None else denoisers_of(cards), unpack=args.unpack,
             float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
         )  # fmt: skip
         settings = _settings(args, pipeline.recipe, settings.seed)

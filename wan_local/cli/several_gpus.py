@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .lora_option import parse, told
+from ..settings import BOUNDARY
+from .lora_option import expert_of, parse, told
 
 if TYPE_CHECKING:
     import torch
@@ -72,21 +73,25 @@ def transformer(
     """
     from ..parallel.group_model import GroupTransformer, Setup
     from ..ranks import Pool, step_limit
-    from ..weights.experts import find_pair
+    from ..weights.experts import HIGH, LOW, find_pair
 
-    if find_pair(args.model, args.model_low, args.boundary) is not None:
-        raise InputError(f"{args.model} has two experts, which several GPUs can't sample; run it with --gpus 1")
-    loras = []
+    pair = find_pair(args.model, args.model_low, args.boundary)
+    loras: dict[str, list[tuple[str, float]]] = {HIGH: [], LOW: []}
     for text in args.lora:
         option = parse(text)
         if option.first > 1 or option.last is not None:
             raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
-        loras.append((option.path, option.strength))
+        expert = expert_of(option, text, pair is not None)
+        for level in loras if expert is None else (expert,):
+            loras[level].append((option.path, option.strength))
     setup = Setup(
-        path=args.model, gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
+        path=args.model if pair is None else str(pair.high),
+        gpus=args.gpus, ulysses=args.ulysses, ring=args.ring, cfg=CFG[args.cfg_parallel],
         fsdp=args.fsdp, dtype=str(dtype).removeprefix("torch."), unpack=args.unpack,
         float8_matmul=args.fp8_matmul, compiled=args.compile,
-        loras=tuple(loras), device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
+        loras=tuple(loras[HIGH]), low="" if pair is None else str(pair.low),
+        low_loras=() if pair is None else tuple(loras[LOW]), boundary=BOUNDARY if pair is None else pair.boundary,
+        device=device.type, ray_address=args.ray_address, backend=args.sequence_backend,
     )  # fmt: skip
     limits = step_limit(args.step_limit)
     return GroupTransformer(setup, Pool(), before_run=release, guidance=guidance, keep=False, limits=limits)
@@ -112,5 +117,9 @@ def lines(model: GroupTransformer) -> list[str]:
 
     with torch.device("meta"):
         shapes = parameter_shapes(WanTransformer(model.config))
-    loras = [told(lora.read(path, shapes), strength) for path, strength in model.setup.loras]
+    loras = [
+        told(lora.read(path, shapes), strength) + (f", on the {level}-noise expert" if model.setup.low else "")
+        for level, (_, given) in zip(("high", "low"), model.setup.models, strict=False)
+        for path, strength in given
+    ]
     return [*loras, f"{model.setup.gpus} GPUs: {model.why}"]

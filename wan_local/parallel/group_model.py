@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from ..config import TransformerConfig
+from ..denoiser import Denoiser, pair_of
 from ..errors import InputError, WanError
 from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from ..sampling import Cond, Velocity
@@ -93,8 +95,10 @@ class GroupTransformer:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
         return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
 
-    def guided_velocity(self, conds: Sequence[Cond], guidance: float) -> Velocity:
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float, expert: int = 0) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them cond and uncond.
+
+        ``expert`` is 1 for the low-noise one of two.
 
         A run ends when its velocity is not held any more: the ranks then forget it and give memory back.
 
@@ -112,7 +116,7 @@ class GroupTransformer:
         group = self.start()
         if self._when_up is not None:
             self._when_up()
-        run = _Run(group, conds, float(guidance), degrees, self._stop)
+        run = _Run(group, conds, float(guidance), degrees, expert, self._stop)
         after = None if self._keep else self._pool.close
         weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
@@ -123,8 +127,9 @@ class GroupTransformer:
         return self.start().call("statistics")
 
     def with_lora(self, path: str, strength: float) -> GroupTransformer:
-        """The same with one more LoRA; other ranks, since it is merged there."""
-        setup = replace(self.setup, loras=(*self.setup.loras, (path, strength)))
+        """The same with one more LoRA, on both of two experts; other ranks, since it is merged there."""
+        setup, more = self.setup, ((path, strength),)
+        setup = replace(setup, loras=setup.loras + more, low_loras=setup.low_loras + more if setup.low else ())
         hooks = (self._stop, self._before_run, self._when_up)
         same: dict[str, Any] = {"guidance": self._guidance, "keep": self._keep, "limits": self._limits}
         return GroupTransformer(setup, self._pool, *hooks, **same)
@@ -134,7 +139,7 @@ class GroupTransformer:
         weights = {
             "path": setup.path, "dtype": setup.dtype, "attention": setup.attention, "fsdp": setup.fsdp,
             "unpack": setup.unpack, "float8_matmul": setup.float8_matmul, "compiled": setup.compiled,
-            "loras": [{"path": path, "strength": strength} for path, strength in setup.loras],
+            "loras": _loras(setup.loras), "low": setup.low, "low_loras": _loras(setup.low_loras),
         }  # fmt: skip
         return GroupSpec(
             target=TARGET,
@@ -147,12 +152,37 @@ class GroupTransformer:
         )
 
 
+class GroupExpert:
+    """One of two experts that the same ranks hold."""
+
+    def __init__(self, group: GroupTransformer, expert: int) -> None:
+        self._group, self._expert = group, expert
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._group.config
+
+    def guided_velocity(self, conds: Sequence[Cond], guidance: float) -> Velocity:
+        """As :meth:`GroupTransformer.guided_velocity`."""
+        return self._group.guided_velocity(conds, guidance, self._expert)
+
+
+def denoisers_of(group: GroupTransformer) -> list[Denoiser]:
+    """The models of a run on these ranks: one, or two experts."""
+    setup = group.setup
+    if not setup.low:
+        return [Denoiser(transformer=group)]
+    high, low = pair_of(GroupExpert(group, 0), GroupExpert(group, 1), 1000.0 * setup.boundary)
+    low.guidance = setup.low_guidance
+    return [high, low]
+
+
 class _Run:
     """A velocity on the GPUs: one run among those that the ranks may know.
 
     Args:
         group: ranks that are up.
-        conds, guidance, degrees: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
+        conds, guidance, degrees, expert: of :meth:`wan_local.parallel.rank_model.Rank.begin`.
         stop: as in :class:`GroupTransformer`.
     """
 
@@ -162,12 +192,13 @@ class _Run:
         conds: Sequence[Cond],
         guidance: float,
         degrees: Degrees,
+        expert: int,
         stop: Callable[[], object] | None,
     ) -> None:
         self.number = next(_numbers)
         self.state = {"well": True}  # shared with what ends the run, which must not hold the run
         sent = [{name: _host(value) for name, value in _fields(cond).items()} for cond in conds]
-        self._beginning = (sent, guidance, self.number, asdict(degrees))
+        self._beginning = (sent, guidance, self.number, asdict(degrees), expert)
         self._group, self._stop, self._step = group, stop, 0
 
     def begin(self) -> None:
@@ -209,6 +240,10 @@ def _end(group: RankGroup, number: int, state: dict[str, bool], after: Callable[
         log.warning("the GPUs could not be given back: %s", error)
 
 
+def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
+    return [{"path": path, "strength": strength} for path, strength in given]
+
+
 def _fields(cond: Cond) -> dict[str, Tensor | None]:
     return {"condition": cond.condition, "text": cond.text, "image": cond.image}
 
@@ -217,4 +252,4 @@ def _host(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
-__all__ = ["AUTO", "GroupTransformer", "Setup"]
+__all__ = ["AUTO", "GroupTransformer", "Setup", "denoisers_of"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import notices
+from ..attention import Attend
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..model.sequence import Sequence, Whole
@@ -77,7 +78,7 @@ class Rank:
         self.device = torch.device(info.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self._backend, self._attention = backend, "auto"
-        self._model: Any = None
+        self._models: list[Any] = []
         self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
@@ -99,8 +100,10 @@ class Rank:
         unpack: bool = False,
         float8_matmul: bool = False,
         compiled: bool = False,
+        low: str = "",
+        low_loras: list[dict[str, Any]] | None = None,
     ) -> dict[str, float]:
-        """Read the weights; what they take on this GPU, and how long it took.
+        """Read the weights; what they take on this GPU, and how long it took. Two experts are both kept there.
 
         Args:
             path: as for :func:`wan_local.weights.load_transformer`.
@@ -110,44 +113,71 @@ class Rank:
             loras: ``path`` and ``strength`` each.
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the blocks, see :func:`wan_local.compiled.compile_blocks`; not together with fsdp.
+            low, low_loras: ``path`` and ``loras`` of the low-noise expert of two, which :meth:`begin` calls 1.
 
         Raises:
             InputError: LoRAs together with fsdp, and the like.
             WeightsError: as for :func:`wan_local.weights.load_transformer`.
         """
+        began = time.perf_counter()
+        read_one = partial(
+            self._read, dtype=DTYPES[dtype], attend=choose_attention(attention), fsdp=fsdp, unpack=unpack,
+            float8_matmul=float8_matmul, compiled=compiled,
+        )  # fmt: skip
+        places = [(path, loras), (low, low_loras)] if low else [(path, loras)]
+        read = [read_one(each, own or []) for each, own in places]
+        self._models, self._attention, self._loads = [model for model, _ in read], attention, self._loads + 1
+        self._measured = {name: sum(counted[name] for _, counted in read) for name in ("bytes", "full")}
+        self._measured["seconds"] = time.perf_counter() - began
+        return self._measured
+
+    def _read(
+        self,
+        path: str,
+        loras: list[dict[str, Any]],
+        *,
+        dtype: torch.dtype,
+        attend: Attend,
+        fsdp: bool,
+        unpack: bool,
+        float8_matmul: bool,
+        compiled: bool,
+    ) -> tuple[Any, dict[str, float]]:
+        """One transformer, and the bytes that it takes here and in all."""
         from .. import lora
         from ..compiled import compile_blocks
         from ..quantised import Linear, parameter_shapes
         from ..weights import load_transformer
         from .fsdp import load_sharded
 
-        began, attend = time.perf_counter(), choose_attention(attention)
         if fsdp:
             if loras:
                 raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
-            model, measured = load_sharded(path, DTYPES[dtype], self.device, attend)
+            model, measured = load_sharded(path, dtype, self.device, attend)
         else:
             with notices.listening(lambda text: None):  # the driver said it, of the same file
                 model = load_transformer(
-                    path, DTYPES[dtype], self.device, attend=attend, unpack=unpack, float8_matmul=float8_matmul
+                    path, dtype, self.device, attend=attend, unpack=unpack, float8_matmul=float8_matmul
                 )
             shapes = parameter_shapes(model)
-            uses = [
-                lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras or ()
-            ]
+            uses = [lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras]
             lora.apply(model, uses)
             if compiled:
                 compile_blocks(model)
             size = sum(value.nbytes for value in model.parameters())
-            measured = {"bytes": size, "full": size, "seconds": time.perf_counter() - began}
+            measured = {"bytes": size, "full": size}
         for name, layer in model.named_modules():
             if isinstance(layer, Linear) and not name.endswith(WHOLE):
                 layer.reduce_amax = self._largest  # else a GPU's share of the tokens would decide how they are rounded
-        self._model, self._loads, self._measured, self._attention = model, self._loads + 1, measured, attention
-        return measured
+        return model, measured
 
     def begin(
-        self, conds: list[dict[str, Any]], guidance: float, run: int = 0, split: dict[str, int] | None = None
+        self,
+        conds: list[dict[str, Any]],
+        guidance: float,
+        run: int = 0,
+        split: dict[str, int] | None = None,
+        expert: int = 0,
     ) -> None:
         """Remember everything that stays the same over a run. A few runs can be under way; the oldest is forgotten.
 
@@ -157,6 +187,7 @@ class Rank:
             guidance: guidance scale.
             run: its number, which every step names.
             split: fields of :class:`wan_local.parallel.degrees.Degrees`; None for the one this was made with.
+            expert: which of the models that were loaded.
 
         Raises:
             InputError: heads that the split does not divide, or a kernel that it can't use.
@@ -165,7 +196,7 @@ class Rank:
         conds = conds[:1] if guidance == 1 else conds
         if found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
-        model: Any = partial(self._model, sequence=found.sequence)
+        model: Any = partial(self._models[expert], sequence=found.sequence)
         views = [cond_velocity(model, Cond(**cond).to(self.device)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
@@ -208,7 +239,7 @@ class Rank:
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
         if degrees not in self._splits:
-            check(degrees, self._model.config.num_heads, degrees.gpus)
+            check(degrees, self._models[0].config.num_heads, degrees.gpus)
             check_attention(self._attention, degrees)
             groups = Groups(degrees, self._timeout, self._traffic)
             self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))

@@ -19,7 +19,9 @@ from ..errors import InputError
 from ..model import WanTransformer
 from ..quantised import parameter_shapes
 from ..ranks import RaySettings, check_ray, cuda_devices
+from ..settings import BOUNDARY
 from ..weights import sizes
+from ..weights.experts import check_pair
 from ..weights.fit import fitted
 from ..weights.load import transformer_source
 from ..weights.source import TensorSource
@@ -49,6 +51,10 @@ class Setup:
         fsdp: shard the weights over the GPUs.
         dtype, attention, unpack, float8_matmul, compiled: see :meth:`wan_local.parallel.rank_model.Rank.load`.
         loras: path and strength each, merged or put beside in every rank; paths are made absolute.
+        low, low_loras: the same of Wan2.2's low-noise expert, where ``path`` is the high-noise one; empty for a model
+            that does every step.
+        boundary, low_guidance: when ``low`` works, and under which guidance scale: see
+            :class:`wan_local.denoiser.Denoiser`.
         device: "cuda", or "cpu" to try things out.
         ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
             machine without Ray.
@@ -70,11 +76,23 @@ class Setup:
     ray_address: str = ""
     backend: str = "own"
     compiled: bool = False
+    low: str = ""
+    low_loras: tuple[tuple[str, float], ...] = ()
+    boundary: float = BOUNDARY
+    low_guidance: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.path.abspath(self.path))
-        loras = tuple((os.path.abspath(path), strength) for path, strength in self.loras)
-        object.__setattr__(self, "loras", loras)
+        object.__setattr__(self, "low", os.path.abspath(self.low) if self.low else "")
+        for name in ("loras", "low_loras"):
+            loras = tuple((os.path.abspath(path), strength) for path, strength in getattr(self, name))
+            object.__setattr__(self, name, loras)
+
+    @property
+    def models(self) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:
+        """File and LoRAs of each transformer."""
+        first = self.path, self.loras
+        return (first, (self.low, self.low_loras)) if self.low else (first,)
 
     def split(self, config: TransformerConfig, guided: bool = True) -> tuple[Degrees, str]:
         """The degrees of a run with or without guidance, and why they were taken.
@@ -89,8 +107,9 @@ class Setup:
 
     def key(self) -> Hashable:
         """Everything the state of the ranks depends on, the files' own changes among it. The split is none of it."""
-        files = [self.path, *(path for path, _ in self.loras)]
-        return replace(self, cfg=AUTO, ulysses=AUTO, ring=AUTO), tuple(_stamp(Path(path)) for path in files)
+        files = [file for path, loras in self.models for file in (path, *(lora for lora, _ in loras))]
+        same = replace(self, cfg=AUTO, ulysses=AUTO, ring=AUTO, boundary=BOUNDARY, low_guidance=None)
+        return same, tuple(_stamp(Path(file)) for file in files)
 
     @property
     def ray(self) -> RaySettings:
@@ -110,15 +129,17 @@ def check(setup: Setup) -> TransformerConfig:
         raise InputError(f"dtype={setup.dtype!r} can't be used on several GPUs; use {', '.join(DTYPES)}")
     _check_kernel(setup)
     _check_ray(setup)
-    source = transformer_source(setup.path)
-    config = sizes.transformer_config(source)
-    if setup.fsdp:
-        _check_fsdp(setup, source)
+    sources = [transformer_source(path) for path, _ in setup.models]
+    if setup.low:
+        check_pair(*sources)
+    config = sizes.transformer_config(sources[0])
     with torch.device("meta"):
         shapes = parameter_shapes(WanTransformer(config))
-    fitted(source, shapes)
-    if setup.loras:
-        for path, _ in setup.loras:
+    for source, (_, loras) in zip(sources, setup.models, strict=True):
+        if setup.fsdp:
+            _check_fsdp(setup, source)
+        fitted(source, shapes)
+        for path, _ in loras:
             lora.read(path, shapes)
     return config
 
@@ -148,11 +169,11 @@ def _check_ray(setup: Setup) -> None:
 def _check_fsdp(setup: Setup, source: TensorSource) -> None:
     if setup.compiled:
         raise InputError("weights that fsdp shards can't be used by compiled blocks; run without fsdp or compile")
-    if setup.loras:
+    if setup.loras or setup.low_loras:
         raise InputError("LoRAs can't be put on weights that fsdp shards; run without fsdp or without them")
     if source.packed:
         raise InputError(
-            f"{setup.path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard; run it without fsdp"
+            f"{source.path} holds packed weights (fp8, int8, fp4 or GGUF), which fsdp can't shard; run it without fsdp"
         )
     if setup.device == "cuda" and platform.system() == "Windows":
         raise InputError("fsdp needs NCCL, which Windows does not have; run without fsdp, or on Linux")
