@@ -14,10 +14,13 @@ from tests import tiny
 from wan_local.cli import main
 from wan_local.generate import Pipeline
 from wan_local.lora import Use, read
+from wan_local.memory import plan, stored
 from wan_local.quantised import parameter_shapes
 from wan_local.sampling import initial_noise
 from wan_local.settings import Settings
 from wan_local.shapes import Grid
+from wan_local.weights import load_transformer
+from wan_local.weights.experts import find_pair
 
 GRID = Grid(frames=9, height=32, width=48)
 SIZE = {"width": GRID.width, "height": GRID.height, "length": GRID.frames, "seed": 3}
@@ -134,6 +137,20 @@ def test_the_command_line_tells_what_loras_go_where(
         "the high-noise expert", "both experts", "the low-noise expert"
     ]  # fmt: skip
     assert "is high-noise by its name and goes on the low-noise expert, as asked for" in err
+
+
+def test_inspect_tells_both_experts_and_what_they_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("expert of this folder's two") == 2
+    assert "pipeline of 4 parts" in out
+    config, weights, _ = stored.read(find_pair(folder), torch.float32)
+    transformers = [load_transformer(folder / part, dtype=torch.float32) for part in ("transformer", "transformer_2")]
+    sizes = [sum(p.nbytes for p in model.parameters()) for model in transformers]
+    assert [weights.transformer, weights.waiting[0].transformer] == sizes
+    (table,) = plan(config, weights, grids=[GRID], settings=["none", 2])
+    both, turns = table.settings
+    assert both.device - turns.device >= sum(sizes) - max(sizes)  # one of them at a time
 
 
 def test_wrong_use_of_experts_is_one_line(

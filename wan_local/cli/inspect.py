@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..errors import UnreadableWeights, WeightsError
+from ..errors import UnreadableWeights, WanError
 
 if TYPE_CHECKING:
     from ..memory import Plan
@@ -49,10 +49,11 @@ def _plans(path: str) -> tuple[Plan, ...]:
     import torch
 
     from ..memory import plan, stored
+    from ..weights.experts import find_pair
 
     try:
-        found = stored.read(path, torch.bfloat16)
-    except WeightsError:  # the report says what is wrong
+        found = stored.read(find_pair(path) or path, torch.bfloat16)
+    except WanError:  # the report says what is wrong
         return ()
     if found is None:
         return ()

@@ -78,7 +78,7 @@ class Rank:
         self.device = torch.device(info.device)
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self._backend, self._attention = backend, "auto"
-        self._models: list[Any] = []
+        self.models: list[Any] = []
         self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
@@ -126,7 +126,7 @@ class Rank:
         )  # fmt: skip
         places = [(path, loras), (low, low_loras)] if low else [(path, loras)]
         read = [read_one(each, own or []) for each, own in places]
-        self._models, self._attention, self._loads = [model for model, _ in read], attention, self._loads + 1
+        self.models, self._attention, self._loads = [model for model, _ in read], attention, self._loads + 1
         self._measured = {name: sum(counted[name] for _, counted in read) for name in ("bytes", "full")}
         self._measured["seconds"] = time.perf_counter() - began
         return self._measured
@@ -196,7 +196,7 @@ class Rank:
         conds = conds[:1] if guidance == 1 else conds
         if found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
-        model: Any = partial(self._models[expert], sequence=found.sequence)
+        model: Any = partial(self.models[expert], sequence=found.sequence)
         views = [cond_velocity(model, Cond(**cond).to(self.device)) for cond in conds]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, guidance=guidance, split=found)
@@ -239,7 +239,7 @@ class Rank:
     def _split(self, degrees: Degrees) -> _Split:
         """The groups of a split; all ranks ask for the same one at the same time, and it is made once."""
         if degrees not in self._splits:
-            check(degrees, self._models[0].config.num_heads, degrees.gpus)
+            check(degrees, self.models[0].config.num_heads, degrees.gpus)
             check_attention(self._attention, degrees)
             groups = Groups(degrees, self._timeout, self._traffic)
             self._splits[degrees] = _Split(groups=groups, sequence=self._sequence(groups))

@@ -13,6 +13,7 @@ from ..errors import ParameterMismatch, WeightsError
 from ..model import WanTransformer
 from ..vae import WanVAE
 from . import detect, sizes
+from .experts import find_pair
 from .fit import check_parameters
 from .formats import PARTS
 from .load import AnyPath, build, find_source, open_source
@@ -31,6 +32,7 @@ ENCODERS = {
     }.items()
 }
 EXPERT = "one of Wan2.2's two experts, trained for high or for low noise alone; only the name of its file tells which"
+OF_PAIR = {True: "the high-noise expert of this folder's two", False: "the low-noise expert of this folder's two"}
 TRANSFORMERS = (*detect.LOADABLE, detect.TEXT_TRANSFORMER)
 
 
@@ -104,13 +106,17 @@ def inspect(path: AnyPath) -> Report:
     """
     found: dict[str, Report] = {}
     failed: dict[str, WeightsError] = {}
-    for part in PARTS[:1] if Path(path).is_file() else PARTS:  # a file is opened once, whatever it holds
+    pair = find_pair(path) if Path(path).is_dir() else None
+    places = [(Path(path), part) for part in PARTS]
+    if pair is not None:
+        places[:1] = [(pair.high, PARTS[0]), (pair.low, PARTS[0])]
+    for place, part in places[:1] if Path(path).is_file() else places:  # a file is opened once, whatever it holds
         try:
-            source = find_source(path, part)
-            report = _report(source) if source is not None else None
+            source = find_source(place, part)
+            report = _report(source, EXPERT if pair is None else OF_PAIR[place == pair.high]) if source else None
         except WeightsError as error:
             failed.setdefault(str(error), error)
-            report = Report(path=str(Path(path)), format="unknown", kind="unreadable", error=str(error))
+            report = Report(path=str(place), format="unknown", kind="unreadable", error=str(error))
         if report is not None:
             found.setdefault(report.error if report.kind == "unreadable" else report.path, report)
     reports = list(found.values())
@@ -133,7 +139,7 @@ def inspect(path: AnyPath) -> Report:
     )
 
 
-def _report(source: TensorSource) -> Report:
+def _report(source: TensorSource, of_expert: str = EXPERT) -> Report:
     plain = detect.canonical(source)
     kind, count = detect.kind(plain), sum(entry.size for entry in plain.entries.values())
     stored: Counter[str] = Counter()
@@ -158,7 +164,7 @@ def _report(source: TensorSource) -> Report:
         unexpected=mismatch.unexpected if mismatch else described.unexpected,
         misshapen=tuple(name for name, _, _ in mismatch.misshapen) if mismatch else (),
         memory=_memory(count, sum(entry.bytes for entry in plain.entries.values())),
-        notes=(EXPERT,) if kind == detect.PLAIN_TRANSFORMER else (),
+        notes=(of_expert,) if kind == detect.PLAIN_TRANSFORMER else (),
         error=described.error,
     )
 

@@ -55,14 +55,14 @@ def attentions_of_the_chosen_kernel(backend: str) -> int:
     given, counted = cases.inputs(cases.GRIDS["45 tokens"]), []
     rank = Rank(INFO, ulysses=WORLD, backend=backend)
     rank.load(MODEL, dtype="float32")
-    kernel = rank._model.attend
+    kernel = rank.models[0].attend
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if k.shape[1] == 45:  # text and images have other lengths
             counted.append(q.shape)
         return kernel(q, k, v)
 
-    rank._model.attend = attend
+    rank.models[0].attend = attend
     rank.begin([{"condition": s.condition, "text": s.text, "image": s.image} for s in cases.conds(given)], 4.0)
     rank.velocity(given["noise"], 900.0)
     return len(counted)
@@ -145,7 +145,7 @@ def main() -> None:
 
 def block_bytes(rank: Rank) -> int:
     """What this rank keeps of the blocks that fsdp has sharded."""
-    parameters = (value for block in rank._model.blocks for value in block.parameters())
+    parameters = (value for block in rank.models[0].blocks for value in block.parameters())
     return sum(value.to_local().untyped_storage().nbytes() for value in parameters)
 
 

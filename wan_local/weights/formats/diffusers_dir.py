@@ -47,9 +47,11 @@ def part_folder(path: Path, part: str) -> Path | None:
         return folder
     if files(folder, "*.safetensors"):
         raise UnreadableWeights(f"{folder} has weights but no config.json; download {folder / 'config.json'} too")
-    if read_json(path / "model_index.json").get(part):
+    indexed = read_json(path / "model_index.json").get(part)
+    if isinstance(indexed, list) and any(indexed):  # [null, null] where the pipeline has none
+        article = "an" if part == "image_encoder" else "a"
         raise UnreadableWeights(
-            f"{path / 'model_index.json'} names a {part.replace('_', ' ')} and {folder} is not there; download it too"
+            f"{path / 'model_index.json'} names {article} {part.replace('_', ' ')} and {folder} is not there; download it too"
         )
     return path if _is_part(_named(read_json(path / "config.json")), part) else None
 
