@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from wan_local.config import WAN_VAE, TransformerConfig
+from wan_local.config import WAN_EXPERT_14B, WAN_FLF2V_14B, WAN_VAE, TransformerConfig
 from wan_local.memory import Weights, plan, stored
 from wan_local.memory.activations import RESERVE, vae_decode_work, vae_encode_work
-from wan_local.memory.plan import choose_away, everything_fits, resident_bytes, sampling_work
+from wan_local.memory.plan import LARGEST, choose_away, everything_fits, resident_bytes, sampling_work
 from wan_local.shapes import Grid
 
 GB, GIB = 1e9, 2**30
@@ -37,15 +37,27 @@ def by_stage() -> Iterator[str]:
             yield ""
 
 
-def by_card() -> Iterator[str]:
+def by_card(model: TransformerConfig = WAN_FLF2V_14B) -> Iterator[str]:
     """The fewest blocks away with which a clip fits into a card."""
     columns = [(itemsize, clip) for itemsize in STORED.values() for clip in CLIPS]
     names = [f"{'fp8' if itemsize == 1 else 'bf16'} {clip}" for itemsize, clip in columns]
     yield "| card | " + " | ".join(names) + " |"
     yield "|---|" + "---|" * len(names)
     for card in CARDS:
-        cells = (setting(*stored.released(torch.bfloat16, itemsize), CLIPS[clip], card) for itemsize, clip in columns)
+        sizes = ((stored.released(torch.bfloat16, itemsize, model), clip) for itemsize, clip in columns)
+        cells = (setting(*found, CLIPS[clip], card) for found, clip in sizes)
         yield f"| {card} GB | " + " | ".join(cells) + " |"
+
+
+def of_experts() -> Iterator[str]:
+    """The same for Wan2.2's pair, and what it takes of the host."""
+    yield from by_card(WAN_EXPERT_14B)
+    yield ""
+    yield "| host memory for the pair, 1280x720, 81 frames | `--offload 0` | 20 | 40 |"
+    yield "|---|---|---|---|"
+    for kind, itemsize in STORED.items():
+        found = plan(*stored.released(torch.bfloat16, itemsize, WAN_EXPERT_14B), grids=[LARGEST], settings=[0, 20, 40])
+        yield f"| {kind} | " + " | ".join(f"{each.host / GB:.1f} GB" for each in found[0].settings) + " |"
 
 
 def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) -> str:
@@ -61,4 +73,4 @@ def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) 
 
 
 if __name__ == "__main__":
-    print("\n".join([*by_stage(), *by_card()]))
+    print("\n".join([*by_stage(), *by_card(), "", *of_experts()]))

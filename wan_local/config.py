@@ -6,7 +6,7 @@ the released model's and serve as defaults and as the anchor for tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .shapes import SPATIAL_STRIDE
 
@@ -90,6 +90,8 @@ class TransformerConfig:
 
 # Wan-AI/Wan2.1-FLF2V-14B-720P, as released.
 WAN_FLF2V_14B = TransformerConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40)
+# Each of the two experts of Wan-AI/Wan2.2-I2V-A14B, as released.
+WAN_EXPERT_14B = replace(WAN_FLF2V_14B, image_dim=0, image_tokens=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,23 +98,29 @@ def _transformer(
     return config, weights, source
 
 
-def released(dtype: torch.dtype, itemsize: int) -> tuple[TransformerConfig, Weights]:
-    """The released 14B model with the weights of its blocks in ``itemsize`` bytes, calculating in ``dtype``."""
+def released(
+    dtype: torch.dtype, itemsize: int, config: TransformerConfig = WAN_FLF2V_14B
+) -> tuple[TransformerConfig, Weights]:
+    """A released 14B model with the weights of its blocks in ``itemsize`` bytes, calculating in ``dtype``; of
+    Wan2.2's experts both."""
     from ..model import WanTransformer
 
-    config = WAN_FLF2V_14B
     with torch.device("meta"):
         model = WanTransformer(config)
     values = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
     rest = sum(p.numel() for p in model.parameters()) - sum(values)
-    return config, Weights(
+    transformer = Weights(
         blocks=tuple(count * itemsize for count in values),
         rest=rest * dtype.itemsize,
-        text_encoder=RELEASED_TEXT_ENCODER * dtype.itemsize,
-        image_encoder=RELEASED_IMAGE_ENCODER * dtype.itemsize,
-        vae=RELEASED_VAE * 4,
         itemsize=dtype.itemsize,
         dequantized=config.dim * config.ffn_dim * dtype.itemsize if itemsize < dtype.itemsize else 0,
+    )
+    return config, replace(
+        transformer,
+        text_encoder=RELEASED_TEXT_ENCODER * dtype.itemsize,
+        image_encoder=RELEASED_IMAGE_ENCODER * dtype.itemsize if config.has_image_branch else 0,
+        vae=RELEASED_VAE * 4,
+        waiting=(transformer,) if config.is_expert else (),
     )
 
 

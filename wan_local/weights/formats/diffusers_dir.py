@@ -51,7 +51,8 @@ def part_folder(path: Path, part: str) -> Path | None:
     if isinstance(indexed, list) and any(indexed):  # [null, null] where the pipeline has none
         article = "an" if part == "image_encoder" else "a"
         raise UnreadableWeights(
-            f"{path / 'model_index.json'} names {article} {part.replace('_', ' ')} and {folder} is not there; download it too"
+            f"{path / 'model_index.json'} names {article} {part.replace('_', ' ')} and {folder} is not there; download "
+            "it too"
         )
     return path if _is_part(_named(read_json(path / "config.json")), part) else None
 
