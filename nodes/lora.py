@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..wan_local import lora
+from ..wan_local.weights.experts import level_of
 from . import host, weight_files, widgets
 from .host import io
 from .sockets.model import Model, WanModel
@@ -49,6 +50,10 @@ class WanFLF2VLoRA(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model)
         found = lora.read(path, model.shapes)
-        host.log.info("%s", found.report())
-        host.show_text(found.report())
+        report = found.report()
+        level = level_of(lora_name)
+        if level is not None and model.level not in (None, level):
+            report += f"; its name says {level} noise, and it is put on {model.level}"
+        host.log.info("%s", report)
+        host.show_text(report)
         return io.NodeOutput(model.with_lora(found, strength))

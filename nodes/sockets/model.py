@@ -46,6 +46,11 @@ class WanModel:
         return self.patcher.model
 
     @property
+    def level(self) -> str | None:
+        """ "high" or "low", where its file's name says that it is the expert for that noise."""
+        return None if self.setup is None else experts.level_of(self.setup.path)
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Official parameter name to shape."""
         return parameter_shapes(self.transformer)
@@ -117,11 +122,6 @@ class TransformerLoadedAtUse:
             self._model.load(self._grid, self._batch)
             self._loaded = True
         return self._model.transformer(*inputs)
-
-
-def level_of(model: WanModel) -> str | None:
-    """ "high" or "low", as the name of the file says that a model is from; None where it says neither."""
-    return None if model.setup is None else experts.level_of(model.setup.path)
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -14,7 +14,7 @@ from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.shapes import Grid
 from .. import host
-from .model import WanModel, level_of
+from .model import WanModel
 
 
 class ExpertsModel:
@@ -43,7 +43,7 @@ class ExpertsModel:
         if high.transformer is low.transformer or _same(high.transformer, low.transformer):
             raise InputError("high_noise and low_noise hold the same weights; connect one file of each")
         self.high, self.low, self.boundary, self.low_guidance = high, low, boundary, low_guidance
-        if (level_of(high), level_of(low)) == ("low", "high"):
+        if (high.level, low.level) == ("low", "high"):
             host.notify(
                 "the file names say that high_noise and low_noise are swapped, which gives a poor clip; they are used "
                 "as connected"
@@ -65,6 +65,11 @@ class ExpertsModel:
     @property
     def device(self) -> torch.device:
         return self.high.device
+
+    @property
+    def level(self) -> str:
+        """For messages: a LoRA behind it is on both."""
+        return "both experts"
 
     @property
     def setup(self) -> Setup:

@@ -16,6 +16,7 @@ from ...wan_local.parallel.group_model import GroupTransformer, Setup, denoisers
 from ...wan_local.quantised import parameter_shapes
 from ...wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ...wan_local.shapes import Grid
+from ...wan_local.weights import experts
 from .. import host
 
 IDLE_SECONDS = 900.0  # after which GPUs that nobody uses are given back
@@ -123,6 +124,11 @@ class MultiModel:
     def setup(self) -> Setup:
         """What it is made from, with the split."""
         return self.transformer.setup
+
+    @property
+    def level(self) -> str | None:
+        """As of the model that was given; two experts are both on every GPU."""
+        return "both experts" if self.setup.low else experts.level_of(self.setup.path)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

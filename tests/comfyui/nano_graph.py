@@ -101,4 +101,5 @@ def write_single_files(models: Path) -> None:
             lora[stem + ".lora_A.weight"] = torch.randn(4, value.shape[1]) * 0.1
             lora[stem + ".lora_B.weight"] = torch.randn(value.shape[0], 4) * 0.15
     save_file(lora, models / "loras" / "nano_lora.safetensors")
+    save_file(lora, models / "loras" / "nano_high_noise_lora.safetensors")
     save_file({"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(1, 1)}, models / "loras" / "other.safetensors")

@@ -71,6 +71,15 @@ def test_a_lora_behind_the_pair_is_one_on_each(server: ComfyServer, both: np.nda
     assert not np.array_equal(made(server, before), found)
 
 
+def test_a_lora_on_the_other_expert_is_said(server: ComfyServer) -> None:
+    graph = experts()
+    graph["63"] = node("WanFLF2VLoRA", model=[LOW, 0], lora_name="nano_high_noise_lora.safetensors", strength=1.0)
+    graph[BOTH]["inputs"]["low_noise"] = ["63", 0]
+    run = server.run(graph)
+    assert run.status == "success", run.error
+    assert "its name says high noise, and it is put on low" in server.log()
+
+
 def test_the_whole_node_needs_no_image_encoder_for_it(server: ComfyServer, both: np.ndarray) -> None:
     graph = experts()
     inputs = {name: graph[COND]["inputs"][name] for name in ("first_image", "last_image", "width", "height", "length")}
