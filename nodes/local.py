@@ -95,6 +95,7 @@ class WanFLF2VLocal(io.ComfyNode):
     ) -> io.NodeOutput:
         if clip_vision is None and model.transformer.config.has_image_branch:
             raise InputError("this model looks at the images through an image encoder; connect clip_vision")
+        widgets.tell_of_mistaken_values(model.transformer.config, guidance, shift)
         began = time.perf_counter()
         grid = Grid(frames=length, height=height, width=width)
         pipeline = Pipeline(

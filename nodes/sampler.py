@@ -57,6 +57,7 @@ class WanFLF2VSampler(io.ComfyNode):
         if all(each.scale(guidance) == 1 for each in denoisers):
             del prompts["negative"]
         conds = [read(given, name, config, grid.latent_shape).to(model.device) for name, given in prompts.items()]
+        widgets.tell_of_mistaken_values(config, guidance, shift)
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..wan_local.attention import BACKENDS
+from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
 from ..wan_local.sampling import SAMPLERS
-from ..wan_local.settings import FIT, FITS, FPS, GUIDANCE, LENGTH, MAX_SEED, MAX_STEPS, SAMPLER, SHIFT, STEPS
+from ..wan_local.settings import (
+    FIT,
+    FITS,
+    FPS,
+    GUIDANCE,
+    LENGTH,
+    MAX_SEED,
+    MAX_STEPS,
+    SAMPLER,
+    SHIFT,
+    STEPS,
+    mistaken_recipe,
+)
 from ..wan_local.shapes import PIXEL_MULTIPLE, TEMPORAL_STRIDE, check_frames, check_side
+from . import host
 from .host import io
 
 ROOT = "WanFLF2V"  # category of every node
@@ -152,3 +166,9 @@ def _check_length(length: int) -> None:
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InputError(f"{name}={value} is out of range; use {low} to {high}")
+
+
+def tell_of_mistaken_values(config: TransformerConfig, guidance: float, shift: float) -> None:
+    """Say on the node that its values are those that another model was published with."""
+    if (text := mistaken_recipe(config, guidance, shift)) is not None:
+        host.notify(text)

@@ -32,10 +32,12 @@ class Recipe:
     """The values that a model was published with.
 
     Attributes:
+        model: what people call it.
         steps, guidance, shift: as in :class:`Settings`.
         negative_prompt: name of the file in ``prompts/``.
     """
 
+    model: str
     steps: int
     guidance: float
     shift: float
@@ -43,8 +45,8 @@ class Recipe:
 
 
 # Wan-Video/Wan2.1 wan/first_last_frame2video.py, and Wan-Video/Wan2.2 wan/configs/wan_i2v_A14B.py.
-FLF2V = Recipe(steps=50, guidance=5.5, shift=16.0, negative_prompt="negative.txt")
-EXPERTS = Recipe(steps=40, guidance=3.5, shift=5.0, negative_prompt="negative_experts.txt")
+FLF2V = Recipe(model="Wan2.1 FLF2V", steps=50, guidance=5.5, shift=16.0, negative_prompt="negative.txt")
+EXPERTS = Recipe(model="Wan2.2", steps=40, guidance=3.5, shift=5.0, negative_prompt="negative_experts.txt")
 BOUNDARY = 0.9  # share of the timesteps from which on the high-noise expert works, as published
 STEPS, GUIDANCE, SHIFT = FLF2V.steps, FLF2V.guidance, FLF2V.shift
 
@@ -135,6 +137,18 @@ class Settings:
 def recipe_of(config: TransformerConfig) -> Recipe:
     """What a model was published with; of Wan2.1's other image models FLF2V's, which they are used with here."""
     return EXPERTS if config.is_expert else FLF2V
+
+
+def mistaken_recipe(config: TransformerConfig, guidance: float, shift: float) -> str | None:
+    """What to say where both values are exactly those of the other model; None where they are not."""
+    own = recipe_of(config)
+    other = FLF2V if own is EXPERTS else EXPERTS
+    if (guidance, shift) != (other.guidance, other.shift):
+        return None
+    return (
+        f"guidance {guidance:g} and shift {shift:g} are the values of {other.model}; {own.model} was published with "
+        f"{own.steps} steps, guidance {own.guidance:g} and shift {own.shift:g}"
+    )
 
 
 def check_boundary(boundary: float) -> float:

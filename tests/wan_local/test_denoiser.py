@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from wan_local.config import TransformerConfig
+from wan_local.config import WAN_FLF2V_14B, TransformerConfig
 from wan_local.denoiser import ALONE, Denoiser, velocity_of
 from wan_local.errors import InputError
 from wan_local.notices import listening
 from wan_local.sampling import Cond, Velocity, denoise, make_sampler
+from wan_local.settings import mistaken_recipe
 
 EXPERT = TransformerConfig(dim=128, ffn_dim=256, num_heads=1, num_layers=1, in_dim=36, image_dim=0)
 CONDS = [Cond(condition=torch.zeros(1, 20, 1, 2, 2), text=torch.full((1, 1, 8), fill)) for fill in (1.0, 0.0)]
@@ -94,3 +95,13 @@ def test_an_expert_alone_is_told() -> None:
 def test_guidance_that_is_no_number_is_refused() -> None:
     with pytest.raises(InputError, match="guidance=nan"):
         velocity_of([Denoiser(transformer=Model(1.0), guidance=math.nan)], CONDS, 5.0)
+
+
+def test_the_other_models_values_are_told() -> None:
+    assert mistaken_recipe(EXPERT, 5.5, 16.0) == (
+        "guidance 5.5 and shift 16 are the values of Wan2.1 FLF2V; Wan2.2 was published with 40 steps, "
+        "guidance 3.5 and shift 5"
+    )
+    assert mistaken_recipe(EXPERT, 3.5, 5.0) is None
+    assert mistaken_recipe(EXPERT, 1.0, 5.0) is None
+    assert "of Wan2.2; Wan2.1 FLF2V was published" in str(mistaken_recipe(WAN_FLF2V_14B, 3.5, 5.0))
