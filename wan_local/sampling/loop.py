@@ -23,7 +23,7 @@ def denoise(
     """Walk from noise to clean latents.
 
     Args:
-        velocity: the model under its prompts, see :func:`wan_local.sampling.guided_velocity`.
+        velocity: what each step asks, see :func:`wan_local.denoiser.velocity_of`.
         noise: ``[B, C, T, h, w]`` float32.
         sampler: a fresh one, or one whose run has ended.
         on_progress: called after every step with the clean estimate at that step; may raise to stop the run.
