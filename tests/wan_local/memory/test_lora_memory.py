@@ -50,7 +50,7 @@ def test_mapped_weights_stay_mapped_where_memory_matters(
     monkeypatch.setattr(free_memory, "free_host_bytes", lambda: free)
     memory = Memory("cpu", {"offload": 2, "auto": "auto"}.get(case, "none"))
     vae = SimpleNamespace(config=SimpleNamespace(z_dim=16))
-    applied = Pipeline([Denoiser(transformer=model)], vae, None, memory=memory).use_loras(
+    (applied,) = Pipeline([Denoiser(transformer=model)], vae, None, memory=memory).use_loras(
         [Use(lora=lora, strength=0.7)]
     )
     if case == "room":
