@@ -196,8 +196,8 @@ class Pipeline:
             last: image of the last frame.
             prompt: what happens between them.
             on_progress: called after each unit of work; may raise to stop.
-            settings: ``negative_prompt, width, height, length, seed, steps, guidance, shift, sampler, fit``; see
-                :class:`wan_local.settings.Settings`.
+            settings: ``negative_prompt, width, height, length, seed, steps, guidance, low_noise_guidance, shift,
+                sampler, fit``; see :class:`wan_local.settings.Settings`. What is not given is the model's own.
 
         Returns:
             frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
@@ -218,7 +218,8 @@ class Pipeline:
         check_text("prompt", prompt)
         settings = settings.with_seed()
         images = {0: to_tensor(first, "first image"), -1: to_tensor(last, "last image")}  # [3, H0, W0] 0..1
-        grid = settings.grid(*images[0].shape[:0:-1])
+        _, height, width = images[0].shape
+        grid = settings.grid(width, height)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -257,9 +258,9 @@ class Pipeline:
     def _denoisers(self, settings: Settings) -> list[Denoiser]:
         """Those of a run: the low-noise one of two may have a guidance scale of its own."""
         own = settings.low_noise_guidance
-        return [
-            replace(each, guidance=own) if each.level == LOW and own is not None else each for each in self.denoisers
-        ]
+        if own is None:
+            return list(self.denoisers)
+        return [replace(each, guidance=own) if each.level == LOW else each for each in self.denoisers]
 
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
