@@ -9,7 +9,7 @@ import torch
 from wan_local.config import WAN_EXPERT_14B, WAN_FLF2V_14B, WAN_VAE, TransformerConfig
 from wan_local.memory import Weights, plan, stored
 from wan_local.memory.activations import RESERVE, vae_decode_work, vae_encode_work
-from wan_local.memory.plan import LARGEST, choose_away, everything_fits, resident_bytes, sampling_work
+from wan_local.memory.plan import LARGEST, choose_offloaded, everything_fits, resident_bytes, sampling_work
 from wan_local.shapes import Grid
 
 GB, GIB = 1e9, 2**30
@@ -38,7 +38,7 @@ def by_stage() -> Iterator[str]:
 
 
 def by_card(model: TransformerConfig = WAN_FLF2V_14B) -> Iterator[str]:
-    """The fewest blocks away with which a clip fits into a card."""
+    """The fewest blocks offloaded with which a clip fits into a card."""
     columns = [(itemsize, clip) for itemsize in STORED.values() for clip in CLIPS]
     names = [f"{'fp8' if itemsize == 1 else 'bf16'} {clip}" for itemsize, clip in columns]
     yield "| card | " + " | ".join(names) + " |"
@@ -65,11 +65,11 @@ def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) 
     free = card * GIB
     if everything_fits(config, weights, WAN_VAE, grid, free):
         return "none"
-    away = choose_away(config, weights, grid, free)
-    if resident_bytes(weights, away) + sampling_work(config, weights, grid) + RESERVE > free:
+    offloaded = choose_offloaded(config, weights, grid, free)
+    if resident_bytes(weights, offloaded) + sampling_work(config, weights, grid) + RESERVE > free:
         return "does not fit"
     vae = weights.vae + max(vae_encode_work(WAN_VAE, grid.latent_shape), vae_decode_work(WAN_VAE, grid.latent_shape, 2))
-    return f"{away}, VAE in tiles" if vae + RESERVE > free else str(away)
+    return f"{offloaded}, VAE in tiles" if vae + RESERVE > free else str(offloaded)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Pipeline:
 
     Raises:
         WrongModel: a transformer that does not take this condition, such as a text-to-video one.
-        InputError: ``memory`` keeps away more blocks than the transformer has.
+        InputError: ``memory`` offloads more blocks than the transformer has.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Pipeline:
         seen = list(images.values())[: self.transformer.config.images_seen]
         image = self._encode_images([view(each, grid.width, grid.height, settings.fit) for each in seen])
         clock.tell(1)
-        with self.memory.visit(self.vae):
+        with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
             condition = known_frames(vae, images, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
 
@@ -251,7 +251,7 @@ class Pipeline:
 
     def decode_stream(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
         """As :meth:`decode`, but yield one frame first, then four at a time, where they are made."""
-        with self.memory.visit(self.vae):
+        with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
             yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
 
@@ -267,7 +267,7 @@ class Pipeline:
         prompts = [prompt, published_negative_prompt(self.recipe) if negative is None else negative]
         if all(each.scale(settings.guidance) == 1 for each in self._denoisers(settings)):  # nobody will ask for uncond
             prompts = prompts[:1]
-        with self.memory.visit(self.text_encoder):
+        with self.memory.on_device(self.text_encoder):
             embeddings = self.text_encoder.encode(prompts).to(self.device)
         return embeddings[:1], embeddings[-1:]
 
@@ -275,7 +275,7 @@ class Pipeline:
         """Embeddings of the images one behind the other, ``[1, N, image_dim]``."""
         if self.image_encoder is None or not images:
             return None
-        with self.memory.visit(self.image_encoder):
+        with self.memory.on_device(self.image_encoder):
             embeddings = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
         return embeddings.flatten(0, 1)[None].to(self.device)
 

@@ -81,7 +81,7 @@ def text_encoder(
         name = identity(files, dtype, *_where(memory.device))
     except OSError:  # the loader has words for it
         return load()
-    return CachedTextEncoder(load, TextCache(Path(cache) / FOLDER), name, using=memory.visit)
+    return CachedTextEncoder(load, TextCache(Path(cache) / FOLDER), name, using=memory.on_device)
 
 
 def _where(device: torch.device) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from .model.blocks import Block, Context
 from .model.rope import rope_table
 from .shapes import Grid
 
-SIDES = 2  # cond and uncond
+FORWARDS = 2  # of a step: cond and uncond
 SQUARE = 8192  # of the product that shows what the device does at best
 ROUNDS = 3
 
@@ -92,7 +92,7 @@ def measure(config: TransformerConfig, grid: Grid, dtype: torch.dtype, device: t
             attention=_attention_seconds(config, grid, context),
             products=_products_seconds(block, x.to(dtype), context),
             best=_best_rate(dtype, device),
-            blocks=SIDES * config.num_layers,
+            blocks=FORWARDS * config.num_layers,
             attention_work=flops.block_attention(config, grid),
             products_work=flops.block_products(config, grid),
         )

@@ -29,20 +29,20 @@ def measure(lab: Lab) -> None:
         model = model.to("cpu")
         sizes = tuple(size_of(tensors_of(block)) for block in model.blocks)
         weights = Weights(blocks=sizes, rest=size_of(tensors_of(model)) - sum(sizes), itemsize=2)
-        for away in (blocks, blocks // 2):
+        for offloaded in (blocks, blocks // 2):
             lab.need(20)
             lab.clear()
             began = time.perf_counter()
-            with attach(model, lab.device, away):
+            with attach(model, lab.device, offloaded):
                 lab.wait()
                 opening = time.perf_counter() - began
                 got = model(*given)
                 seconds = lab.timed(partial(model, *given), rounds=1, warm=0)
                 peak = lab.peak()
-            plan = (resident_bytes(weights, away) + transformer_work(model.config, grid, 2)) / GIB
+            plan = (resident_bytes(weights, offloaded) + transformer_work(model.config, grid, 2)) / GIB
             holds = torch.equal(got, expected) and (lab.toy or (seconds <= MOST * resident and peak <= 1.1 * plan))
             lab.tell(
-                f"{away} of {blocks} blocks away, {size}",
+                f"{offloaded} of {blocks} blocks offloaded, {size}",
                 seconds / resident,
                 "x resident",
                 same=torch.equal(got, expected),

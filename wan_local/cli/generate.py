@@ -172,15 +172,15 @@ def run(args: argparse.Namespace) -> None:
         dtype = dtype_of(args.dtype) or default_dtype(device)
         cache = None if args.no_cache else args.cache or default_folder()
         wanted = several_gpus.wanted(args)
-        cards = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
+        group = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
         pipeline = Pipeline.from_pretrained(
-            args.model, dtype=dtype, device=device, offload=offload if cards is None else 0, cache=cache, parts=parts,
+            args.model, dtype=dtype, device=device, offload=offload if group is None else 0, cache=cache, parts=parts,
             tiling=tiling, low=args.model_low, boundary=args.boundary,
-            denoisers=None if cards is None else denoisers_of(cards), unpack=args.unpack,
+            denoisers=None if group is None else denoisers_of(group), unpack=args.unpack,
             float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
         )  # fmt: skip
         settings = _settings(args, pipeline.recipe, settings.seed)
-        lines = lora_option.put_on(pipeline, args.lora) if cards is None else several_gpus.lines(cards)
+        lines = lora_option.put_on(pipeline, args.lora) if group is None else several_gpus.lines(group)
         bar(Progress(stage="load", done=1, total=1))
         scale = pipeline.vae.config.upscale
         if scale > 1:  # there is more to write than was asked for

@@ -1,7 +1,7 @@
 """A VAE that works within the memory there is. Every encode and decode goes this way, in the library and in the nodes.
 
 Whole frames where they fit, else the largest tiles that do; where memory runs out all the same, again in smaller ones:
-hours of sampling must not be lost to a full card.
+hours of sampling must not be lost to a full GPU.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class FittingVAE:
         work = self._work(given, encode)
         shape = _latent_shape(given, encode)
         plan = ways(self.tiling, shape, self.memory.free(), work)
-        had = 0  # frames that have been given away
+        had = 0  # frames that have been given offloaded
         for way, smaller in zip(plan, [*plan[1:], None], strict=True):
             try:
                 self.memory.ready(work(cut(shape, way)))

@@ -1,9 +1,9 @@
 """Transformer blocks that live in host memory and come to the device one after another, each while another calculates.
 
-The device has a few buffers (two, unless asked otherwise), each as large as the largest block. A block that is away is
+The device has a few buffers (two, unless asked otherwise), each as large as the largest block. An offloaded block is
 copied into one of them before its turn, beside the calculations of the block before; its parameters are views of the
 buffer for the time of its forward, and those in host memory afterwards. The last block of a forward is followed by the
-first of the next. Model and blocks are not changed: each block that is away gets a ``forward`` around its own.
+first of the next. Model and blocks are not changed: each offloaded block gets a ``forward`` around its own.
 
 Inference only, and one forward at a time. Read after ``storage.py`` and ``queues.py``.
 """
@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..free_memory import host_has_room
 from ..model import WanTransformer
 from .queues import Mark, PageLock, Queue, queue_of
-from .storage import Guest, HostBlock, held_by, tensors_of
+from .storage import DeviceCopies, HostBlock, tensor_places, tensors_of
 
 BUFFERS = 2  # one in use, one being filled
 
@@ -29,20 +29,20 @@ BUFFERS = 2  # one in use, one being filled
 def attach(
     transformer: WanTransformer,
     device: torch.device | str,
-    away: int,
+    offloaded: int,
     *,
     buffers: int = BUFFERS,
     pack: bool | None = None,
     queue: Queue | None = None,
 ) -> Offload:
-    """Bring a transformer to a device, all but ``away`` of its blocks; ``close()`` what comes back.
+    """Bring a transformer to a device, all but ``offloaded`` of its blocks; ``close()`` what comes back.
 
     Args:
         transformer: in host memory, with its blocks in ``transformer.blocks``.
         device: where it is to calculate.
-        away: blocks that stay in host memory and come in turn, 0 to all of them.
+        offloaded: blocks that stay in host memory and come in turn, 0 to all of them.
         buffers: device buffers for them, at least 1; with 1 a copy waits for the block before.
-        pack: whether blocks that are away are gathered in host memory, each into one buffer, where there is room; None
+        pack: whether offloaded blocks are gathered in host memory, each into one buffer, where there is room; None
             does it for CUDA, which can then copy each at once and by itself.
         queue: how the device orders copies and calculations; None is the right one.
 
@@ -50,7 +50,7 @@ def attach(
         InputError: more blocks than there are, or a transformer that is not in host memory.
     """
     offload = Offload(transformer, device, buffers=buffers, pack=pack, queue=queue)
-    offload.open(away)
+    offload.open(offloaded)
     return offload
 
 
@@ -58,7 +58,7 @@ class Offload:
     """The stay of one transformer on a device. Open and close as often as you like; packed host memory is kept.
 
     Attributes:
-        ring: the buffers while it is open and blocks are away, else None.
+        ring: the buffers while it is open and blocks are offloaded, else None.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Offload:
         self._queue = queue
         self._hosts: dict[int, HostBlock] = {}
         self._is_open = False
-        self._guest: Guest | None = None
+        self._copies: DeviceCopies | None = None
         self._lock: PageLock | None = None
         self.ring: Ring | None = None
 
@@ -87,11 +87,11 @@ class Offload:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self, away: int) -> None:
-        """Bring everything but ``away`` blocks to the device, and start fetching the first of those; see attach."""
+    def open(self, offloaded: int) -> None:
+        """Bring all but ``offloaded`` blocks to the device, and start fetching the first of those; see attach."""
         self.close()
         blocks = self._transformer.blocks
-        turn = away_blocks(len(blocks), away)
+        turn = offloaded_blocks(len(blocks), offloaded)
         for tensor in tensors_of(self._transformer):
             if tensor.device.type != "cpu":
                 raise InputError(f"the transformer is on {tensor.device} already; load it with device='cpu' to offload")
@@ -99,12 +99,12 @@ class Offload:
         try:
             self._settle(turn)
             apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
-            stay = [held for held in held_by(self._transformer) if id(held.rest) not in apart]
-            self._guest = Guest(stay, self._device)
+            stay = [held for held in tensor_places(self._transformer) if id(held.rest) not in apart]
+            self._copies = DeviceCopies(stay, self._device)
             self.ring = self._make_ring(turn) if turn else None
             for index in turn:
                 assert self.ring is not None
-                blocks[index].forward = _Visit(self.ring, self._hosts[index], index, blocks[index])
+                blocks[index].forward = _FetchedForward(self.ring, self._hosts[index], index, blocks[index])
         except BaseException:
             self.close()
             raise
@@ -119,13 +119,13 @@ class Offload:
             return
         self._is_open = False
         for block in self._transformer.blocks:
-            if isinstance(visit := vars(block).get("forward"), _Visit):
-                visit.undo(block)
+            if isinstance(fetched := vars(block).get("forward"), _FetchedForward):
+                fetched.undo(block)
         for host in self._hosts.values():
             host.go_home()
-        if self._guest is not None:
-            self._guest.leave()
-            self._guest = None
+        if self._copies is not None:
+            self._copies.put_back()
+            self._copies = None
         if self.ring is not None:
             self.ring.close()
             self.ring = None
@@ -134,7 +134,7 @@ class Offload:
             self._lock = None
 
     def _settle(self, turn: list[int]) -> None:
-        """The host side of the blocks that are away; those of an earlier time are used again."""
+        """The host side of the blocks that are offloaded; those of an earlier time are used again."""
         blocks = self._transformer.blocks
         kept = {index: host for index, host in self._hosts.items() if host.is_current(blocks[index])}
         self._hosts = {index: kept.get(index) or HostBlock(blocks[index]) for index in turn}
@@ -158,7 +158,7 @@ class Offload:
         return Ring(self._queue or queue_of(self._device), flats, self._hosts, turn, slow)
 
 
-class _Visit:
+class _FetchedForward:
     """A block's forward, with the block on the device for its time."""
 
     def __init__(self, ring: Ring, host: HostBlock, index: int, block: nn.Module) -> None:
@@ -276,15 +276,15 @@ class Ring:
         self._next = (self._next + 1) % len(self._turn)
 
 
-def away_blocks(blocks: int, away: int) -> list[int]:
-    """Which of ``blocks`` are away: spread evenly, so that those that stay give time to fetch the others.
+def offloaded_blocks(blocks: int, offloaded: int) -> list[int]:
+    """Which of ``blocks`` are offloaded: spread evenly, so that those that stay give time to fetch the others.
 
     Raises:
         InputError: more than there are, or fewer than none.
     """
-    if not 0 <= away <= blocks:
-        raise InputError(f"offload={away} can't be used: the model has {blocks} blocks; use 0 to {blocks}")
-    return [index for index in range(blocks) if (index + 1) * away // blocks > index * away // blocks]
+    if not 0 <= offloaded <= blocks:
+        raise InputError(f"offload={offloaded} can't be used: the model has {blocks} blocks; use 0 to {blocks}")
+    return [index for index in range(blocks) if (index + 1) * offloaded // blocks > index * offloaded // blocks]
 
 
 def _wants_gradients(values: list[object]) -> bool:

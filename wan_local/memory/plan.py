@@ -20,12 +20,12 @@ from .activations import (
     vae_decode_work,
     vae_encode_work,
 )
-from .offload import BUFFERS, away_blocks
+from .offload import BUFFERS, offloaded_blocks
 
 NONE = "none"
 AUTO = "auto"
 Offloading = str | int
-"""``"none"``: everything stays on the device. A number: the parts take turns there, and so many blocks are away."""
+"""``"none"``: everything stays on the device. A number: the parts take turns there, so many blocks offloaded."""
 
 USUAL = (Grid(frames=81, height=480, width=832), Grid(frames=81, height=720, width=1280))
 LARGEST = USUAL[-1]
@@ -141,11 +141,11 @@ def usual_settings(blocks: int) -> tuple[Offloading, ...]:
     return (NONE, *dict.fromkeys(blocks * quarter // 4 for quarter in range(5)))
 
 
-def choose_away(config: TransformerConfig, weights: Weights, grid: Grid, free: int) -> int:
-    """The fewest blocks away with which sampling fits into ``free`` bytes; all of them if nothing does."""
+def choose_offloaded(config: TransformerConfig, weights: Weights, grid: Grid, free: int) -> int:
+    """The fewest blocks offloaded with which sampling fits into ``free`` bytes; all of them if nothing does."""
     blocks = config.num_layers
     work = sampling_work(config, weights, grid)
-    fits = (away for away in range(blocks + 1) if resident_bytes(weights, away) + work + RESERVE <= free)
+    fits = (offloaded for offloaded in range(blocks + 1) if resident_bytes(weights, offloaded) + work + RESERVE <= free)
     return next(fits, blocks)
 
 
@@ -157,32 +157,34 @@ def everything_fits(config: TransformerConfig, weights: Weights, vae: VAEConfig,
 def _stages(
     config: TransformerConfig, weights: Weights, vae: VAEConfig, grid: Grid, way: Offloading
 ) -> tuple[Stage, ...]:
-    stays, away = way == NONE, 0 if isinstance(way, str) else way
+    stays, offloaded = way == NONE, 0 if isinstance(way, str) else way
     shape, clip = grid.latent_shape, clip_bytes(grid.latent_shape)
     c = 4 if weights.itemsize >= 4 else 2
     rows = (  # stage, weights on the device if the parts take turns, work there, work in the host
         ("text encode", weights.text_encoder, TEXT_WORK[c] if weights.text_encoder else 0, 0),
         ("image encode", weights.image_encoder, IMAGE_WORK[c] if weights.image_encoder else 0, 0),
         ("VAE encode", weights.vae, vae_encode_work(vae, shape), clip),
-        ("sampling", *_sampling(config, weights, grid, away, stays), 0),
+        ("sampling", *_sampling(config, weights, grid, offloaded, stays), 0),
         ("VAE decode", weights.vae, vae_decode_work(vae, shape, c), clip * vae.upscale**2),
     )
-    host = 0 if stays else sum(_host_bytes(each, away) for each in (weights, *weights.waiting))
+    host = 0 if stays else sum(_host_bytes(each, offloaded) for each in (weights, *weights.waiting))
     return tuple(
         Stage(name=name, device=(weights.all if stays else turn) + work, host=host + beside)
         for name, turn, work, beside in rows
     )
 
 
-def _sampling(config: TransformerConfig, weights: Weights, grid: Grid, away: int, stays: bool) -> tuple[int, int]:
+def _sampling(config: TransformerConfig, weights: Weights, grid: Grid, offloaded: int, stays: bool) -> tuple[int, int]:
     """Weights on the device and work there, of the transformer of a run that takes the most."""
-    works = [(resident_bytes(each, away), sampling_work(config, each, grid)) for each in (weights, *weights.waiting)]
+    works = [
+        (resident_bytes(each, offloaded), sampling_work(config, each, grid)) for each in (weights, *weights.waiting)
+    ]
     return max(works, key=lambda pair: pair[1] if stays else sum(pair))
 
 
-def _host_bytes(weights: Weights, away: int) -> int:
+def _host_bytes(weights: Weights, offloaded: int) -> int:
     """Host memory that a transformer takes: what was converted, and its blocks that were packed to be copied."""
-    packed = sum(weights.blocks[index] for index in away_blocks(len(weights.blocks), away))
+    packed = sum(weights.blocks[index] for index in offloaded_blocks(len(weights.blocks), offloaded))
     return weights.converted + max(weights.converted_blocks, packed)
 
 
@@ -191,7 +193,7 @@ def sampling_work(config: TransformerConfig, weights: Weights, grid: Grid) -> in
     return transformer_work(config, grid, weights.itemsize, weights.dequantized, compiled=weights.compiled)
 
 
-def resident_bytes(weights: Weights, away: int) -> int:
+def resident_bytes(weights: Weights, offloaded: int) -> int:
     """Bytes of the transformer on the device: what stays, and the buffers for what comes in turn."""
-    gone = [weights.blocks[index] for index in away_blocks(len(weights.blocks), away)]
-    return weights.transformer - sum(gone) + min(away, BUFFERS) * max(gone, default=0)
+    gone = [weights.blocks[index] for index in offloaded_blocks(len(weights.blocks), offloaded)]
+    return weights.transformer - sum(gone) + min(offloaded, BUFFERS) * max(gone, default=0)

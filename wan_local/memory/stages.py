@@ -26,9 +26,9 @@ from ..vae import Autoencoder, WanVAE
 from ..weights.experts import Pair
 from .activations import RESERVE, dequantized_bytes
 from .fitting import FittingVAE
-from .offload import Offload, away_blocks
-from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_away, everything_fits
-from .storage import Guest, held_by, size_of, tensors_of
+from .offload import Offload, offloaded_blocks
+from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_offloaded, everything_fits
+from .storage import DeviceCopies, size_of, tensor_places, tensors_of
 from .tiles import AUTO as TILES_AUTO
 from .tiles import Tiles, check_tiling
 
@@ -53,14 +53,14 @@ class Memory:
     ) -> None:
         self.device = torch.device(device)
         self.offload, self.tiling = check_offload(offload), check_tiling(tiling)
-        self._guests: dict[int, Guest] = {}
+        self._on_device: dict[int, DeviceCopies] = {}
         self._depth: Counter[int] = Counter()
         self._offloads: dict[nn.Module, Offload] = {}  # which keep what they packed for the next run
 
     def check(self, config: TransformerConfig) -> None:
-        """Raise :class:`InputError` if more blocks are to be away than a transformer has."""
+        """Raise :class:`InputError` if more blocks are to be offloaded than a transformer has."""
         if not isinstance(self.offload, str):
-            away_blocks(config.num_layers, self.offload)
+            offloaded_blocks(config.num_layers, self.offload)
 
     @property
     def home(self) -> torch.device:
@@ -68,8 +68,8 @@ class Memory:
         return self.device if self.offload == NONE else torch.device("cpu")
 
     @contextlib.contextmanager
-    def visit(self, part: object) -> Iterator[None]:
-        """Have a part (a module, or an encoder around one) on the device for a while; visits may be nested.
+    def on_device(self, part: object) -> Iterator[None]:
+        """Have a part (a module, or an encoder around one) on the device for a while; nested or not.
 
         An encoder for which there is no room stays in host memory and works there, slower.
         """
@@ -80,19 +80,19 @@ class Memory:
         key = id(module)
         self._depth[key] += 1
         try:
-            if key not in self._guests and self._has_room(module, may_stay=module is not part):
-                self._guests[key] = Guest(held_by(module), self.device)
+            if key not in self._on_device and self._has_room(module, may_stay=module is not part):
+                self._on_device[key] = DeviceCopies(tensor_places(module), self.device)
             yield
         finally:
             self._depth[key] -= 1
             if not self._depth[key]:
                 del self._depth[key]
-                if key in self._guests:
-                    self._guests.pop(key).leave()
+                if key in self._on_device:
+                    self._on_device.pop(key).put_back()
                     give_back(self.device)
 
     def vae_for(self, vae: WanVAE | Autoencoder, decode_dtype: torch.dtype) -> Autoencoder:
-        """What encodes and decodes with ``vae`` within the memory there is; ask within its visit."""
+        """What encodes and decodes with ``vae`` within the memory there is; ask while it is there."""
         return FittingVAE(vae, self.tiling, decode_dtype) if isinstance(vae, WanVAE) else vae
 
     def turns(self, grid: Grid) -> Turns:
@@ -100,8 +100,8 @@ class Memory:
         return Turns(self, grid)
 
     @contextlib.contextmanager
-    def sampling(self, transformer: WanTransformer, grid: Grid, away: int | None = None) -> Iterator[None]:
-        """Have the transformer on the device, but for the blocks that are ``away``; None finds how many have to be."""
+    def sampling(self, transformer: WanTransformer, grid: Grid, offloaded: int | None = None) -> Iterator[None]:
+        """Have the transformer on the device, but for ``offloaded`` blocks; None finds how many there must be."""
         if self.rests:
             yield
             return
@@ -109,7 +109,7 @@ class Memory:
         if transformer not in self._offloads:
             self._offloads[transformer] = Offload(transformer, self.device)
         stay = self._offloads[transformer]
-        stay.open(self.away(transformer, grid) if away is None else away)
+        stay.open(self.offloaded(transformer, grid) if offloaded is None else offloaded)
         try:
             yield
         finally:
@@ -120,14 +120,14 @@ class Memory:
         """Whether no transformer moves: each works where it was loaded."""
         return self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu")
 
-    def away(self, transformer: WanTransformer, grid: Grid) -> int:
-        """How many blocks are away for a clip of this size, as things stand now."""
+    def offloaded(self, transformer: WanTransformer, grid: Grid) -> int:
+        """How many blocks are offloaded for a clip of this size, as things stand now."""
         if not isinstance(self.offload, str):
             return self.offload
         free = free_device_bytes(self.device)
         if free is None:
             return 0
-        return choose_away(transformer.config, weights_of(transformer, self.device), grid, free)
+        return choose_offloaded(transformer.config, weights_of(transformer, self.device), grid, free)
 
     def _has_room(self, module: nn.Module, may_stay: bool) -> bool:
         free = free_device_bytes(self.device)
@@ -141,7 +141,7 @@ class Turns:
         self._memory, self._grid = memory, grid
         self._at_work: Model | None = None
         self._moves = False  # whether it came here for its turn
-        self._away, self._more = 0, 0  # blocks of it in host memory, and how many of them because memory ran out
+        self._offloaded, self._more = 0, 0  # blocks of it in host memory, and how many of them because memory ran out
         self._stay = contextlib.ExitStack()
 
     def bring(self, transformer: Model) -> None:
@@ -152,9 +152,9 @@ class Turns:
         self._at_work = transformer
         if isinstance(transformer, WanTransformer) and not self._memory.rests:  # others have a keeper of their own
             self._moves = True
-            needed = self._memory.away(transformer, self._grid) + self._more
-            self._away = min(needed, transformer.config.num_layers)
-            self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._away))
+            needed = self._memory.offloaded(transformer, self._grid) + self._more
+            self._offloaded = min(needed, transformer.config.num_layers)
+            self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._offloaded))
 
     def run(self, sample: Callable[[], Result]) -> Result:
         """What ``sample`` gives, which brings what it works with; called again where memory runs out.
@@ -171,14 +171,15 @@ class Turns:
             except Exception as error:
                 if not is_out_of_memory(error) or self._at_work is None or not self._moves:
                     raise
-                blocks, away = self._at_work.config.num_layers, self._away
-                if away == blocks:
+                blocks, offloaded = self._at_work.config.num_layers, self._offloaded
+                if offloaded == blocks:
                     raise
             finally:
                 self._leave()
             # Not before the error is gone: its traceback holds what was calculated until then.
             self._more += max(1, blocks // 5)
-            tell(f"memory ran out with {away} of {blocks} blocks in host memory; sampling begins again with more there")
+            was = f"with {offloaded} of {blocks} blocks in host memory"
+            tell(f"memory ran out {was}; sampling begins again with more there")
 
     def _leave(self) -> None:
         self._at_work, self._moves = None, False

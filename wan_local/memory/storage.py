@@ -41,7 +41,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TensorPlaces:
     """One tensor of a module, and every place in the module's tables where it stands (tied weights have several)."""
 
     rest: Tensor
@@ -56,20 +56,20 @@ class Held:
         return tensor
 
 
-def held_by(module: nn.Module) -> list[Held]:
+def tensor_places(module: nn.Module) -> list[TensorPlaces]:
     """Every parameter and buffer of a module and those within it."""
-    found: dict[int, Held] = {}
+    found: dict[int, TensorPlaces] = {}
     for owner in module.modules():
         for table in (owner._parameters, owner._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
-                    found.setdefault(id(tensor), Held(tensor, [])).tables.append((table, name))
+                    found.setdefault(id(tensor), TensorPlaces(tensor, [])).tables.append((table, name))
     return list(found.values())
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """Every parameter and buffer of a module once, tied ones too."""
-    return [held.rest for held in held_by(module)]
+    return [held.rest for held in tensor_places(module)]
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
@@ -101,7 +101,7 @@ class HostBlock:
     """
 
     def __init__(self, block: nn.Module) -> None:
-        self.held = held_by(block)
+        self.held = tensor_places(block)
         self.layout = layout(held.rest for held in self.held)
         self.flat: Tensor | None = None
         self._apart: dict[int, Tensor] = {}  # number in held -> a tensor that is not in copies, where it was used last
@@ -123,7 +123,7 @@ class HostBlock:
                     continue
                 view = place.view(flat)
                 view.copy_(held.rest)
-                packed.append(Held(held.put(view), held.tables))
+                packed.append(TensorPlaces(held.put(view), held.tables))
             self.held, self.flat = packed, flat
         return self.flat
 
@@ -161,28 +161,28 @@ class HostBlock:
             new = table.get(name)
             if new is not None and new is not held.rest:
                 at_rest = new if new.device == held.rest.device else new.to(held.rest.device)
-                self.held[number] = Held(held.put(at_rest), held.tables)
+                self.held[number] = TensorPlaces(held.put(at_rest), held.tables)
                 self._apart[number] = new.detach()
 
 
-class Guest:
+class DeviceCopies:
     """Tensors that stay on a device for a while. Their originals stay where they are, so leaving copies nothing.
 
     A tensor that is put in the place of one of them meanwhile stays when they leave; values that are written into one
     are lost.
     """
 
-    def __init__(self, tensors: Iterable[Held], device: torch.device) -> None:
-        self._held: list[tuple[Held, Tensor]] = []
+    def __init__(self, tensors: Iterable[TensorPlaces], device: torch.device) -> None:
+        self._held: list[tuple[TensorPlaces, Tensor]] = []
         try:
             for held in tensors:
                 if held.rest.device != device:
                     self._held.append((held, held.put(held.rest.detach().to(device))))
         except BaseException:  # no room for all of them: none stays
-            self.leave()
+            self.put_back()
             raise
 
-    def leave(self) -> None:
+    def put_back(self) -> None:
         """Put the originals back; the copies are freed."""
         for held, there in self._held:
             table, name = held.tables[0]

@@ -14,7 +14,7 @@ MAX_SEED = 2**64 - 1
 def initial_noise(grid: Grid, channels: int, seed: int, batch: int = 1) -> Tensor:
     """Normal noise ``[B, C, T, h, w]`` float32 on the CPU, the same on every machine for the same seed.
 
-    The official code draws on the graphics card, so its seeds give other clips than ours; ComfyUI draws on the CPU.
+    The official code draws on the GPU, so its seeds give other clips than ours; ComfyUI draws on the CPU.
 
     Raises:
         InputError: the seed is not a whole number in 0..2**64-1.

@@ -1,4 +1,4 @@
-"""Spatial tiles with blended overlaps, for cards too small for a whole frame. Time is streamed, never tiled.
+"""Spatial tiles with blended overlaps, for GPUs too small for a whole frame. Time is streamed, never tiled.
 
 Tiling in time would cut the causal history and flash at every cut; the stream bounds memory in time already. A tile
 does not see beyond its edge, so results differ from the whole frame's near seams and, through the attention in the

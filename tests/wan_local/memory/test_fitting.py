@@ -136,7 +136,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
     import gc
     import weakref
 
-    class Held(FittingVAE):
+    class TensorPlaces(FittingVAE):
         def decode_once(self, latents: Tensor, way: Any, on_progress: Any) -> Iterator[Tensor]:
             if way is None:
                 large = torch.zeros(1000)
@@ -152,7 +152,7 @@ def test_tensors_of_a_failed_try_are_gone_when_the_next_begins() -> None:
     alive: list[bool] = []
     gc.disable()
     try:
-        list(Held(made(), memory=Looked(made())).decode_stream(LATENTS))
+        list(TensorPlaces(made(), memory=Looked(made())).decode_stream(LATENTS))
     finally:
         gc.enable()
     assert alive == [False]

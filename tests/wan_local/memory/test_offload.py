@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from wan_local.errors import InputError
 from wan_local.lora.merge import merge
 from wan_local.memory import Offload, Weights, attach
-from wan_local.memory.offload import away_blocks
+from wan_local.memory.offload import offloaded_blocks
 from wan_local.memory.plan import resident_bytes
 from wan_local.memory.storage import HostBlock, layout, size_of, tensors_of
 from wan_local.model import WanTransformer
@@ -37,14 +37,14 @@ def same(before: dict[str, tuple[int, torch.Tensor]], after: dict[str, tuple[int
     )
 
 
-@pytest.mark.parametrize("away", range(LAYERS + 1))
+@pytest.mark.parametrize("offloaded", range(LAYERS + 1))
 @pytest.mark.parametrize("buffers", [1, 2, 3])
 @torch.no_grad()
-def test_offloaded_is_resident_bit_for_bit(model: WanTransformer, away: int, buffers: int) -> None:
+def test_offloaded_is_resident_bit_for_bit(model: WanTransformer, offloaded: int, buffers: int) -> None:
     given, others = inputs(1), inputs(2)
     expected = model(*given), model(*others)
     before = resting(model)
-    with attach(model, "cpu", away, buffers=buffers):
+    with attach(model, "cpu", offloaded, buffers=buffers):
         assert torch.equal(model(*given), expected[0])
         assert torch.equal(model(*others), expected[1])  # begins where the first one ended
         assert torch.equal(model(*given), expected[0])
@@ -54,13 +54,13 @@ def test_offloaded_is_resident_bit_for_bit(model: WanTransformer, away: int, buf
     assert not any("forward" in vars(block) for block in model.blocks)
 
 
-@pytest.mark.parametrize("away", [1, 4, LAYERS])
+@pytest.mark.parametrize("offloaded", [1, 4, LAYERS])
 @torch.no_grad()
-def test_packed_host_memory_gives_the_same(model: WanTransformer, away: int) -> None:
+def test_packed_host_memory_gives_the_same(model: WanTransformer, offloaded: int) -> None:
     given = inputs()
     expected = model(*given)
     values = resting(model)
-    offload = attach(model, "cpu", away, pack=True)
+    offload = attach(model, "cpu", offloaded, pack=True)
     assert torch.equal(model(*given), expected)
     assert torch.equal(model(*given), expected)
     packed = resting(model)
@@ -69,15 +69,15 @@ def test_packed_host_memory_gives_the_same(model: WanTransformer, away: int) -> 
     for name, (_, tensor) in values.items():
         assert torch.equal(packed[name][1].float(), tensor.float()), name
     assert torch.equal(model(*given), expected)
-    offload.open(away)  # used again, not packed again
+    offload.open(offloaded)  # used again, not packed again
     assert same(packed, resting(model))
     assert torch.equal(model(*given), expected)
 
 
 @pytest.mark.parametrize("buffers", [1, 2, 3])
-@pytest.mark.parametrize("away", range(LAYERS + 1))
+@pytest.mark.parametrize("offloaded", range(LAYERS + 1))
 @torch.no_grad()
-def test_as_many_blocks_are_away_as_were_asked_for(away: int, buffers: int) -> None:
+def test_as_many_blocks_are_away_as_were_asked_for(offloaded: int, buffers: int) -> None:
     """On the meta device every tensor says where it is, and nothing needs memory."""
     model = make()
     seen: list[set[int]] = []
@@ -90,34 +90,34 @@ def test_as_many_blocks_are_away_as_were_asked_for(away: int, buffers: int) -> N
         seen.append({i for i, block in enumerate(model.blocks) if next(block.parameters()).device.type == "meta"})
 
     hooks = [block.self_attn.q.register_forward_pre_hook(look) for block in model.blocks]
-    with attach(model, "meta", away, buffers=buffers) as offload:
+    with attach(model, "meta", offloaded, buffers=buffers) as offload:
         model(*inputs(device="meta"))
         resident = {i for i, block in enumerate(model.blocks) if next(block.parameters()).device.type == "meta"}
-        assert len(resident) == LAYERS - away
+        assert len(resident) == LAYERS - offloaded
         held = [buffer.flat for buffer in offload.buffers()]
     for hook in hooks:
         hook.remove()
     assert len(seen) == LAYERS
     for index, there in enumerate(seen):
         assert there == resident | {index}  # those that stay, and the one that calculates
-    assert len(held) == min(away, buffers)
+    assert len(held) == min(offloaded, buffers)
     assert all(tensor.device.type == "cpu" for tensor in tensors_of(model))
     if buffers == 2:
         sizes = [layout(tensors_of(block)).size for block in model.blocks]
         rest = size_of(tensors_of(model)) - sum(size_of(tensors_of(block)) for block in model.blocks)
         stays = sum(sizes[index] for index in resident) + rest
         counted = stays + sum(flat.numel() for flat in held)
-        assert counted == resident_bytes(Weights(blocks=tuple(sizes), rest=rest), away)
+        assert counted == resident_bytes(Weights(blocks=tuple(sizes), rest=rest), offloaded)
 
 
 def test_away_blocks_are_spread() -> None:
-    assert away_blocks(40, 20) == list(range(1, 40, 2))
-    assert away_blocks(7, 3) == [2, 4, 6]
+    assert offloaded_blocks(40, 20) == list(range(1, 40, 2))
+    assert offloaded_blocks(7, 3) == [2, 4, 6]
     for blocks in (1, 7, 40):
-        for away in range(blocks + 1):
-            chosen = away_blocks(blocks, away)
-            assert len(chosen) == len(set(chosen)) == away
-            if away:
+        for offloaded in range(blocks + 1):
+            chosen = offloaded_blocks(blocks, offloaded)
+            assert len(chosen) == len(set(chosen)) == offloaded
+            if offloaded:
                 gaps = [b - a for a, b in zip(chosen, [*chosen[1:], chosen[0] + blocks], strict=True)]
                 assert max(gaps) - min(gaps) <= 1
 
@@ -180,8 +180,8 @@ def test_another_number_of_blocks_and_other_weights_the_next_time() -> None:
     model, given = make(), inputs()
     offload = Offload(model, "cpu", pack=True)
     expected = model(*given)
-    for away in (5, 2, 7, 0, 7):
-        offload.open(away)
+    for offloaded in (5, 2, 7, 0, 7):
+        offload.open(offloaded)
         assert torch.equal(model(*given), expected)
     offload.close()
     offload.close()
@@ -245,10 +245,10 @@ def test_somebody_elses_forward_is_kept() -> None:
     assert "forward" not in vars(model.blocks[0])
 
 
-@pytest.mark.parametrize("away", [-1, LAYERS + 1])
-def test_more_blocks_than_there_are(away: int) -> None:
-    with pytest.raises(InputError, match=rf"offload={away} can't be used: the model has 7 blocks; use 0 to 7"):
-        attach(make(), "cpu", away)
+@pytest.mark.parametrize("offloaded", [-1, LAYERS + 1])
+def test_more_blocks_than_there_are(offloaded: int) -> None:
+    with pytest.raises(InputError, match=rf"offload={offloaded} can't be used: the model has 7 blocks; use 0 to 7"):
+        attach(make(), "cpu", offloaded)
 
 
 def test_wrong_uses() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from wan_local.memory import Memory, attach
 from wan_local.memory.queues import PageLock
-from wan_local.memory.storage import held_by, size_of, tensors_of
+from wan_local.memory.storage import size_of, tensor_places, tensors_of
 from wan_local.shapes import Grid
 
 from .conftest import CONFIG, inputs, make
@@ -19,15 +19,15 @@ HEAVY = replace(CONFIG, dim=512, ffn_dim=2048, num_heads=4, num_layers=10)
 
 
 @pytest.mark.parametrize("kind", ["plain", "packed", "strided"])
-@pytest.mark.parametrize("away", [0, 1, 4, 7])
+@pytest.mark.parametrize("offloaded", [0, 1, 4, 7])
 @pytest.mark.parametrize("pack", [False, True])
 @torch.no_grad()
-def test_offloaded_is_resident_bit_for_bit_on_a_gpu(kind: str, away: int, pack: bool) -> None:
+def test_offloaded_is_resident_bit_for_bit_on_a_gpu(kind: str, offloaded: int, pack: bool) -> None:
     given = inputs(device="cuda")
     expected = make(kind).to("cuda")(*given)
     model = make(kind)
     for _ in range(2):
-        with attach(model, "cuda", away, pack=pack):
+        with attach(model, "cuda", offloaded, pack=pack):
             for _ in range(5):
                 assert torch.equal(model(*given), expected)
         assert {tensor.device.type for tensor in tensors_of(model)} == {"cpu"}
@@ -110,8 +110,8 @@ def test_parts_visit_and_auto_offload_on_a_gpu() -> None:
     given = inputs(device="cuda")
     expected = make().to("cuda")(*given)
     model, memory = make(), Memory("cuda", "auto")
-    with memory.visit(model):
+    with memory.on_device(model):
         assert torch.equal(model(*given), expected)
     with memory.sampling(model, Grid(frames=5, height=64, width=64)):
         assert torch.equal(model(*given), expected)
-    assert {held.rest.device.type for held in held_by(model)} == {"cpu"}
+    assert {held.rest.device.type for held in tensor_places(model)} == {"cpu"}

@@ -21,7 +21,7 @@ from wan_local.memory.activations import (
     vae_encode_work,
 )
 from wan_local.memory.live import LiveBytes
-from wan_local.memory.plan import choose_away, everything_fits, resident_bytes, sampling_work, usual_settings
+from wan_local.memory.plan import choose_offloaded, everything_fits, resident_bytes, sampling_work, usual_settings
 from wan_local.memory.storage import size_of, tensors_of
 from wan_local.model import WanTransformer
 from wan_local.shapes import Grid
@@ -121,8 +121,8 @@ def test_compiled_blocks_hold_their_tokens_twice() -> None:
     weights = Weights(blocks=(100, 100), rest=10, itemsize=2)
     plain, compiled = (sampling_work(MID, replace(weights, compiled=on), SMALL) for on in (False, True))
     assert compiled - plain == SMALL.tokens * MID.dim * 4
-    assert choose_away(MID, weights, SMALL, 210 + plain + RESERVE) == 0
-    assert choose_away(MID, replace(weights, compiled=True), SMALL, 210 + plain + RESERVE) > 0
+    assert choose_offloaded(MID, weights, SMALL, 210 + plain + RESERVE) == 0
+    assert choose_offloaded(MID, replace(weights, compiled=True), SMALL, 210 + plain + RESERVE) > 0
 
 
 @pytest.mark.parametrize("size", [(48, 64), (96, 32)])
@@ -163,8 +163,8 @@ EVEN = Weights(blocks=(10,) * 8, rest=5)
 
 
 def test_weights_on_the_device_by_hand() -> None:
-    assert [resident_bytes(EVEN, away) for away in range(9)] == [85, 85, 85, 75, 65, 55, 45, 35, 25]
-    uneven = Weights(blocks=(1, 2, 3, 40), rest=100)  # 3 away are the second, third and fourth
+    assert [resident_bytes(EVEN, offloaded) for offloaded in range(9)] == [85, 85, 85, 75, 65, 55, 45, 35, 25]
+    uneven = Weights(blocks=(1, 2, 3, 40), rest=100)  # 3 offloaded are the second, third and fourth
     assert resident_bytes(uneven, 3) == 100 + 1 + 2 * 40
 
 
@@ -199,9 +199,9 @@ def test_choice_is_the_fewest_that_fit() -> None:
     config = replace(MID, num_layers=8)
     work = transformer_work(config, SMALL, 2)
     for free in range(20, 95, 5):
-        away = choose_away(config, EVEN, SMALL, work + RESERVE + free)
-        assert away == 8 or resident_bytes(EVEN, away) <= free
-        assert away == 0 or resident_bytes(EVEN, away - 1) > free
+        offloaded = choose_offloaded(config, EVEN, SMALL, work + RESERVE + free)
+        assert offloaded == 8 or resident_bytes(EVEN, offloaded) <= free
+        assert offloaded == 0 or resident_bytes(EVEN, offloaded - 1) > free
     parts = replace(EVEN, text_encoder=3, vae=4)
     most = max(stage.device for stage in plan(config, parts, grids=[SMALL], settings=["none"])[0].settings[0].stages)
     assert everything_fits(config, parts, WAN_VAE, SMALL, most + RESERVE)

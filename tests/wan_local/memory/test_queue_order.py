@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wan_local.memory import attach
-from wan_local.memory.offload import away_blocks
+from wan_local.memory.offload import offloaded_blocks
 
 from .conftest import CONFIG, inputs, make
 
@@ -84,7 +84,7 @@ def behind(request: pytest.FixtureRequest) -> Behind:
 
 
 def watched(behind: Behind, turn: list[int]) -> torch.nn.Module:
-    """A model that tells which buffer each of its away blocks reads, at its first and its last layer."""
+    """A model that tells which buffer each of its offloaded blocks reads, at its first and its last layer."""
     model = make()
     for index in turn:
         block = model.blocks[index]
@@ -95,20 +95,20 @@ def watched(behind: Behind, turn: list[int]) -> torch.nn.Module:
 
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("buffers", [1, 2, 3])
-@pytest.mark.parametrize("away", range(1, LAYERS + 1))
+@pytest.mark.parametrize("offloaded", range(1, LAYERS + 1))
 @torch.no_grad()
-def test_rules_hold_over_several_forwards(behind: Behind, away: int, buffers: int, pack: bool) -> None:
+def test_rules_hold_over_several_forwards(behind: Behind, offloaded: int, buffers: int, pack: bool) -> None:
     given = inputs()
     expected = make()(*given)
-    model = watched(behind, away_blocks(LAYERS, away))
-    with attach(model, "cpu", away, buffers=buffers, pack=pack, queue=behind):
+    model = watched(behind, offloaded_blocks(LAYERS, offloaded))
+    with attach(model, "cpu", offloaded, buffers=buffers, pack=pack, queue=behind):
         for _ in range(3):
             assert torch.equal(model(*given), expected)
     copied = sum(what == "copy" for what, _ in behind.log)
-    if away <= buffers:  # each has a buffer of its own
-        assert copied == away
+    if offloaded <= buffers:  # each has a buffer of its own
+        assert copied == offloaded
     else:  # once a forward, and the first of the next come already
-        assert copied == 3 * away + buffers - (not pack)
+        assert copied == 3 * offloaded + buffers - (not pack)
 
 
 @pytest.mark.parametrize("stop_at", range(LAYERS))
@@ -142,11 +142,11 @@ def test_the_next_block_comes_while_this_one_calculates(behind: Behind) -> None:
         assert asked >= block + 2, f"block {block + 1} was not asked for when block {block} began"
 
 
-@pytest.mark.parametrize("away", [3, 4, LAYERS])
+@pytest.mark.parametrize("offloaded", [3, 4, LAYERS])
 @torch.no_grad()
-def test_a_copy_the_host_waits_for_is_asked_for_when_the_next_block_has_been_launched(away: int) -> None:
+def test_a_copy_the_host_waits_for_is_asked_for_when_the_next_block_has_been_launched(offloaded: int) -> None:
     """Without packing CUDA's copies keep the host: one behind a block that was just launched would stop everything."""
-    turn = away_blocks(LAYERS, away)
+    turn = offloaded_blocks(LAYERS, offloaded)
     model, log, marks = make(), [], iter(range(999))
     names = {tensor.data_ptr(): index for index in turn for tensor in model.blocks[index].parameters()}
     for index in turn:
@@ -169,17 +169,17 @@ def test_a_copy_the_host_waits_for_is_asked_for_when_the_next_block_has_been_lau
         def drain(self) -> None:
             pass
 
-    with attach(model, "cpu", away, buffers=2, pack=False, queue=Waiting()):
+    with attach(model, "cpu", offloaded, buffers=2, pack=False, queue=Waiting()):
         for _ in range(2):
             model(*inputs())
     assert [row[:2] for row in log[:4]] == [("mark", 0), ("fetch", turn[0]), ("fetch", turn[1]), ("launch", turn[0])]
     launches = [place for place, row in enumerate(log) if row[0] == "launch"]
     for number, place in enumerate(launches[1:], start=1):
-        # Between two launches of blocks that are away: the mark of the first, and a copy into the buffer before it.
+        # Between two launches of offloaded blocks: the mark of the first, and a copy into the buffer before it.
         behind_it = log[place + 1 : launches[number + 1] if number + 1 < len(launches) else None]
         assert [row[0] for row in behind_it] == ["mark", "fetch"]
         before = next(row[1] for row in log[launches[number - 1] :] if row[0] == "mark")
-        assert behind_it[1] == ("fetch", turn[(number + 1) % away], before)
+        assert behind_it[1] == ("fetch", turn[(number + 1) % offloaded], before)
 
 
 @pytest.mark.parametrize("buffers", [1, 2, 3])

@@ -49,15 +49,15 @@ def kinds(module: nn.Module) -> set[str]:
 def test_a_part_visits_and_leaves_its_own_tensors(offload: str | int) -> None:
     encoder, memory = Encoder(), Memory("meta", offload)
     before = {name: tensor for name, tensor in encoder.model.state_dict(keep_vars=True).items()}
-    with memory.visit(encoder):
+    with memory.on_device(encoder):
         assert kinds(encoder.model) == {"meta"}
         assert encoder.model.again is encoder.model[0].weight  # tied weights stay tied
-        with memory.visit(encoder):
+        with memory.on_device(encoder):
             assert kinds(encoder.model) == {"meta"}
         assert kinds(encoder.model) == {"meta"}  # the inner one's end is not the outer one's
     after = encoder.model.state_dict(keep_vars=True)
     assert all(after[name] is tensor for name, tensor in before.items())
-    with pytest.raises(Cancelled), memory.visit(encoder.model):
+    with pytest.raises(Cancelled), memory.on_device(encoder.model):
         raise Cancelled("stopped")
     assert kinds(encoder.model) == {"cpu"}
 
@@ -65,7 +65,7 @@ def test_a_part_visits_and_leaves_its_own_tensors(offload: str | int) -> None:
 def test_nothing_moves_without_offload_or_on_a_cpu() -> None:
     for memory in (Memory("meta", "none"), Memory("cpu", "auto"), Memory("cpu", 3)):
         encoder = Encoder()
-        with memory.visit(encoder), memory.visit(None), memory.visit(object()):
+        with memory.on_device(encoder), memory.on_device(None), memory.on_device(object()):
             assert kinds(encoder.model) == {"cpu"}
     assert Memory("meta", "none").home.type == "meta"
     assert Memory("meta", 0).home.type == Memory("meta", "auto").home.type == "cpu"
@@ -76,12 +76,12 @@ def test_an_encoder_without_room_works_where_it_is(monkeypatch: pytest.MonkeyPat
     encoder, memory = Encoder(), Memory("meta", 0)
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(encoder.model))
     assert size > 90
-    with memory.visit(encoder):
+    with memory.on_device(encoder):
         assert kinds(encoder.model) == {"cpu"}
-    with memory.visit(encoder.model):  # a part that can't work elsewhere is let to try
+    with memory.on_device(encoder.model):  # a part that can't work elsewhere is let to try
         assert kinds(encoder.model) == {"meta"}
     monkeypatch.setattr(stages_module, "free_device_bytes", lambda device: RESERVE + size)
-    with memory.visit(encoder):
+    with memory.on_device(encoder):
         assert kinds(encoder.model) == {"meta"}
 
 
@@ -91,8 +91,8 @@ def test_the_transformer_is_there_for_sampling_alone() -> None:
     model.attend = lambda q, k, v: torch.empty_like(q)
     for _ in range(2):
         with memory.sampling(model, GRID):
-            away = {i for i, block in enumerate(model.blocks) if kinds(block) == {"cpu"}}
-            assert len(away) == 5
+            offloaded = {i for i, block in enumerate(model.blocks) if kinds(block) == {"cpu"}}
+            assert len(offloaded) == 5
             assert model(*inputs(device="meta")).device.type == "meta"
         assert kinds(model) == {"cpu"}
     with pytest.raises(Cancelled), memory.sampling(model, GRID):
@@ -105,20 +105,20 @@ def test_auto_takes_away_as_little_as_it_must(monkeypatch: pytest.MonkeyPatch) -
     model, memory = make(), Memory("meta", "auto")
     weights = stages_module.weights_of(model, torch.device("meta"))
     assert weights.transformer == sum(p.numel() * p.element_size() for p in model.parameters())
-    assert memory.away(model, GRID) == 0  # nobody knows what is free
+    assert memory.offloaded(model, GRID) == 0  # nobody knows what is free
     monkeypatch.setattr(stages_module, "free_device_bytes", lambda device: 10**12)
-    assert memory.away(model, GRID) == 0
+    assert memory.offloaded(model, GRID) == 0
     work = transformer_work(model.config, GRID, weights.itemsize)
-    for away in (3, 4, 6):
-        free = resident_bytes(weights, away) + work + RESERVE
+    for offloaded in (3, 4, 6):
+        free = resident_bytes(weights, offloaded) + work + RESERVE
         monkeypatch.setattr(stages_module, "free_device_bytes", lambda device, free=free: free)
-        assert memory.away(model, GRID) == away
+        assert memory.offloaded(model, GRID) == offloaded
     monkeypatch.setattr(stages_module, "free_device_bytes", lambda device: 0)
-    assert memory.away(model, GRID) == 7
+    assert memory.offloaded(model, GRID) == 7
 
 
-@pytest.mark.parametrize(("fails", "away"), [(0, [2]), (1, [2, 3]), (9, [2, 3, 4, 5, 6, 7])])
-def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]) -> None:
+@pytest.mark.parametrize(("fails", "offloaded"), [(0, [2]), (1, [2, 3]), (9, [2, 3, 4, 5, 6, 7])])
+def test_sampling_begins_again_with_more_blocks_away(fails: int, offloaded: list[int]) -> None:
     model, turns, seen, told = make(), Memory("meta", 2).turns(GRID), [], []
 
     def sample() -> str:
@@ -134,9 +134,11 @@ def test_sampling_begins_again_with_more_blocks_away(fails: int, away: list[int]
                 turns.run(sample)
         else:
             assert turns.run(sample) == "latents"
-    assert seen == away
-    assert [f"with {count} of 7 blocks" in text for count, text in zip(away, told, strict=False)] == [True] * len(told)
-    assert len(told) == len(away) - 1
+    assert seen == offloaded
+    assert [f"with {count} of 7 blocks" in text for count, text in zip(offloaded, told, strict=False)] == [True] * len(
+        told
+    )
+    assert len(told) == len(offloaded) - 1
     assert kinds(model) == {"cpu"}
 
 
@@ -260,17 +262,17 @@ class Told(Memory):
         self.log: list[tuple[str, str]] = []
 
     @contextlib.contextmanager
-    def visit(self, part: Any) -> Iterator[None]:
+    def on_device(self, part: Any) -> Iterator[None]:
         name = type(part).__name__
         self.log.append(("comes", name))
-        with super().visit(part):
+        with super().on_device(part):
             yield
         self.log.append(("leaves", name))
 
     @contextlib.contextmanager
-    def sampling(self, transformer: Any, grid: Grid, away: int | None = None) -> Iterator[None]:
+    def sampling(self, transformer: Any, grid: Grid, offloaded: int | None = None) -> Iterator[None]:
         self.log.append(("comes", "WanTransformer"))
-        with super().sampling(transformer, grid, away):
+        with super().sampling(transformer, grid, offloaded):
             yield
         self.log.append(("leaves", "WanTransformer"))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wan_local.lora import Difference, Lora, LowRank, Use, apply
 from wan_local.memory import Offload
-from wan_local.memory.storage import Guest, held_by
+from wan_local.memory.storage import DeviceCopies, tensor_places
 from wan_local.model import WanTransformer
 
 from .conftest import CONFIG, inputs, make
@@ -43,9 +43,9 @@ def run(model: WanTransformer, before_step: Callable[[int], None]) -> list[Tenso
 
 @pytest.mark.parametrize("steps", RANGES)
 @pytest.mark.parametrize("pack", [False, True])
-@pytest.mark.parametrize("away", [1, 4, LAYERS])
+@pytest.mark.parametrize("offloaded", [1, 4, LAYERS])
 @torch.no_grad()
-def test_a_lora_of_some_steps_is_the_same_offloaded(steps: str, pack: bool, away: int) -> None:
+def test_a_lora_of_some_steps_is_the_same_offloaded(steps: str, pack: bool, offloaded: int) -> None:
     first, last = RANGES[steps]
     uses = [Use(lora=small_changes(), first_step=first, last_step=last), Use(lora=small_changes(4), last_step=3)]
     resident = make()
@@ -54,7 +54,7 @@ def test_a_lora_of_some_steps_is_the_same_offloaded(steps: str, pack: bool, away
     model = make()
     applied, offload = apply(model, uses), Offload(model, "cpu", pack=pack)
     for _ in range(3):  # begins again where it ended, packed memory used again
-        offload.open(away)
+        offload.open(offloaded)
         assert all(map(torch.equal, run(model, applied.before_step), expected))
         offload.close()
 
@@ -111,10 +111,10 @@ def test_a_tensor_of_another_dtype_and_packing_later() -> None:
 def test_a_guest_that_was_replaced_stays_replaced() -> None:
     layer = nn.Linear(3, 3)
     bias, new = layer.bias, nn.Parameter(torch.ones(3, 3))
-    guest = Guest(held_by(layer), torch.device("meta"))
+    copies = DeviceCopies(tensor_places(layer), torch.device("meta"))
     assert layer.weight.device.type == layer.bias.device.type == "meta"
     layer.weight = new
-    guest.leave()
+    copies.put_back()
     assert layer.bias is bias
     assert torch.equal(layer.weight, torch.ones(3, 3))
     assert isinstance(layer.weight, nn.Parameter)
