@@ -66,7 +66,7 @@ def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None 
     place = Path(path)
     if boundary is not None:
         check_boundary(boundary)
-    own = None
+    own: float | None = None  # what a folder says itself
     if low is not None:
         both = place, Path(low)
     elif all((place / name).is_dir() for name in OFFICIAL):
@@ -82,7 +82,8 @@ def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None 
     else:
         return None
     _check_names(*both)
-    return Pair(high=both[0], low=both[1], boundary=own or BOUNDARY if boundary is None else boundary)
+    chosen = next(value for value in (boundary, own, BOUNDARY) if value is not None)
+    return Pair(high=both[0], low=both[1], boundary=chosen)
 
 
 def level_of(path: AnyPath) -> str | None:
@@ -156,7 +157,7 @@ def _check_names(high: Path, low: Path) -> None:
 
 def _own_boundary(folder: Path) -> float | None:
     found = read_json(folder / "model_index.json").get("boundary_ratio")
-    return found if isinstance(found, float) and 0 <= found <= 1 else None
+    return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
 
 
 def _beside(place: Path) -> Path | None:

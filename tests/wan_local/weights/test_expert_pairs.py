@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_a_folder_of_diffusers_has_its_own_boundary(folder: Path) -> None:
     assert (high.level, high.lowest, low.level, low.below) == ("high", 875.0, "low", 875.0)
     assert not torch.equal(modulation(high), modulation(low))
     assert torch.equal(modulation(low), load_transformer(folder / "transformer_2").blocks[0].modulation)
+
+
+def test_a_folders_boundary_may_be_0(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "all_high")
+    index = tmp_path / "all_high" / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "boundary_ratio": 0}))
+    assert find_pair(tmp_path / "all_high").boundary == 0.0
 
 
 def test_a_boundary_without_a_second_expert_makes_no_pair(folder: Path, tmp_path: Path) -> None:
