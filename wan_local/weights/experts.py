@@ -69,31 +69,31 @@ def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None 
     own: float | None = None  # what a folder says itself
     if low is not None:
         both = place, Path(low)
+        _check_names(*both)
     elif all((place / name).is_dir() for name in OFFICIAL):
         both = place / OFFICIAL[0], place / OFFICIAL[1]
     elif all((place / name).is_dir() for name in DIFFUSERS):
         both = place / DIFFUSERS[0], place / DIFFUSERS[1]
         own = _own_boundary(place)
     elif (beside := _beside(place)) is not None:
-        both = (place, beside) if level_of(place) == HIGH else (beside, place)
+        both = (place, beside) if _own_level(place) == HIGH else (beside, place)
         tell(f"{beside.name} lies beside {place.name} and is taken as the other of Wan2.2's two experts")
     elif boundary is not None:
         raise InputError(f"boundary={boundary:g} needs two experts and {place} is one; give the low-noise one too")
     else:
         return None
-    _check_names(*both)
     chosen = next(value for value in (boundary, own, BOUNDARY) if value is not None)
     return Pair(high=both[0], low=both[1], boundary=chosen)
 
 
 def level_of(path: AnyPath) -> str | None:
     """``"high"`` or ``"low"``, as the name of a file or of its folder says; None where neither says one of them."""
-    place = Path(path)
-    for name in (place.name, place.parent.name):
-        levels = {match.lower() for match in LEVEL.findall(name)}
-        if len(levels) == 1:
-            return levels.pop()
-    return None
+    return _own_level(Path(path)) or _own_level(Path(path).parent)
+
+
+def _own_level(path: Path) -> str | None:
+    levels = {match.lower() for match in LEVEL.findall(path.name)}
+    return levels.pop() if len(levels) == 1 else None
 
 
 def check_pair(high: TensorSource, low: TensorSource) -> None:
@@ -143,7 +143,9 @@ def _same(high: TensorSource, low: TensorSource) -> bool:
 def _check_names(high: Path, low: Path) -> None:
     if high.resolve() == low.resolve():
         raise InputError(f"{high} is given for both experts; give one high-noise and one low-noise file")
-    said = level_of(high), level_of(low)
+    # The name of a folder that both lie in tells neither from the other.
+    level = level_of if high.parent != low.parent else _own_level
+    said = level(high), level(low)
     if said == (LOW, HIGH):
         tell(
             f"{high.name} is used for high noise and {low.name} for low noise, and their names say otherwise; "
@@ -162,7 +164,7 @@ def _own_boundary(folder: Path) -> float | None:
 
 def _beside(place: Path) -> Path | None:
     """The one other file or folder that has the same name but for high and low."""
-    own = level_of(place.name)
+    own = _own_level(place)
     if own is None or not place.parent.is_dir():
         return None
 
@@ -172,6 +174,6 @@ def _beside(place: Path) -> Path | None:
     found = [
         other
         for other in place.parent.iterdir()
-        if plain(other.name) == plain(place.name) and level_of(other.name) == OTHER[own]
+        if plain(other.name) == plain(place.name) and _own_level(other) == OTHER[own]
     ]
     return found[0] if len(found) == 1 else None

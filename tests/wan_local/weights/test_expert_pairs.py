@@ -71,6 +71,19 @@ def test_a_folders_boundary_may_be_0(folder: Path, tmp_path: Path) -> None:
     assert find_pair(tmp_path / "all_high").boundary == 0.0
 
 
+def test_the_name_of_a_folder_that_holds_both_tells_nothing(files: tuple[Path, Path], tmp_path: Path) -> None:
+    place = tmp_path / "high_quality"
+    place.mkdir()
+    both = [
+        Path(shutil.copy(file, place / name))
+        for file, name in zip(files, ("a.safetensors", "b.safetensors"), strict=True)
+    ]
+    told: list[str] = []
+    with listening(told.append):
+        assert find_pair(*both) == Pair(high=both[0], low=both[1])
+    assert told == []
+
+
 def test_a_boundary_without_a_second_expert_makes_no_pair(folder: Path, tmp_path: Path) -> None:
     """diffusers' converter writes one into folders of Wan2.1 too."""
     shutil.copytree(folder, tmp_path / "one", ignore=shutil.ignore_patterns("transformer_2"))
