@@ -63,9 +63,11 @@ def local(nodes: Any, parts: Any) -> Any:
     import torch
 
     images = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
+    model, clip, clip_vision, vae = parts
     return nodes.local.WanFLF2VLocal.execute(
-        *parts, first_image=images[0], last_image=images[1], prompt="a disc", **SIZE, **CHOICES
-    )
+        model, clip, vae, first_image=images[0], last_image=images[1], prompt="a disc", clip_vision=clip_vision,
+        **SIZE, **CHOICES,
+    )  # fmt: skip
 
 
 def decode(nodes: Any, vae: Any, samples: Any, tiling: str = "auto") -> Any:
