@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wan_remote import fault_table
+from tests.wan_remote import fault_table, scripted
 from tests.wan_remote.journals import StoppedClock
 from tests.wan_remote.stand_in.client import StandIn
 from wan_remote.journal import Journal
@@ -19,6 +19,12 @@ ROWS = pytest.StashKey[list[fault_table.Row]]()
 @pytest.fixture(scope="session")
 def stand_in() -> Iterator[StandIn]:
     with StandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def script() -> Iterator[scripted.Script]:
+    with scripted.serving() as running:
         yield running
 
 

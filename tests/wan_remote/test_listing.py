@@ -5,26 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-import requests
 
 import wan_remote
+from tests.wan_remote.cloud_lists import gmi_rows, show
 from tests.wan_remote.fault_case import GMI, WAVESPEED
-from tests.wan_remote.stand_in.client import GMI_KEY
-
-
-def gmi_rows(world) -> list[dict]:
-    found = requests.get(
-        world.cloud.gmi + "/apikey/requests",
-        params={"model_id": wan_remote.GMIRequest.model},
-        headers={"authorization": f"Bearer {GMI_KEY}"},
-        timeout=10,
-    )
-    return found.json()["requests"]
-
-
-def show(world, provider: str, body: object) -> None:
-    """From now on the list is this."""
-    world.cloud.faults(f"{provider}.list", {"kind": "answer", "json": body, "times": 0})
 
 
 @pytest.mark.parametrize("form", ["ISO", "milliseconds"])

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import requests
 
-import wan_remote
+from tests.wan_remote.cloud_lists import gmi_rows, show
 from tests.wan_remote.fault_case import BOTH, DONE, DOWN, GMI, LOST, NOT_MADE, POLL, WAVESPEED, answer, retry_after
-from tests.wan_remote.stand_in.client import GMI_KEY
 from tests.wan_remote.stand_in.odd import STYLES
 from wan_remote.transport import Api
 
@@ -185,21 +183,6 @@ def test_what_took_minutes_to_send_and_was_refused_is_looked_for_all_that_time(w
 
 
 VARIABLE = {GMI: "GMI_API_KEY", WAVESPEED: "WAVESPEED_API_KEY"}
-
-
-def gmi_rows(world) -> list[dict]:
-    found = requests.get(
-        world.cloud.gmi + "/apikey/requests",
-        params={"model_id": wan_remote.GMIRequest.model},
-        headers={"authorization": f"Bearer {GMI_KEY}"},
-        timeout=10,
-    )
-    return found.json()["requests"]
-
-
-def show(world, provider: str, body: object) -> None:
-    """From now on the list is this."""
-    world.cloud.faults(f"{provider}.list", {"kind": "answer", "json": body, "times": 0})
 
 
 @pytest.mark.parametrize("provider", BOTH)

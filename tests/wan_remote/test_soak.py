@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer, retry_after
 from tests.wan_remote.world import Outcome, World, image
 
-JOBS = int(os.environ.get("REMOTE_SOAK", "32"))
+JOBS = int(os.environ.get("REMOTE_SOAK", "64"))
 SEED = int(os.environ.get("REMOTE_SOAK_SEED", "1"))
 AT_ONCE = 32
 
@@ -135,6 +135,6 @@ def soak(world: World) -> None:
             assert made == 0, (number, ends[number])
         else:  # an answer that was lost where the cloud's list does not tell twins apart; or a job that failed
             assert outcome.end in ("SubmissionUnknown", "JobFailed"), (number, ends[number], outcome.text)
-    assert told["result"] >= 0.6 * JOBS  # of some 0.8 that such weather leaves; so few jobs vary by a tenth
+    assert told["result"] >= 0.75 * JOBS
     assert cloud.view()["violations"] == []
     world.assert_no_leak(*finals.values())

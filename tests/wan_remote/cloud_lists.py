@@ -1,0 +1,23 @@
+"""What a cloud's list says, and what it is made to say."""
+
+from __future__ import annotations
+
+import requests
+
+import wan_remote
+from tests.wan_remote.stand_in.client import GMI_KEY
+
+
+def gmi_rows(world) -> list[dict]:
+    found = requests.get(
+        world.cloud.gmi + "/apikey/requests",
+        params={"model_id": wan_remote.GMIRequest.model},
+        headers={"authorization": f"Bearer {GMI_KEY}"},
+        timeout=10,
+    )
+    return found.json()["requests"]
+
+
+def show(world, provider: str, body: object) -> None:
+    """From now on the list is this."""
+    world.cloud.faults(f"{provider}.list", {"kind": "answer", "json": body, "times": 0})
