@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..wan_local.settings import BOUNDARY
+from ..wan_local.weights.experts import timestep_of
 from . import host, widgets
 from .host import io
 from .sockets.model import Model, WanModel
@@ -47,5 +48,5 @@ class WanFLF2VExperts(io.ComfyNode):
         cls, high_noise: WanModel, low_noise: WanModel, boundary: float, low_noise_guidance: float
     ) -> io.NodeOutput:
         model = ExpertsModel(high_noise, low_noise, boundary, low_noise_guidance or None)
-        host.show_text(f"high noise from timestep {1000 * boundary:g} on, low noise below")
+        host.show_text(f"high noise from timestep {timestep_of(boundary):g} on, low noise below")
         return io.NodeOutput(model)

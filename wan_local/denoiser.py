@@ -19,7 +19,7 @@ from .lora import Applied
 from .notices import tell
 from .sampling import Cond, Model, Velocity, model_velocity
 from .weights import load_transformer
-from .weights.experts import HIGH, LOW, Pair, open_pair
+from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
 from .weights.load import AnyPath
 
 ALONE = (
@@ -92,14 +92,15 @@ def load_denoisers(
     if pair is None:
         return [Denoiser(transformer=transformers[0])]
     high, low = transformers
-    return pair_of(high, low, pair.timestep)
+    return pair_of(high, low, pair.boundary)
 
 
-def pair_of(high: Model, low: Model, timestep: float) -> list[Denoiser]:
-    """Two experts, the first for timesteps from ``timestep`` on. At 0 it does every step, above 1000 the other."""
+def pair_of(high: Model, low: Model, boundary: float, low_guidance: float | None = None) -> list[Denoiser]:
+    """Two experts, the first for timesteps from ``1000 * boundary`` on; the other's guidance scale may be its own."""
+    timestep = timestep_of(boundary)
     return [
         Denoiser(transformer=high, lowest=timestep, level=HIGH),
-        Denoiser(transformer=low, below=timestep, level=LOW),
+        Denoiser(transformer=low, below=timestep, level=LOW, guidance=low_guidance),
     ]
 
 

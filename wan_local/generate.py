@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conditioning import known_frames
+from .conditioning import FIRST, LAST, known_frames
 from .denoiser import Denoiser, before_step, load_denoisers, velocity_of
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
@@ -217,8 +217,8 @@ class Pipeline:
         """As calling the pipeline, up to the latents; arguments as there."""
         check_text("prompt", prompt)
         settings = settings.with_seed()
-        images = {0: to_tensor(first, "first image"), -1: to_tensor(last, "last image")}  # [3, H0, W0] 0..1
-        _, height, width = images[0].shape
+        images = {FIRST: to_tensor(first, "first image"), LAST: to_tensor(last, "last image")}  # [3, H0, W0] 0..1
+        _, height, width = images[FIRST].shape
         grid = settings.grid(width, height)
         clock = Clock(on_progress)
 

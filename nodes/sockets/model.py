@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ class WanModel:
         what is about quantised weights acts beside them."""
         changed = copy.copy(self)
         if self.setup is not None:
-            changed.setup = replace(self.setup, loras=(*self.setup.loras, (lora.path, strength)))
+            changed.setup = self.setup.with_lora(lora.path, strength)
         beside, lora = split(self.transformer, lora)
         if beside.deltas:
             changed._beside = self._beside.with_lora(beside, strength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...wan_local.lora import Lora
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.shapes import Grid
+from ...wan_local.weights.experts import TOLD_BY, same_weights, timestep_of
 from .. import host
 from .model import WanModel
 
@@ -40,7 +42,7 @@ class ExpertsModel:
                 )
         if high.transformer.config != low.transformer.config:
             raise InputError(f"high_noise is {high!r} and low_noise {low!r}; use both experts of one release")
-        if high.transformer is low.transformer or _same(high.transformer, low.transformer):
+        if same_weights(*(model.transformer.get_parameter(TOLD_BY) for model in (high, low))):
             raise InputError("high_noise and low_noise hold the same weights; connect one file of each")
         self.high, self.low, self.boundary, self.low_guidance = high, low, boundary, low_guidance
         if (high.level, low.level) == ("low", "high"):
@@ -87,20 +89,13 @@ class ExpertsModel:
     def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
         """What samples ``batch`` clips of ``grid``."""
         both = self.high.transformer_for(grid, batch), self.low.transformer_for(grid, batch)
-        high, low = pair_of(*both, 1000.0 * self.boundary)
-        low.guidance = self.low_guidance
-        return [high, low]
+        return pair_of(*both, self.boundary, self.low_guidance)
 
     def with_lora(self, lora: Lora, strength: float) -> ExpertsModel:
         """The same with a LoRA on both."""
-        both = self.high.with_lora(lora, strength), self.low.with_lora(lora, strength)
-        return ExpertsModel(*both, self.boundary, self.low_guidance)
+        changed = copy.copy(self)
+        changed.high, changed.low = (each.with_lora(lora, strength) for each in (self.high, self.low))
+        return changed
 
     def __repr__(self) -> str:
-        return f"<two experts, the high-noise one from timestep {1000 * self.boundary:g} on, each {self.high!r}>"
-
-
-def _same(high: WanTransformer, low: WanTransformer) -> bool:
-    """Whether both hold the weights of one file; two that were trained differ in every parameter."""
-    first, second = (each.get_parameter("blocks.0.modulation") for each in (high, low))
-    return first.dtype == second.dtype and torch.equal(first.cpu(), second.cpu())
+        return f"<two experts, the high-noise one from timestep {timestep_of(self.boundary):g} on, each {self.high!r}>"

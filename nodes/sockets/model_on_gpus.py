@@ -138,7 +138,7 @@ class MultiModel:
 
     def with_lora(self, lora: Lora, strength: float) -> MultiModel:
         """The same with a LoRA, on both of two experts, which every rank reads and puts on when it starts."""
-        return MultiModel(self.transformer.with_lora(lora.path, strength).setup)
+        return MultiModel(self.setup.with_lora(lora.path, strength))
 
     def __repr__(self) -> str:
         return f"<Wan transformer on {self.setup.gpus} GPUs, {self.transformer.degrees}>"

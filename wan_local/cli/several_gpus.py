@@ -114,12 +114,13 @@ def lines(model: GroupTransformer) -> list[str]:
     from .. import lora
     from ..model import WanTransformer
     from ..quantised import parameter_shapes
+    from ..weights.experts import HIGH, LOW
 
     with torch.device("meta"):
         shapes = parameter_shapes(WanTransformer(model.config))
     loras = [
         told(lora.read(path, shapes), strength) + (f", on the {level}-noise expert" if model.setup.low else "")
-        for level, (_, given) in zip(("high", "low"), model.setup.models, strict=False)
+        for level, (_, given) in zip((HIGH, LOW), model.setup.models, strict=False)
         for path, strength in given
     ]
     return [*loras, f"{model.setup.gpus} GPUs: {model.why}"]

@@ -10,7 +10,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -128,11 +128,9 @@ class GroupTransformer:
 
     def with_lora(self, path: str, strength: float) -> GroupTransformer:
         """The same with one more LoRA, on both of two experts; other ranks, since it is merged there."""
-        setup, more = self.setup, ((path, strength),)
-        setup = replace(setup, loras=setup.loras + more, low_loras=setup.low_loras + more if setup.low else ())
         hooks = (self._stop, self._before_run, self._when_up)
         same: dict[str, Any] = {"guidance": self._guidance, "keep": self._keep, "limits": self._limits}
-        return GroupTransformer(setup, self._pool, *hooks, **same)
+        return GroupTransformer(self.setup.with_lora(path, strength), self._pool, *hooks, **same)
 
     def _make_spec(self) -> GroupSpec:
         setup = self.setup
@@ -172,9 +170,7 @@ def denoisers_of(group: GroupTransformer) -> list[Denoiser]:
     setup = group.setup
     if not setup.low:
         return [Denoiser(transformer=group)]
-    high, low = pair_of(GroupExpert(group, 0), GroupExpert(group, 1), 1000.0 * setup.boundary)
-    low.guidance = setup.low_guidance
-    return [high, low]
+    return pair_of(GroupExpert(group, 0), GroupExpert(group, 1), setup.boundary, setup.low_guidance)
 
 
 class _Run:

@@ -105,6 +105,11 @@ class Setup:
         check_attention(self.attention, degrees)
         return degrees, why
 
+    def with_lora(self, path: str, strength: float) -> Setup:
+        """The same with one more LoRA, on both of two experts."""
+        more = ((path, strength),)
+        return replace(self, loras=self.loras + more, low_loras=self.low_loras + more if self.low else ())
+
     def key(self) -> Hashable:
         """Everything the state of the ranks depends on, the files' own changes among it. The split is none of it."""
         files = [file for path, loras in self.models for file in (path, *(lora for lora, _ in loras))]

@@ -11,8 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ..errors import InputError, WrongModel
 from ..notices import tell
+from ..sampling.schedule import TRAIN_TIMESTEPS
 from ..settings import BOUNDARY, check_boundary
 from .formats.folder import read_json
 from .load import AnyPath, transformer_source
@@ -48,7 +52,12 @@ class Pair:
     @property
     def timestep(self) -> float:
         """The first timestep of the high-noise expert, of 0..1000."""
-        return 1000.0 * self.boundary
+        return timestep_of(self.boundary)
+
+
+def timestep_of(boundary: float) -> float:
+    """The timestep of 0..1000 from which on the high-noise expert works."""
+    return TRAIN_TIMESTEPS * boundary
 
 
 def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None = None) -> Pair | None:
@@ -107,16 +116,14 @@ def check_pair(high: TensorSource, low: TensorSource) -> None:
     sizes = [transformer_config(source) for source in (high, low)]
     for config, source in zip(sizes, (high, low), strict=True):
         if not config.is_expert:
-            raise WrongModel(
-                f"{source.path} is no expert of Wan2.2: it {'has an image branch' if config.has_image_branch else ''}"
-                f"{'' if config.has_image_branch else 'takes no first and last frame'}; give an I2V-A14B file"
-            )
+            kind = "has an image branch" if config.has_image_branch else "takes no first and last frame"
+            raise WrongModel(f"{source.path} is no expert of Wan2.2: it {kind}; give an I2V-A14B file")
     if sizes[0] != sizes[1]:
         raise WrongModel(
             f"{high.path} and {low.path} are of different sizes ({sizes[0].dim} and {sizes[1].dim} wide, "
             f"{sizes[0].num_layers} and {sizes[1].num_layers} blocks); take both experts of one release"
         )
-    if _same(high, low):
+    if same_weights(*(source.entries[TOLD_BY].read() for source in (high, low))):
         raise WrongModel(
             f"{high.path} and {low.path} hold the same weights; give one high-noise and one low-noise file"
         )
@@ -133,11 +140,9 @@ def open_pair(pair: Pair) -> tuple[TensorSource, TensorSource]:
     return high, low
 
 
-def _same(high: TensorSource, low: TensorSource) -> bool:
-    entries = [source.entries[TOLD_BY] for source in (high, low)]
-    if entries[0].dtype != entries[1].dtype:
-        return False
-    return bool((entries[0].read() == entries[1].read()).all())
+def same_weights(first: Tensor, second: Tensor) -> bool:
+    """Whether two models' :data:`TOLD_BY` are of the same weights, as they are stored."""
+    return first.dtype == second.dtype and torch.equal(first.cpu(), second.cpu())
 
 
 def _check_names(high: Path, low: Path) -> None:
