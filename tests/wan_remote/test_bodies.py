@@ -114,7 +114,7 @@ def emptied(value: Any, longest: int, plain: bool) -> Any:
     return value
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=150)
 @given(VALUES, st.integers(0, 60), st.integers(1, 90), st.booleans())
 def test_only_long_strings_are_emptied_wherever_the_pieces_end(value, longest, step, plain):
     text = json.dumps(value, ensure_ascii=plain).encode("utf-8", "surrogatepass")
