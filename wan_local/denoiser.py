@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ ALONE = (
     "the model is one of Wan2.2's two experts and does every step alone: it was trained for high noise or for low "
     "noise only, so expect a poor clip; Wan2.1 FLF2V does all steps with one model"
 )
+
+Bring = Callable[[Model, Model | None, int], None]
+"""See :func:`velocity_of`; :meth:`wan_local.memory.stages.Turns.bring` is one."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -105,7 +109,11 @@ def pair_of(high: Model, low: Model, boundary: float, low_guidance: float | None
 
 
 def velocity_of(
-    denoisers: Sequence[Denoiser], conds: Sequence[Cond], guidance: float, bring: Callable[[Model], None] | None = None
+    denoisers: Sequence[Denoiser],
+    conds: Sequence[Cond],
+    guidance: float,
+    bring: Bring | None = None,
+    timesteps: Sequence[float] = (),
 ) -> Velocity:
     """The guided velocity of a run: of the denoiser that each timestep is for.
 
@@ -113,7 +121,9 @@ def velocity_of(
         denoisers: whose ranges cover every timestep.
         conds: under the prompt, then under the negative prompt; the second is not used where guidance is 1.
         guidance: guidance scale of those that have none of their own.
-        bring: called with the transformer that is about to work.
+        bring: called before each step with the transformer that is about to work, the one that comes after it if this
+            is its last step, and how many forwards it has in a step.
+        timesteps: of the whole run, if ``bring`` is to know what comes.
 
     Raises:
         InputError: a guidance scale that is not a finite number.
@@ -122,10 +132,19 @@ def velocity_of(
         tell(ALONE)
     views = [model_velocity(each.transformer, conds, each.scale(guidance)) for each in denoisers]
 
+    following: dict[float, float] = {}
+    for timestep, after in pairwise(timesteps):
+        following.setdefault(timestep, after)  # whole timesteps may repeat: then this step is not the last one
+
+    def at(timestep: float) -> int:
+        return next(index for index, each in enumerate(denoisers) if each.covers(timestep))
+
     def velocity(latents: Tensor, timestep: float) -> Tensor:
-        index = next(index for index, each in enumerate(denoisers) if each.covers(timestep))
+        index = at(timestep)
         if bring is not None:
-            bring(denoisers[index].transformer)
+            each, then = denoisers[index], at(following.get(timestep, timestep))
+            forwards = 1 if each.scale(guidance) == 1 else 2
+            bring(each.transformer, denoisers[then].transformer if then != index else None, forwards)
         return views[index](latents, timestep)
 
     return velocity

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import OutOfMemory
+
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 V2 = ("memory.max", "memory.current", "")  # limit, use, and what names in memory.stat start with
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
@@ -86,6 +88,26 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+def check_host_room(size: int, what: str, dtype: torch.dtype | None) -> None:
+    """Refuse what host memory can't hold, before hours of swapping; fine where nobody knows.
+
+    Args:
+        size: bytes of weights that are converted. What is stored as it is used is mapped, and needs none.
+        what: takes them, for the message.
+        dtype: that they are converted to.
+
+    Raises:
+        OutOfMemory: more than there is.
+    """
+    free = free_host_bytes()
+    if free is not None and size > free:
+        name = str(dtype or torch.float32).removeprefix("torch.")
+        raise OutOfMemory(
+            f"{what} would take {size / 1e9:.1f} GB of host memory once converted to {name}, and {free / 1e9:.1f} GB "
+            f"are free; use files stored as {name}, which are read where they lie, or the dtype that they are stored in"
+        )
 
 
 def host_has_room(size: int) -> bool:

@@ -236,10 +236,11 @@ class Pipeline:
         conds = [Cond(condition=condition, text=text, image=image) for text in (positive, negative)]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
         turns = self.memory.turns(grid)
-        velocity = velocity_of(self._denoisers(settings), conds, settings.guidance, turns.bring)
+        denoisers = self._denoisers(settings)
 
         def sample() -> Tensor:
             sampler = make_sampler(settings.sampler, settings.steps, settings.shift)  # which has a history
+            velocity = velocity_of(denoisers, conds, settings.guidance, turns.bring, sampler.timesteps)
             return denoise(velocity, noise, sampler, on_progress, partial(before_step, self.denoisers))
 
         latents = turns.run(sample)

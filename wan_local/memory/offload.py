@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..free_memory import host_has_room
 from ..model import WanTransformer
 from .queues import Mark, PageLock, Queue, queue_of
-from .storage import DeviceCopies, HostBlock, tensor_places, tensors_of
+from .storage import DeviceCopies, HostBlock, TensorPlaces, tensor_places, tensors_of
 
 BUFFERS = 2  # one in use, one being filled
 
@@ -59,6 +59,7 @@ class Offload:
 
     Attributes:
         ring: the buffers while it is open and blocks are offloaded, else None.
+        queue: how the device orders copies and calculations.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Offload:
             raise InputError(f"buffers={buffers} can't be used; use 1 or more")
         self._transformer, self._device, self._buffers = transformer, torch.device(device), buffers
         self._pack = self._device.type == "cuda" if pack is None else pack
-        self._queue = queue
+        self.queue = queue or queue_of(self._device)
         self._hosts: dict[int, HostBlock] = {}
         self._is_open = False
-        self._copies: DeviceCopies | None = None
+        self._copies: dict[int | None, DeviceCopies] = {}  # by block; under None what is in no block, or in several
+        self._came: dict[int, tuple[DeviceCopies, Mark]] = {}  # ahead of the next stay, by block
         self._lock: PageLock | None = None
+        self._around: list[_FetchedForward] = []
         self.ring: Ring | None = None
 
     def __enter__(self) -> Offload:
@@ -89,22 +92,25 @@ class Offload:
 
     def open(self, offloaded: int) -> None:
         """Bring all but ``offloaded`` blocks to the device, and start fetching the first of those; see attach."""
-        self.close()
         blocks = self._transformer.blocks
         turn = offloaded_blocks(len(blocks), offloaded)
-        for tensor in tensors_of(self._transformer):
-            if tensor.device.type != "cpu":
-                raise InputError(f"the transformer is on {tensor.device} already; load it with device='cpu' to offload")
+        came = self._settled_before(turn)
+        self.close()
+        self._copies.update(came)
         self._is_open = True
         try:
             self._settle(turn)
-            apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
-            stay = [held for held in tensor_places(self._transformer) if id(held.rest) not in apart]
-            self._copies = DeviceCopies(stay, self._device)
+            for index, stay in self._to_bring(turn).items():
+                for held in stay:
+                    if held.rest.device.type != "cpu":
+                        raise InputError(
+                            f"the transformer is on {held.rest.device} already; load it with device='cpu' to offload"
+                        )
+                self._copies[index] = DeviceCopies(stay, self._device)
             self.ring = self._make_ring(turn) if turn else None
             for index in turn:
                 assert self.ring is not None
-                blocks[index].forward = _FetchedForward(self.ring, self._hosts[index], index, blocks[index])
+                self._around.append(_FetchedForward(self.ring, self._hosts[index], index, blocks[index]))
         except BaseException:
             self.close()
             raise
@@ -115,23 +121,81 @@ class Offload:
 
     def close(self) -> None:
         """Leave the device: its memory is free, and every tensor is where it was before. Does nothing if closed."""
+        if self._came:
+            self.queue.drain()  # nothing may write into memory that is given back
+            for copies, _ in self._came.values():
+                copies.put_back()
+            self._came = {}
         if not self._is_open:  # what was changed since then stays
             return
         self._is_open = False
-        for block in self._transformer.blocks:
-            if isinstance(fetched := vars(block).get("forward"), _FetchedForward):
-                fetched.undo(block)
+        for around in self._around:
+            around.undo()
+        self._around = []
         for host in self._hosts.values():
             host.go_home()
-        if self._copies is not None:
-            self._copies.put_back()
-            self._copies = None
+        for copies in self._copies.values():
+            copies.put_back()
+        self._copies = {}
         if self.ring is not None:
             self.ring.close()
             self.ring = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    # -- a switch to another transformer, see switch.py ---------------------------------------------------------
+
+    def staying(self) -> dict[int, nn.Module]:
+        """The blocks that are on the device for the whole stay, by number in their order."""
+        blocks = self._transformer.blocks
+        return {index: blocks[index] for index in sorted(index for index in self._copies if index is not None)}
+
+    def give_place(self, index: int, unused: Mark, coming: Offload) -> None:
+        """Let the same block of another transformer have the memory of this one, which goes home.
+
+        Blocks of other sizes stay where they are.
+
+        Args:
+            index: of the block.
+            unused: mark after which nothing reads this one.
+            coming: of the other transformer, not open.
+        """
+        place = tensor_places(coming._transformer.blocks[index])
+        moved = self._copies[index].replaced_by(place)
+        if moved is not None:
+            del self._copies[index]
+            copies, pairs = moved
+            coming._came[index] = copies, coming.queue.fetch(pairs, unused)
+
+    @property
+    def ahead(self) -> int:
+        """Bytes on the device of what came there before the stay."""
+        return sum(copies.size for copies, _ in self._came.values())
+
+    def _settled_before(self, turn: list[int]) -> dict[int, DeviceCopies]:
+        """What came ahead and can stay, calculations held until it is whole; the rest goes home with ``close``."""
+        stay = {index: came for index, came in self._came.items() if index not in turn and came[0].are_in_place}
+        for index, (_, ready) in stay.items():
+            del self._came[index]
+            self.queue.wait(ready)
+        return {index: copies for index, (copies, _) in stay.items()}
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _to_bring(self, turn: list[int]) -> dict[int | None, list[TensorPlaces]]:
+        """What stays and is not there yet, by block."""
+        owner: dict[int, int | None] = {}
+        for index, block in enumerate(self._transformer.blocks):
+            for tensor in tensors_of(block):
+                owner[id(tensor)] = None if id(tensor) in owner else index
+        there = {id(tensor) for index in self._copies for tensor in tensors_of(self._transformer.blocks[index])}
+        apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
+        bring: dict[int | None, list[TensorPlaces]] = {index: [] for index in range(len(self._transformer.blocks))}
+        for held in tensor_places(self._transformer):
+            if id(held.rest) not in apart | there:
+                bring.setdefault(owner.get(id(held.rest)), []).append(held)
+        return {index: places for index, places in bring.items() if places}
 
     def _settle(self, turn: list[int]) -> None:
         """The host side of the blocks that are offloaded; those of an earlier time are used again."""
@@ -155,30 +219,43 @@ class Offload:
             for index, host in self._hosts.items()
             if host.flat is None or (locked is not None and host.flat.data_ptr() not in locked)
         )
-        return Ring(self._queue or queue_of(self._device), flats, self._hosts, turn, slow)
+        return Ring(self.queue, flats, self._hosts, turn, slow)
 
 
-class _FetchedForward:
+class AroundForward:
+    """Something that stands around a block's forward for a while.
+
+    Attributes:
+        inner: the forward within.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.inner: Callable[..., Tensor] = block.forward
+        self._block = block
+        self._replaced = vars(block).get("forward")  # none, but where somebody else did as we do
+        block.forward = self
+
+    def undo(self) -> None:
+        """Take it off again."""
+        if self._replaced is None:
+            del self._block.forward  # the class's own shows again
+        else:
+            self._block.forward = self._replaced
+
+
+class _FetchedForward(AroundForward):
     """A block's forward, with the block on the device for its time."""
 
     def __init__(self, ring: Ring, host: HostBlock, index: int, block: nn.Module) -> None:
+        super().__init__(block)
         self._ring, self._host, self._index = ring, host, index
-        self._forward: Callable[..., Tensor] = block.forward
-        self._replaced = vars(block).get("forward")  # none, but where somebody else did as we do
-
-    def undo(self, block: nn.Module) -> None:
-        """Take this forward off again."""
-        if self._replaced is None:
-            del block.forward  # the class's own shows again
-        else:
-            block.forward = self._replaced
 
     def __call__(self, *args: object, **kwargs: object) -> Tensor:
         if torch.is_grad_enabled() and _wants_gradients([*args, *(held.rest for held in self._host.held)]):
             raise InputError("blocks that are offloaded give no gradients; run under torch.no_grad(), or attach none")
         try:
             self._host.point_at(self._ring.take(self._index))
-            return self._forward(*args, **kwargs)
+            return self.inner(*args, **kwargs)
         finally:
             self._host.go_home()
             self._ring.give()

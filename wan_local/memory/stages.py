@@ -17,7 +17,7 @@ from torch import nn
 
 from ..config import TransformerConfig
 from ..errors import InputError
-from ..free_memory import free_device_bytes, give_back, is_out_of_memory
+from ..free_memory import check_host_room, free_device_bytes, give_back, is_out_of_memory
 from ..model import WanTransformer
 from ..notices import tell
 from ..sampling import Model
@@ -29,6 +29,7 @@ from .fitting import FittingVAE
 from .offload import Offload, offloaded_blocks
 from .plan import AUTO, LARGEST, NONE, Offloading, Weights, choose_offloaded, everything_fits
 from .storage import DeviceCopies, size_of, tensor_places, tensors_of
+from .switch import Switch
 from .tiles import AUTO as TILES_AUTO
 from .tiles import Tiles, check_tiling
 
@@ -106,14 +107,18 @@ class Memory:
             yield
             return
         give_back(self.device)
-        if transformer not in self._offloads:
-            self._offloads[transformer] = Offload(transformer, self.device)
-        stay = self._offloads[transformer]
+        stay = self.stay_of(transformer)
         stay.open(self.offloaded(transformer, grid) if offloaded is None else offloaded)
         try:
             yield
         finally:
             stay.close()
+
+    def stay_of(self, transformer: WanTransformer) -> Offload:
+        """What brings this transformer to the device."""
+        if transformer not in self._offloads:
+            self._offloads[transformer] = Offload(transformer, self.device)
+        return self._offloads[transformer]
 
     @property
     def rests(self) -> bool:
@@ -127,6 +132,7 @@ class Memory:
         free = free_device_bytes(self.device)
         if free is None:
             return 0
+        free += self.stay_of(transformer).ahead
         return choose_offloaded(transformer.config, weights_of(transformer, self.device), grid, free)
 
     def _has_room(self, module: nn.Module, may_stay: bool) -> bool:
@@ -143,18 +149,31 @@ class Turns:
         self._moves = False  # whether it came here for its turn
         self._offloaded, self._more = 0, 0  # blocks of it in host memory, and how many of them because memory ran out
         self._stay = contextlib.ExitStack()
+        self._switch: Switch | None = None
+        self._ahead: Offload | None = None  # of what came before its turn
 
-    def bring(self, transformer: Model) -> None:
-        """Have this one on the device, in the place of the one before."""
-        if transformer is self._at_work:
+    def bring(self, transformer: Model, then: Model | None = None, forwards: int = 1) -> None:
+        """Have this one on the device, in the place of the one before.
+
+        Args:
+            transformer: that works now.
+            then: the one that comes after it, if this is its last step: it comes meanwhile.
+            forwards: of ``transformer`` in a step.
+        """
+        if transformer is not self._at_work:
+            self._leave()
+            self._at_work = transformer
+            if isinstance(transformer, WanTransformer) and not self._memory.rests:  # others have a keeper of their own
+                self._moves = True
+                needed = self._memory.offloaded(transformer, self._grid) + self._more
+                self._offloaded = min(needed, transformer.config.num_layers)
+                self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._offloaded))
+        if not self._moves or self._switch is not None:
             return
-        self._leave()
-        self._at_work = transformer
-        if isinstance(transformer, WanTransformer) and not self._memory.rests:  # others have a keeper of their own
-            self._moves = True
-            needed = self._memory.offloaded(transformer, self._grid) + self._more
-            self._offloaded = min(needed, transformer.config.num_layers)
-            self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._offloaded))
+        if isinstance(transformer, WanTransformer) and isinstance(then, WanTransformer):
+            leaving, coming = self._memory.stay_of(transformer), self._memory.stay_of(then)
+            self._ahead = coming
+            self._switch = Switch(leaving, coming, forwards)
 
     def run(self, sample: Callable[[], Result]) -> Result:
         """What ``sample`` gives, which brings what it works with; called again where memory runs out.
@@ -176,13 +195,17 @@ class Turns:
                     raise
             finally:
                 self._leave()
+                if self._ahead is not None:
+                    self._ahead.close()
             # Not before the error is gone: its traceback holds what was calculated until then.
             self._more += max(1, blocks // 5)
             was = f"with {offloaded} of {blocks} blocks in host memory"
             tell(f"memory ran out {was}; sampling begins again with more there")
 
     def _leave(self) -> None:
-        self._at_work, self._moves = None, False
+        if self._switch is not None:
+            self._switch.close()
+        self._at_work, self._moves, self._switch = None, False, None
         self._stay.close()
 
 
@@ -204,16 +227,19 @@ def for_model(
     Raises:
         InputError: ``offload`` is not "auto", "none" or a number.
         WeightsError: a part of the model is broken.
+        OutOfMemory: two experts whose converted weights are more than the host has room for.
     """
     from . import stored
 
-    memory = Memory(device, offload, tiling)
-    if memory.offload != AUTO:
-        return memory
-    free = free_device_bytes(device)
-    found = stored.read(path, dtype, unpack=unpack, parts=parts) if free is not None else None
-    if free is None or (found is not None and everything_fits(*found, LARGEST, free)):
-        return Memory(device, NONE, tiling)
+    memory, free = Memory(device, offload, tiling), free_device_bytes(device)
+    unknown = memory.offload == AUTO and free is not None
+    found = stored.read(path, dtype, unpack=unpack, parts=parts) if unknown or isinstance(path, Pair) else None
+    if memory.offload == AUTO and (free is None or (found is not None and everything_fits(*found, LARGEST, free))):
+        memory = Memory(device, NONE, tiling)
+    if found is not None and isinstance(path, Pair) and memory.home.type == "cpu":
+        _, weights, _ = found
+        converted = sum(each.converted + each.converted_blocks for each in (weights, *weights.waiting))
+        check_host_room(converted, "the two experts and what belongs to them", dtype)
     return memory
 
 

@@ -182,6 +182,34 @@ class DeviceCopies:
             self.put_back()
             raise
 
+    @property
+    def size(self) -> int:
+        """Bytes of the copies."""
+        return size_of(there for _, there in self._held)
+
+    @property
+    def are_in_place(self) -> bool:
+        """Whether nothing was put in the place of any of them."""
+        return all(table.get(name) is there for held, there in self._held for table, name in held.tables)
+
+    def replaced_by(self, others: Iterable[TensorPlaces]) -> tuple[DeviceCopies, list[tuple[Tensor, Tensor]]] | None:
+        """Put the originals back and let copies of other tensors have the memory of these.
+
+        Returns:
+            the new copies, which hold other values until (target, source) each are copied; None, with nothing changed,
+            where one of them has no copy of its form here.
+        """
+        free, pairs = [there for _, there in self._held], []
+        for held in others:
+            number = next((number for number, there in enumerate(free) if _form(there) == _form(held.rest)), None)
+            if number is None:
+                return None
+            pairs.append((held, free.pop(number).detach()))
+        self.put_back()
+        copies = DeviceCopies((), torch.device("cpu"))
+        copies._held = [(held, held.put(target)) for held, target in pairs]
+        return copies, [(target, held.rest.detach()) for held, target in pairs]
+
     def put_back(self) -> None:
         """Put the originals back; the copies are freed."""
         for held, there in self._held:
@@ -189,3 +217,7 @@ class DeviceCopies:
             now = table.get(name)
             held.put(held.rest if now is None or now is there else now.detach().to(held.rest.device))
         self._held = []
+
+
+def _form(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride()

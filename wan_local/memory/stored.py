@@ -12,12 +12,11 @@ from ..config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from ..weights import detect, sizes
 from ..weights.experts import Pair
 from ..weights.load import AnyPath, find_source
-from ..weights.source import Entry, TensorSource
+from ..weights.source import TensorSource
 from .plan import Weights
 
 BLOCKS = "blocks."
 PARTS = ("text_encoder", "image_encoder", "vae")
-PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Values in the released encoders (umT5-xxl, CLIP ViT-H/14) and the released VAE, for a transformer's file by itself.
 RELEASED_TEXT_ENCODER, RELEASED_IMAGE_ENCODER, RELEASED_VAE = 5_680_910_336, 630_766_080, 126_892_531
 
@@ -77,7 +76,7 @@ def _transformer(
     converted = converted_blocks = dequantized = rest = 0
     kept = source.packed and not unpack
     for name, entry in source.entries.items():
-        size, changed = (entry.bytes, False) if kept else _loaded(entry, dtype)
+        size, changed = (entry.bytes, False) if kept else entry.loaded(dtype)
         if kept and entry.packing is not None:
             dequantized = max(dequantized, entry.size * dtype.itemsize)
         number = name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else ""
@@ -129,7 +128,7 @@ def _part(source: TensorSource | None, dtype: torch.dtype, otherwise: int) -> tu
     if source is None:
         return otherwise * dtype.itemsize, 0
     keep = source.packed
-    rows = [(entry.bytes, False) if keep else _loaded(entry, dtype) for entry in source.entries.values()]
+    rows = [(entry.bytes, False) if keep else entry.loaded(dtype) for entry in source.entries.values()]
     return sum(size for size, _ in rows), sum(size for size, changed in rows if changed)
 
 
@@ -146,10 +145,3 @@ def _vae_config(source: TensorSource | None) -> VAEConfig:
     if source is None:
         return WAN_VAE
     return sizes.vae_config(detect.canonical(source))
-
-
-def _loaded(entry: Entry, dtype: torch.dtype) -> tuple[int, bool]:
-    """Bytes of a tensor as plain numbers, and whether that is not what is stored; one that is no number is kept."""
-    if entry.packing is None and entry.dtype not in PLAIN:
-        return entry.bytes, False
-    return entry.size * dtype.itemsize, PLAIN.get(entry.dtype) != dtype

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..attention import Attend
 from ..errors import UnreadableWeights
+from ..free_memory import check_host_room
 from ..model import WanTransformer
 from ..operations import Convolutions, Operations
 from ..quantised import CastingLayers
@@ -25,7 +26,7 @@ from . import detect, packed, refused, sizes
 from .fit import check_dtypes, fitted
 from .formats import FORMATS
 from .place import place, place_packed
-from .source import DTYPES, TensorSource, not_importable, reason, shown
+from .source import DTYPES, Entry, TensorSource, not_importable, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
@@ -187,9 +188,13 @@ def fill(
         ParameterMismatch: missing or misshapen parameters.
         WrongModel: the model's layers hold layers that it does not have.
         UnreadableWeights: a tensor that can't be read.
+        OutOfMemory: what has to be converted is more than the host has room for.
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
     source = fitted(source, expected)
+    if torch.device(device).type == "cpu":
+        converted = sum(_converted(entry, dtype, keep_packed) for entry in source.entries.values())
+        check_host_room(converted, str(source.path), dtype)
     state = {}
     for name in expected:
         entry = source.entries[name]
@@ -202,6 +207,12 @@ def fill(
             state[name] = place(entry, torch.float32 if narrow else dtype, device)
     model.load_state_dict(state, assign=True, strict=False)  # the names are checked above
     return model.requires_grad_(False).eval()
+
+
+def _converted(entry: Entry, dtype: torch.dtype | None, keep_packed: bool) -> int:
+    """Bytes that a tensor takes beside its file."""
+    size, changed = entry.loaded(dtype)
+    return size if changed and not (keep_packed and entry.packing is not None) else 0
 
 
 COMFY = "Comfy-Org/Wan_2.1_ComfyUI_repackaged on huggingface.co"

@@ -21,6 +21,7 @@ DTYPES: Mapping[str, torch.dtype | None] = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
     "U64": None, "U32": None, "U16": None, "F4": None,
 }  # fmt: skip
+FLOATS = ("F64", "F32", "F16", "BF16")
 MAX_SHOWN = 100  # characters of a name in a message
 NAMES_SHOWN = 3
 
@@ -62,6 +63,15 @@ class Entry:
             return self.packing.bytes
         dtype = DTYPES.get(self.dtype)
         return self.size * (1 if dtype is None else dtype.itemsize)
+
+    def loaded(self, dtype: torch.dtype | None) -> tuple[int, bool]:
+        """Bytes of its numbers in ``dtype``, and whether that is not what is stored, so that memory is taken for them.
+
+        What is no floating point number is kept as it is; None keeps the others too, and dequantizes to float32.
+        """
+        if self.packing is None and (dtype is None or self.dtype not in FLOATS):
+            return self.bytes, False
+        return self.size * (dtype or torch.float32).itemsize, DTYPES.get(self.dtype) != dtype
 
     def numbers(self, stored: Tensor, dtype: torch.dtype | None) -> Tensor:
         """What :meth:`read` gave, as numbers in ``dtype``; None keeps what is stored, and dequantizes to float32."""
