@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wan_local.conditioning import first_last
-from ..wan_local.images import view
+from ..wan_local.conditioning import first_last, image_embeddings
 from ..wan_local.progress import Progress
 from ..wan_local.settings import Fit
 from ..wan_local.shapes import Grid
@@ -21,7 +20,7 @@ from .sockets.image import one_image
 from .sockets.vae import autoencoder
 
 
-class WanFLF2VConditioning(io.ComfyNode):
+class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return host.schema(
@@ -51,15 +50,6 @@ class WanFLF2VConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, length: int | None) -> bool | str:
-        return widgets.check_length(length)
-
-    @classmethod
-    def check_lazy_status(cls, width: int, height: int, length: int, **others: Any) -> list[str]:
-        widgets.check_size(width, height, length)
-        return widgets.missing(others)
-
-    @classmethod
     @ending()
     def execute(
         cls,
@@ -80,8 +70,7 @@ class WanFLF2VConditioning(io.ComfyNode):
         report(Progress(stage="encode images", done=0, total=1))
         embeddings = None
         if clip_vision is not None:
-            views = [view(image, width, height, fit) * 2.0 - 1.0 for image in (first, last)]
-            embeddings = SocketImageEncoder(clip_vision).encode(views).flatten(0, 1)[None]  # [1, tokens of both, D]
+            embeddings = image_embeddings(SocketImageEncoder(clip_vision), (first, last), grid, fit)
         vae = autoencoder(vae)
         condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")

@@ -24,7 +24,7 @@ from .sockets.video import of_frames
 SHARES = {"encode text": 0.03, "encode images": 0.05, "sample": 0.84, "decode": 0.08}  # of the time, roughly
 
 
-class WanFLF2VLocal(io.ComfyNode):
+class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return host.schema(
@@ -61,15 +61,6 @@ class WanFLF2VLocal(io.ComfyNode):
                 io.Video.Output("video", display_name="video"),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, length: int | None) -> bool | str:
-        return widgets.check_length(length)
-
-    @classmethod
-    def check_lazy_status(cls, width: int, height: int, length: int, **others: Any) -> list[str]:
-        widgets.check_size(width, height, length)
-        return widgets.missing(others)
 
     @classmethod
     @ending()

@@ -127,30 +127,35 @@ def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
     ]
 
 
-def check_length(length: int | None) -> bool | str:
-    """For ``validate_inputs``: True, or why this length is impossible; None is a linked value, looked at later.
+class ChecksSize:
+    """What nodes with :func:`size` and lazy inputs say of the size, before anything long has started."""
 
-    The host says what ``validate_inputs`` returns once for every input that it names, guilty or not. So it names one,
-    the one whose fault is likeliest; the others wait for :func:`check_size`.
-    """
-    try:
-        if length is not None:
-            _check_length(length)
-    except InputError as error:
-        return str(error)
-    return True
+    @classmethod
+    def validate_inputs(cls, length: int | None) -> bool | str:
+        """True, or why this length is impossible; None is a linked value, looked at later.
 
+        The host says what this returns once for every input that it names, guilty or not. So it names one, the one
+        whose fault is likeliest; the others wait for :meth:`check_lazy_status`.
+        """
+        try:
+            if length is not None:
+                _check_length(length)
+        except InputError as error:
+            return str(error)
+        return True
 
-def check_size(width: int, height: int, length: int) -> None:
-    """For ``check_lazy_status``: every value is known by then, typed or linked, and nothing long has started.
+    @classmethod
+    def check_lazy_status(cls, width: int, height: int, length: int, **lazy: Any) -> list[str]:
+        """The inputs still to be computed, if the size is possible: typed or linked, it is known by now.
 
-    Raises:
-        InputError: a size that is impossible, with the nearest possible ones.
-    """
-    for name, side in (("width", width), ("height", height)):
-        check_side(name, side)
-        _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
-    _check_length(length)
+        Raises:
+            InputError: it is not, with the nearest possible values.
+        """
+        for name, side in (("width", width), ("height", height)):
+            check_side(name, side)
+            _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
+        _check_length(length)
+        return missing(lazy)
 
 
 def missing(lazy: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the transformer is given of the images: which frames are known, and their latents.
+"""What the transformer is given of the images: which frames are known, their latents, and their embeddings.
 
 Official: the preparation of ``msk`` and ``y`` in Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``. Two things are
 put right here: the mask follows the length (the official one is always 81 frames long), and a last image of another
@@ -7,19 +7,20 @@ size is resized before it is cropped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from .errors import NumericError
-from .images import AnyImage, fit_image, to_tensor
+from .images import AnyImage, fit_image, to_tensor, view
+from .parts import EncodesImages
 from .progress import OnProgress, ignore
 from .settings import Fit
 from .shapes import TEMPORAL_STRIDE, Grid, check_ends
 from .vae import Autoencoder
 
-__all__ = ["first_last", "known_clip", "known_frames", "known_mask"]
+__all__ = ["first_last", "image_embeddings", "known_clip", "known_frames", "known_mask"]
 
 FIRST, LAST = 0, -1
 """Frames of a clip; as in Python, those below 0 count from its end."""
@@ -86,6 +87,23 @@ def known_frames(
     if not torch.isfinite(latents).all():
         raise NumericError("the VAE encoded the images to NaN or infinity; download its weights again")
     return torch.cat([known_mask(grid, images.keys()).to(latents.device), latents], dim=1)
+
+
+@torch.no_grad()
+def image_embeddings(encoder: EncodesImages, images: Iterable[Tensor], grid: Grid, fit: Fit = "crop") -> Tensor:
+    """What the transformer's image branch reads: the embeddings of the images, one behind the other.
+
+    Args:
+        encoder: what encodes them, each at its own resolution.
+        images: each ``[3, H0, W0]`` 0..1; for first-last the first image, then the last.
+        grid: size of the clip, whose aspect they are seen in.
+        fit: what to do with another aspect, see :func:`wan_local.images.view`.
+
+    Returns:
+        ``[1, images * tokens, image_dim]``.
+    """
+    views = [view(image, grid.width, grid.height, fit) * 2.0 - 1.0 for image in images]
+    return encoder.encode(views).flatten(0, 1)[None]
 
 
 def first_last(

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conditioning import FIRST, LAST, known_frames
+from .conditioning import FIRST, LAST, image_embeddings, known_frames
 from .denoiser import Denoiser, before_step, load_denoisers, velocity_of
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
-from .images import AnyImage, to_tensor, view
+from .images import AnyImage, to_tensor
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, make_sampler
-from .settings import Recipe, Settings, check_text, published_negative_prompt, recipe_of
+from .settings import Fit, Recipe, Settings, check_text, published_negative_prompt, recipe_of
 from .shapes import TEMPORAL_STRIDE, Grid
 from .vae import Autoencoder, WanVAE, decode_dtype
 from .weights.experts import LOW, find_pair
@@ -226,7 +226,7 @@ class Pipeline:
         positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
         clock.start("encode images", 2)
         seen = list(images.values())[: self.transformer.config.images_seen]
-        image = self._encode_images([view(each, grid.width, grid.height, settings.fit) for each in seen])
+        image = self._encode_images(seen, grid, settings.fit)
         clock.tell(1)
         with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
@@ -272,13 +272,11 @@ class Pipeline:
             embeddings = self.text_encoder.encode(prompts).to(self.device)
         return embeddings[:1], embeddings[-1:]
 
-    def _encode_images(self, images: list[Tensor]) -> Tensor | None:
-        """Embeddings of the images one behind the other, ``[1, N, image_dim]``."""
+    def _encode_images(self, images: list[Tensor], grid: Grid, fit: Fit) -> Tensor | None:
         if self.image_encoder is None or not images:
             return None
         with self.memory.on_device(self.image_encoder):
-            embeddings = self.image_encoder.encode([image * 2.0 - 1.0 for image in images])
-        return embeddings.flatten(0, 1)[None].to(self.device)
+            return image_embeddings(self.image_encoder, images, grid, fit).to(self.device)
 
 
 @torch.no_grad()
