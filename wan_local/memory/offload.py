@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +174,7 @@ class Offload:
         """Bytes on the device of what came there before the stay."""
         return sum(copies.size for copies, _ in self._came.values())
 
-    def _settled_before(self, turn: list[int]) -> dict[int, DeviceCopies]:
+    def _settled_before(self, turn: list[int]) -> dict[int | None, DeviceCopies]:
         """What came ahead and can stay, calculations held until it is whole; the rest goes home with ``close``."""
         stay = {index: came for index, came in self._came.items() if index not in turn and came[0].are_in_place}
         for index, (_, ready) in stay.items():
@@ -189,7 +190,7 @@ class Offload:
         for index, block in enumerate(self._transformer.blocks):
             for tensor in tensors_of(block):
                 owner[id(tensor)] = None if id(tensor) in owner else index
-        there = {id(tensor) for index in self._copies for tensor in tensors_of(self._transformer.blocks[index])}
+        there = {id(tensor) for block in self.staying().values() for tensor in tensors_of(block)}
         apart = {id(held.rest) for host in self._hosts.values() for held in host.held}
         bring: dict[int | None, list[TensorPlaces]] = {index: [] for index in range(len(self._transformer.blocks))}
         for held in tensor_places(self._transformer):
@@ -229,7 +230,7 @@ class AroundForward:
         inner: the forward within.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         self.inner: Callable[..., Tensor] = block.forward
         self._block = block
         self._replaced = vars(block).get("forward")  # none, but where somebody else did as we do
