@@ -20,7 +20,9 @@ from ..denoiser import Denoiser, pair_of
 from ..errors import InputError, WanError
 from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
 from ..sampling import Cond, Velocity
+from . import experts
 from .degrees import AUTO, Degrees
+from .rank_model import DTYPES
 from .setup import Setup, check, devices
 
 Answer = TypeVar("Answer")
@@ -71,8 +73,8 @@ class GroupTransformer:
         self._limits = limits or Limits()
         self.setup, self._pool, self._stop, self._keep = setup, pool, stop, keep
         self._before_run, self._when_up, self._guidance = before_run, when_up, guidance
-        self.degrees, self.why = self._explained()
         self.devices = devices(setup)
+        self.degrees, self.why = self._explained()
         self._spec = self._make_spec()
         if setup.fsdp and setup.device == "cuda" and self._spec.chosen_backend == "gloo":
             raise InputError("fsdp on CUDA GPUs needs NCCL, and these can't use it; run without fsdp")
@@ -82,6 +84,8 @@ class GroupTransformer:
         degrees, why = self.setup.split(self.config, guided=self._guidance != 1)
         if self._guidance is None and degrees.cfg == 2:
             why += f"; at guidance 1 {self._without_guidance(degrees)}"
+        if self.setup.low:
+            why += f"; {experts.told(self.setup, DTYPES[self.setup.dtype], self.devices)}"
         return degrees, f"{why}; this runs on the CPU" if self.setup.device == "cpu" else why
 
     def _without_guidance(self, degrees: Degrees) -> str:
@@ -137,7 +141,7 @@ class GroupTransformer:
         weights = {
             "path": setup.path, "dtype": setup.dtype, "attention": setup.attention, "fsdp": setup.fsdp,
             "unpack": setup.unpack, "float8_matmul": setup.float8_matmul, "compiled": setup.compiled,
-            "loras": _loras(setup.loras), "low": setup.low, "low_loras": _loras(setup.low_loras),
+            "loras": _loras(setup.loras), "low": setup.low, "low_loras": _loras(setup.low_loras), "turns": setup.turns,
         }  # fmt: skip
         return GroupSpec(
             target=TARGET,

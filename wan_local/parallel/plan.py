@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import TransformerConfig
-from ..memory.activations import transformer_work
-from ..memory.plan import Weights
+from ..memory.activations import RESERVE, transformer_work
+from ..memory.plan import LARGEST, Weights
 from ..shapes import Grid
 from .degrees import Degrees
 
@@ -84,13 +84,25 @@ def moved(
 def gpu_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: Degrees, *, fsdp: bool = False) -> int:
     """Peak bytes on one GPU while it samples: its weights, and its share of the work.
 
-    With fsdp a GPU keeps its share and has two whole blocks at a time, the one in use and the one that comes.
+    With fsdp a GPU keeps its share and has two whole blocks at a time, the one in use and the one that comes. Of two
+    experts it has both; those that take turns are one, ``replace(weights, waiting=())``.
     """
-    held = weights.transformer
-    if fsdp:
-        held = weights.transformer // degrees.gpus + weights.rest + 2 * max(weights.blocks, default=0)
+    held = sum(_held(each, degrees, fsdp) for each in (weights, *weights.waiting))
     work = transformer_work(config, grid, weights.itemsize, weights.dequantized) // degrees.shards
     return held + work
+
+
+def _held(weights: Weights, degrees: Degrees, fsdp: bool) -> int:
+    if not fsdp:
+        return weights.transformer
+    return weights.transformer // degrees.gpus + weights.rest + 2 * max(weights.blocks, default=0)
+
+
+def experts_take_turns(config: TransformerConfig, weights: Weights, memory: int) -> bool:
+    """Whether a GPU of ``memory`` bytes is too small for two experts and all the work of the largest usual clip."""
+    both = weights.transformer + sum(each.transformer for each in weights.waiting)
+    work = transformer_work(config, LARGEST, weights.itemsize, weights.dequantized, compiled=weights.compiled)
+    return bool(weights.waiting) and both + work + RESERVE > memory
 
 
 def step_seconds(

@@ -19,12 +19,15 @@ from .. import notices
 from ..attention import Attend
 from ..attention import choose as choose_attention
 from ..errors import InputError
+from ..free_memory import give_back
+from ..memory import Offload
 from ..model.sequence import Sequence, Whole
 from ..ranks import RankInfo
 from ..sampling import Cond, Velocity, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
+from .experts import take_turns
 from .ring import check_attention
 from .sequence import ShardedSequence
 
@@ -53,6 +56,7 @@ class _Run:
     views: list[Velocity]
     guidance: float
     split: _Split
+    expert: int
 
 
 class Rank:
@@ -79,6 +83,8 @@ class Rank:
         self.degrees = Degrees(cfg=cfg, ulysses=ulysses, ring=ring)
         self._backend, self._attention = backend, "auto"
         self.models: list[Any] = []
+        self._stays: list[Offload] = []  # of the models, where they take turns
+        self._at_work: int | None = None
         self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
@@ -102,8 +108,9 @@ class Rank:
         compiled: bool = False,
         low: str = "",
         low_loras: list[dict[str, Any]] | None = None,
+        turns: bool | None = None,
     ) -> dict[str, float]:
-        """Read the weights; what they take on this GPU, and how long it took. Two experts are both kept there.
+        """Read the weights; what they take on this GPU, and how long it took.
 
         Args:
             path: as for :func:`wan_local.weights.load_transformer`.
@@ -114,19 +121,26 @@ class Rank:
             unpack, float8_matmul: of packed weights, see :func:`wan_local.weights.load_transformer`.
             compiled: compile the blocks, see :func:`wan_local.compiled.compile_blocks`; not together with fsdp.
             low, low_loras: ``path`` and ``loras`` of the low-noise expert of two, which :meth:`begin` calls 1.
+            turns: whether two experts wait in host memory and come to the GPU in turn; None where both don't fit.
+                Weights that fsdp shards always stay.
 
         Raises:
             InputError: LoRAs together with fsdp, and the like.
             WeightsError: as for :func:`wan_local.weights.load_transformer`.
         """
         began = time.perf_counter()
+        if turns is None:
+            turns = bool(low) and take_turns(path, low, DTYPES[dtype], unpack, self.device)
+        turns = turns and bool(low) and not fsdp
         read_one = partial(
             self._read, dtype=DTYPES[dtype], attend=choose_attention(attention), fsdp=fsdp, unpack=unpack,
-            float8_matmul=float8_matmul, compiled=compiled,
+            float8_matmul=float8_matmul, compiled=compiled, home=torch.device("cpu") if turns else self.device,
         )  # fmt: skip
         places = [(path, loras), (low, low_loras)] if low else [(path, loras)]
         read = [read_one(each, own or []) for each, own in places]
         self.models, self._attention, self._loads = [model for model, _ in read], attention, self._loads + 1
+        self._stays = [Offload(model, self.device) for model in self.models] if turns else []
+        self._at_work = None
         self._measured = {name: sum(counted[name] for _, counted in read) for name in ("bytes", "full")}
         self._measured["seconds"] = time.perf_counter() - began
         return self._measured
@@ -142,6 +156,7 @@ class Rank:
         unpack: bool,
         float8_matmul: bool,
         compiled: bool,
+        home: torch.device,
     ) -> tuple[Any, dict[str, float]]:
         """One transformer, and the bytes that it takes here and in all."""
         from .. import lora
@@ -156,12 +171,10 @@ class Rank:
             model, measured = load_sharded(path, dtype, self.device, attend)
         else:
             with notices.listening(lambda text: None):  # the driver said it, of the same file
-                model = load_transformer(
-                    path, dtype, self.device, attend=attend, unpack=unpack, float8_matmul=float8_matmul
-                )
+                model = load_transformer(path, dtype, home, attend=attend, unpack=unpack, float8_matmul=float8_matmul)
             shapes = parameter_shapes(model)
             uses = [lora.Use(lora=lora.read(one["path"], shapes), strength=float(one["strength"])) for one in loras]
-            lora.apply(model, uses)
+            lora.apply(model, uses, merging=home == self.device)  # else what it changes would fill the host
             if compiled:
                 compile_blocks(model)
             size = sum(value.nbytes for value in model.parameters())
@@ -199,7 +212,7 @@ class Rank:
         model: Any = partial(self.models[expert], sequence=found.sequence)
         views = [cond_velocity(model, Cond(**cond).to(self.device)) for cond in conds]
         self._runs.pop(run, None)
-        self._runs[run] = _Run(views=views, guidance=guidance, split=found)
+        self._runs[run] = _Run(views=views, guidance=guidance, split=found, expert=expert)
         while len(self._runs) > RUNS:
             del self._runs[next(iter(self._runs))]
 
@@ -211,6 +224,7 @@ class Rank:
         if self._current is None:
             return None
         began = time.perf_counter()
+        self._bring(self._current.expert)
         groups, guidance = self._current.split.groups, self._current.guidance
         latents = latents.to(self.device)
         found = [view(latents, timestep) for view in self._current.views]
@@ -228,6 +242,20 @@ class Rank:
         """Forget a run."""
         self._current = None
         self._runs.pop(run, None)
+        if not self._runs:
+            self._bring(None)
+
+    def _bring(self, expert: int | None) -> None:
+        """Have this one of two experts that take turns on the GPU, and the other not; None is neither."""
+        if not self._stays or expert == self._at_work:
+            return
+        if self._at_work is not None:
+            self._stays[self._at_work].close()
+            give_back(self.device)
+        self._at_work = None
+        if expert is not None:
+            self._stays[expert].open(0)
+        self._at_work = expert
 
     def statistics(self) -> dict[str, float]:
         """Since the start: bytes sent, seconds in exchanges, seconds in steps, how often weights were read, what they

@@ -55,6 +55,7 @@ class Setup:
             that does every step.
         boundary, low_guidance: when ``low`` works, and under which guidance scale: see
             :class:`wan_local.denoiser.Denoiser`.
+        turns: whether the two experts take turns on each GPU; None where they don't fit together.
         device: "cuda", or "cpu" to try things out.
         ray_address: head node of a Ray cluster, "auto" or "local" (Ray on this machine); empty for processes of this
             machine without Ray.
@@ -80,6 +81,7 @@ class Setup:
     low_loras: tuple[tuple[str, float], ...] = ()
     boundary: float = BOUNDARY
     low_guidance: float | None = None
+    turns: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.path.abspath(self.path))
