@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,11 +44,12 @@ def load_parts(
         WeightsError: a part that is missing, broken or of another model.
     """
     pair = find_pair(folder)
+    load = partial(load_model, weight_dtype=weight_dtype, attention_name=attention_name, compiled=compiled)
+    model: WanModel | ExpertsModel
     if pair is None:
-        model = load_model(folder, weight_dtype, attention_name, compiled=compiled)
+        model = load(folder)
     else:
-        both = [load_model(each, weight_dtype, attention_name, compiled=compiled) for each in (pair.high, pair.low)]
-        model = ExpertsModel(*both, pair.boundary)
+        model = ExpertsModel(load(pair.high), load(pair.low), pair.boundary)
     try:
         text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
     except WrongModel as error:
