@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..attention import Attend, choose
@@ -142,11 +143,9 @@ class WanTransformer(nn.Module):
             patches = self.patch_embedding(latents.to(dtype))  # [B, D, t, h', w']
         t, h, w = patches.shape[2:]
         # fp32: the tokens are a running sum over all blocks, which half precision would wear away.
-        return patches.flatten(2).transpose(1, 2).float().contiguous(), (t, h, w)
+        return rearrange(patches, "b d t h w -> b (t h w) d").float().contiguous(), (t, h, w)
 
     def unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """``[B, L, cells * C]`` (channels innermost) -> ``[B, C, T, h, w]``."""
-        size = self.config.patch_size
-        cells = patches.unflatten(2, (*size, -1)).unflatten(1, grid)  # [B, t, h', w', pt, ph, pw, C]
-        cells = cells.permute(0, 7, 1, 4, 2, 5, 3, 6)  # [B, C, t, pt, h', ph, w', pw]
-        return cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        sizes = dict(zip(("t", "h", "w", "pt", "ph", "pw"), (*grid, *self.config.patch_size), strict=True))
+        return rearrange(patches, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **sizes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..operations import Convolutions
@@ -53,12 +54,11 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
         frames = as_images(self.norm(x))  # [B*T, C, H, W]
-        images, channels, height, width = frames.shape
-        qkv = self.to_qkv(frames).permute(0, 2, 3, 1).reshape(images, 1, height * width, 3 * channels)
+        qkv = rearrange(self.to_qkv(frames), "b c h w -> b 1 (h w) c")
         # Each for itself and dense: fused kernels refuse a last axis with strides.
         q, k, v = (part.contiguous() for part in qkv.chunk(3, dim=-1))  # [B*T, 1, H*W, C] each
         out = F.scaled_dot_product_attention(q, k, v)
-        out = channels_last(out.reshape(images, height, width, channels).permute(0, 3, 1, 2))
+        out = channels_last(rearrange(out, "b 1 (h w) c -> b c h w", h=frames.shape[2]))
         return plus(as_video(self.proj(out), x.shape[2]), x)
 
 
@@ -113,8 +113,8 @@ class Upsample(nn.Module):
         if rest.shape[2] == 0:
             return head
         doubled = causal_conv(self.time_conv, rest, stream)  # [B, 2*C, T, H, W]
-        doubled = doubled.unflatten(1, (2, -1)).movedim(1, 3)  # [B, C, T, 2, H, W], a view
-        return doubled if started else torch.cat((head, doubled.flatten(2, 3)), dim=2)
+        doubled = rearrange(doubled, "b (n c) t h w -> b c t n h w", n=2)  # a view
+        return doubled if started else torch.cat((head, rearrange(doubled, "b c t n h w -> b c (t n) h w")), dim=2)
 
 
 def plus(fresh: Tensor, x: Tensor) -> Tensor:

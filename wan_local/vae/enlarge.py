@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 
 from .layout import channels_last
@@ -29,10 +30,7 @@ def enlarged(x: Tensor) -> Tensor:
 
     In one copy of our own: torch's nearest neighbours take twice as long in this memory.
     """
-    pixels = x.movedim(1, -1)  # [B, ..., H, W, C]
-    height, width, channels = pixels.shape[-3:]
-    spread = pixels[..., None, :, None, :].expand(*pixels.shape[:-2], 2, width, 2, channels)  # [B, ..., H, 2, W, 2, C]
-    return spread.reshape(-1, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+    return repeat(x, "b c ... h w -> (b ...) (h i) (w j) c", i=2, j=2).movedim(-1, 1)
 
 
 def _by_phases(conv: nn.Conv2d, x: Tensor) -> Tensor:

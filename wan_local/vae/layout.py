@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor
 
 
@@ -17,9 +18,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 def as_images(x: Tensor) -> Tensor:
     """``[B, C, T, H, W]`` to ``[B*T, C, H, W]``."""
-    return channels_last(x.transpose(1, 2).flatten(0, 1))
+    return channels_last(rearrange(x, "b c t h w -> (b t) c h w"))
 
 
 def as_video(x: Tensor, frames: int) -> Tensor:
     """``[B*T, C, H, W]`` back to ``[B, C, T, H, W]``."""
-    return channels_last(x.unflatten(0, (-1, frames)).transpose(1, 2))
+    return channels_last(rearrange(x, "(b t) c h w -> b c t h w", t=frames))
