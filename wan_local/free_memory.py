@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
 
 from .errors import OutOfMemory
@@ -44,16 +45,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
 
 
-def free_host_bytes() -> int | None:
-    """Bytes of host memory to be had without swapping, within what a container or a service may take of it; None where
-    the system does not say it this way."""
-    found = [free for free in (_free_in_system(), *_free_in_groups()) if free is not None]
-    return min(found, default=None)
-
-
-def _free_in_system() -> int | None:
-    free = _table(PROC / "meminfo").get("MemAvailable:")
-    return None if free is None else free * 1024
+def free_host_bytes() -> int:
+    """Bytes of host memory to be had without swapping, within what a container or a service may take of it."""
+    found = [free for free in _free_in_groups() if free is not None]
+    return min([psutil.virtual_memory().available, *found])
 
 
 def _free_in_groups() -> Iterator[int | None]:
@@ -111,6 +106,5 @@ def check_host_room(size: int, what: str, dtype: torch.dtype | None) -> None:
 
 
 def host_has_room(size: int) -> bool:
-    """Whether so many bytes more leave the reserve; taken as yes where nobody knows."""
-    free = free_host_bytes()
-    return free is None or free - size >= HOST_RESERVE
+    """Whether so many bytes more leave the reserve."""
+    return free_host_bytes() - size >= HOST_RESERVE

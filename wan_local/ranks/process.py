@@ -22,6 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ..errors import InputError
 from .errors import one_line
 from .messages import Buffer, Channel, Header
@@ -88,13 +90,7 @@ def lives(process: Process) -> bool:
         return False
     if process.started:
         return started_at(process.pid) == process.started
-    if os.name == "nt":
-        return True  # nobody asks there (Ray is not for Windows), and signal 0 would be Ctrl-C
-    try:
-        os.kill(process.pid, 0)  # all that is left where nothing tells when it started
-    except OSError:
-        return False
-    return True
+    return psutil.pid_exists(process.pid)  # all that is left where nothing tells when it started
 
 
 def kill(process: Process) -> bool:
