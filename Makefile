@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 # PyAV as hosts bring it: the video tests run on these releases too.
 HOST_PYAV ?= 14.2.0 17.0.0
+# A worker more than the two cores of a small machine: some tests wait for a process or a limit.
+# Files start in the order of tests/conftest.py, not those of most tests first.
+WITHOUT_HOST := -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/comfyui --ignore=tests/browser tests
 FLOOR := .venv-floor
 FLOOR_TORCH ?= torch==2.5.0
 # The oldest Python from 3.10 that is here, pyenv's among them; torch 2.5 has none above 3.12.
@@ -44,7 +47,7 @@ demo: $(VENV)/run
 	  --output output/demo.mp4 --sheet output/demo.png
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q $(WITHOUT_HOST)
 	$(MAKE) --no-print-directory -j 2 $(HOST_PYAV:%=video-%)
 	@COMFYUI_PATH="$(COMFYUI_PATH)" sh tests/host_tests.sh $(BIN)/python
 
@@ -62,7 +65,8 @@ floor:
 	@test -n "$(FLOOR_PYTHON)" || { echo "make floor needs Python 3.10, 3.11 or 3.12; set FLOOR_PYTHON to one"; exit 1; }
 	$(MAKE) --no-print-directory demo VENV=$(FLOOR) PYTHON="$(FLOOR_PYTHON)" TORCH="$(FLOOR_TORCH)" LIMITS=tests/floor.txt
 	$(FLOOR)/bin/pip install --quiet -c tests/floor.txt pytest pytest-xdist pytest-timeout hypothesis gguf protobuf accelerate diffusers "yunchang>=0.6.4,<0.7"
-	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/comfyui --ignore=tests/browser tests
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -q $(WITHOUT_HOST)
+
 soak: $(VENV)/test
 	REMOTE_SCHEDULES=$${REMOTE_SCHEDULES:-300} REMOTE_SOAK=$${REMOTE_SOAK:-400} WAN_FUZZ=$${WAN_FUZZ:-5000} \
 	  $(BIN)/python -m pytest -v --tb=short --timeout 3600 tests/wan_remote/test_schedules.py \

@@ -43,16 +43,15 @@ def test_chunks_give_the_file_that_the_whole_gives(tmp_path: Path) -> None:
 
 
 def test_chunks_are_taken_one_at_a_time(tmp_path: Path) -> None:
-    taken: list[int] = []
+    there: list[int] = []
 
     def chunks():
         for index in range(4):
-            taken.append(index)
+            there.append(len(list((tmp_path / "frames").iterdir())))
             yield clip(4)[index : index + 1]
 
-    stream = video._chunks(chunks())
-    next(stream)
-    assert taken == [0]
+    video.write_frames(chunks(), tmp_path / "frames")
+    assert there == [0, 1, 2, 3], "each is written before the next is made"
 
 
 # -- whole or not at all ----------------------------------------------------------------------------------------

@@ -65,10 +65,12 @@ def test_file_is_tagged_and_its_index_is_in_front(tmp_path: Path) -> None:
     assert b"colrnclx\0\1\0\1\0\1\0" in content
 
 
-def test_luma_is_rounded_not_cut() -> None:
+def test_luma_is_rounded_not_cut(tmp_path: Path) -> None:
     # White at 0.6 of a level below the next: 16 + 219 * 0.5 = 125.5, and a value just above it.
-    planes = video._to_yuv420(torch.full((2, 2, 3), 0.5 + 0.4 / 219))
-    assert planes[0, 0] == 126
+    video.write(torch.full((5, 64, 64, 3), 0.5 + 0.4 / 219), tmp_path / "grey.mp4", crf=1)
+    with av.open(tmp_path / "grey.mp4") as container:
+        planes = next(container.decode(video=0)).to_ndarray()  # [3/2 H, W], luma first
+    assert (planes[:64] == 126).all()
     assert video.to_uint8(torch.tensor([[[0.9 / 255, 1.5001 / 255, 254.6 / 255]]])).tolist() == [[[1, 2, 255]]]
 
 

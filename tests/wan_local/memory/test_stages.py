@@ -266,8 +266,10 @@ class Told(Memory):
         name = type(part).__name__
         self.log.append(("comes", name))
         with super().on_device(part):
-            yield
-        self.log.append(("leaves", name))
+            try:
+                yield
+            finally:
+                self.log.append(("leaves", name))
 
     @contextlib.contextmanager
     def sampling(self, transformer: Any, grid: Grid, offloaded: int | None = None) -> Iterator[None]:
@@ -309,4 +311,4 @@ def test_an_abandoned_decode_lets_the_vae_go() -> None:
     frames = pipeline.decode_stream(sampled)
     next(frames)
     frames.close()
-    assert not memory._depth
+    assert memory.log[-2:] == [("comes", "WanVAE"), ("leaves", "WanVAE")]

@@ -124,6 +124,22 @@ def test_other_models_are_refused_before_anything_starts(tmp_path: Path, setup: 
         GroupTransformer(replace(setup, path=str(tmp_path / "flux.safetensors")), pool)
 
 
+def test_other_weights_or_gpus_start_other_ranks(folder: Path, setup: Setup, pool: Pool) -> None:
+    changes: list[dict[str, Any]] = [*({"fsdp": True} for sharded in cases.SHARDED if sharded), {"gpus": 4}]
+    before = GroupTransformer(setup, pool).start().pids
+    for change in changes:
+        model = GroupTransformer(replace(setup, **change), pool)
+        assert error(clip(model), truth(folder)) <= 1e-5
+        assert not set(model.start().pids) & set(before)
+        for pid in before:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        before = model.start().pids
+        if "fsdp" in change:
+            shares = [told["weights bytes"] / told["weights full"] for told in model.statistics()]
+            assert all(abs(share - 0.5) < 0.02 for share in shares), shares
+
+
 def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, tmp_path: Path) -> None:
     alone = load_transformer(folder / "model.safetensors")
     torch.manual_seed(2)
@@ -140,19 +156,3 @@ def test_a_lora_is_put_on_in_every_rank(folder: Path, setup: Setup, pool: Pool, 
     assert error(clip(model), expected) <= 1e-5
     with pytest.raises(InputError, match="LoRAs can't be put on weights that fsdp shards"):
         GroupTransformer(replace(model.setup, fsdp=True), pool)
-
-
-def test_other_weights_or_gpus_start_other_ranks(folder: Path, setup: Setup, pool: Pool) -> None:
-    changes: list[dict[str, Any]] = [*({"fsdp": True} for sharded in cases.SHARDED if sharded), {"gpus": 4}]
-    before = GroupTransformer(setup, pool).start().pids
-    for change in changes:
-        model = GroupTransformer(replace(setup, **change), pool)
-        assert error(clip(model), truth(folder)) <= 1e-5
-        assert not set(model.start().pids) & set(before)
-        for pid in before:
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
-        before = model.start().pids
-        if "fsdp" in change:
-            shares = [told["weights bytes"] / told["weights full"] for told in model.statistics()]
-            assert all(abs(share - 0.5) < 0.02 for share in shares), shares

@@ -179,19 +179,20 @@ def test_a_run_that_is_let_go_late_does_not_end_its_successor(folder: Path, setu
     assert error(second(NOISE, 900.0), alone(folder, -2.0, 4.0)) <= 1e-5
 
 
-def test_gpus_that_are_not_kept_are_given_back_and_room_is_made_before_every_run(setup: Setup, pool: Pool) -> None:
+def test_gpus_that_are_not_kept_are_given_back_and_room_is_made_before_every_run(
+    setup: Setup, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
-    hooks: dict[str, Any] = {
-        "before_run": lambda: told.append(f"room, ranks up: {pool._group is not None}"),
-        "when_up": lambda: told.append("up"),
-    }
+    start = RankGroup.start
+    monkeypatch.setattr(RankGroup, "start", lambda *given: told.append("start") or start(*given))
+    hooks: dict[str, Any] = {"before_run": lambda: told.append("room"), "when_up": lambda: told.append("up")}
     model = GroupTransformer(setup, pool, keep=False, **hooks)
     velocity: Velocity | None = model_velocity(model, conds(), 4.0)
     assert velocity is not None
     velocity(NOISE, 900.0)
     pids = model.start().pids
     look(GroupTransformer(setup, pool, **hooks))
-    assert told == ["room, ranks up: False", "up", "room, ranks up: True", "up"]
+    assert told == ["room", "start", "up", "room", "up"]
     last = model_velocity(model, conds(), 4.0)
     del velocity, last
     for pid in pids:

@@ -6,6 +6,9 @@ import pytest
 
 from tests.wan_local.parallel import split_cases as cases
 from tests.wan_local.quantised.float8_here import needs_float8_products
+from wan_local.parallel.degrees import Degrees
+from wan_local.parallel.plan import moved
+from wan_local.shapes import Grid
 
 BOUND = 1e-5  # relative, after two guided steps; exchange and cut alone change nothing at all
 
@@ -72,3 +75,14 @@ def test_fsdp_keeps_one_share_a_gpu(told, world: int) -> None:
 def test_every_group_of_a_split_waits_as_long_as_the_world(told, world: int) -> None:
     """torch gives a new group a limit of its own, 10 or 30 minutes, whatever that of the world is."""
     assert told[world]["timeout"] == 77.0
+
+
+@pytest.mark.parametrize("world", cases.SPLITS)
+def test_the_plan_is_what_was_sent(told, world: int) -> None:
+    for split in cases.SPLITS[world]:
+        degrees = Degrees(**split)
+        grids = [Grid(frames=4 * t - 3, height=8 * h, width=8 * w) for t, h, w in cases.GRIDS.values()]
+        planned = cases.STEPS * sum(moved(cases.CONFIG, grid, degrees, itemsize=4).all for grid in grids)
+        counted = told[world][f"sent {cases.name(split, '', False)}"]
+        print(f"{degrees}: planned {planned:,} bytes, counted {counted:,}")
+        assert counted == planned

@@ -1,4 +1,4 @@
-"""One Ray cluster for every test that wants one."""
+"""One Ray cluster for the tests of a file that want one; it takes a share of a core for as long as it is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.wan_local.ranks.groups import Cluster
 CPUS = 4
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     cluster = Cluster(cpus=CPUS)
     yield cluster

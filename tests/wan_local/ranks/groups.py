@@ -107,6 +107,18 @@ def session(pid):
         return 0
 
 
+def children(program):
+    """Processes of this one that run a program of ``start.py``."""
+    mine = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    found = []
+    for entry in mine:
+        with contextlib.suppress(OSError):  # it ends while it is looked at
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and (entry / "cmdline").read_bytes().split(b"\0")[-2] == program.encode():
+                found.append(int(entry.name))
+    return found
+
+
 def in_sessions(sessions):
     """Running processes of these sessions: everything a process has started, unless it has left on purpose."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

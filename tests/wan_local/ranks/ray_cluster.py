@@ -1,8 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own.
 
 Reads commands from standard input, one a line: ``add MARK`` adds a node with the resource MARK, ``lose MARK`` takes it
-away as a lost machine, ``retire MARK`` in good order. Answers each with one line: the address, or "ok". Ends with
-standard input.
+away as a lost machine. Answers each with one line: the address, or "ok". Ends with standard input.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def main(cpus: int) -> None:
                 extra[mark] = cluster.add_node(**node)
                 cluster.wait_for_nodes()
             else:
-                cluster.remove_node(extra.pop(mark), allow_graceful=command == "retire")
+                cluster.remove_node(extra.pop(mark), allow_graceful=False)
             print("ok", file=answers)
     finally:
         cluster.shutdown()

@@ -60,11 +60,18 @@ def make(launcher, address, read):
     return lambda: group(launcher, address, log=str(read))
 
 
+@pytest.fixture(scope="module")
+def key(launcher):
+    """What the pool knows the living group by, in a list: a test may change it."""
+    return [f"toy of {launcher}"]
+
+
 @pytest.fixture
-def ranks(pool, make):
+def ranks(launcher, pool, make, key):
     """The living group of this launcher: a fresh one after a test that has ended it, as in the next run of a user."""
     began = time.monotonic()
-    ranks = pool.lease("toy", make)
+    ranks = pool.lease(key[0], make)
+    assert ranks.spec.launcher == launcher
     print(f"{ranks.spec.launcher}: there after {time.monotonic() - began:.2f} s")
     return ranks
 
@@ -137,11 +144,32 @@ def test_times(ranks):
     assert laps[15] < 1.0
 
 
-def test_two_runs_reuse_the_ranks_and_a_changed_key_does_not(ranks, pool, make, read):
-    assert pool.lease("toy", make) is ranks
+def test_the_users_stop_keeps_the_ranks(ranks):
+    """Stopped within the limit though the call goes on; the next call waits for its end and is right."""
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        ranks.call("together", 2.0, stop=lambda: time.monotonic() > began + 0.3)
+    assert time.monotonic() - began < 1.8
+    assert ranks.alive
+    assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
+
+    class HostStop(Exception):
+        pass
+
+    def stop():
+        raise HostStop
+
+    with pytest.raises(HostStop):
+        ranks.call("together", 0.1, stop=stop)
+    assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
+
+
+def test_two_runs_reuse_the_ranks_and_a_changed_key_does_not(ranks, pool, make, read, key):
+    assert pool.lease(key[0], make) is ranks
     assert sorted(read.read_text().split()[-2:]) == ["0", "1"]
     before = len(read.read_text().split())
-    other = pool.lease("other weights", make)
+    key[0] = "other weights"
+    other = pool.lease(key[0], make)
     assert not set(other.pids) & set(ranks.pids)
     assert gone(ranks.pids), "the old ranks are ended before the new ones read their weights"
     assert not ranks.alive
@@ -180,19 +208,19 @@ def test_ranks_that_we_end_ourselves_during_a_call_were_not_killed_by_somebody()
     assert error.cause == "the group has ended: the GPUs were given back; start a new one"
 
 
-def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(ranks, pool, make, monkeypatch):
+def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(ranks, pool, make, key, monkeypatch):
     monkeypatch.setattr(group_module, "PING_SECONDS", 6.0)  # so long a frozen one is waited for
     for number in (signal.SIGKILL, signal.SIGSTOP):
-        before = pool.lease("toy", make)
+        before = pool.lease(key[0], make)
         before.call("nothing")
         before.free_memory()  # its answers are not taken for signs of life later
         os.kill(before.pids[1], number)
         assert wait_until(lambda rank=before.pids[1]: state(rank) in "TZX", 10)
-        fresh = pool.lease("toy", make)
+        fresh = pool.lease(key[0], make)
         assert fresh is not before
         assert gone(before.pids)
         assert fresh.call_first("total").tolist() == [3.0, 6.0, 9.0]
-    assert pool.lease("toy", make) is fresh
+    assert pool.lease(key[0], make) is fresh
 
 
 def test_a_rank_frozen_in_a_collective(ranks, tmp_path):
@@ -218,26 +246,6 @@ def test_an_exception_on_one_rank(ranks):
     assert time.monotonic() - began < ANSWER_SECONDS
     assert error.rank == 1
     assert "ValueError: bad weight in block 7" in error.cause
-
-
-def test_the_users_stop_keeps_the_ranks(ranks):
-    """Stopped within the limit though the call goes on; the next call waits for its end and is right."""
-    began = time.monotonic()
-    with pytest.raises(Cancelled):
-        ranks.call("together", 2.0, stop=lambda: time.monotonic() > began + 0.3)
-    assert time.monotonic() - began < 1.8
-    assert ranks.alive
-    assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
-
-    class HostStop(Exception):
-        pass
-
-    def stop():
-        raise HostStop
-
-    with pytest.raises(HostStop):
-        ranks.call("together", 0.1, stop=stop)
-    assert ranks.call_first("total").tolist() == [3.0, 6.0, 9.0]
 
 
 def test_the_users_stop_while_the_ranks_start(launcher, address):

@@ -208,13 +208,13 @@ pack = importlib.util.module_from_spec(spec)
 sys.modules[name] = pack
 spec.loader.exec_module(pack)
 ranks = importlib.import_module(".wan_local.ranks", name)
-make = lambda target, **more: ranks.GroupSpec(target=target, devices=("cpu", "cpu"), threads=1, **more)
-with ranks.RankGroup(make("toy_rank:Toy", paths=(here,), kwargs={"weights": "1 2"})) as group:
+make = lambda target, world, **more: ranks.GroupSpec(target=target, devices=("cpu",) * world, threads=1, **more)
+with ranks.RankGroup(make("toy_rank:Toy", 2, paths=(here,), kwargs={"weights": "1 2"})) as group:
     group.start()
     assert group.call_first("total").tolist() == [3.0, 6.0]
     assert not any("nodes" in names for names in group.call("modules"))
     assert all("host_folder" not in path for paths in group.call("path") for path in paths)
-with ranks.RankGroup(make(".progress:ignore")) as group:  # a target inside the library, by its place in it
+with ranks.RankGroup(make(".progress:ignore", 1)) as group:  # a target inside the library, by its place in it
     group.start()
 assert "wan_local" not in sys.modules
 print("main ran once")

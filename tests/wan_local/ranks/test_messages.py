@@ -146,7 +146,8 @@ def test_messages_keep_their_borders_whoever_sends_at_once():
 
 
 def test_a_damaged_length_is_not_believed():
-    near, far = pipes()
-    near._writer.write((MAX_HEADER + 1).to_bytes(8, "little") + bytes(8))
-    with pytest.raises(OSError, match="not one of ours"):
-        far.receive()
+    reader, writer = os.pipe()
+    os.write(writer, (MAX_HEADER + 1).to_bytes(8, "little") + bytes(8))
+    with os.fdopen(reader, "rb", buffering=0) as near, os.fdopen(writer, "wb", buffering=0) as far:
+        with pytest.raises(OSError, match="not one of ours"):
+            Channel(near, far).receive()

@@ -14,9 +14,17 @@ import pytest
 from tests.wan_local.ranks.groups import HERE, folders, group
 from wan_local.ranks import RankError, rendezvous
 from wan_local.ranks import group as group_module
+from wan_local.ranks.messages import decode, encode
 from wan_local.ranks.rank import Rank
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the test reads /proc and uses 127.0.0.2")
+
+
+def ask(rank, operation, **given):
+    """What a rank answers to one message of its driver."""
+    answer = decode(*rank.handle(*encode({"id": 1, "op": operation, **given})))
+    assert "error" not in answer, answer
+    return answer["value"]
 
 
 def listening(pid):
@@ -66,14 +74,14 @@ def test_the_rendezvous_of_several_machines_listens_at_one_address_and_its_keys_
     import torch.distributed as dist
 
     rank = Rank()
-    where = rank._on_rendezvous(host="127.0.0.1", world=1, limit=20.0)
+    where = ask(rank, "rendezvous", host="127.0.0.1", world=1, limit=20.0)
     with socket.create_connection(("127.0.0.1", where["port"]), 5):
         pass
     with pytest.raises(OSError, match=r"[Rr]efused"):
         socket.create_connection(("127.0.0.2", where["port"]), 5)
     info = {"rank": 0, "world": 1, "device": "cpu", "backend": "gloo", "timeout": 20.0}
     try:
-        rank._on_join(info=info, host="127.0.0.1", where={**where, "secret": "s3cret"}, limit=20.0)
+        ask(rank, "join", info=info, host="127.0.0.1", where={**where, "secret": "s3cret"}, limit=20.0)
         seen = dist.TCPStore("127.0.0.1", where["port"], None, False)
         assert seen.num_keys()
         if hasattr(seen, "list_keys"):  # torch 2.5 has none
@@ -94,11 +102,12 @@ def test_the_network_interface_of_an_address():
 
 OTHER_CARD = """
 import os, sys; sys.path.append(sys.argv[1])
-from tests.wan_local.ranks.test_rendezvous import listening
+from tests.wan_local.ranks.test_rendezvous import ask, listening
 from wan_local.ranks.rank import Rank
 info = {"rank": 0, "world": 1, "device": "cpu", "backend": "gloo", "timeout": 20.0}
 rank = Rank()
-rank._on_join(info=info, host=sys.argv[2], where=rank._on_rendezvous("", 1, 20.0), limit=20.0)
+where = ask(rank, "rendezvous", host="", world=1, limit=20.0)
+ask(rank, "join", info=info, host=sys.argv[2], where=where, limit=20.0)
 rank.leave()
 print(*listening(os.getpid()))
 """
