@@ -59,7 +59,7 @@ $(VENV)/pyav/%: | $(VENV)/test
 
 video-%: $(VENV)/pyav/%
 	@PYTHONPATH="$(CURDIR)/$<" $(BIN)/python -c "import av; assert av.__version__ == '$*', av.__version__"
-	PYTHONPATH="$(CURDIR)/$<" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/wan_local/test_video*.py
+	PYTHONPATH="$(CURDIR)/$<" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/wan_local/test_output.py tests/wan_local/test_video*.py
 
 floor:
 	@test -n "$(FLOOR_PYTHON)" || { echo "make floor needs Python 3.10, 3.11 or 3.12; set FLOOR_PYTHON to one"; exit 1; }

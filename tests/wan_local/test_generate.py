@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from wan_local import notices
 from wan_local.config import TransformerConfig, VAEConfig
 from wan_local.denoiser import Denoiser
 from wan_local.encoders.image import ImageEncoder
@@ -18,7 +14,6 @@ from wan_local.generate import Pipeline
 from wan_local.images import view
 from wan_local.model import WanTransformer
 from wan_local.notices import WanNotice, listening
-from wan_local.parts import choose_device, default_dtype
 from wan_local.progress import Progress
 from wan_local.settings import Settings, published_negative_prompt
 from wan_local.vae import WanVAE
@@ -259,27 +254,6 @@ def test_text_to_video_model_is_refused() -> None:
         Pipeline([Denoiser(transformer=WanTransformer(config))], WanVAE(VAEConfig(dim=4, num_res_blocks=1)), Words())
 
 
-def test_device_that_is_not_here() -> None:
-    for name in ("cuda:99", "tpu", "meta:x"):
-        with pytest.raises(InputError, match="can't be used here; use cpu"):
-            choose_device(name)
-    assert choose_device("cpu").type == "cpu"
-
-
-def test_what_networks_calculate_in_on_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVIDIA's GPUs before Ampere have no fused attention for bfloat16, and are said to."""
-    told: list[str] = []
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    with notices.listening(told.append):
-        for capability, expected in (((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16), ((7, 5), torch.float16)):
-            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-            assert default_dtype(torch.device("cuda")) == expected
-            assert len(told) == (expected == torch.float16)
-    assert told[0].startswith("Tesla T4 has no fused attention for bfloat16")
-    assert default_dtype(torch.device("cpu")) == torch.float32
-
-
 # -- models of another recipe -------------------------------------------------------------------------------------
 
 
@@ -317,40 +291,3 @@ def test_one_of_two_experts_says_so_before_the_first_step() -> None:
     assert "one of Wan2.2's two experts and does every step alone" in told[0]
     with pytest.warns(WanNotice, match="two experts"):
         asked(pipeline)
-
-
-# -- size of the clip -------------------------------------------------------------------------------------------
-
-SIZES = {  # first image -> clip
-    (1280, 720): (1280, 720),
-    (832, 480): (832, 480),  # the official code makes 464 of it
-    (1024, 1024): (960, 960),  # at most the area of 1280 x 720
-    (3840, 2160): (1280, 720),
-    (2160, 3840): (720, 1280),
-    (64, 64): (64, 64),
-    (100, 50): (96, 48),
-    (1, 1): (16, 16),
-}
-
-
-@pytest.mark.parametrize(("image", "clip"), SIZES.items())
-def test_size_follows_the_first_image(image: tuple[int, int], clip: tuple[int, int]) -> None:
-    grid = Settings().grid(*image)
-    assert (grid.width, grid.height) == clip
-
-
-def test_given_sizes_are_kept_and_the_missing_side_follows() -> None:
-    both = Settings(width=832, height=464).grid(64, 64)
-    assert (both.width, both.height) == (832, 464)
-    assert Settings(width=640).grid(1280, 720).height == 352
-    assert Settings(height=352).grid(1280, 720).width == 624
-
-
-@hypothesis_settings(max_examples=200, deadline=None)
-@given(st.integers(1, 20000), st.integers(1, 20000))
-def test_any_image_gives_a_legal_size_within_the_area(width: int, height: int) -> None:
-    grid = Settings().grid(width, height)
-    assert grid.width % 16 == 0
-    assert grid.height % 16 == 0
-    # Each side was rounded to a whole pixel before it was floored: at most half a pixel above the exact one.
-    assert (grid.width - 0.5) * (grid.height - 0.5) <= 1280 * 720 or 16 in (grid.width, grid.height)

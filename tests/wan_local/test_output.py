@@ -1,0 +1,133 @@
+"""A file that is written is whole or not there: the old one stays until the new one is complete."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.wan_local.video_clip import clip
+from wan_local import video
+from wan_local.errors import NumericError, OutputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(name.name for name in folder.iterdir() if name.name.startswith("."))
+
+
+def test_a_failing_source_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def fails():
+        yield clip(5)
+        raise RuntimeError("decoder died")
+
+    with pytest.raises(RuntimeError, match="decoder died"):
+        video.write(fails(), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_stop_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def stopped():
+        yield clip(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.write(stopped(), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_nan_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+    frames = clip(5)
+    frames[3, 0, 0, 0] = float("nan")
+    with pytest.raises(NumericError, match="NaN or infinity"):
+        video.write(frames, target, 16)
+    assert target.read_bytes() == b"a good film"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """The system's own refusal, deep inside FFmpeg's writer: a limit on the size of any file of the process."""
+    program = textwrap.dedent(
+        """
+        import resource, sys, torch
+        from wan_local import errors, video
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            video.write(torch.rand(17, 128, 128, 3), sys.argv[1], 16)
+        except errors.OutputError as error:
+            print(error)
+        """
+    )
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(target)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "clip.mp4" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_no_space_at_the_move_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"a good film")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wan_local.output.os.fsync", full)
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: No space left on device"):
+        video.write(clip(5), target, 16)
+    assert target.read_bytes() == b"a good film"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_good_file_is_replaced_and_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "real.mp4").chmod(0o640)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
+    video.write(clip(5), tmp_path / "link.mp4", 16)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert (tmp_path / "real.mp4").stat().st_mode & 0o777 == 0o640
+    assert video.read(tmp_path / "real.mp4")[0].shape[0] == 5
+
+
+def test_places_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OutputError, match=r"clip\.avi does not end in \.mp4, \.mov, \.mkv"):
+        video.check_path(tmp_path / "clip.avi")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.mp4 is a folder"):
+        video.check_path(tmp_path / "folder.mp4")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4"):
+        video.check_path(tmp_path / "file" / "clip.mp4")
+    with pytest.raises(OutputError, match="MB are free; make room"):
+        video.check_path(tmp_path / "clip.mp4", need_bytes=10**18)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("wan_local.output.os.open", refuse)  # root is refused nothing, so the system is played
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: Permission denied"):
+        video.check_path(tmp_path / "clip.mp4")
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    video.write(clip(5), tmp_path / "new" / "deep" / "clip.mp4", 16)
+    assert (tmp_path / "new" / "deep" / "clip.mp4").stat().st_size > 0
