@@ -75,5 +75,6 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
         condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
-        positive, negative = (attach(prompt, condition, embeddings) for prompt in (positive, negative))
+        rgb = vae.config.latent_rgb
+        positive, negative = (attach(prompt, condition, embeddings, rgb) for prompt in (positive, negative))
         return io.NodeOutput(positive, negative, {"samples": latents})

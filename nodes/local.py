@@ -96,7 +96,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             SocketImageEncoder(clip_vision) if model.transformer.config.has_image_branch else None,
             device=model.device,
         )
-        report = Reporter(SHARES, model.device)
+        report = Reporter(SHARES, model.device, pipeline.vae.config.latent_rgb)
         settings = Settings(
             negative_prompt=negative_prompt,
             width=width,

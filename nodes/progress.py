@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..wan_local.config import LatentRGB
 from ..wan_local.progress import Progress
 from . import host
 
@@ -23,11 +24,12 @@ class Reporter:
     Args:
         shares: stage to its share of the whole, in the order the stages run; the shares add up to 1.
         device: where previews are computed.
+        latent_rgb: of the VAE whose latents are previewed, see :func:`host.previewer`.
     """
 
-    def __init__(self, shares: Mapping[str, float], device: torch.device) -> None:
+    def __init__(self, shares: Mapping[str, float], device: torch.device, latent_rgb: LatentRGB = ()) -> None:
         self._show = host.progress_bar(BAR)
-        self._preview = host.previewer(device)
+        self._preview = host.previewer(device, latent_rgb)
         self._span: dict[str, tuple[float, float]] = {}
         self._began = time.perf_counter()  # of sampling
         start = 0.0

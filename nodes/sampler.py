@@ -11,7 +11,7 @@ from ..wan_local.sampling import denoise, initial_noise, make_sampler
 from . import host, widgets
 from .host import io
 from .progress import Reporter, ending
-from .sockets.conditioning import read
+from .sockets.conditioning import latent_rgb, read
 from .sockets.latent import clip_of
 from .sockets.model import Model, WanModel
 
@@ -58,7 +58,7 @@ class WanFLF2VSampler(io.ComfyNode):
             del prompts["negative"]
         conds = [read(given, name, config, grid.latent_shape).to(model.device) for name, given in prompts.items()]
         widgets.tell_of_mistaken_values(config, guidance, shift)
-        began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device)
+        began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device, latent_rgb(positive))
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
         latents = denoise(

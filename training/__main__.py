@@ -1,99 +1,191 @@
-"""``python -m training``: everything that makes ``weights/nano``, from nothing, in one resumable command.
+"""``python -m training --minutes N``: train the nano model and its pair of experts on, from where they are.
 
-    draw clips -> VAE -> latent statistics -> image encoder -> data set -> transformer and text encoder,
-    with the VAE's decoder going on beside them -> export -> held-out figures
+    VAE -> latent statistics, map to colours -> data set -> transformer -> the two experts -> weights
 
-Each part keeps its checkpoint in ``training/runs``; a command that was killed goes on where it was. The two last
-trainings use the same latents and do not touch each other: ``--only decoder`` and ``--only transformer`` run them in
-two processes at once.
+N minutes are one learning-rate curve of every part, one after the other. Checkpoints are in ``training/runs``: a
+command that was killed goes on where it was when it is given again, and after a whole curve it begins another from
+what the last one reached. Everything begins with the weights in ``weights/``, or with ``--new`` from nothing. With
+``--only`` the minutes are for some parts alone; what reads the same latents can train in processes side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionModel, UMT5EncoderModel
 
-from wan_local.settings import published_negative_prompt
+from wan_local.model import WanTransformer
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
+from wan_local.weights import load_transformer, load_vae
+from wan_local.weights.experts import HIGH, LOW
 
-from .dataset import load_shards, make_shards
-from .export import export
+from . import export
+from .batches import Batches
+from .dataset import Shards
+from .latent_rgb import fit_latent_rgb
 from .latent_statistics import measure, set_statistics
+from .loop import Curve, next_curve, resumed
 from .tokenizer import write_tokenizer
-from .train_decoder import train_decoder
 from .train_image_encoder import train_image_encoder
-from .train_transformer import TextToVelocity, train_transformer
-from .train_vae import CONFIG, train_vae
+from .train_pair import train_expert
+from .train_transformer import TEXT_CONFIG, attend, new_transformer, train_transformer, velocity_networks
+from .train_vae import new_vae, train_vae
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMES, SIZE = 17, 64
-VAE_STEPS = (2250, 1000, 600, 1500, 4000)
-IMAGE_ENCODER_STEPS = 1000
-SHARDS = (range(24), range(24, 52))  # of 250 clips, for the transformer's two curves
-TRANSFORMER_STEPS = (5000, 4000)
-DECODER_STEPS = 1200
-GRID = Grid(frames=FRAMES, height=SIZE, width=SIZE)
+GRIDS = (Grid(frames=17, height=64, width=64), Grid(frames=33, height=128, width=128))
+VAE, DATA, TRANSFORMER = "vae", "data", "transformer"
+SHARES = {VAE: 0.3, DATA: 0.15, TRANSFORMER: 0.35, HIGH: 0.07, LOW: 0.13}
+"""Of the minutes; how they are divided among the parts that are trained."""
+IMAGE_SHARE = 0.1  # of all of them, where the image encoder begins from nothing
+MOST_SHARDS = 400  # of each size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """How many clips a step takes: 17-frame crops of the VAE, and clips of each of ``GRIDS``."""
+
+    vae: int
+    clips: tuple[int, ...]
+
+
+BATCH = {"cpu": Batch(vae=2, clips=(32, 6)), "cuda": Batch(vae=32, clips=(256, 128))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs", help="checkpoints and logs")
-    parser.add_argument("--output", type=Path, default=ROOT / "weights" / "nano")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--only", choices=("vae", "image", "data", "decoder", "transformer", "export"), help="stop after"
-    )
+    parser.add_argument("--minutes", type=float, required=True, help="how long, all parts together")
+    parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="parts that are trained")
+    parser.add_argument("--new", action="store_true", help="begin from nothing")
+    parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs", help="checkpoints, clips and logs")
+    parser.add_argument("--output", type=Path, default=ROOT / "weights", help="where nano/ and nano_pair/ go")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    runs: Path = args.runs
-    vae = fixed_vae(runs)
-    if args.only == "vae":
-        return
-    image_encoder = train_image_encoder(runs / "image", IMAGE_ENCODER_STEPS)
-    if args.only == "image":
-        return
-    data = [dataset(runs, vae, image_encoder, shards) for shards in SHARDS]
-    if args.only == "data":
-        return
-    if args.only != "transformer":
-        train_decoder(runs / "decoder", vae, DECODER_STEPS, data[-1], SHARDS[-1], GRID)
-    if args.only == "decoder":
-        return
-    model = text_to_velocity(runs, data)
-    if args.only == "transformer":
-        return
-    export(
-        args.output, transformer=model.transformer, vae=vae, text_encoder=model.text_encoder,
-        image_encoder=image_encoder, tokenizer=runs / "tokenizer",
-    )  # fmt: skip
+    training = Training(args.runs, args.output, torch.device(args.device), new=args.new)
+    training.run(plan(args.runs, args.only, 60 * args.minutes))
 
 
-def fixed_vae(runs: Path) -> WanVAE:
-    """The VAE after its own training, with the official latent statistics; computed once and kept."""
-    kept = runs / "vae.pt"
-    if not kept.exists():
-        vae = train_vae(runs / "vae", VAE_STEPS)
-        set_statistics(vae, *measure(vae, FRAMES, SIZE))
-        torch.save(vae.state_dict(), kept)
-    vae = WanVAE(CONFIG)
-    vae.load_state_dict(torch.load(kept, weights_only=True))
-    return vae
+def plan(runs: Path, parts: list[str], seconds: float) -> Plan:
+    """The one of these parts that was not finished, or a new one."""
+    runs.mkdir(parents=True, exist_ok=True)
+    path = runs / f"plan-{'-'.join(sorted(parts))}.json"
+    if path.exists():
+        return Plan(path, **json.loads(path.read_text()))
+    return Plan(path, seconds, {part: next_curve(runs / part) for part in SHARES if part in parts})
 
 
-def dataset(runs: Path, vae: WanVAE, image_encoder: CLIPVisionModel, shards: range) -> dict[str, Tensor]:
-    if not (runs / "tokenizer").exists():
-        write_tokenizer(runs / "tokenizer")
-    return load_shards(make_shards(runs / "data", vae, image_encoder, runs / "tokenizer", GRID, shards), GRID)
+class Plan:
+    """What one command does, kept until all of it is done: ``curves`` has the number of each part's curve."""
+
+    def __init__(self, path: Path, seconds: float, curves: dict[str, int]) -> None:
+        self.seconds, self.curves, self._path = seconds, curves, path
+        path.write_text(json.dumps({"seconds": seconds, "curves": curves}) + "\n")
+
+    def curve(self, part: str) -> Curve | None:
+        """Of a part; None if it is not trained."""
+        if part not in self.curves:
+            return None
+        whole = sum(SHARES[each] for each in self.curves)
+        return Curve(number=self.curves[part], seconds=self.seconds * SHARES[part] / whole)
+
+    def finish(self) -> None:
+        self._path.unlink()
 
 
-def text_to_velocity(runs: Path, data: list[dict[str, Tensor]]) -> TextToVelocity:
-    curves = list(zip(TRANSFORMER_STEPS, data, strict=True))
-    return train_transformer(runs / "transformer", curves, runs / "tokenizer", published_negative_prompt())
+class Training:
+    """All parts of the nano model, each from its last checkpoint, or else from ``output``, or else from nothing."""
+
+    def __init__(self, runs: Path, output: Path, device: torch.device, *, new: bool) -> None:
+        self.runs, self.device, self.new = runs, device, new
+        self.nano, self.pair = output / "nano", output / "nano_pair"
+        self.batch = BATCH[device.type]
+
+    def run(self, plan: Plan) -> None:
+        """Train the parts of ``plan`` and write each when it is done."""
+        tokenizer = self.tokenizer()
+        vae = self.vae(plan.curve(VAE))
+        image_encoder = self.image_encoder(plan.seconds).to(self.device)
+        shards = [Shards(self.runs / DATA, grid, vae, image_encoder, tokenizer) for grid in GRIDS]
+        if curve := plan.curve(DATA):
+            for each in shards:
+                each.make(MOST_SHARDS, curve.seconds / len(shards))
+        text_encoder = self.text_encoder()
+        batches = Batches(shards, list(self.batch.clips), text_encoder, str(tokenizer), self.device)
+        transformer = self.transformer(text_encoder, batches, plan.curve(TRANSFORMER))
+        for level in (HIGH, LOW):
+            if curve := plan.curve(level):
+                text_encoder.requires_grad_(False)
+                expert = train_expert(self.runs / level, level, transformer, batches, curve, self.device)
+                export.write_expert(self.pair, level, expert)
+        if self.nano.exists():
+            export.write_index(self.nano)
+            export.check_size(self.nano, export.LIMIT)
+        if self.pair.exists():
+            export.check_size(self.pair, export.PAIR_LIMIT)
+        plan.finish()
+
+    def tokenizer(self) -> Path:
+        folder = self.nano / "tokenizer"
+        if not folder.exists():
+            write_tokenizer(folder)
+        return folder
+
+    def vae(self, curve: Curve | None) -> WanVAE:
+        """With the official latent statistics, on the device; nothing about it changes afterwards."""
+        vae = new_vae() if self.new else load_vae(self.nano, dtype=torch.float32)
+        trained = resumed(self.runs / VAE, vae)
+        if curve is not None:
+            vae.to(self.device)
+            recipe = "new" if self.new and curve.number == 0 else "warm"
+            train_vae(self.runs / VAE, vae, self.batch.vae, curve, self.device, recipe=recipe)
+            trained = True
+        vae.to(self.device).requires_grad_(False)
+        if trained:
+            statistics = measure(vae, GRIDS[0].frames, GRIDS[0].height)
+            set_statistics(vae.cpu(), *statistics)
+            vae.to(self.device)
+            vae.config = replace(vae.config, latent_rgb=fit_latent_rgb(vae, GRIDS[0].frames, GRIDS[0].height))
+        if curve is not None:
+            export.write_vae(self.nano, vae)
+        return vae
+
+    def image_encoder(self, seconds: float) -> CLIPVisionModel:
+        folder = self.nano / "image_encoder"
+        if not self.new or folder.exists():
+            return CLIPVisionModel.from_pretrained(folder, dtype=torch.float32)
+        curve = Curve(number=0, seconds=IMAGE_SHARE * seconds)
+        encoder = train_image_encoder(self.runs / "image", curve, self.device)
+        export.write_encoder(folder, encoder)
+        return encoder
+
+    def text_encoder(self) -> UMT5EncoderModel:
+        if self.new:  # it learns with the transformer
+            torch.manual_seed(3)
+            return UMT5EncoderModel(TEXT_CONFIG).to(self.device)
+        encoder = UMT5EncoderModel.from_pretrained(self.nano / "text_encoder", dtype=torch.float32)
+        return encoder.requires_grad_(False).to(self.device)
+
+    def transformer(self, text_encoder: UMT5EncoderModel, batches: Batches, curve: Curve | None) -> WanTransformer:
+        """On the device, with the text encoder beside it, as their last curve leaves them."""
+        if self.new:
+            transformer = new_transformer()
+        else:
+            transformer = load_transformer(self.nano, dtype=torch.float32, attend=attend)
+        transformer.to(self.device).requires_grad_(True)
+        both = velocity_networks(text_encoder, transformer)
+        resumed(self.runs / TRANSFORMER, both)
+        if curve is not None:
+            train_transformer(self.runs / TRANSFORMER, both, batches, curve, self.device)
+            export.write_transformer(self.nano, transformer)
+            if self.new:
+                export.write_encoder(self.nano / "text_encoder", text_encoder)
+        return transformer.requires_grad_(False)
 
 
 if __name__ == "__main__":

@@ -23,21 +23,24 @@ def random_clips(seed: int, count: int) -> list[Clip]:
     return [random_clip(rng) for _ in range(count)]
 
 
-def draw(clips: list[Clip], frames: int, size: int) -> Tensor:
+def draw(clips: list[Clip], frames: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """Render clips to ``[B, 3, F, size, size]`` in -1..1."""
-    video, _ = draw_parts(clips, frames, size)
+    video, _ = draw_parts(clips, frames, size, device)
     return video
 
 
-def draw_parts(clips: list[Clip], frames: int, size: int) -> tuple[Tensor, Tensor]:
-    """Render clips and their bare backgrounds: ``[B, 3, F, size, size]`` and ``[B, 3, 1, size, size]``, -1..1."""
-    backgrounds = torch.stack([background(clip.background_seed, size) for clip in clips])  # [B, 3, S, S]
+def draw_parts(clips: list[Clip], frames: int, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Render clips and their bare backgrounds: ``[B, 3, F, size, size]`` and ``[B, 3, 1, size, size]``, -1..1.
+
+    Everything but the edge of the shapes, which is so many pixels wide at every size, is in shares of the side.
+    """
+    backgrounds = torch.stack([background(clip.background_seed, size) for clip in clips]).to(device)  # [B, 3, S, S]
     times = [0.0] if frames == 1 else [i / (frames - 1) for i in range(frames)]
-    pose = torch.tensor([[_pose(clip, t) for t in times] for clip in clips])  # [B, F, 7]
+    pose = torch.tensor([[_pose(clip, t) for t in times] for clip in clips], device=device)  # [B, F, 7]
     x0, y0, radius, angle = (pose[:, :, i, None, None] for i in range(4))  # [B, F, 1, 1]
     colour = pose[:, :, 4:7]  # [B, F, 3]
 
-    axis = (torch.arange(size) + 0.5) / size
+    axis = (torch.arange(size, device=device) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     dx, dy = x - x0, y - y0  # [B, F, S, S]
     cos, sin = torch.cos(angle), torch.sin(angle)

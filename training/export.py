@@ -1,9 +1,8 @@
-"""Write the trained parts as a diffusers pipeline folder in half precision: ``weights/nano``."""
+"""Write the trained parts in half precision: a diffusers pipeline folder, and the pair as single files."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,13 @@ from wan_local.model import WanTransformer
 from wan_local.vae import WanVAE
 from wan_local.weights.names import transformer_to_diffusers, vae_to_diffusers
 
-LIMIT = 25_000_000  # bytes of the whole folder
+LIMIT = 25_000_000  # bytes of the pipeline folder
+PAIR_LIMIT = 12_000_000  # bytes of both experts
 
 
-def export(
-    folder: Path, *, transformer: WanTransformer, vae: WanVAE, text_encoder: Any, image_encoder: Any, tokenizer: Path
-) -> None:
-    """Write every part; what stood there before is replaced."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    level = vae.config.num_res_blocks + 2  # residual blocks of a decoder level and the resampling behind them
-    _write_model(folder / "transformer", transformer, transformer_to_diffusers, _transformer_json(transformer.config))
-    _write_model(folder / "vae", vae, lambda name: vae_to_diffusers(name, level), _vae_json(vae.config))
-    for name, encoder in (("text_encoder", text_encoder), ("image_encoder", image_encoder)):
-        encoder.half().save_pretrained(folder / name)
-        encoder.float()
-    shutil.copytree(tokenizer, folder / "tokenizer")
+def write_index(folder: Path) -> None:
+    """Write what names the parts of the pipeline, and copy nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
     _write_json(
         folder / "model_index.json",
         {
@@ -44,10 +34,42 @@ def export(
             "vae": ["diffusers", "AutoencoderKLWan"],
         },
     )
+
+
+def write_vae(folder: Path, vae: WanVAE) -> None:
+    """Write ``vae/`` into the pipeline folder, with its map to colours."""
+    level = vae.config.num_res_blocks + 2  # residual blocks of a decoder level and the resampling behind them
+    _write_model(folder / "vae", vae, lambda name: vae_to_diffusers(name, level), _vae_json(vae.config))
+
+
+def write_transformer(folder: Path, transformer: WanTransformer) -> None:
+    """Write ``transformer/`` into the pipeline folder."""
+    _write_model(folder / "transformer", transformer, transformer_to_diffusers, _transformer_json(transformer.config))
+
+
+def write_encoder(folder: Path, encoder: Any) -> None:
+    """Write a text or an image encoder of transformers into ``folder``."""
+    encoder.half().save_pretrained(folder)
+    encoder.float()
+
+
+def write_expert(folder: Path, level: str, expert: WanTransformer) -> None:
+    """Write one of the pair as a single file under the official names, as the repackaged releases are.
+
+    What the shapes of the weights don't tell is in the file's header, where the loader looks for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in expert.state_dict().items()}
+    config = {"attention_head_dim": expert.config.head_dim, "text_len": expert.config.text_len}
+    save_file(state, folder / f"{level}_noise.safetensors", {"format": "pt", "config": json.dumps(config)})
+
+
+def check_size(folder: Path, limit: int) -> None:
+    """Stop if the files in ``folder`` are larger together."""
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder}: {size:,} bytes", flush=True)
-    if size > LIMIT:
-        raise SystemExit(f"{folder} is {size:,} bytes, over the limit of {LIMIT:,}")
+    if size > limit:
+        raise SystemExit(f"{folder} is {size:,} bytes, over the limit of {limit:,}")
 
 
 def _write_model(folder: Path, model: nn.Module, rename: Callable[[str], str | None], config: dict[str, Any]) -> None:
@@ -56,8 +78,8 @@ def _write_model(folder: Path, model: nn.Module, rename: Callable[[str], str | N
         theirs = rename(name)
         if theirs is None:
             raise ValueError(f"{name} has no name in diffusers")
-        state[theirs] = value.detach().to(torch.float16).contiguous()
-    folder.mkdir()
+        state[theirs] = value.detach().to("cpu", torch.float16).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     _write_json(folder / "config.json", config)
 
@@ -96,6 +118,7 @@ def _vae_json(config: VAEConfig) -> dict[str, Any]:
         "dropout": 0.0,
         "latents_mean": list(config.latents_mean),
         "latents_std": list(config.latents_std),
+        "_latent_rgb": [list(row) for row in config.latent_rgb],
     }
 
 

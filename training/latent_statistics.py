@@ -22,11 +22,11 @@ BATCHES = 16
 @torch.inference_mode()
 def measure(vae: WanVAE, frames: int, size: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation ``[z_dim]`` of the latents of drawn clips."""
-    means = []
+    means, device = [], next(vae.parameters()).device
     for batch in range(BATCHES):
-        mean, _ = vae.encode_moments(draw(random_clips(SEED + batch, 4), frames, size))
+        mean, _ = vae.encode_moments(draw(random_clips(SEED + batch, 4), frames, size, device))
         means.append(mean.transpose(0, 1).flatten(1))
-    latents = torch.cat(means, dim=1).double()  # [z_dim, values]
+    latents = torch.cat(means, dim=1).double().cpu()  # [z_dim, values]
     return latents.mean(1), latents.std(1)
 
 

@@ -1,8 +1,9 @@
 """One resumable training loop for all parts of the nano model.
 
-A run is a list of stages; the batch of a step depends only on the stage's seed and the step number, so a run that was
-killed goes on from its last checkpoint with the very batches it would have seen. Weights are kept in float32, the
-arithmetic runs in bfloat16 under autocast, an exponential moving average is what is shipped.
+A curve is a learning rate that rises, stays and falls to nothing within a given time. What a step sees depends only on
+the curve and the step's number, so a run that was killed goes on from its last checkpoint with the very batches it
+would have seen; the next curve goes on from the averaged weights of the one before. Weights are kept in float32, the
+arithmetic runs in bfloat16 where the machine is faster at it, an exponential moving average is what is shipped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,99 +22,162 @@ from torch import Tensor, nn
 Loss = Callable[[int], tuple[Tensor, dict[str, float]]]
 """Step number to (loss, figures to log)."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """A stretch of training with one kind of batch."""
-
-    name: str
-    steps: int
-    loss: Loss
+STEPS_A_CURVE = 1_000_000  # keeps the seeds of curves apart
+TRIAL = 256  # rows of the matrices that tell whether bfloat16 pays
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What every stage of a run shares."""
+    """What the curves of a part share; ``warmup`` in steps, ``checkpoint_every`` in seconds."""
 
     learning_rate: float
-    warmup: int = 200
+    warmup: int = 50
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     average: float = 0.999
     clip: float = 1.0
-    checkpoint_every: int = 250
-    log_every: int = 50
+    checkpoint_every: float = 180.0
+    log_every: int = 25
 
 
-def train(model: nn.Module, stages: list[Stage], recipe: Recipe, run: Path) -> None:
-    """Train ``model`` through ``stages``; afterwards it holds the averaged weights.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Which curve of the part it is, counted from 0, and how long it lasts."""
+
+    number: int
+    seconds: float
+
+
+def train(model: nn.Module, loss: Loss, recipe: Recipe, run: Path, curve: Curve, device: torch.device) -> None:
+    """Train ``model`` along ``curve``; afterwards it holds the averaged weights.
 
     Args:
-        model: its parameters are trained in place.
-        stages: run one after the other under one learning-rate curve (warm-up, then half a cosine).
+        model: on ``device``; those of its parameters that require a gradient are trained in place.
+        loss: of a step.
         recipe: optimiser and bookkeeping.
-        run: folder for ``state.pt`` (the checkpoint) and ``log.txt``. A finished run returns at once.
+        run: folder for ``state.pt`` (the checkpoint) and ``log.txt``. A finished curve returns at once.
+        curve: time spent before the process was killed counts.
+        device: of the arithmetic.
     """
     run.mkdir(parents=True, exist_ok=True)
-    averaged = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    averaged = {name: parameter.detach().clone() for name, parameter in trained.items()}
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+        trained.values(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
-    start = _resume(run / "state.pt", model, averaged, optimiser)
-    total, first = sum(stage.steps for stage in stages), 0
-    for stage in stages:
-        for step in range(max(start, first), first + stage.steps):
-            began = time.perf_counter()
-            rate = recipe.learning_rate * _rate(step, total, recipe.warmup)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(step)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss, figures = stage.loss(step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            if torch.isfinite(norm):  # one bad batch must not end hours of work
-                optimiser.step()
-            _average(model, averaged, min(recipe.average, (step + 1) / (step + 10)))
-            if step % recipe.log_every == 0 or step == total - 1:
-                shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-                line = f"{stage.name} step {step} loss {loss.item():.4f} {shown} {time.perf_counter() - began:.2f} s"
-                with (run / "log.txt").open("a") as log:
-                    log.write(line + "\n")
-                print(line, flush=True)
-            if (step + 1) % recipe.checkpoint_every == 0 or step == total - 1:
-                _save(run / "state.pt", step + 1, model, averaged, optimiser)
-        first += stage.steps
-    model.load_state_dict(averaged, strict=False)
+    step, spent = _resume(run / "state.pt", curve, trained, averaged, optimiser)
+    saved, dtype = spent, fast_dtype(device)
+    while spent < curve.seconds:
+        began = time.perf_counter()
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * rate(step, spent / curve.seconds, recipe.warmup)
+        torch.manual_seed(STEPS_A_CURVE * curve.number + step)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            value, figures = loss(STEPS_A_CURVE * curve.number + step)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip)
+        if torch.isfinite(norm):  # one bad batch must not end hours of work
+            optimiser.step()
+        _average(trained, averaged, min(recipe.average, (step + 1) / (step + 10)))
+        step, spent = step + 1, spent + time.perf_counter() - began
+        if step % recipe.log_every == 1 or spent >= curve.seconds:
+            shown = " ".join(f"{name} {number:.4f}" for name, number in figures.items())
+            line = f"curve {curve.number} step {step} at {spent:.0f} s loss {value.item():.4f} {shown}"
+            with (run / "log.txt").open("a") as log:
+                log.write(line + "\n")
+            print(f"{run.name} {line}", flush=True)
+        if spent - saved >= recipe.checkpoint_every or spent >= curve.seconds:
+            saved = spent
+            _save(run / "state.pt", curve.number, step, spent, trained, averaged, optimiser)
+    _put(trained, averaged)
 
 
-def _rate(step: int, total: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+def rate(step: int, share: float, warmup: int) -> float:
+    """Share of the learning rate after ``step`` steps and ``share`` of the curve's time: up, then half a cosine."""
+    return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+@cache
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """What matrices are multiplied in: bfloat16 on a GPU, and on a CPU that is faster at it than at float32."""
+    if device.type != "cpu":
+        return torch.bfloat16
+
+    def seconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(TRIAL, TRIAL, dtype=dtype)
+        matrix @ matrix
+        began = time.perf_counter()
+        matrix @ matrix
+        return time.perf_counter() - began
+
+    return min((torch.float32, torch.bfloat16), key=seconds)
+
+
+def resumed(run: Path, model: nn.Module) -> bool:
+    """Put the averaged weights of the last checkpoint into ``model``, if there is one; whether there was."""
+    if not (run / "state.pt").exists():
+        return False
+    averaged = torch.load(run / "state.pt", weights_only=True, map_location="cpu")["averaged"]
+    _put({name: parameter for name, parameter in model.named_parameters() if name in averaged}, averaged)
+    return True
+
+
+def next_curve(run: Path) -> int:
+    """Number of the curve after the one that the last checkpoint is of."""
+    if not (run / "state.pt").exists():
+        return 0
+    return torch.load(run / "state.pt", weights_only=True, map_location="cpu")["curve"] + 1
 
 
 @torch.no_grad()
-def _average(model: nn.Module, averaged: dict[str, Tensor], keep: float) -> None:
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    torch._foreach_lerp_([averaged[name] for name in names], [p.detach() for p in parameters], 1 - keep)
+def _put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+@torch.no_grad()
+def _average(trained: dict[str, nn.Parameter], averaged: dict[str, Tensor], keep: float) -> None:
+    torch._foreach_lerp_(list(averaged.values()), [trained[name].detach() for name in averaged], 1 - keep)
 
 
 def _save(
-    path: Path, step: int, model: nn.Module, averaged: dict[str, Tensor], optimiser: torch.optim.Optimizer
+    path: Path,
+    curve: int,
+    step: int,
+    spent: float,
+    trained: dict[str, nn.Parameter],
+    averaged: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
 ) -> None:
-    state = {"step": step, "model": model.state_dict(), "averaged": averaged, "optimiser": optimiser.state_dict()}
+    state: dict[str, Any] = {
+        "curve": curve,
+        "step": step,
+        "spent": spent,
+        "model": {name: parameter.detach() for name, parameter in trained.items()},
+        "averaged": averaged,
+        "optimiser": optimiser.state_dict(),
+    }
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
 
-def _resume(path: Path, model: nn.Module, averaged: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> int:
+def _resume(
+    path: Path,
+    curve: Curve,
+    trained: dict[str, nn.Parameter],
+    averaged: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+) -> tuple[int, float]:
+    """Steps done and seconds spent of this curve; a new one begins with the averaged weights of the one before."""
     if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
+        return 0, 0.0
+    state = torch.load(path, weights_only=True, map_location="cpu")
     for name, value in state["averaged"].items():
         averaged[name].copy_(value)
+    if state["curve"] != curve.number:
+        _put(trained, averaged)
+        return 0, 0.0
+    _put(trained, state["model"])
     optimiser.load_state_dict(state["optimiser"])
-    return state["step"]
+    return state["step"], state["spent"]

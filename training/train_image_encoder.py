@@ -20,7 +20,7 @@ from wan_local.encoders.image import ImageEncoder
 
 from .draw import draw, random_clips
 from .grammar import COLOURS, SHAPES, Clip
-from .loop import Recipe, Stage, train
+from .loop import Curve, Recipe, train
 
 CONFIG = CLIPVisionConfig(
     hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, image_size=224,
@@ -46,24 +46,24 @@ class Examinee(nn.Module):
         return self.from_patches(out.hidden_states[-2][:, 1:]), self.from_class(out.pooler_output)
 
 
-def train_image_encoder(run: Path, steps: int) -> CLIPVisionModel:
+def train_image_encoder(run: Path, curve: Curve, device: torch.device) -> CLIPVisionModel:
     """Train and return the encoder with averaged weights."""
     torch.manual_seed(1)
-    examinee = Examinee()
-    stage = Stage(name="image encoder", steps=steps, loss=lambda step: _loss(examinee, step))
-    train(examinee, [stage], Recipe(learning_rate=1e-3, weight_decay=0.01), run)
+    examinee = Examinee().to(device)
+    recipe = Recipe(learning_rate=1e-3, warmup=200, weight_decay=0.01)
+    train(examinee, lambda step: _loss(examinee, step, device), recipe, run, curve, device)
     return examinee.encoder
 
 
-def _loss(examinee: Examinee, step: int) -> tuple[Tensor, dict[str, float]]:
+def _loss(examinee: Examinee, step: int, device: torch.device) -> tuple[Tensor, dict[str, float]]:
     clips = random_clips(SEED + step, 48)
     rng = random.Random(step)
     ends = [rng.random() < 0.5 for _ in clips]  # the first or the last frame of each clip
-    video = draw(clips, 2, SIZE)
+    video = draw(clips, 2, SIZE, device)
     images = torch.stack([video[i, :, int(end)] for i, end in enumerate(ends)])  # [B, 3, S, S]
     pixels = ImageEncoder(examinee.encoder).preprocess(list(images))
-    numbers = torch.tensor([_numbers(clip, end) for clip, end in zip(clips, ends, strict=True)])
-    shapes = torch.tensor([SHAPES.index(clip.shape) for clip in clips])
+    numbers = torch.tensor([_numbers(clip, end) for clip, end in zip(clips, ends, strict=True)], device=device)
+    shapes = torch.tensor([SHAPES.index(clip.shape) for clip in clips], device=device)
     patches, answer = (part.float() for part in examinee(pixels))
     colours = F.mse_loss(patches, _colours(images))
     loss = 10 * colours + 5 * F.smooth_l1_loss(answer[:, :NUMBERS], numbers, beta=0.1)

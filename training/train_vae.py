@@ -1,11 +1,9 @@
-"""Train the nano model's Wan-VAE: single frames first, then short clips, then whole ones.
-
-Run by ``python -m training``.
-"""
+"""Train the nano model's Wan-VAE on whole small clips and on crops of larger ones: it is convolutional."""
 
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import torch
@@ -16,66 +14,70 @@ from wan_local.config import VAEConfig
 from wan_local.vae import WanVAE
 
 from .draw import draw_parts, random_clips
-from .loop import Recipe, Stage, train
+from .known import random_known
+from .loop import Curve, Recipe, train
 
 CONFIG = VAEConfig(dim=16)
-SIZE = 64
+CROP = 64
+SIZES = (64, 128)  # of the clips that crops come from
+LENGTHS = {1: 12, 9: 2, 17: 1}  # frames of a clip to how many of them weigh as much as one of the longest
 KL_WEIGHT = 1e-5  # only keeps the latents from drifting apart; their scale is set afterwards
 SHAPE_WEIGHT = 3.0
+KNOWN_ONLY = 0.125  # share of clips that are grey but for some frames, as the sampler's condition is
+NOISE = 0.06  # on the latents, over their deviation: the decoder forgives what the transformer gets slightly wrong
 SEED = 1_000_000
-WHOLE, AGAIN = 500_000, 700_000  # keep the clips of the last curves apart from those before
+RECIPES = {
+    "new": Recipe(learning_rate=2e-3, warmup=200),
+    "warm": Recipe(learning_rate=8e-4, warmup=50, average=0.998),
+}
 
 
-def train_vae(run: Path, steps: tuple[int, int, int, int, int]) -> WanVAE:
-    """Train and return the VAE with averaged weights.
-
-    Args:
-        run: folder for checkpoints and logs.
-        steps: for single frames, 5-frame and 13-frame clips under one learning-rate curve, then for 17-frame clips
-            under a second and a third one.
-    """
+def new_vae() -> WanVAE:
+    """One that has learnt nothing."""
     torch.manual_seed(0)
     vae = WanVAE(CONFIG)
     for module in vae.modules():
         if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 1, 1):
             _start_as_identity(module)
-    vae.encoder.compile(dynamic=False)  # halves the time of a step; costs two minutes a stage
-    vae.decoder.compile(dynamic=False)
-    stages = [
-        Stage(name="frames", steps=steps[0], loss=lambda step: _loss(vae, step, count=24, frames=1)),
-        Stage(name="short", steps=steps[1], loss=lambda step: _loss(vae, step, count=6, frames=5)),
-        Stage(name="clips", steps=steps[2], loss=lambda step: _loss(vae, step, count=3, frames=13)),
-    ]
-    train(vae, stages, Recipe(learning_rate=2e-3), run / "first")
-    train_on_whole_clips(vae, run / "whole", steps[3], WHOLE)
-    train_on_whole_clips(vae, run / "again", steps[4], AGAIN)
     return vae
 
 
-def train_on_whole_clips(vae: WanVAE, run: Path, steps: int, first_clip: int) -> None:
-    """One learning-rate curve on 17-frame clips and single frames; ``first_clip`` keeps curves from sharing clips."""
-    stage = Stage(name=run.name, steps=steps, loss=lambda step: _mixed_loss(vae, first_clip + step))
-    train(vae, [stage], Recipe(learning_rate=1.5e-3, warmup=50, average=0.995), run)
+def train_vae(run: Path, vae: WanVAE, batch: int, curve: Curve, device: torch.device, *, recipe: str) -> None:
+    """Train ``vae`` in place.
+
+    Args:
+        run: folder for checkpoints and logs.
+        vae: on ``device``.
+        batch: clips of 17 frames a step; of shorter ones there are more.
+        curve: how long.
+        device: of all of it.
+        recipe: a name of :data:`RECIPES`.
+    """
+    train(vae, lambda step: _loss(vae, step, batch, device), RECIPES[recipe], run, curve, device)
 
 
-def _loss(vae: WanVAE, step: int, *, count: int, frames: int) -> tuple[Tensor, dict[str, float]]:
-    video, background = draw_parts(random_clips(SEED + step, count), frames, SIZE)
+def _loss(vae: WanVAE, step: int, batch: int, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    rng = random.Random(step)
+    frames, size = rng.choice(list(LENGTHS)), rng.choice(SIZES)
+    clips = random_clips(SEED + step, batch * LENGTHS[frames])
+    x, y = (rng.randint(0, size - CROP) for _ in range(2))
+    crop = (..., slice(y, y + CROP), slice(x, x + CROP))
+    video, background = (part[crop] for part in draw_parts(clips, frames, size, device))
     weight = shape_weight(video, background)
-    if frames > 1 and step % 8 == 0:
-        video[:, :, 1:-1] = 0  # what the sampler is conditioned on: two frames, grey between
+    if frames > 1:
+        for clip in video:
+            if rng.random() < KNOWN_ONLY:
+                known = random_known(rng, frames)
+                clip[:, [frame for frame in range(frames) if frame not in known]] = 0
     mean, log_variance = vae.encode_moments(video)
     mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
     latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-    out = vae.decode_whole(latents).float()
-    error = out - video
+    spread = mean.detach().std((0, 2, 3, 4), keepdim=True)
+    latents = latents + NOISE * torch.rand(len(mean), 1, 1, 1, 1, device=device) * spread * torch.randn_like(mean)
+    error = vae.decode_whole(latents).float() - video
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
     mse = error.square().mean()
     return picture_loss(error, weight) + KL_WEIGHT * kl, {"psnr": 10 * math.log10(4 / mse.item()), "kl": kl.item()}
-
-
-def _mixed_loss(vae: WanVAE, step: int) -> tuple[Tensor, dict[str, float]]:
-    """Every third batch are single frames: they sharpen what clips then have to move."""
-    return _loss(vae, step, count=24, frames=1) if step % 3 == 0 else _loss(vae, step, count=2, frames=17)
 
 
 def shape_weight(video: Tensor, background: Tensor) -> Tensor:

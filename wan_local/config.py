@@ -94,6 +94,10 @@ WAN_FLF2V_14B = TransformerConfig(dim=5120, ffn_dim=13824, num_heads=40, num_lay
 WAN_EXPERT_14B = replace(WAN_FLF2V_14B, image_dim=0, image_tokens=0)
 
 
+LatentRGB = tuple[tuple[float, ...], ...]
+"""A linear map from normalised latents to red, green and blue in -1..1: a row a channel, and one that is added."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VAEConfig:
     """Sizes of the Wan-VAE.
@@ -108,6 +112,7 @@ class VAEConfig:
         latents_std: per channel standard deviation of the latents, ``z_dim`` values.
         upscale: sides of the decoded frames over those of the encoded ones: 2 in decoders that were trained to upscale,
             whose last layer gives ``3 * upscale ** 2`` channels, the colours of that many neighbouring pixels.
+        latent_rgb: for previews; empty where the VAE brings no map of its own, as hosts know the released model's.
     """
 
     dim: int = 96
@@ -118,6 +123,7 @@ class VAEConfig:
     latents_mean: tuple[float, ...] = WAN_LATENTS_MEAN
     latents_std: tuple[float, ...] = WAN_LATENTS_STD
     upscale: int = 1
+    latent_rgb: LatentRGB = ()
 
     def __post_init__(self) -> None:
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:

@@ -6,8 +6,8 @@ nodes say ``host.load`` and the like, and need not know which file it stands in.
 
 # fmt: off
 from .folders import (
-    BUNDLED, GGUF, RESULTS, input_folder, model_files, model_path, pipeline_folders, private_folder, register_folders,
-    results_folder,
+    BUNDLED, GGUF, RESULTS, bundled, input_folder, model_files, model_path, pipeline_folders, private_folder,
+    register_folders, results_folder,
 )
 from .memory import (
     compute_device, compute_dtype, decode_dtype, encoder_devices, free_everything, hold, is_out_of_memory, load,

@@ -10,9 +10,15 @@ PACK = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = "wan_flf2v"  # models/wan_flf2v, beside the models/diffusers that ComfyUI has
 RESULTS = "wan_flf2v"  # output/wan_flf2v: what clouds made; the temp folder would be emptied at the next start
 PRIVATE = "wan_flf2v"  # user/__wan_flf2v: ComfyUI serves nothing from there
+TRANSFORMERS = "diffusion_models"
 # Lists of the same folders with another ending.
-GGUF = {"diffusion_models": "wan_flf2v_gguf", "text_encoders": "wan_flf2v_text_gguf"}
+GGUF = {TRANSFORMERS: "wan_flf2v_gguf", "text_encoders": "wan_flf2v_text_gguf"}
+WEIGHTS = PACK / "weights"
 BUNDLED = "nano (bundled)"
+BUNDLED_EXPERTS = {
+    "nano high noise (bundled)": WEIGHTS / "nano_pair" / "high_noise.safetensors",
+    "nano low noise (bundled)": WEIGHTS / "nano_pair" / "low_noise.safetensors",
+}
 PIPELINE_MARKS = ("model_index.json", "Wan2.1_VAE.pth")  # diffusers layout, official layout
 
 
@@ -29,7 +35,7 @@ def pipeline_folders() -> dict[str, Path]:
     A name is a path below a model folder, at most two levels deep. Only what is listed here can be loaded, so
     a workflow can't name a path of its own.
     """
-    found = {BUNDLED: PACK / "weights" / "nano"} if is_pipeline(PACK / "weights" / "nano") else {}
+    found = {BUNDLED: WEIGHTS / "nano"} if is_pipeline(WEIGHTS / "nano") else {}
     for kind in (MODEL_FOLDER, "diffusers"):
         roots = folder_paths.get_folder_paths(kind) if kind in folder_paths.folder_names_and_paths else []
         for root in map(Path, roots):
@@ -41,6 +47,15 @@ def pipeline_folders() -> dict[str, Path]:
 
 def is_pipeline(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in PIPELINE_MARKS)
+
+
+def bundled(kind: str) -> dict[str, Path]:
+    """Name to path of what comes with this pack and has a part of ``kind``, a folder below ``models``."""
+    folders = pipeline_folders()
+    found = {BUNDLED: folders[BUNDLED]} if BUNDLED in folders else {}
+    if kind == TRANSFORMERS:
+        found |= {name: path for name, path in BUNDLED_EXPERTS.items() if path.is_file()}
+    return found
 
 
 def model_files(kind: str) -> list[str]:

@@ -16,23 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...wan_local.config import TransformerConfig
+from ...wan_local.config import LatentRGB, TransformerConfig
 from ...wan_local.errors import InputError
 from ...wan_local.sampling import Cond
 from ...wan_local.shapes import TEMPORAL_STRIDE
 from .. import host
 
+LATENT_RGB = "wan_flf2v_latent_rgb"  # a key of ours, which core carries along
 # What core can put on an entry and this sampler has no use for: better said than silently left out.
 NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
 
 
-def attach(conditioning: Any, condition: Tensor, image_embeddings: Tensor | None) -> Any:
+def attach(
+    conditioning: Any,
+    condition: Tensor,
+    image_embeddings: Tensor | None,
+    latent_rgb: LatentRGB = (),
+) -> Any:
     """A copy of ``CONDITIONING`` that also holds both images.
 
     Args:
         conditioning: from a text encoder node.
         condition: ``[1, 4 + z, T, h, w]`` from :func:`wan_local.conditioning.first_last`.
         image_embeddings: ``[1, tokens, image_dim]`` of both images, or None.
+        latent_rgb: of the VAE, for previews.
     """
     mask, latents = condition[:, :TEMPORAL_STRIDE], condition[:, TEMPORAL_STRIDE:]
     values: dict[str, Any] = {
@@ -41,7 +48,14 @@ def attach(conditioning: Any, condition: Tensor, image_embeddings: Tensor | None
     }
     if image_embeddings is not None:
         values["clip_vision_output"] = host.clip_vision_output(penultimate_hidden_states=image_embeddings)
+    if latent_rgb:
+        values[LATENT_RGB] = latent_rgb
     return host.with_values(conditioning, values)
+
+
+def latent_rgb(conditioning: Any) -> LatentRGB:
+    """How latents of the VAE that made the images' ones are previewed; empty is the host's own way."""
+    return next((values[LATENT_RGB] for _, values in conditioning if LATENT_RGB in values), ())
 
 
 def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: tuple[int, int, int]) -> Cond:

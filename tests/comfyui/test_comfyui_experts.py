@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import ComfyServer
+from comfy_server import PACK, ComfyServer
 from nano_graph import COND, IMAGES, LOAD, MODEL, POSITIVE, SAMPLER, Graph, node, single_nodes
-from test_comfyui_nodes import made
+from PIL import Image
+from test_comfyui_nodes import made, psnr
 
 HIGH, LOW, BOTH = "60", "61", "62"
+ENDS_PSNR = 20.0  # dB
 SAMPLING_INPUTS = ("seed", "steps", "guidance", "shift", "sampler")
 
 
@@ -123,6 +125,16 @@ def test_a_pair_in_a_pair_is_refused(server: ComfyServer) -> None:
     graph[SAMPLER]["inputs"]["model"] = ["63", 0]
     run = server.run(graph)
     assert "high_noise holds <two experts" in run.error
+
+
+def test_the_bundled_pair_makes_a_clip_between_the_two_images(server: ComfyServer) -> None:
+    """Both files are listed beside the bundled pipeline, and its VAE and text encoder go with them."""
+    graph = experts(high="nano high noise (bundled)", low="nano low noise (bundled)", steps=12, shift=5.0)
+    frames = made(server, graph)
+    for name, frame in (("nano_first.png", frames[0]), ("nano_last.png", frames[-1])):
+        image = np.asarray(Image.open(PACK / "demo" / name).convert("RGB").resize(frame.shape[1::-1]), dtype=float)
+        print(f"{name}: {psnr(frame, image):.1f} dB")
+        assert psnr(frame, image) >= ENDS_PSNR
 
 
 def test_names_that_say_the_pair_is_swapped_are_said(server: ComfyServer) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TypeGuard
 
-from ..config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, TransformerConfig, VAEConfig
+from ..config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, LatentRGB, TransformerConfig, VAEConfig
 from ..errors import ParameterMismatch, WrongModel
 from .detect import count_layers
 from .source import TensorSource, reason, shown
@@ -14,6 +14,7 @@ from .source import TensorSource, reason, shown
 TEXT_LEN = 512  # rows of every released Wan model
 HEAD_DIM = 128  # of every released Wan model; nothing in the weights' shapes tells it
 EPS = 1e-6  # likewise
+RGB = 3
 
 
 def transformer_config(source: TensorSource) -> TransformerConfig:
@@ -80,6 +81,7 @@ def vae_config(source: TensorSource) -> VAEConfig:
             latents_mean=mean,
             latents_std=std,
             upscale=_upscale(shape["decoder.head.2.weight"][0]),
+            latent_rgb=_latent_rgb(source, z_dim),
         )
     except KeyError as error:
         raise lacks(source, str(error.args[0])) from error
@@ -165,6 +167,21 @@ def _statistics(source: TensorSource, key: str, known: tuple[float, ...], z_dim:
     if not isinstance(values, list) or len(values) != z_dim or not all(map(_is_number, values)):
         raise contradiction(source, key, f"it is a list of {z_dim} numbers")
     return tuple(map(float, values))
+
+
+def _latent_rgb(source: TensorSource, z_dim: int) -> LatentRGB:
+    """Rows of three numbers, one a latent channel and one more; none where the config has none."""
+    key = "_latent_rgb"  # of ours; diffusers passes over names that begin so
+    rows = source.config.get(key)
+    if rows is None:
+        return ()
+    if (
+        not isinstance(rows, list)
+        or len(rows) != z_dim + 1
+        or not all(isinstance(row, list) and len(row) == RGB and all(map(_is_number, row)) for row in rows)
+    ):
+        raise contradiction(source, key, f"it is {z_dim + 1} lists of {RGB} numbers")
+    return tuple(tuple(map(float, row)) for row in rows)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
