@@ -160,7 +160,7 @@ def test_wrong_use_of_experts_is_one_line(
         main(command(folder, images, tmp_path / "a.mp4", "--boundary", "2"))
     assert "boundary=2.0 can't be used; give a number from 0 to 1" in capsys.readouterr().err
     one = folder / "transformer"
-    parts = ["--vae", str(folder), "--text-encoder", str(folder), "--image-encoder", str(folder)]
+    parts = ["--vae", str(folder), "--text-encoder", str(folder)]
     assert main([*command(one, images, tmp_path / "a.mp4", *parts), "--boundary", "0.9"]) == 1
     assert "boundary=0.9 needs two experts" in capsys.readouterr().err
 

@@ -119,13 +119,16 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
 def _parts(args: argparse.Namespace) -> Parts:
     """Parts named on their own; a file with a transformer holds no others, so they are asked for here."""
     from ..parts import Parts
-    from ..weights import load
+    from ..weights import load, sizes
 
-    given = {"--vae": args.vae, "--text-encoder": args.text_encoder, "--image-encoder": args.image_encoder}
-    missing = [name for name, path in given.items() if not path]
-    if Path(args.model).is_file() and missing:
-        load.transformer_source(args.model)  # what is no transformer at all is the news
-        args.parser.error(f"--model {args.model} is one file; give {', '.join(missing)} too, or a model folder")
+    if Path(args.model).is_file():
+        config = sizes.transformer_config(load.transformer_source(args.model))
+        given = {"--vae": args.vae, "--text-encoder": args.text_encoder}
+        if config.has_image_branch:
+            given["--image-encoder"] = args.image_encoder
+        missing = [name for name, path in given.items() if not path]
+        if missing:
+            args.parser.error(f"--model {args.model} is one file; give {', '.join(missing)} too, or a model folder")
     return Parts(
         vae=args.vae, text_encoder=args.text_encoder, image_encoder=args.image_encoder, tokenizer=args.tokenizer
     )
