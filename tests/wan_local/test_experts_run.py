@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -44,6 +45,10 @@ def latents(pipeline: Pipeline, images: tuple[Path, Path], **settings: object) -
     return pipeline.generate(*images, "a red disc", Settings.of(pipeline.recipe, **SIZE, **settings)).latents
 
 
+@pytest.mark.skipif(
+    tuple(map(int, diffusers.__version__.split(".")[:2])) < (0, 36),
+    reason="this diffusers cuts its rotation table at other channels than it was made for, if heads are 16 wide",
+)
 def test_latents_are_those_of_diffusers(folder: Path, images: tuple[Path, Path]) -> None:
     """Same sigmas (its Euler, shift 5), its last frame, its switch and its two guidance scales."""
     theirs = WanImageToVideoPipeline.from_pretrained(folder)
