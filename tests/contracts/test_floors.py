@@ -28,6 +28,12 @@ def test_every_requirement_has_a_floor_and_is_run_on_it():
         assert tried[name] in (floor, f"{floor}.0"), line
 
 
+def test_every_requirement_has_its_reason():
+    page = (ROOT / "docs" / "decisions" / "0019-libraries.md").read_text("utf-8")
+    named = re.findall(r"^\| `([a-z]+)` \|", page.split("## What each requirement is for")[1], re.MULTILINE)
+    assert named == [line.split(">=")[0] for line in lines("requirements.txt")]
+
+
 def test_the_oldest_pyav_is_among_those_of_the_video_tests():
     floor = dict(line.split(">=") for line in lines("requirements.txt"))["av"]
     releases = re.search(r"^HOST_PYAV \?= (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

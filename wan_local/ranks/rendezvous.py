@@ -11,20 +11,19 @@ import os
 import platform
 import shutil
 import socket
-import struct
 import sys
 import tempfile
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from .messages import Fields
 
 PREFIX = "wan-ranks-"
 SECRET_BYTES = 16
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
-SIOCGIFADDR = 0x8915  # "which address has this interface", asked over any socket
 
 
 class Rendezvous:
@@ -101,17 +100,8 @@ def bind_gloo(address: str) -> None:
 
 
 def interface_of(address: str) -> str:
-    """The network interface with this IPv4 address, which gloo wants by its name; empty where nothing tells."""
+    """The network interface with this address, which gloo wants by its name; empty where none has it."""
     if address.startswith("127."):
         return LOOPBACK.get(sys.platform, "")
-    if sys.platform != "linux":
-        return ""
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has no address
-                answer = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                if socket.inet_ntoa(answer[20:24]) == address:
-                    return name
-    return ""
+    found = psutil.net_if_addrs().items()
+    return next((name for name, rows in found if any(row.address == address for row in rows)), "")
