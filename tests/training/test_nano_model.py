@@ -18,6 +18,8 @@ from wan_local.generate import Pipeline
 from wan_local.vae import WanVAE
 from wan_local.weights import load_transformer, load_vae
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "weights" / "nano"
 ENDS_PSNR = 24.0

@@ -27,6 +27,8 @@ from wan_local.generate import Pipeline
 from wan_local.progress import Progress
 from wan_local.vae import WanVAE
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

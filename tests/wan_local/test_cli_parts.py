@@ -18,6 +18,8 @@ from wan_local.errors import InputError
 from wan_local.generate import Pipeline
 from wan_local.weights import load_text_encoder, load_transformer, load_vae
 
+pytestmark = pytest.mark.long
+
 NANO = Path(__file__).parents[2] / "weights" / "nano"
 DEMO = NANO.parents[1] / "demo"
 

@@ -23,6 +23,8 @@ from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
 from wan_local.weights.experts import find_pair
 
+pytestmark = pytest.mark.long
+
 GRID = Grid(frames=9, height=32, width=48)
 SIZE = {"width": GRID.width, "height": GRID.height, "length": GRID.frames, "seed": 3}
 

@@ -1,4 +1,4 @@
-"""Video files: what is written is read again. Colour, and a file that is whole or not, have files of their own."""
+"""Video files: what is written is read again. Colour and whole files: test_video_colour.py and test_output.py."""
 
 from __future__ import annotations
 

@@ -32,14 +32,17 @@ def result(node, tmp_path):
 def slow(node, monkeypatch, seconds: float) -> list[float]:
     """Each frame takes so long, as a large one does; when each was read."""
     video, moments = node.part("wan_local.video"), []
-    real = video._to_rgb
+    real = video.read
 
-    def read(frame):
-        time.sleep(seconds)
-        moments.append(time.monotonic())
-        return real(frame)
+    def read(path, before_frame):
+        def slowly():
+            before_frame()
+            time.sleep(seconds)
+            moments.append(time.monotonic())
 
-    monkeypatch.setattr(video, "_to_rgb", read)
+        return real(path, slowly)
+
+    monkeypatch.setattr(video, "read", read)
     return moments
 
 

@@ -30,6 +30,8 @@ from wan_local.generate import Pipeline
 from wan_local.memory import Memory
 from wan_local.parts import text_encoder
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 NANO = ROOT / "weights" / "nano"
 PROMPT, OTHER = "a red disc moves right", "a blue square"

@@ -27,6 +27,8 @@ from wan_local.model import WanTransformer
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
+pytestmark = pytest.mark.long
+
 MID = TransformerConfig(dim=512, ffn_dim=1408, num_heads=4, num_layers=2, text_dim=64, image_dim=64, image_tokens=20,
                         text_len=16)  # fmt: skip
 WIDE = replace(MID, ffn_dim=3072)

@@ -22,6 +22,8 @@ from wan_local.ranks import Pool, RankError
 from wan_local.sampling import model_velocity
 from wan_local.weights import load_transformer
 
+pytestmark = pytest.mark.long
+
 GRID = "45 tokens"
 
 

@@ -24,6 +24,8 @@ from wan_local.sampling import Cond, Velocity, model_velocity
 from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
 
+pytestmark = pytest.mark.long
+
 GIVEN = cases.inputs(cases.GRIDS["45 tokens"])
 NOISE = GIVEN["noise"]
 

@@ -10,6 +10,8 @@ from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.plan import moved
 from wan_local.shapes import Grid
 
+pytestmark = pytest.mark.long
+
 BOUND = 1e-5  # relative, after two guided steps; exchange and cut alone change nothing at all
 
 

@@ -28,7 +28,7 @@ from wan_local.errors import Cancelled, InputError
 from wan_local.ranks import Pool, RankError
 from wan_local.ranks import group as group_module
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests send signals")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reason="the tests send signals")]
 ANSWER_SECONDS = 10.0  # from a rank's death to the error; far above what is seen, far below any limit
 
 

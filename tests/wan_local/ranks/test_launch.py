@@ -26,6 +26,8 @@ from wan_local.ranks import (
     settings,
 )
 
+pytestmark = pytest.mark.long
+
 ROOT = HERE.parents[2]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the test sends signals")
 

@@ -13,6 +13,8 @@ from tests.wan_local.ranks.groups import HERE, gone, group, wait_until
 from wan_local.errors import Cancelled
 from wan_local.ranks import Busy, Pool, RankError
 
+pytestmark = pytest.mark.long
+
 ROOT = HERE.parents[2]
 LONG = 60.0  # seconds; only a test that fails waits so long
 

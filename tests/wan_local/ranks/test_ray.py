@@ -30,7 +30,7 @@ from tests.wan_local.ranks.groups import (
 from wan_local.errors import InputError
 from wan_local.ranks import GroupSpec, RankError, RankGroup, process, ray_process
 
-pytestmark = NO_RAY
+pytestmark = [pytest.mark.long, NO_RAY]
 ROOT = HERE.parents[2]
 
 

@@ -15,6 +15,8 @@ import torch
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
 
+pytestmark = pytest.mark.long
+
 CONFIG = TransformerConfig(dim=3584, ffn_dim=9728, num_heads=28, num_layers=2)
 ROOT = Path(__file__).resolve().parents[3]
 BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
