@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wan_local.conditioning import first_last, image_embeddings
+from ..wan_local.conditioning import conditions, ends_seen, image_embeddings
+from ..wan_local.keyframes import both_ends, placed
 from ..wan_local.progress import Progress
 from ..wan_local.settings import Fit
 from ..wan_local.shapes import Grid
@@ -66,13 +67,14 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
     ) -> io.NodeOutput:
         grid = Grid(frames=length, height=height, width=width)
         first, last = one_image(first_image, "first_image"), one_image(last_image, "last_image")
+        given = placed(both_ends(first, last), length)
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
         report(Progress(stage="encode images", done=0, total=1))
         embeddings = None
         if clip_vision is not None:
-            embeddings = image_embeddings(SocketImageEncoder(clip_vision), (first, last), grid, fit)
+            embeddings = image_embeddings(SocketImageEncoder(clip_vision), ends_seen(given, grid, 2)[0], grid, fit)
         vae = autoencoder(vae)
-        condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
+        condition = conditions(vae, given, grid, fit=fit, on_progress=report).each
         host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
         rgb = vae.config.latent_rgb

@@ -1,4 +1,4 @@
-"""``python -m wan_local generate``: two images and a prompt to a video file."""
+"""``python -m wan_local generate``: images at frames and a prompt to a video file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Recipe, Settings, check_boundary
-from . import PROGRAM, lora_option, several_gpus
+from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Fit, Recipe, Settings, check_boundary
+from . import PROGRAM, keyframe_option, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generate import Pipeline, Sampled
+    from ..keyframes import Keyframe
     from ..parts import Parts
 
 DESCRIPTION = """\
-Make a video that starts at one image and ends at another.
+Make a video that starts at one image, ends at another, and passes others if you like.
 
 example:
   python -m wan_local generate --model weights/nano --first a.png --last b.png \\
@@ -42,7 +43,7 @@ A file that is there already is only replaced by a whole new one."""
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "generate",
-        help="make a video from two images and a prompt",
+        help="make a video from images and a prompt",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,10 +54,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                         help="model folder, diffusers or official layout; or one file with a transformer (safetensors, "
                              "fp8 or not, or GGUF), with the parts below beside it; of Wan2.2 the high-noise "
                              "one")  # fmt: skip
-    needed.add_argument("--first", required=True, metavar="IMAGE", help="image that the video starts at")
-    needed.add_argument("--last", required=True, metavar="IMAGE", help="image that the video ends at")
-    needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens between the two")
+    needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens in the video")
     needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
+    keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     _add_clip(parser.add_argument_group("the clip"))
     _add_sampling(parser.add_argument_group("how it is made"))
     _add_parts(parser.add_argument_group("parts that are not in the model folder"))
@@ -156,13 +156,15 @@ def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = _checked(args)
     parts = _parts(args)
     several_gpus.check(args)
-    from .. import images
     from ..generate import Pipeline
+    from ..keyframes import placed
     from ..parallel.group_model import denoisers_of
     from ..parts import choose_device, default_dtype
 
-    first, last = images.read(args.first), images.read(args.last)
-    grid = settings.grid(first.shape[2], first.shape[1])
+    keyframes = keyframe_option.read(args)
+    given = placed(keyframes, settings.length)
+    height, width = next(iter(given.values())).images.shape[-2:]
+    grid = settings.grid(width, height)
     _check_outputs(args, grid.frames * grid.height * grid.width)
     device = choose_device(None if args.device == "auto" else args.device)
 
@@ -188,10 +190,10 @@ def run(args: argparse.Namespace) -> None:
         scale = pipeline.vae.config.upscale
         if scale > 1:  # there is more to write than was asked for
             _check_outputs(args, grid.frames * grid.height * grid.width * scale**2)
-        sampled = pipeline.generate(first, last, args.prompt, settings, bar)
+        sampled = pipeline.generate(None, None, args.prompt, settings, bar, keyframes=keyframes)
         print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
-            line = _write(args, pipeline, sampled, (first, last), rate, bar)
+            found = _write(args, pipeline, sampled, given, rate, bar)
         except BaseException:
             bar.close()
             _keep(sampled, args)
@@ -201,7 +203,7 @@ def run(args: argparse.Namespace) -> None:
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
-    print(line)
+    print("\n".join(found))
 
 
 def _checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, str | int]:
@@ -216,6 +218,7 @@ def _checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, s
         settings = _settings(args, FLF2V, args.seed)
     except InputError as error:
         args.parser.error(str(error))
+    keyframe_option.check(args)
     return settings.with_seed(), rate, offload, tiling
 
 
@@ -245,7 +248,7 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
     if args.frames:
         output.check_new_folder(args.frames, need_bytes=pixels * 3)
     if args.sheet:
-        if os.path.realpath(args.sheet) in map(os.path.realpath, (args.first, args.last)):
+        if os.path.realpath(args.sheet) in map(os.path.realpath, keyframe_option.paths(args)):
             raise OutputError(f"{args.sheet} is one of the images; name another file for the contact sheet")
         contact_sheet.check_path(args.sheet)
 
@@ -254,12 +257,12 @@ def _write(
     args: argparse.Namespace,
     pipeline: Pipeline,
     sampled: Sampled,
-    inputs: tuple[Tensor, Tensor],
+    given: Mapping[int, Keyframe],
     rate: Fraction,
     bar: ProgressBar,
-) -> str:
-    """Decode and write everything, the video while decoding goes on; return the line about the ends."""
-    from .. import contact_sheet, ends, video
+) -> list[str]:
+    """Decode and write everything, the video while decoding goes on; return the lines about the images."""
+    from .. import contact_sheet, video
     from ..generate import Collected
 
     total = sampled.grid.frames
@@ -267,11 +270,27 @@ def _write(
     video.write(_told(collected.passing(pipeline.decode_stream(sampled, bar)), total, bar), args.output, rate)
     bar(Progress(stage="write", done=total, total=total))
     frames, fit = collected.frames, sampled.settings.fit
+    inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
     if args.frames:
         video.write_frames(frames, args.frames)
     if args.sheet:
-        contact_sheet.write(frames, *inputs, args.sheet, fit=fit)
-    return str(ends.report(frames, *inputs, fit=fit))
+        contact_sheet.write(frames, inputs, args.sheet, fit=fit)
+    return _matches(frames, inputs, fit)
+
+
+def _matches(frames: Tensor, inputs: Mapping[int, Tensor], fit: Fit) -> list[str]:
+    """A line about both ends, where both are given, and one about each other image."""
+    from .. import ends
+    from ..images import fit_image
+
+    last, (height, width) = len(frames) - 1, frames.shape[1:3]
+    both = {0, last} <= inputs.keys()
+    lines = [str(ends.report(frames, inputs[0], inputs[last], fit=fit))] if both else []
+    for frame, image in inputs.items():
+        if not (both and frame in (0, last)):
+            wanted = fit_image(image, width, height, fit).clamp(0.0, 1.0)
+            lines.append(f"frame {frame}: {ends.match(frames[frame].permute(2, 0, 1), wanted)}")
+    return lines
 
 
 def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:
