@@ -26,9 +26,9 @@ from ...wan_local.sampling import Cond
 from ...wan_local.shapes import TEMPORAL_STRIDE
 from .. import host
 
-LATENT_RGB = "wan_flf2v_latent_rgb"  # a key of ours, which core carries along
-# What core can put on an entry and this sampler has no use for: better said than silently left out.
+LATENT_RGB = "wan_flf2v_latent_rgb"  # keys of ours, which core carries along
 LOW_NOISE = "wan_flf2v_low_noise"
+# What core can put on an entry and this sampler has no use for: better said than silently left out.
 NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
 
 
