@@ -16,6 +16,7 @@ from .decode import WanFLF2VDecode
 from .experts import WanFLF2VExperts
 from .fetch_result import WanFLF2VFetchResult
 from .gmi import WanFLF2VGMI
+from .keyframe import WanFLF2VKeyframe
 from .load_model import WanFLF2VLoadModel
 from .load_pipeline import WanFLF2VLoadPipeline
 from .load_vae import WanFLF2VLoadVAE
@@ -23,6 +24,7 @@ from .local import WanFLF2VLocal
 from .lora import WanFLF2VLoRA
 from .multi_gpu import WanFLF2VMultiGPU
 from .sampler import WanFLF2VSampler
+from .schedule import WanFLF2VSchedule
 from .wavespeed import WanFLF2VWaveSpeed
 
 NODES = (
@@ -32,7 +34,9 @@ NODES = (
     WanFLF2VLoRA,
     WanFLF2VExperts,
     WanFLF2VMultiGPU,
+    WanFLF2VKeyframe,
     WanFLF2VConditioning,
+    WanFLF2VSchedule,
     WanFLF2VSampler,
     WanFLF2VDecode,
     WanFLF2VLocal,

@@ -1,4 +1,4 @@
-"""First image, last image and prompts to what a sampler is conditioned on."""
+"""Images and prompts to what a sampler is conditioned on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wan_local.conditioning import first_last, image_embeddings
+from ..wan_local.conditioning import conditions, ends_seen, image_embeddings
+from ..wan_local.keyframes import Keyframe, placed, tell_of_moves
 from ..wan_local.progress import Progress
 from ..wan_local.settings import Fit
 from ..wan_local.shapes import Grid
@@ -16,7 +17,7 @@ from .host import io
 from .progress import Reporter, ending
 from .sockets.clip_vision import SocketImageEncoder
 from .sockets.conditioning import attach
-from .sockets.image import one_image
+from .sockets.keyframes import images_of_clip
 from .sockets.vae import autoencoder
 
 
@@ -27,12 +28,13 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
             node_id="WanFLF2VConditioning",
             display_name="Wan FLF2V Conditioning",
             category=widgets.ROOT,
-            description="Adds a first and a last image to the prompts, for Wan FLF2V Sampler or core's KSampler.",
+            description="Adds a first and a last image, and others between, to the prompts, for Wan FLF2V Sampler or "
+            "core's KSampler.",
             inputs=[
                 io.Conditioning.Input("positive", lazy=True, tooltip="The prompt, from CLIP Text Encode."),
                 io.Conditioning.Input("negative", lazy=True, tooltip="What to stay away from, from CLIP Text Encode."),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE. It encodes in float32."),
-                *widgets.images(),
+                *widgets.images(optional=True),
                 *widgets.size(),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -41,6 +43,7 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
                     tooltip="Image encoder (CLIP ViT-H). Wan2.1 FLF2V and I2V models need it.",
                 ),
                 widgets.fit(),
+                widgets.keyframes(),
             ],
             outputs=[
                 io.Conditioning.Output("positive", display_name="positive"),
@@ -56,24 +59,29 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
         positive: Any,
         negative: Any,
         vae: Any,
-        first_image: Tensor,
-        last_image: Tensor,
         width: int,
         height: int,
         length: int,
         fit: Fit,
+        first_image: Tensor | None = None,
+        last_image: Tensor | None = None,
         clip_vision: Any = None,
+        keyframes: tuple[Keyframe, ...] | None = None,
     ) -> io.NodeOutput:
         grid = Grid(frames=length, height=height, width=width)
-        first, last = one_image(first_image, "first_image"), one_image(last_image, "last_image")
+        asked = images_of_clip(first_image, last_image, keyframes)
+        given = placed(asked, length)
+        tell_of_moves(asked, length)
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
         report(Progress(stage="encode images", done=0, total=1))
         embeddings = None
-        if clip_vision is not None:
-            embeddings = image_embeddings(SocketImageEncoder(clip_vision), (first, last), grid, fit)
+        seen, _ = ends_seen(given, grid, 2)
+        if clip_vision is not None and seen:
+            embeddings = image_embeddings(SocketImageEncoder(clip_vision), seen, grid, fit)
         vae = autoencoder(vae)
-        condition = first_last(vae, first, last, grid, fit=fit, on_progress=report)
-        host.show_text(f"both images encoded, for {length} frames of {width}x{height}")
+        condition = conditions(vae, given, grid, fit=fit, on_progress=report)
+        count = "1 image" if len(given) == 1 else f"{len(given)} images"
+        host.show_text(f"{count} encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
         rgb = vae.config.latent_rgb
         positive, negative = (attach(prompt, condition, embeddings, rgb) for prompt in (positive, negative))

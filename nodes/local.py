@@ -1,4 +1,4 @@
-"""First image, last image and a prompt to a video, on this machine."""
+"""Images and a prompt to a video, on this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
-from ..wan_local.settings import Settings, published_negative_prompt
+from ..wan_local.keyframes import Keyframe, placed
+from ..wan_local.settings import FIT, Fit, Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, kept_latents, widgets
 from .host import io
 from .progress import Reporter, ending, summary
 from .sockets.clip import SocketTextEncoder
 from .sockets.clip_vision import SocketImageEncoder
-from .sockets.image import one_image
+from .sockets.keyframes import images_of_clip
 from .sockets.model import Model, WanModel
 from .sockets.vae import autoencoder
 from .sockets.video import of_frames
@@ -31,12 +32,12 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             node_id="WanFLF2VLocal",
             display_name="Wan FLF2V (local)",
             category=widgets.ROOT,
-            description="Makes a video that starts at one image and ends at another, with Wan2.1 on this machine.",
+            description="Makes a video that starts at one image and ends at another, with Wan on this machine.",
             inputs=[
                 Model.Input("model", lazy=True, tooltip="From Load Wan FLF2V Pipeline."),
                 io.Clip.Input("clip", lazy=True, tooltip="Text encoder (umT5)."),
                 io.Vae.Input("vae", lazy=True, tooltip="Wan2.1 VAE."),
-                *widgets.images(),
+                *widgets.images(optional=True),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What happens in between."),
                 io.String.Input(
                     "negative_prompt",
@@ -55,6 +56,8 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
                     optional=True,
                     tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
                 ),
+                widgets.keyframes(),
+                widgets.fit(optional=True),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -69,8 +72,6 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         model: WanModel,
         clip: Any,
         vae: Any,
-        first_image: Tensor,
-        last_image: Tensor,
         prompt: str,
         negative_prompt: str,
         width: int,
@@ -82,9 +83,15 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         guidance: float,
         shift: float,
         sampler: str,
+        first_image: Tensor | None = None,
+        last_image: Tensor | None = None,
         clip_vision: Any = None,
+        keyframes: tuple[Keyframe, ...] | None = None,
+        fit: Fit = FIT,
     ) -> io.NodeOutput:
-        if clip_vision is None and model.transformer.config.has_image_branch:
+        asked = images_of_clip(first_image, last_image, keyframes)
+        ends = {0, length - 1} & placed(asked, length).keys()
+        if ends and clip_vision is None and model.transformer.config.has_image_branch:
             raise InputError("this model looks at the images through an image encoder; connect clip_vision")
         widgets.tell_of_mistaken_values(model.transformer.config, guidance, shift)
         began = time.perf_counter()
@@ -93,7 +100,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             model.denoisers(grid),
             autoencoder(vae),
             SocketTextEncoder(clip),
-            SocketImageEncoder(clip_vision) if model.transformer.config.has_image_branch else None,
+            SocketImageEncoder(clip_vision) if clip_vision is not None else None,
             device=model.device,
         )
         report = Reporter(SHARES, model.device, pipeline.vae.config.latent_rgb)
@@ -107,9 +114,9 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             guidance=guidance,
             shift=shift,
             sampler=sampler,
+            fit=fit,
         )
-        first, last = one_image(first_image, "first_image"), one_image(last_image, "last_image")
-        sampled = pipeline.generate(first, last, prompt, settings, report)
+        sampled = pipeline.generate(None, None, prompt, settings, report, keyframes=asked)
         # Nobody else has these latents, so they are kept when the user presses stop, too.
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):

@@ -25,19 +25,29 @@ from ..wan_local.settings import (
 from ..wan_local.shapes import PIXEL_MULTIPLE, TEMPORAL_STRIDE, check_frames, check_side
 from . import host
 from .host import io
+from .sockets.keyframes import Keyframes
 
 ROOT = "WanFLF2V"  # category of every node
 MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
 
 
-def images(of_many: str = "of a batch, the first image.") -> list[io.Image.Input]:
-    """The first and the last one; ``of_many`` says what becomes of several."""
+def images(of_many: str = "of a batch, the first image.", *, optional: bool = False) -> list[io.Image.Input]:
+    """The first and the last one; ``of_many`` says what becomes of several, ``optional`` that either may be absent."""
     ends = {"first_image": "starts", "last_image": "ends"}
+    absent = " Without one the model decides." * optional
     return [
-        io.Image.Input(name, lazy=True, tooltip=f"The video {does} here. Any size; {of_many}")
+        io.Image.Input(
+            name, lazy=True, optional=optional, tooltip=f"The video {does} here. Any size; {of_many}{absent}"
+        )
         for name, does in ends.items()
     ]
+
+
+def keyframes() -> Any:
+    return Keyframes.Input(
+        "keyframes", lazy=True, optional=True, tooltip="More images of the video, from Wan FLF2V Keyframe."
+    )
 
 
 def size() -> list[io.Int.Input]:
@@ -101,7 +111,7 @@ def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
             control_after_generate=True,
             tooltip="Of the noise, which is drawn on the CPU: the same clip on any GPU.",
         ),
-        io.Int.Input("steps", default=STEPS, min=1, max=MAX_STEPS, tooltip="More is slower and finer."),
+        *steps()[:1],
         io.Float.Input(
             "guidance",
             default=GUIDANCE,
@@ -110,6 +120,15 @@ def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
             step=0.1,
             tooltip="How strictly to follow the prompt. 1 takes one forward a step instead of two.",
         ),
+        *steps()[1:],
+        sampler(),
+    ]
+
+
+def steps() -> list[io.Int.Input | io.Float.Input]:
+    """How many, and where they go."""
+    return [
+        io.Int.Input("steps", default=STEPS, min=1, max=MAX_STEPS, tooltip="More is slower and finer."),
         io.Float.Input(
             "shift",
             default=SHIFT,
@@ -118,13 +137,16 @@ def sampling() -> list[io.Int.Input | io.Float.Input | io.Combo.Input]:
             step=0.01,
             tooltip="Where the steps go: higher spends more of them on the layout. 16 for 720p, 3 to 5 for 480p.",
         ),
-        io.Combo.Input(
-            "sampler",
-            options=list(SAMPLERS),
-            default=SAMPLER,
-            tooltip="unipc is the one the model was published with.",
-        ),
     ]
+
+
+def sampler() -> io.Combo.Input:
+    return io.Combo.Input(
+        "sampler",
+        options=list(SAMPLERS),
+        default=SAMPLER,
+        tooltip="unipc is the one the model was published with.",
+    )
 
 
 class ChecksSize:

@@ -142,7 +142,7 @@ def sheet(results: list[Result]) -> Image.Image:
 
 def write_demo(clip: Clip) -> None:
     video, _ = draw_parts([clip], FRAMES, SIZE)
-    for name, index in (("first", 0), ("last", -1)):
+    for name, index in (("first", 0), ("middle", FRAMES // 2), ("last", -1)):
         to_image(video[0, :, index].permute(1, 2, 0) * 0.5 + 0.5, 1).save(ROOT / "demo" / f"nano_{name}.png")
     (ROOT / "demo" / "nano_prompt.txt").write_text(clip.caption + "\n")
 

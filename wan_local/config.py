@@ -82,6 +82,10 @@ class TransformerConfig:
             return 0
         return 2 if self.image_tokens else 1
 
+    def row_of(self, image: int) -> int:
+        """The learned position that the embeddings of one of the two images begin with; 0 is the first, 1 the last."""
+        return self.image_tokens // 2 * image
+
     @property
     def is_expert(self) -> bool:
         """Whether it is one of Wan2.2's two: it has image latents and no image branch, and knows high or low noise."""

@@ -1,8 +1,9 @@
-"""A clip at one glance: the first image, frames in order, the last image, on one PNG."""
+"""A clip at one glance: frames in order, each image that was given beside its own, on one PNG."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -27,8 +28,7 @@ def check_path(path: str | PathLike[str]) -> Path:
 
 def write(
     frames: Tensor,
-    first: Tensor,
-    last: Tensor,
+    inputs: Mapping[int, Tensor],
     path: str | PathLike[str],
     *,
     fit: Fit = FIT,
@@ -39,25 +39,22 @@ def write(
 
     Args:
         frames: ``[F, H, W, 3]`` 0..1.
-        first: first image ``[3, H0, W0]`` 0..1, of any size.
-        last: last image.
+        inputs: frame, from 0, to the image ``[3, H0, W0]`` 0..1 that was given for it, of any size.
         fit: as given to the pipeline.
-        most: at most this many frames, evenly spread, first and last among them.
+        most: at most this many frames, evenly spread, first and last among them, and those of ``inputs``.
         columns: tiles in a row.
     """
-    sheet = draw(frames, first, last, fit=fit, most=most, columns=columns)
+    sheet = draw(frames, inputs, fit=fit, most=most, columns=columns)
     with replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG")
 
 
 def draw(
-    frames: Tensor, first: Tensor, last: Tensor, *, fit: Fit = FIT, most: int = 16, columns: int = 6
+    frames: Tensor, inputs: Mapping[int, Tensor], *, fit: Fit = FIT, most: int = 16, columns: int = 6
 ) -> Image.Image:
     """The sheet as a PIL image; arguments as for :func:`write`."""
+    tiles = _tiles(frames, inputs, fit, most)
     height, width = frames.shape[1:3]
-    tiles = [("first input", INPUT_INK, _fitted(first, width, height, fit))]
-    tiles += [(f"frame {index}", INK, frames[index]) for index in _spread(frames.shape[0], most)]
-    tiles += [("last input", INPUT_INK, _fitted(last, width, height, fit))]
 
     scale = TILE / max(height, width)
     tile_w, tile_h = max(1, round(width * scale)), max(1, round(height * scale))
@@ -77,8 +74,20 @@ def draw(
     return sheet
 
 
-def _fitted(image: Tensor, width: int, height: int, fit: Fit) -> Tensor:
-    return fit_image(image, width, height, fit).permute(1, 2, 0)  # [H, W, 3]
+def _tiles(
+    frames: Tensor, inputs: Mapping[int, Tensor], fit: Fit, most: int
+) -> list[tuple[str, tuple[int, int, int], Tensor]]:
+    """Label, colour of the label and pixels ``[H, W, 3]``: an input before its frame, the last one behind it."""
+    last, (height, width) = len(frames) - 1, frames.shape[1:3]
+    tiles = []
+    for index in sorted({*_spread(len(frames), most), *inputs}):
+        pair = [(f"frame {index}", INK, frames[index])]
+        if index in inputs:
+            name = {0: "first input", last: "last input"}.get(index, f"input {index}")
+            image = fit_image(inputs[index], width, height, fit).permute(1, 2, 0)  # [H, W, 3]
+            pair.insert(1 if index == last else 0, (name, INPUT_INK, image))
+        tiles += pair
+    return tiles
 
 
 def _spread(count: int, most: int) -> list[int]:

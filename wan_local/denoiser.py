@@ -130,7 +130,10 @@ def velocity_of(
     """
     if len(denoisers) == 1 and denoisers[0].transformer.config.is_expert:
         tell(ALONE)
-    views = [model_velocity(each.transformer, conds, each.scale(guidance)) for each in denoisers]
+    views = [
+        model_velocity(each.transformer, [cond.of(each.level == LOW) for cond in conds], each.scale(guidance))
+        for each in denoisers
+    ]
 
     following: dict[float, float] = {}
     for timestep, after in pairwise(timesteps):

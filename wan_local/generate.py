@@ -1,4 +1,4 @@
-"""Two images and a prompt to a video: the story in one screen. Start reading here.
+"""Images at frames and a prompt to a video: the story in one screen. Start reading here.
 
 ``Pipeline.generate`` is the walk of a clip; each line is a room: images, encoders/, conditioning, denoiser,
 sampling/, model/, vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2video.py``.
@@ -7,7 +7,7 @@ sampling/, model/, vae/. Reference: Wan-Video/Wan2.1 ``wan/first_last_frame2vide
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conditioning import FIRST, LAST, image_embeddings, known_frames
+from .conditioning import conditions, ends_seen, image_embeddings
 from .denoiser import Denoiser, before_step, load_denoisers, velocity_of
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
-from .images import AnyImage, to_tensor
+from .images import AnyImage
+from .keyframes import Keyframe, both_ends, placed, tell_of_moves
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
@@ -187,14 +188,23 @@ class Pipeline:
         return [denoiser.loras for denoiser in self.denoisers if denoiser.loras is not None]
 
     def __call__(
-        self, first: AnyImage, last: AnyImage, prompt: str, *, on_progress: OnProgress = ignore, **settings: Any
+        self,
+        first: AnyImage | None,
+        last: AnyImage | None,
+        prompt: str,
+        *,
+        keyframes: Sequence[Keyframe] = (),
+        on_progress: OnProgress = ignore,
+        **settings: Any,
     ) -> Tensor:
         """Make a video.
 
         Args:
-            first: image of frame 0: a path, a PIL image or a tensor, see :func:`wan_local.images.to_tensor`.
-            last: image of the last frame.
+            first: image of frame 0: a path, a PIL image or a tensor, see :func:`wan_local.images.to_tensor`; None
+                leaves that frame to the model.
+            last: image of the last frame, or None.
             prompt: what happens between them.
+            keyframes: more images at other frames; one image in all is enough.
             on_progress: called after each unit of work; may raise to stop.
             settings: ``negative_prompt, width, height, length, seed, steps, guidance, low_noise_guidance, shift,
                 sampler, fit``; see :class:`wan_local.settings.Settings`. What is not given is the model's own.
@@ -208,32 +218,44 @@ class Pipeline:
             NumericError: the model gave NaN or infinity.
         """
         chosen = Settings.of(self.recipe, **settings)
-        return self.decode(self.generate(first, last, prompt, chosen, on_progress), on_progress)
+        sampled = self.generate(first, last, prompt, chosen, on_progress, keyframes=keyframes)
+        return self.decode(sampled, on_progress)
 
     @torch.no_grad()
     def generate(
-        self, first: AnyImage, last: AnyImage, prompt: str, settings: Settings, on_progress: OnProgress = ignore
+        self,
+        first: AnyImage | None,
+        last: AnyImage | None,
+        prompt: str,
+        settings: Settings,
+        on_progress: OnProgress = ignore,
+        *,
+        keyframes: Sequence[Keyframe] = (),
     ) -> Sampled:
         """As calling the pipeline, up to the latents; arguments as there."""
         check_text("prompt", prompt)
         settings = settings.with_seed()
-        images = {FIRST: to_tensor(first, "first image"), LAST: to_tensor(last, "last image")}  # [3, H0, W0] 0..1
-        _, height, width = images[FIRST].shape
+        asked = [*both_ends(first, last), *keyframes]
+        given = placed(asked, settings.length)
+        tell_of_moves(asked, settings.length)
+        height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
         clock = Clock(on_progress)
 
         clock.start("encode text")
         positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
         clock.start("encode images", 2)
-        seen = list(images.values())[: self.transformer.config.images_seen]
-        image = self._encode_images(seen, grid, settings.fit)
+        image, row = self._encode_images(given, grid, settings.fit)
         clock.tell(1)
         with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
-            condition = known_frames(vae, images, grid, fit=settings.fit).to(self.device)  # [1, 20, T, h, w]
+            known = conditions(vae, given, grid, fit=settings.fit)  # [1, 20, T, h, w] each
 
         clock.start("sample", settings.steps)
-        conds = [Cond(condition=condition, text=text, image=image) for text in (positive, negative)]
+        conds = [
+            Cond(condition=known.each, text=text, image=image, image_row=row, low_condition=known.low).to(self.device)
+            for text in (positive, negative)
+        ]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
         turns = self.memory.turns(grid)
         denoisers = self._denoisers(settings)
@@ -272,11 +294,19 @@ class Pipeline:
             embeddings = self.text_encoder.encode(prompts).to(self.device)
         return embeddings[:1], embeddings[-1:]
 
-    def _encode_images(self, images: list[Tensor], grid: Grid, fit: Fit) -> Tensor | None:
-        if self.image_encoder is None or not images:
-            return None
+    def _encode_images(self, given: Mapping[int, Keyframe], grid: Grid, fit: Fit) -> tuple[Tensor | None, int | None]:
+        """Embeddings of both ends, ``[1, N, image_dim]``, and their first learned position if they are not of both."""
+        config = self.transformer.config
+        images, which = ends_seen(given, grid, config.images_seen)
+        if not config.images_seen:
+            return None, None
+        if not images:
+            return torch.zeros(1, 0, config.image_dim, device=self.device), None
+        if self.image_encoder is None:
+            return None, None
         with self.memory.on_device(self.image_encoder):
-            return image_embeddings(self.image_encoder, images, grid, fit).to(self.device)
+            rows = image_embeddings(self.image_encoder, images, grid, fit).to(self.device)
+        return rows, config.row_of(which) if len(images) < config.images_seen else None
 
 
 @torch.no_grad()

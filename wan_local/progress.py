@@ -24,6 +24,7 @@ class Progress:
         total: units of the stage (steps when sampling, latent frames when encoding or decoding).
         x0: when sampling, the current clean estimate ``[B, 16, T, h, w]`` in model space, for a preview; else None.
         note: a line for a person, such as that decoding begins again in tiles; mostly empty.
+        part, parts: which of several clips of one job this is about, from 1.
     """
 
     stage: str
@@ -31,6 +32,8 @@ class Progress:
     total: int
     x0: torch.Tensor | None = None
     note: str = ""
+    part: int = 1
+    parts: int = 1
 
 
 OnProgress = Callable[[Progress], None]

@@ -17,6 +17,7 @@ from .operations import Operations
 from .patches import object_patch, patch, patched
 from .preview import previewer
 from .progress import log, notify, progress_bar, running_node, show_text
+from .sampling import sampler
 from .schema import ComfyExtension, io, schema
 from .stop import Stopped, is_failure, stop_asked, stop_between_layers, stop_if_asked
 from .values import (

@@ -6,6 +6,9 @@ So our conditioning drives core's sampler and core's WanFirstLastFrameToVideo dr
 - ``concat_mask`` ``[1, 4, T, h, w]``: 1 where the model must invent. The transformer wants the opposite;
 - ``clip_vision_output``: embeddings of the first image, then of the last; a model that was trained with the first alone
   gets those.
+
+A key of our own, which core does not read: ``wan_flf2v_low_noise`` has the first two again, where an image has another
+strength for Wan2.2's low-noise expert.
 """
 
 from __future__ import annotations
@@ -16,41 +19,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...wan_local.conditioning import Conditions
 from ...wan_local.config import LatentRGB, TransformerConfig
 from ...wan_local.errors import InputError
 from ...wan_local.sampling import Cond
 from ...wan_local.shapes import TEMPORAL_STRIDE
 from .. import host
 
-LATENT_RGB = "wan_flf2v_latent_rgb"  # a key of ours, which core carries along
+LATENT_RGB = "wan_flf2v_latent_rgb"  # keys of ours, which core carries along
+LOW_NOISE = "wan_flf2v_low_noise"
 # What core can put on an entry and this sampler has no use for: better said than silently left out.
 NOT_TAKEN = ("area", "mask", "control", "gligen", "hooks", "reference_latents", "time_dim_concat")
 
 
 def attach(
     conditioning: Any,
-    condition: Tensor,
+    condition: Conditions,
     image_embeddings: Tensor | None,
     latent_rgb: LatentRGB = (),
 ) -> Any:
-    """A copy of ``CONDITIONING`` that also holds both images.
+    """A copy of ``CONDITIONING`` that also holds images.
 
     Args:
         conditioning: from a text encoder node.
-        condition: ``[1, 4 + z, T, h, w]`` from :func:`wan_local.conditioning.first_last`.
-        image_embeddings: ``[1, tokens, image_dim]`` of both images, or None.
+        condition: from :func:`wan_local.conditioning.conditions`.
+        image_embeddings: ``[1, tokens, image_dim]`` of the first and the last image or one of them, or None.
         latent_rgb: of the VAE, for previews.
     """
-    mask, latents = condition[:, :TEMPORAL_STRIDE], condition[:, TEMPORAL_STRIDE:]
-    values: dict[str, Any] = {
-        "concat_latent_image": host.denormalise_latents(latents).to(host.result_device()),
-        "concat_mask": (1.0 - mask).to(host.result_device()),
-    }
+    values = _values(condition.each)
+    if condition.low is not None:
+        values[LOW_NOISE] = _values(condition.low)
     if image_embeddings is not None:
         values["clip_vision_output"] = host.clip_vision_output(penultimate_hidden_states=image_embeddings)
     if latent_rgb:
         values[LATENT_RGB] = latent_rgb
     return host.with_values(conditioning, values)
+
+
+def _values(condition: Tensor) -> dict[str, Any]:
+    """``[1, 4 + z, T, h, w]`` as core has it."""
+    mask, latents = condition[:, :TEMPORAL_STRIDE], condition[:, TEMPORAL_STRIDE:]
+    return {
+        "concat_latent_image": host.denormalise_latents(latents).to(host.result_device()),
+        "concat_mask": (1.0 - mask).to(host.result_device()),
+    }
 
 
 def latent_rgb(conditioning: Any) -> LatentRGB:
@@ -72,10 +84,14 @@ def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: 
             something this sampler can't do.
     """
     text, values = _only_entry(conditioning, name)
+    condition, low = _condition(values, name, latent_shape), values.get(LOW_NOISE)
+    image, row = _image(values, name, config, condition) if config.has_image_branch else (None, None)
     return Cond(
         text=_text(text, name, config),
-        condition=_condition(values, name, latent_shape),
-        image=_image(values, name, config) if config.has_image_branch else None,
+        condition=condition,
+        image=image,
+        image_row=row,
+        low_condition=None if low is None else _condition(low, name, latent_shape),
     )
 
 
@@ -121,9 +137,16 @@ def _condition(values: dict[str, Any], name: str, latent_shape: tuple[int, int, 
     return torch.cat([known, host.normalise_latents(latents[:1].float()).to(known.device)], dim=1)
 
 
-def _image(values: dict[str, Any], name: str, config: TransformerConfig) -> Tensor:
+def _image(
+    values: dict[str, Any], name: str, config: TransformerConfig, condition: Tensor
+) -> tuple[Tensor, int | None]:
+    """Image embeddings ``[1, N, image_dim]``, and the learned position they begin with if they are one image's of two:
+    whose they are is what the mask says."""
+    first, last = (bool(mask.any()) for mask in (condition[:, 0, 0], condition[:, TEMPORAL_STRIDE - 1, -1]))
     output = values.get("clip_vision_output")
     embeddings = None if output is None else output["penultimate_hidden_states"]
+    if embeddings is None and not (first or last):
+        return condition.new_zeros(1, 0, config.image_dim), None
     if embeddings is None:
         raise InputError(
             f"{name} holds no image encoder output and this model looks at the images through one; connect "
@@ -131,14 +154,16 @@ def _image(values: dict[str, Any], name: str, config: TransformerConfig) -> Tens
         )
     embeddings = embeddings[:1].float()
     if embeddings.shape[1] == config.image_tokens:
-        return embeddings
+        return embeddings, None
     images = embeddings.unflatten(1, (-1, tokens_of_one(embeddings.shape[1])))  # [1, images, tokens of one, image_dim]
+    if images.shape[1] < config.images_seen and not (first and last):
+        return images.flatten(1, 2), config.row_of(1 if last else 0)
     if images.shape[1] < config.images_seen:
         raise InputError(
             f"{name} holds the image encoder's output of one image and this model takes that of both; use Wan FLF2V "
             "Conditioning, or connect clip_vision_start_image and clip_vision_end_image"
         )
-    return images[:, [0, -1][: config.images_seen]].flatten(1, 2)
+    return images[:, [0, -1][: config.images_seen]].flatten(1, 2), None
 
 
 def tokens_of_one(tokens: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,11 +29,25 @@ def one_image(image: Tensor, name: str) -> Tensor:
     Raises:
         InputError: not an IMAGE, or one with values that are no numbers.
     """
-    if image.ndim != 4 or 0 in image.shape:
-        raise InputError(f"{name} has shape {list(image.shape)}; connect an IMAGE, [batch, height, width, 3]")
+    _check(image, name)
     if image.shape[0] > 1:
         host.log.warning("%s is a batch of %d images; the first one is used", name, image.shape[0])
-    return to_tensor(image[0].movedim(-1, 0).float().clamp(0.0, 1.0), name)
+    return _library_image(image[0], name)
+
+
+def all_images(image: Tensor, name: str) -> Tensor:
+    """All of an IMAGE, ``[N, 3, H, W]``; as :func:`one_image`."""
+    _check(image, name)
+    return torch.stack([_library_image(each, name) for each in image])
+
+
+def _check(image: Tensor, name: str) -> None:
+    if image.ndim != 4 or 0 in image.shape:
+        raise InputError(f"{name} has shape {list(image.shape)}; connect an IMAGE, [batch, height, width, 3]")
+
+
+def _library_image(image: Tensor, name: str) -> Tensor:
+    return to_tensor(image.movedim(-1, 0).float().clamp(0.0, 1.0), name)
 
 
 def from_one_image(image: Tensor) -> Tensor:

@@ -116,11 +116,11 @@ class TransformerLoadedAtUse:
     def config(self) -> TransformerConfig:
         return self._model.transformer.config
 
-    def __call__(self, *inputs: Any) -> Tensor:
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         if not self._loaded:
             self._model.load(self._grid, self._batch)
             self._loaded = True
-        return self._model.transformer(*inputs)
+        return self._model.transformer(*inputs, **options)
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -18,7 +18,7 @@ if str(HERE) not in sys.path:
 
 from comfy_server import PACK, ComfyServer, why_not  # noqa: E402
 
-IMAGES = ("nano_first.png", "nano_last.png", "real_first.png", "real_last.png")
+IMAGES = ("nano_first.png", "nano_middle.png", "nano_last.png", "real_first.png", "real_last.png")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

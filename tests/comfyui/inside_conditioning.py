@@ -12,9 +12,11 @@ def conditioning(nodes: Any, grid: Any, **values: Any) -> list[Any]:
     import torch
 
     frames, height, width = grid.latent_shape
+    mask = torch.ones(1, 4, frames, height, width)
+    mask[:, :, 0] = mask[:, 3, -1] = 0.0
     entry = {
         "concat_latent_image": torch.zeros(1, 16, frames, height, width),
-        "concat_mask": torch.ones(1, 4, frames, height, width),
+        "concat_mask": mask,
         "clip_vision_output": nodes.host.clip_vision_output(penultimate_hidden_states=torch.zeros(1, ROWS, IMAGE)),
     }
     return [[torch.zeros(1, 512, TEXT), {k: v for k, v in (entry | values).items() if v is not None}]]
@@ -44,7 +46,8 @@ def what_a_sampler_can_not_use_is_refused_in_one_line(nodes: Any) -> None:
         assert "\n" not in message
     read = nodes.sockets.conditioning.read(good, "positive", config, grid.latent_shape)
     assert read.condition.shape == (1, 20, 3, 6, 8)
-    assert read.condition[:, :4].eq(0).all(), "core's mask is 1 where unknown, the transformer's where known"
+    known = read.condition[0, :4, :, 0, 0].tolist()
+    assert known == [[1, 0, 0]] * 3 + [[1, 0, 1]], "core's mask is 1 where unknown, the transformer's where known"
     latents = {
         "latent has shape [1, 4, 8, 8]": {"samples": torch.zeros(1, 4, 8, 8)},
         "noise mask": {"samples": torch.zeros(1, 16, 3, 6, 8), "noise_mask": torch.ones(1)},
@@ -87,3 +90,31 @@ def how_many_images_a_model_sees_is_its_own_affair(nodes: Any) -> None:
     assert torch.equal(seen(three, image_tokens=0), first)
     message = refusal(seen, first)
     assert "output of one image and this model takes that of both" in message, message
+
+
+@check
+def one_image_of_two_is_the_one_that_the_mask_says(nodes: Any) -> None:
+    """From core's node too, which does not say whose its embeddings are; and no image is no rows."""
+    import torch
+
+    grid = lib(nodes, "shapes").Grid(frames=9, height=48, width=64)
+    config = small_transformer(nodes).config
+    rows = torch.randn(1, 257, IMAGE)
+
+    def seen(*channels: tuple[int, int], rows: Any = rows) -> Any:
+        mask = torch.ones(1, 4, 3, 6, 8)
+        for channel, group in channels:
+            mask[:, channel, group] = 0.0
+        output = None if rows is None else nodes.host.clip_vision_output(penultimate_hidden_states=rows)
+        given = conditioning(nodes, grid, concat_mask=mask, clip_vision_output=output)
+        found = nodes.sockets.conditioning.read(given, "positive", config, grid.latent_shape)
+        return found.image, found.image_row
+
+    start, end = [(channel, 0) for channel in range(4)], [(3, 2)]
+    assert seen(*start)[1] == 0
+    assert seen(*end)[1] == 257
+    assert torch.equal(seen(*end)[0], rows)
+    none, row = seen((3, 1), rows=None)
+    assert none.shape == (1, 0, IMAGE)
+    assert row is None
+    assert "holds no image encoder output" in refusal(lambda: seen(*end, rows=None))

@@ -16,7 +16,7 @@ from comfy_server import PACK, ComfyServer
 
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
-RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node")
+RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node", "wan_flf2v_nano_keyframes")
 FILES = ("model_name", "vae_name", "lora_name", "clip_name", "folder", "image")  # names of files on somebody's disk
 SWITCHED = "COMFY_MATCHTYPE_V3"  # the output of a switch has the type of what goes into it
 NAME = "ComfyUI-WanFLF2V"
@@ -74,10 +74,12 @@ def test_what_can_run_here_runs(server: ComfyServer, name: str) -> None:
 
 
 def in_short(queue: dict[str, Any]) -> dict[str, Any]:
-    """The same graph in two steps and five frames."""
+    """The same graph in two steps and five frames, or nine where an image stands in the middle."""
     queue = deepcopy(queue)
+    middle = any(row["class_type"] == "WanFLF2VKeyframe" for row in queue.values())
+    short = {"steps": 2, "length": 9 if middle else 5, "frame": 4}
     for row in queue.values():
-        row["inputs"] |= {name: value for name, value in (("steps", 2), ("length", 5)) if name in row["inputs"]}
+        row["inputs"] |= {name: value for name, value in short.items() if name in row["inputs"]}
     return queue
 
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wan_local import conditioning
-from wan_local.conditioning import known_clip, known_mask
+from wan_local.conditioning import conditions, known_clip, known_mask
 from wan_local.config import VAEConfig
 from wan_local.errors import InputError, NumericError
+from wan_local.keyframes import both_ends, placed
 from wan_local.memory import FittingVAE
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
@@ -48,8 +48,8 @@ def vae() -> WanVAE:
     return WanVAE(VAEConfig(dim=4, num_res_blocks=1)).eval()
 
 
-def first_last(vae: WanVAE, *given: Any, **how: Any) -> torch.Tensor:
-    return conditioning.first_last(FittingVAE(vae), *given, **how)
+def first_last(vae: WanVAE, first: torch.Tensor, last: torch.Tensor, grid: Grid, **how: Any) -> torch.Tensor:
+    return conditions(FittingVAE(vae), placed(both_ends(first, last), grid.frames), grid, **how).each
 
 
 def noise(height: int, width: int, seed: int) -> torch.Tensor:
@@ -98,10 +98,7 @@ def test_unknown_frames_are_mid_grey() -> None:
 
 
 def test_any_frame_can_be_known() -> None:
-    """Only the channel of that frame is marked: the others of its latent frame are still the model's."""
     grid, middle = Grid(frames=9, height=32, width=48), torch.ones(3, 32, 48)
-    mask = known_mask(grid, {4})[0, :, :, 0, 0]
-    assert mask.nonzero().tolist() == [[3, 1]]
     clip = known_clip({4: middle}, grid)
     assert torch.equal(clip[0, :, 4], middle)
     assert clip.abs().sum() == middle.sum()
@@ -165,7 +162,7 @@ def test_last_image_of_another_size_is_resized_not_only_cut() -> None:
 
 
 def test_one_frame_has_no_room_for_two_images(vae: WanVAE) -> None:
-    with pytest.raises(InputError, match="length=1 has no room for a first and a last frame; use 5 or more"):
+    with pytest.raises(InputError, match="2 images are given and length=1 has room for 1"):
         first_last(vae, noise(16, 16, 1), noise(16, 16, 2), Grid(frames=1, height=16, width=16))
 
 

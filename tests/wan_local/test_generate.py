@@ -12,6 +12,7 @@ from wan_local.encoders.image import ImageEncoder
 from wan_local.errors import Cancelled, InputError, NumericError, WrongModel
 from wan_local.generate import Pipeline
 from wan_local.images import view
+from wan_local.keyframes import Keyframe
 from wan_local.model import WanTransformer
 from wan_local.notices import WanNotice, listening
 from wan_local.progress import Progress
@@ -276,6 +277,29 @@ def test_with_positions_a_model_sees_both_images_and_without_the_first_alone() -
     alone = encoder.encode(images[:1])
     assert len(seen := asked(first)) == 4
     assert all(torch.equal(image, alone) for image in seen)
+
+
+def test_any_of_the_images_may_be_absent() -> None:
+    """The last alone has the second half of the positions; an image in the middle alone is not seen at all."""
+    pipeline, seen = make_pipeline(), []
+    pipeline.transformer.register_forward_pre_hook(
+        lambda module, inputs, options: seen.append((inputs[0][0, 16:20, :, 0, 0].sum(1).tolist(), inputs[3].shape[1],
+                                                     options.get("image_row"))),
+        with_kwargs=True,
+    )  # fmt: skip
+
+    def given(first: torch.Tensor | None, last: torch.Tensor | None, *middle: int) -> tuple[list[float], int, int]:
+        keyframes = [Keyframe(images=FIRST[None], frame=frame) for frame in middle]
+        settings = Settings(length=9, steps=1, seed=0, guidance=1.0)
+        assert pipeline.generate(first, last, "a disc", settings, keyframes=keyframes).grid.width == 48
+        return seen[-1]
+
+    assert given(FIRST, None) == ([1, 1, 1, 1], 5, 0)
+    assert given(None, LAST) == ([0, 0, 0, 1], 5, 5)
+    assert given(FIRST, LAST, 4) == ([1, 1, 1, 3], 10, None)
+    assert given(None, None, 5) == ([0, 0, 0, 1], 0, None)
+    with pytest.raises(InputError, match="no image is given"):
+        given(None, None)
 
 
 def test_one_of_two_experts_says_so_before_the_first_step() -> None:

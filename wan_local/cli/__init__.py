@@ -1,4 +1,4 @@
-"""The command line: ``python -m wan_local generate``, ``decode``, ``inspect`` and ``bench``.
+"""The command line: ``python -m wan_local generate``, ``chain``, ``decode``, ``inspect`` and ``bench``.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed with a one-line reason, 2 wrong
 use, 130 stopped by Ctrl-C.
@@ -26,11 +26,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    from . import bench, decode, generate, inspect
+    from . import bench, chain, decode, generate, inspect
 
     parser = Parser(prog=PROGRAM, description="Wan2.1 first-last-frame to video.", allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (generate, decode, inspect, bench):
+    for command in (generate, chain, decode, inspect, bench):
         command.add_to(commands)
     args = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""``python -m wan_local generate``: two images and a prompt to a video file."""
+"""``python -m wan_local generate``: images at frames and a prompt to a video file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Recipe, Settings, check_boundary
-from . import PROGRAM, lora_option, several_gpus
+from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Fit, Recipe, Settings, check_boundary
+from . import PROGRAM, keyframe_option, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generate import Pipeline, Sampled
+    from ..keyframes import Keyframe
     from ..parts import Parts
 
 DESCRIPTION = """\
-Make a video that starts at one image and ends at another.
+Make a video that starts at one image, ends at another, and passes others if you like.
 
 example:
   python -m wan_local generate --model weights/nano --first a.png --last b.png \\
@@ -42,7 +44,7 @@ A file that is there already is only replaced by a whole new one."""
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "generate",
-        help="make a video from two images and a prompt",
+        help="make a video from images and a prompt",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,19 +55,27 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                         help="model folder, diffusers or official layout; or one file with a transformer (safetensors, "
                              "fp8 or not, or GGUF), with the parts below beside it; of Wan2.2 the high-noise "
                              "one")  # fmt: skip
-    needed.add_argument("--first", required=True, metavar="IMAGE", help="image that the video starts at")
-    needed.add_argument("--last", required=True, metavar="IMAGE", help="image that the video ends at")
-    needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens between the two")
+    needed.add_argument("--prompt", required=True, metavar="TEXT", help="what happens in the video")
     needed.add_argument("--output", required=True, metavar="VIDEO", help="the video to write: .mp4, .mov or .mkv")
+    keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
+    add_options(parser)
+    more = parser.add_argument_group("more results")
+    more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
+    more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
+    more.add_argument("--loop", action="store_true",
+                      help="add a clip that goes back to the beginning, for a video that is played in a loop: from the "
+                           "last image to the first, or from where it ended if there is no --last")  # fmt: skip
+    more.add_argument("--keep", metavar="FOLDER", help="of a loop: where the latents of both clips are kept")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What can be said of any clip."""
     _add_clip(parser.add_argument_group("the clip"))
     _add_sampling(parser.add_argument_group("how it is made"))
     _add_parts(parser.add_argument_group("parts that are not in the model folder"))
     _add_memory(parser.add_argument_group("memory"))
     several_gpus.add_to(parser.add_argument_group("several GPUs"))
-    more = parser.add_argument_group("more results")
-    more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
-    more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_clip(group: argparse._ArgumentGroup) -> None:
@@ -116,7 +126,7 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where the text encoder brings none")
 
 
-def _parts(args: argparse.Namespace) -> Parts:
+def parts_of(args: argparse.Namespace) -> Parts:
     """Parts named on their own; a file with a transformer holds no others, so they are asked for here."""
     from ..parts import Parts
     from ..weights import load, sizes
@@ -153,58 +163,97 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings, rate, offload, tiling = _checked(args)
-    parts = _parts(args)
+    settings, rate, offload, tiling = checked(args)
+    keyframe_option.check(args)
+    if args.loop and (args.frames or args.sheet):
+        args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
+    parts = parts_of(args)
     several_gpus.check(args)
-    from .. import images
-    from ..generate import Pipeline
-    from ..parallel.group_model import denoisers_of
-    from ..parts import choose_device, default_dtype
+    from ..keyframes import placed
 
-    first, last = images.read(args.first), images.read(args.last)
-    grid = settings.grid(first.shape[2], first.shape[1])
+    keyframes = keyframe_option.read(args)
+    given = placed(keyframes, settings.length)
+    if args.loop:
+        return _loop(args, keyframes, settings, rate, offload, tiling, parts)
+    height, width = next(iter(given.values())).images.shape[-2:]
+    grid = settings.grid(width, height)
     _check_outputs(args, grid.frames * grid.height * grid.width)
-    device = choose_device(None if args.device == "auto" else args.device)
 
-    bar, began = ProgressBar(sys.stderr), time.monotonic()
-    notices.listen(lambda text: bar.say(f"warning: {text}"))
-    try:
-        if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
-            bar(Progress(stage="load", done=0, total=1))
-        _hush_transformers()
-        dtype = dtype_of(args.dtype) or default_dtype(device)
-        cache = None if args.no_cache else args.cache or default_folder()
-        wanted = several_gpus.wanted(args)
-        group = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
-        pipeline = Pipeline.from_pretrained(
-            args.model, dtype=dtype, device=device, offload=offload if group is None else 0, cache=cache, parts=parts,
-            tiling=tiling, low=args.model_low, boundary=args.boundary,
-            denoisers=None if group is None else denoisers_of(group), unpack=args.unpack,
-            float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
-        )  # fmt: skip
-        settings = _settings(args, pipeline.recipe, settings.seed)
-        lines = lora_option.put_on(pipeline, args.lora) if group is None else several_gpus.lines(group)
-        bar(Progress(stage="load", done=1, total=1))
+    began = time.monotonic()
+    with showing() as bar:
+        pipeline, settings, lines = load(args, settings, offload, tiling, parts, bar)
         scale = pipeline.vae.config.upscale
         if scale > 1:  # there is more to write than was asked for
             _check_outputs(args, grid.frames * grid.height * grid.width * scale**2)
-        sampled = pipeline.generate(first, last, args.prompt, settings, bar)
+        sampled = pipeline.generate(None, None, args.prompt, settings, bar, keyframes=keyframes)
         print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
-            line = _write(args, pipeline, sampled, (first, last), rate, bar)
+            found = _write(args, pipeline, sampled, given, rate, bar)
         except BaseException:
             bar.close()
             _keep(sampled, args)
             raise
-    finally:
-        bar.close()
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
-    print(line)
+    print("\n".join(found))
 
 
-def _checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, str | int]:
+def _loop(
+    args: argparse.Namespace, keyframes: list[Keyframe], settings: Settings, rate: Fraction, offload: str | int,
+    tiling: str | int, parts: Parts,
+) -> None:  # fmt: skip
+    """The clip, and one that returns from its last image to its first; or from its end, where no last image is."""
+    from ..chain import Segment, returning
+    from . import chain
+
+    segments = [
+        Segment(prompt=args.prompt, keyframes=tuple(keyframes)),
+        returning(args.prompt, keyframes, settings.length),
+    ]
+    chain.make(args, segments, settings, rate, offload, tiling, parts)
+
+
+@contextmanager
+def showing() -> Iterator[ProgressBar]:
+    """A bar on stderr, among which notices stand on lines of their own."""
+    bar = ProgressBar(sys.stderr)
+    notices.listen(lambda text: bar.say(f"warning: {text}"))
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def load(
+    args: argparse.Namespace, settings: Settings, offload: str | int, tiling: str | int, parts: Parts, bar: ProgressBar
+) -> tuple[Pipeline, Settings, list[str]]:
+    """The pipeline that was asked for, settings with the model's own values, and lines about what is on it."""
+    from ..generate import Pipeline
+    from ..parallel.group_model import denoisers_of
+    from ..parts import choose_device, default_dtype
+
+    device = choose_device(None if args.device == "auto" else args.device)
+    if sys.stderr.isatty():  # in a log, a model that can't be loaded is one line
+        bar(Progress(stage="load", done=0, total=1))
+    _hush_transformers()
+    dtype = dtype_of(args.dtype) or default_dtype(device)
+    cache = None if args.no_cache else args.cache or default_folder()
+    wanted = several_gpus.wanted(args)
+    group = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
+    pipeline = Pipeline.from_pretrained(
+        args.model, dtype=dtype, device=device, offload=offload if group is None else 0, cache=cache, parts=parts,
+        tiling=tiling, low=args.model_low, boundary=args.boundary,
+        denoisers=None if group is None else denoisers_of(group), unpack=args.unpack,
+        float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
+    )  # fmt: skip
+    settings = _settings(args, pipeline.recipe, settings.seed)
+    lines = lora_option.put_on(pipeline, args.lora) if group is None else several_gpus.lines(group)
+    bar(Progress(stage="load", done=1, total=1))
+    return pipeline, settings, lines
+
+
+def checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, str | int]:
     """Settings, frame rate, ways of offloading and of tiling; wrong ones are wrong use: exit status 2."""
     from ..memory import check_offload, check_tiling
     from ..video import check_fps
@@ -245,7 +294,7 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
     if args.frames:
         output.check_new_folder(args.frames, need_bytes=pixels * 3)
     if args.sheet:
-        if os.path.realpath(args.sheet) in map(os.path.realpath, (args.first, args.last)):
+        if os.path.realpath(args.sheet) in map(os.path.realpath, keyframe_option.paths(args)):
             raise OutputError(f"{args.sheet} is one of the images; name another file for the contact sheet")
         contact_sheet.check_path(args.sheet)
 
@@ -254,12 +303,12 @@ def _write(
     args: argparse.Namespace,
     pipeline: Pipeline,
     sampled: Sampled,
-    inputs: tuple[Tensor, Tensor],
+    given: Mapping[int, Keyframe],
     rate: Fraction,
     bar: ProgressBar,
-) -> str:
-    """Decode and write everything, the video while decoding goes on; return the line about the ends."""
-    from .. import contact_sheet, ends, video
+) -> list[str]:
+    """Decode and write everything, the video while decoding goes on; return the lines about the images."""
+    from .. import contact_sheet, video
     from ..generate import Collected
 
     total = sampled.grid.frames
@@ -267,11 +316,27 @@ def _write(
     video.write(_told(collected.passing(pipeline.decode_stream(sampled, bar)), total, bar), args.output, rate)
     bar(Progress(stage="write", done=total, total=total))
     frames, fit = collected.frames, sampled.settings.fit
+    inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
     if args.frames:
         video.write_frames(frames, args.frames)
     if args.sheet:
-        contact_sheet.write(frames, *inputs, args.sheet, fit=fit)
-    return str(ends.report(frames, *inputs, fit=fit))
+        contact_sheet.write(frames, inputs, args.sheet, fit=fit)
+    return _matches(frames, inputs, fit)
+
+
+def _matches(frames: Tensor, inputs: Mapping[int, Tensor], fit: Fit) -> list[str]:
+    """A line about both ends, where both are given, and one about each other image."""
+    from .. import ends
+    from ..images import fit_image
+
+    last, (height, width) = len(frames) - 1, frames.shape[1:3]
+    both = {0, last} <= inputs.keys()
+    lines = [str(ends.report(frames, inputs[0], inputs[last], fit=fit))] if both else []
+    for frame, image in inputs.items():
+        if not (both and frame in (0, last)):
+            wanted = fit_image(image, width, height, fit).clamp(0.0, 1.0)
+            lines.append(f"frame {frame}: {ends.match(frames[frame].permute(2, 0, 1), wanted)}")
+    return lines
 
 
 def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:

@@ -64,7 +64,8 @@ class ProgressBar:
     def _line(self, progress: Progress, seconds: float) -> str:
         done, total = progress.done, max(progress.total, 1)
         filled = WIDTH * done // total
-        text = f"{progress.stage:<13} [{'#' * filled}{'.' * (WIDTH - filled)}] {done}/{progress.total}"
+        stage = progress.stage if progress.parts == 1 else f"{progress.part}/{progress.parts} {progress.stage}"
+        text = f"{stage:<13} [{'#' * filled}{'.' * (WIDTH - filled)}] {done}/{progress.total}"
         worked = done - self._began_at
         if worked <= 0:
             return text

@@ -81,11 +81,14 @@ class ImageEmbedding(nn.Module):
         else:
             self.register_parameter("emb_pos", None)
 
-    def forward(self, image: Tensor, dtype: torch.dtype) -> Tensor:
-        """``[B, rows, image_dim]`` -> ``[B, rows, D]`` in ``dtype``, which the linears run in."""
+    def forward(self, image: Tensor, dtype: torch.dtype, first_row: int = 0) -> Tensor:
+        """``[B, rows, image_dim]`` -> ``[B, rows, D]`` in ``dtype``, which the linears run in.
+
+        ``first_row`` is the position of the first of them: the last image alone has the second half of the positions.
+        """
         image = image.float()
         if self.emb_pos is not None:
-            image = image + self.emb_pos.to(image)
+            image = image + self.emb_pos[:, first_row : first_row + image.shape[1]].to(image)
         hidden = layer_norm_float32(self.proj[0], image).to(dtype)
         hidden = self.proj[3](self.proj[2](self.proj[1](hidden)))
         return layer_norm_float32(self.proj[4], hidden).to(dtype)

@@ -42,11 +42,14 @@ def check_text(text: Tensor, batch: int, config: TransformerConfig) -> None:
         raise InputError(f"text of shape {shape} does not fit; give {wanted} from the text encoder")
 
 
-def paired_image(image: Tensor | None, batch: int, config: TransformerConfig) -> Tensor | None:
-    """The image rows as ``[B, rows, image_dim]``, or None for a model without image branch.
+def paired_image(
+    image: Tensor | None, batch: int, config: TransformerConfig, first_row: int | None = None
+) -> Tensor | None:
+    """The image rows as ``[B, rows, image_dim]``, or None for a model without image branch and where rows is 0.
 
     Where the model has learned positions for two images, rows may also come as
-    ``[2 B, rows / 2, image_dim]``: first and last of the first sample, then of the second, and so on.
+    ``[2 B, rows / 2, image_dim]``: first and last of the first sample, then of the second, and so on. Or they are those
+    of one of the two, and ``first_row`` says which.
 
     Raises:
         InputError: rows missing (text never stands in for them), not wanted, or not both images.
@@ -60,8 +63,15 @@ def paired_image(image: Tensor | None, batch: int, config: TransformerConfig) ->
     if image is None:
         raise InputError(f"image=None, but this model needs image rows; give {wanted} from the image encoder")
     shape = tuple(image.shape)
-    if len(shape) != 3 or shape[2] != config.image_dim or shape[1] < 1:
+    if len(shape) != 3 or shape[2] != config.image_dim:
         raise InputError(f"image of shape {shape} does not fit; give {wanted} from the image encoder")
+    if shape[:2] == (batch, 0):
+        return None
+    if first_row is not None and rows:
+        if shape[:2] != (batch, rows // 2) or first_row not in (0, rows // 2):
+            one = f"[{batch}, {rows // 2}, {config.image_dim}] for row 0 (the first image) or {rows // 2} (the last)"
+            raise InputError(f"image of shape {shape} from row {first_row} on does not fit; give {one}")
+        return image
     if rows and shape == (2 * batch, rows // 2, config.image_dim) and rows % 2 == 0:
         return image.reshape(batch, rows, config.image_dim)
     if shape[0] != batch or (rows and shape[1] != rows):

@@ -74,6 +74,8 @@ class WanTransformer(nn.Module):
         text: Tensor,
         image: Tensor | None = None,
         sequence: Sequence | None = None,
+        *,
+        image_row: int | None = None,
     ) -> Tensor:
         """One look at the clip.
 
@@ -83,9 +85,12 @@ class WanTransformer(nn.Module):
             text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S
                 should be ``config.text_len``, the length of training.
             image: ``[B, rows, image_dim]`` image encoder rows; None for a model without image branch. With
-                learned positions both images, first then last, also as ``[2 B, rows / 2, image_dim]``.
+                learned positions both images, first then last, also as ``[2 B, rows / 2, image_dim]``. No rows at all
+                where the model is to see no image.
             sequence: how several GPUs share the tokens; each gets the whole inputs and the whole velocity. None for
                 one GPU.
+            image_row: where ``image`` is one of the two images alone, its first row among the learned positions: 0, or
+                half of them for the last image. None where it is both.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -97,7 +102,7 @@ class WanTransformer(nn.Module):
         check_latents(latents, self.config)
         check_timestep(timestep, batch)
         check_text(text, batch, self.config)
-        image = paired_image(image, batch, self.config)
+        image = paired_image(image, batch, self.config, image_row)
 
         sequence = Whole() if sequence is None else sequence
         tokens, grid = self.patchify(latents)
@@ -107,13 +112,19 @@ class WanTransformer(nn.Module):
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
         attend_tokens = sequence.attention(self.attend, length)
-        context = self.make_context(block_time, text, image, rope, attend_tokens)
+        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0)
         for block in self.blocks:
             tokens = block(tokens, context)
         return self.unpatchify(sequence.gather(self.head(tokens, time), length, dim=1), grid)
 
     def make_context(
-        self, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, attend_tokens: Attend
+        self,
+        time: Tensor,
+        text: Tensor,
+        image: Tensor | None,
+        rope: Tensor,
+        attend_tokens: Attend,
+        image_row: int = 0,
     ) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
@@ -121,7 +132,7 @@ class WanTransformer(nn.Module):
         text = embed_text(text, self.text_embedding, self.dtype_of(self.text_embedding[0], time.device))
         if image is not None:
             embedding: Any = self.img_emb
-            image = embedding(image, self.dtype_of(embedding.proj[1], time.device)).to(dtype)
+            image = embedding(image, self.dtype_of(embedding.proj[1], time.device), image_row).to(dtype)
         return Context(
             time=time,
             text=text.to(dtype),

@@ -244,8 +244,9 @@ def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
     return [{"path": path, "strength": strength} for path, strength in given]
 
 
-def _fields(cond: Cond) -> dict[str, Tensor | None]:
-    return {"condition": cond.condition, "text": cond.text, "image": cond.image}
+def _fields(cond: Cond) -> dict[str, Any]:
+    """Of one expert: what the low-noise one is given has taken the place of ``condition``."""
+    return {"condition": cond.condition, "text": cond.text, "image": cond.image, "image_row": cond.image_row}
 
 
 def _host(value: Any) -> Any:

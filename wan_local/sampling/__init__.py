@@ -4,7 +4,7 @@ from .cond import Cond, GuidesItself, Model, Transformer, cond_velocity, model_v
 from .guidance import Velocity, guided_velocity
 from .loop import denoise
 from .noise import initial_noise
-from .samplers import SAMPLERS, make_sampler
+from .samplers import SAMPLERS, make_sampler, sampler_on
 from .samplers.base import Sampler
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "initial_noise",
     "make_sampler",
     "model_velocity",
+    "sampler_on",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,16 +20,28 @@ class Cond:
     Attributes:
         condition: ``[1, 4 + z_dim, T, h, w]`` mask and image latents, see :func:`wan_local.conditioning.known_frames`.
         text: ``[1, S, text_dim]`` prompt embeddings.
-        image: ``[1, N, image_dim]`` image embeddings; None for a model without image branch.
+        image: ``[1, N, image_dim]`` image embeddings, none where no image is seen; None without image branch.
+        image_row: where they are one image's of two, the learned position they begin with; see
+            :meth:`wan_local.model.WanTransformer.forward`.
+        low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
     """
 
     condition: Tensor
     text: Tensor
     image: Tensor | None = None
+    image_row: int | None = None
+    low_condition: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Cond:
-        image = None if self.image is None else self.image.to(device)
-        return Cond(condition=self.condition.to(device), text=self.text.to(device), image=image)
+        image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
+        return replace(
+            self, condition=self.condition.to(device), text=self.text.to(device), image=image, low_condition=low
+        )
+
+    def of(self, low_noise: bool) -> Cond:
+        """What one of two experts is given."""
+        low = self.low_condition
+        return replace(self, condition=low if low_noise and low is not None else self.condition, low_condition=None)
 
 
 class Transformer(Protocol):
@@ -38,7 +50,9 @@ class Transformer(Protocol):
     @property
     def config(self) -> TransformerConfig: ...
 
-    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /) -> Tensor: ...
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options: int
+    ) -> Tensor: ...
 
 
 @runtime_checkable
@@ -72,7 +86,8 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
         joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
         image = None if cond.image is None else cond.image.expand(batch, -1, -1)
         times = torch.full((batch,), timestep, device=latents.device)
-        return transformer(joined, times, cond.text.expand(batch, -1, -1), image)
+        row = {} if cond.image_row is None else {"image_row": cond.image_row}
+        return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **row)
 
     return velocity
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -118,6 +120,36 @@ def test_anything_but_both_images_is_an_error(lab, shape):
     model = lab.build(lab.tiny("flf"))
     with pytest.raises(InputError, match=r"does not fit; give \[1, 14, 40\]"):
         velocity(model, lab.inputs(model.config, text_rows=5), image=torch.randn(shape))
+
+
+def test_one_of_two_images_has_its_own_half_of_the_positions(lab):
+    """Written out: the model with that half of ``emb_pos`` in the place of all. Core gives the last the first half."""
+    model, half = lab.build(lab.tiny("flf")), lab.build(lab.tiny("flf"))
+    half.load_state_dict(model.state_dict())
+    given = lab.inputs(model.config, text_rows=5)
+    rows = given.image[:, 7:]
+    found = []
+    for first_row in (0, 7):
+        half.config = replace(model.config, image_tokens=7)
+        half.img_emb.emb_pos = torch.nn.Parameter(model.img_emb.emb_pos[:, first_row : first_row + 7])
+        with torch.no_grad():
+            one = model(given.latents, given.timestep, given.text, rows, image_row=first_row)
+            assert torch.equal(one, half(given.latents, given.timestep, given.text, rows))
+        found.append(one)
+    assert lab.errors(*found)[1] > 1e-3
+    with pytest.raises(InputError, match=r"from row 3 on does not fit; give .* for row 0 .* or 7"):
+        model(given.latents, given.timestep, given.text, rows, image_row=3)
+
+
+def test_no_image_at_all_adds_nothing_and_has_to_be_said(lab):
+    """No rows, and not None: that is an image encoder that was forgotten."""
+    model = lab.build(lab.tiny("flf"))
+    given = lab.inputs(model.config, text_rows=5)
+    none = velocity(model, given, image=given.image[:, :0])
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.cross_attn.v_img.weight)
+        torch.nn.init.zeros_(block.cross_attn.v_img.bias)
+    assert lab.errors(none, velocity(model, given))[0] < 1e-5
 
 
 def test_padded_text_rows_attend(lab):

@@ -1,0 +1,94 @@
+"""``chain`` and ``generate --loop``, as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from wan_local import video
+from wan_local.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_pipeline(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    for index, size in enumerate(((32, 48), (48, 32), (32, 32))):  # of any size
+        pixels = torch.randint(0, 255, (*size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{index}.png")
+    return [str(tmp_path / f"{index}.png") for index in range(3)]
+
+
+def options(model: Path, tmp_path: Path, *more: str) -> list[str]:
+    return ["--model", str(model), "--output", str(tmp_path / "clip.mp4"), "--length", "5", "--steps", "1",
+            "--device", "cpu", "--no-cache", *more]  # fmt: skip
+
+
+def test_images_become_one_video_and_the_clips_are_kept(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["chain", *images, *options(model, tmp_path, "--prompt", "a disc\n---\na square")]
+    assert main(command) == 0
+    streams = capsys.readouterr()
+    assert "clip.mp4 (9 frames, 48x32" in streams.out
+    assert streams.out.splitlines()[-1].startswith("join at frame 5: jump x")
+    assert "1/2 sample" in streams.err
+    assert "2/2 decode" in streams.err
+    frames, _ = video.read(tmp_path / "clip.mp4")
+    assert len(frames) == 9
+    command[command.index("a disc\n---\na square")] = "a disc\n---\na circle"
+    assert main(command) == 0
+    again = capsys.readouterr()
+    assert f"1 of 2 clips were made before, in {tmp_path / 'clip.chain'}" in again.out
+    assert "1/2 sample" not in again.err
+
+
+def test_a_loop_of_one_image_goes_on_and_back(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = tmp_path / "latents"
+    more = ["--first", images[0], "--loop", "--keep", str(keep), "--prompt", "a disc", "--seed", "1"]
+    assert main(["generate", *options(model, tmp_path, *more)]) == 0
+    out = capsys.readouterr().out
+    assert "(8 frames" in out
+    assert out.splitlines()[-1].startswith("join at frame 0: ")
+    assert len(list(keep.iterdir())) == 2
+    same = ["--first", images[0], "--last", images[0], "--loop", "--prompt", "a disc"]
+    assert main(["generate", *options(model, tmp_path, *same)]) == 0
+    assert "clip 1 of 2 begins and ends at the same image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "more", "status", "message"),
+    [
+        (1, [], 2, "1 image is given and a chain goes from image to image; give 2 or more"),
+        (3, ["--prompt", "a\n---\nb\n---\nc"], 1, "3 prompts are given for 2 clips"),
+    ],
+)
+def test_what_is_no_chain_is_one_line(
+    count: int, more: list[str], status: int, message: str, images: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = ["chain", *images[:count], *options(tmp_path, tmp_path, "--prompt", "a", *more)]
+    if status == 2:
+        with pytest.raises(SystemExit):
+            main(command)
+    else:
+        assert main(command) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_a_loop_has_no_sheet(images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            ["generate", *options(tmp_path, tmp_path, "--first", images[0], "--prompt", "a", "--loop", "--sheet", "s")]
+        )
+    assert "--loop writes the video alone" in capsys.readouterr().err
