@@ -19,9 +19,8 @@ from .errors import InputError
 from .lora import Applied
 from .notices import tell
 from .sampling import Cond, Model, Velocity, model_velocity
-from .weights import load_transformer
 from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
-from .weights.load import AnyPath
+from .weights.load import AnyPath, build_transformer, transformer_source
 
 ALONE = (
     "the model is one of Wan2.2's two experts and does every step alone: it was trained for high noise or for low "
@@ -85,11 +84,8 @@ def load_denoisers(
     Raises:
         WeightsError: as there, and as :func:`wan_local.weights.experts.check_pair`.
     """
-    if pair is None:
-        transformers = [load_transformer(path, **options)]
-    else:
-        open_pair(pair)
-        transformers = [load_transformer(each, **options) for each in (pair.high, pair.low)]
+    sources = (transformer_source(path),) if pair is None else open_pair(pair)
+    transformers = [build_transformer(source, **options) for source in sources]
     if compiled:
         for transformer in transformers:
             compile_blocks(transformer)

@@ -61,7 +61,22 @@ def load_transformer(
         WrongModel: another model, with what it is; or a config that contradicts the weights.
         ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
-    source = transformer_source(path)
+    return build_transformer(
+        transformer_source(path), dtype, device, operations, attend, unpack=unpack, float8_matmul=float8_matmul
+    )
+
+
+def build_transformer(
+    source: TensorSource,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Operations = nn,
+    attend: Attend | None = None,
+    *,
+    unpack: bool = False,
+    float8_matmul: bool = False,
+) -> WanTransformer:
+    """As :func:`load_transformer`, of what :func:`transformer_source` opened."""
     check_dtypes(source)
     config = sizes.transformer_config(source)
     keep = source.packed and not unpack

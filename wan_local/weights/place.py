@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import huge_pages
 from .source import Entry
 
-PIECE = 64 << 20  # bytes of the file
+PIECE = 64 << 20  # bytes of the file that go to a device at once
+CACHED = 1 << 20  # those whose dtype is changed at once on a CPU: its cache holds them
+HALF = (torch.float16, torch.bfloat16)
 
 
 def place(entry: Entry, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
@@ -34,17 +37,20 @@ def place_packed(entry: Entry, device: torch.device | str) -> Tensor:
 
 
 def copied(entry: Entry, stored: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``stored`` itself if it is all it has to be, else a copy made row by row, whose pages are given back."""
+    """``stored`` itself if it is all it has to be, else a copy made piece by piece, whose pages are given back."""
     if stored.dtype == dtype and stored.device == device:
         return stored
     if stored.ndim == 0 or stored.numel() == 0:
         return stored.to(device=device, dtype=dtype)
-    result = torch.empty(stored.shape, dtype=dtype, device=device)
+    result = huge_pages.empty(stored.shape, dtype, device)
     row = stored.nbytes // len(stored)
-    step = max(1, PIECE // max(1, row))
+    step = max(1, (CACHED if device.type == "cpu" else PIECE) // max(1, row))
     for start in range(0, len(stored), step):
         end = min(start + step, len(stored))
         # As it is stored to the device, and there to the dtype: torch would change it on the CPU and then copy.
-        result[start:end].copy_(stored[start:end].to(device))
+        piece = stored[start:end].to(device)
+        if device.type == "cpu" and stored.dtype in HALF and dtype in HALF:
+            piece = piece.float()  # torch has vector instructions for either half only from and to float32: 5 times
+        result[start:end].copy_(piece)
         entry.release(start * row, end * row)
     return result

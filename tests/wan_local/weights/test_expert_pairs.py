@@ -15,6 +15,7 @@ from wan_local.errors import InputError, UnreadableWeights, WrongModel
 from wan_local.notices import listening
 from wan_local.weights import load_transformer
 from wan_local.weights.experts import Pair, find_pair, level_of, open_pair
+from wan_local.weights.formats import safetensors_file
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,13 @@ def test_a_folder_of_diffusers_has_its_own_boundary(folder: Path) -> None:
     assert (high.level, high.lowest, low.level, low.below) == ("high", 875.0, "low", 875.0)
     assert not torch.equal(modulation(high), modulation(low))
     assert torch.equal(modulation(low), load_transformer(folder / "transformer_2").blocks[0].modulation)
+
+
+def test_each_header_is_read_once(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read, own = [], safetensors_file.read_header
+    monkeypatch.setattr(safetensors_file, "read_header", lambda path: read.append(path) or own(path))
+    load_denoisers(files[0], Pair(high=files[0], low=files[1]))
+    assert read == [*files]
 
 
 def test_a_folders_boundary_may_be_0(folder: Path, tmp_path: Path) -> None:
