@@ -141,7 +141,7 @@ class Training:
         vae = new_vae() if self.new else load_vae(self.nano, dtype=torch.float32)
         trained = resumed(self.runs / VAE, vae)
         if curve is not None:
-            vae.to(self.device)
+            vae.to(self.device).requires_grad_(True)
             recipe = "new" if self.new and curve.number == 0 else "warm"
             train_vae(self.runs / VAE, vae, self.batch.vae, curve, self.device, recipe=recipe)
             trained = True

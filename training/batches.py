@@ -52,7 +52,7 @@ class Batches:
     """Draws batches from shards of several sizes.
 
     Args:
-        shards: of each size; those that have none yet are left out.
+        shards: of each size; those that have none yet are left out, and there is one line if none has.
         sizes: clips in a batch of each.
         text_encoder: on ``device``.
         tokenizer: its folder.
@@ -69,12 +69,16 @@ class Batches:
         self._data: list[tuple[dict[str, Tensor], int]] = []
         self._counted = -1
 
-    def draw(self, step: int) -> Batch:
-        """The batch of a step, from torch's global generator; sizes take turns."""
+    def draw(self, step: int, *, both_ends: bool = False) -> Batch:
+        """The batch of a step, from torch's global generator; sizes take turns.
+
+        With ``both_ends`` the clips are those whose first and last frames are both known.
+        """
         if step % REFRESH == 0 or not self._data:
             self._refresh()
         data, count = self._data[step % len(self._data)]
-        picked = torch.randint(len(data["latents"]), (count,))
+        places = data["ends"].all(1).nonzero()[:, 0] if both_ends else torch.arange(len(data["ends"]))
+        picked = places[torch.randint(len(places), (count,))]
         latents, condition, image, mask = (
             data[name][picked].to(self._device).float() for name in ("latents", "condition", "image", "mask")
         )
@@ -96,6 +100,8 @@ class Batches:
             self._counted = counted
             pairs = zip(self._shards, self._sizes, strict=True)
             self._data = [(shards.load(), count) for shards, count in pairs if shards.made()]
+        if not self._data:
+            raise SystemExit("there are no clips of this VAE yet; name data in --only too")
 
 
 def encode(text_encoder: nn.Module, ids: Tensor) -> Tensor:

@@ -173,8 +173,8 @@ def _resume(
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
-    for name, value in state["averaged"].items():
-        averaged[name].copy_(value)
+    for name, value in averaged.items():
+        value.copy_(state["averaged"].get(name, value))  # the text encoder learns in the first curves alone
     if state["curve"] != curve.number:
         _put(trained, averaged)
         return 0, 0.0

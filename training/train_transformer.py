@@ -73,7 +73,7 @@ def train_transformer(run: Path, networks: nn.ModuleDict, batches: Batches, curv
     learns = any(parameter.requires_grad for parameter in networks["text_encoder"].parameters())
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = batches.draw(step)
+        batch = batches.draw(step, both_ends=True)  # or the image rows would show an end that is not known
         sigma = batch.levels(SHIFT)
         noise = torch.randn_like(batch.latents)
         velocity = transformer(batch.seen(noise, sigma), 1000 * sigma, batch.text, batch.image)
