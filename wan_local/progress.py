@@ -19,7 +19,8 @@ class Progress:
     """One report of a running job.
 
     Attributes:
-        stage: ``"encode text"``, ``"encode images"``, ``"sample"``, ``"decode"``, ``"write"``.
+        stage: ``"encode text"``, ``"encode images"``, ``"sample"``, ``"decode"``, ``"write"``;
+            of a repair ``"match colours"``, ``"match ends"``.
         done: units finished, ``0..total``.
         total: units of the stage (steps when sampling, latent frames when encoding or decoding).
         x0: when sampling, the current clean estimate ``[B, 16, T, h, w]`` in model space, for a preview; else None.

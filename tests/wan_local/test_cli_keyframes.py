@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,7 @@ def test_the_options_are_the_library_s_keyframes(
     monkeypatch.undo()
     streams = capsys.readouterr()
     lines = streams.out.splitlines()
-    assert lines[-2].startswith("frame 4: ")
-    assert lines[-1].startswith("frame 8: ")
-    assert "dB" in lines[-1]
+    assert re.fullmatch(r"ends: frame 4 .+ dB, .+; last .+ dB, .+; jitter .+", lines[-1])
     assert f"--keyframe {images['c@2']}@3:0.5 at frame 3 is moved to frame 4" in streams.err
     keyframes = [Keyframe(images=read(images["c@2"])[None], frame=4, strength=0.5)]
     pipeline = Pipeline.from_pretrained(model, device="cpu")

@@ -26,11 +26,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    from . import bench, chain, decode, generate, inspect
+    from . import bench, chain, decode, ends, generate, inspect
 
     parser = Parser(prog=PROGRAM, description="Wan2.1 first-last-frame to video.", allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (generate, chain, decode, inspect, bench):
+    for command in (generate, chain, ends, decode, inspect, bench):
         command.add_to(commands)
     args = parser.parse_args(argv)
     try:

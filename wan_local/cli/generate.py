@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Fit, Recipe, Settings, check_boundary
+from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Recipe, Settings, check_boundary
 from . import PROGRAM, keyframe_option, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
@@ -60,6 +60,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     add_options(parser)
     more = parser.add_argument_group("more results")
+    more.add_argument("--repair", choices=("colour", "exact"),
+                      help="bring the finished frames to the images: by colour alone, or so that given frames are "
+                           "their images (docs/ends.md)")  # fmt: skip
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
     more.add_argument("--loop", action="store_true",
@@ -196,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s)")  # fmt: skip
-    print("\n".join(found))
+    print(found)
 
 
 def _loop(
@@ -306,37 +309,35 @@ def _write(
     given: Mapping[int, Keyframe],
     rate: Fraction,
     bar: ProgressBar,
-) -> list[str]:
-    """Decode and write everything, the video while decoding goes on; return the lines about the images."""
-    from .. import contact_sheet, video
+) -> str:
+    """Decode and write everything, the video while decoding goes on; return what is to be said of the images."""
+    from .. import contact_sheet, ends, video
     from ..generate import Collected
+    from ..keyframes import FULL
 
-    total = sampled.grid.frames
-    collected = Collected(total)
-    video.write(_told(collected.passing(pipeline.decode_stream(sampled, bar)), total, bar), args.output, rate)
-    bar(Progress(stage="write", done=total, total=total))
-    frames, fit = collected.frames, sampled.settings.fit
+    total, fit = sampled.grid.frames, sampled.settings.fit
     inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
+    collected = Collected(total)
+    decoded = collected.passing(pipeline.decode_stream(sampled, bar))
+    if args.repair is None:
+        video.write(_told(decoded, total, bar), args.output, rate)
+        frames = collected.frames
+        found = str(ends.report(frames, inputs, fit))
+    else:  # what an end asks of all frames is known when the last is decoded
+        for _ in decoded:
+            pass
+        loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
+        repaired = ends.repair(
+            collected.frames, inputs, args.repair, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar
+        )
+        frames, found = repaired.frames, str(repaired)
+        video.write(frames, args.output, rate)
+    bar(Progress(stage="write", done=total, total=total))
     if args.frames:
         video.write_frames(frames, args.frames)
     if args.sheet:
         contact_sheet.write(frames, inputs, args.sheet, fit=fit)
-    return _matches(frames, inputs, fit)
-
-
-def _matches(frames: Tensor, inputs: Mapping[int, Tensor], fit: Fit) -> list[str]:
-    """A line about both ends, where both are given, and one about each other image."""
-    from .. import ends
-    from ..images import fit_image
-
-    last, (height, width) = len(frames) - 1, frames.shape[1:3]
-    both = {0, last} <= inputs.keys()
-    lines = [str(ends.report(frames, inputs[0], inputs[last], fit=fit))] if both else []
-    for frame, image in inputs.items():
-        if not (both and frame in (0, last)):
-            wanted = fit_image(image, width, height, fit).clamp(0.0, 1.0)
-            lines.append(f"frame {frame}: {ends.match(frames[frame].permute(2, 0, 1), wanted)}")
-    return lines
+    return found
 
 
 def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:

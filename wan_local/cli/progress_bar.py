@@ -11,7 +11,7 @@ from ..progress import Progress
 WIDTH = 28  # characters of bar
 MINUTE = 60.0
 LOG_EVERY = 15.0  # seconds between the lines in a log
-UNITS = {"sample": "step", "decode": "latent frame", "write": "frame"}
+UNITS = {"sample": "step", "decode": "latent frame", "write": "frame", "match colours": "frame"}
 
 
 class ProgressBar:

@@ -1,4 +1,4 @@
-"""How exact both ends of a clip are, and how evenly it moves between them."""
+"""How well one image matches another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .errors import InputError
-from .images import fit_image
-from .settings import FIT, Fit
 
 WINDOW = 11  # pixels across the SSIM window
 WINDOW_SIGMA = 1.5
@@ -37,57 +33,6 @@ class Match:
 
     def __str__(self) -> str:
         return f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}, dE76 {self.colour:.1f}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """How exact both ends are and how smooth the frames between.
-
-    Attributes:
-        first: frame 0 against the first image.
-        last: frame F - 1 against the last image.
-        jitter: standard deviation of the change from frame to frame over its mean; the change is the mean absolute
-            difference of two frames. 0 is perfectly even (or a still), 1 is as uneven as it is fast.
-        jump: the largest change over the median change; far above 1 is a cut or a flash.
-        jump_at: the frame that the largest change leads to.
-    """
-
-    first: Match
-    last: Match
-    jitter: float
-    jump: float
-    jump_at: int
-
-    def __str__(self) -> str:
-        return (
-            f"ends: first {self.first}; last {self.last}; "
-            f"jitter {self.jitter:.2f}, largest jump x{self.jump:.1f} at frame {self.jump_at}"
-        )
-
-
-def report(frames: Tensor, first: Tensor, last: Tensor, fit: Fit = FIT) -> Report:
-    """Compare both ends of a clip with the images it was made from.
-
-    Args:
-        frames: ``[F, H, W, 3]`` 0..1, at least 2.
-        first: first image ``[3, H, W]`` 0..1; one of another size is fitted as the pipeline does it.
-        last: last image.
-        fit: as given to the pipeline.
-    """
-    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[3] != 3:
-        raise InputError(f"frames have shape {list(frames.shape)}; give [F, H, W, 3] with at least 2 frames")
-    height, width = frames.shape[1:3]
-    wanted = [fit_image(image, width, height, fit).clamp(0.0, 1.0) for image in (first, last)]
-    change = _changes(frames)
-    mean, median = change.mean().item(), change.median().item()
-    largest = int(change.argmax())
-    return Report(
-        first=match(frames[0].permute(2, 0, 1), wanted[0]),
-        last=match(frames[-1].permute(2, 0, 1), wanted[1]),
-        jitter=change.std(correction=0).item() / mean if mean > 0 else 0.0,
-        jump=change[largest].item() / median if median > 0 else (1.0 if mean == 0 else math.inf),
-        jump_at=largest + 1,
-    )
 
 
 def match(image: Tensor, reference: Tensor) -> Match:
@@ -142,9 +87,3 @@ def _lab(image: Tensor) -> Tensor:
     knee = 6 / 29
     x, y, z = torch.where(ratio > knee**3, ratio.clamp(min=0).pow(1 / 3), ratio / (3 * knee**2) + 4 / 29)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-def _changes(frames: Tensor) -> Tensor:
-    """Mean absolute difference of each frame to the one before, ``[F - 1]`` float64; two frames held at a time."""
-    pairs = zip(frames[:-1], frames[1:], strict=True)
-    return torch.tensor([(b.float() - a.float()).abs().mean().item() for a, b in pairs], dtype=torch.float64)

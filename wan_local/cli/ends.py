@@ -1,0 +1,108 @@
+"""``python -m wan_local ends CLIP``: how well a video matches the images it was made from, and a repair of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..settings import FIT, FITS
+from . import keyframe_option
+from .progress_bar import ProgressBar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DESCRIPTION = """\
+Say how exactly a video shows the images that it was made from, and how evenly it moves. With --repair, bring it to
+them: "colour" by colours alone, "exact" so that given frames are their images. Any video of any model; sound is
+not copied.
+
+example:
+  python -m wan_local ends clip.mp4 --first a.png --last b.png --repair exact --output better.mp4
+"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "ends",
+        help="measure and repair the ends of a video",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("clip", metavar="CLIP", help="the video")
+    parser.add_argument("--first", metavar="IMAGE", help="image that it should start at")
+    parser.add_argument("--last", metavar="IMAGE", help="image that it should end at")
+    parser.add_argument("--keyframe", action="append", default=[], metavar="IMAGE@FRAME",
+                        help="image that it should show at a frame: from 0, or from the end, where -1 is the last; one "
+                             "option an image")  # fmt: skip
+    parser.add_argument("--repair", default="report", choices=("report", "colour", "exact"),
+                        help="what to do about it (default: %(default)s, nothing)")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="VIDEO", help="the repaired video: .mp4, .mov or .mkv")
+    parser.add_argument("--reach", type=int, default=8, metavar="FRAMES",
+                        help='of "exact": frames beside an image that take part (default: %(default)s)')  # fmt: skip
+    parser.add_argument("--remove-flash", action="store_true",
+                        help="also level flashes near the ends that no image tells from true light")  # fmt: skip
+    parser.add_argument("--fit", default=FIT, choices=FITS, help="images of another aspect (default: %(default)s)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    _check(args)
+    from .. import ends, video
+    from ..parts import choose_device
+
+    if args.output:
+        video.check_path(args.output)
+    device = choose_device(None if args.device == "auto" else args.device)
+    frames, rate = video.read(args.clip)
+    bar = ProgressBar(sys.stderr)
+    try:
+        done = ends.repair(
+            frames, _images(args, len(frames)), args.repair, fit=args.fit, reach=args.reach,
+            remove_flash=args.remove_flash, device=device, on_progress=bar,
+        )  # fmt: skip
+    finally:
+        bar.close()
+    if args.output:
+        video.write(done.frames, args.output, rate)
+    print(json.dumps(done.as_json(), indent=2) if args.json else done)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Wrong use: exit status 2."""
+    for text in args.keyframe:
+        if keyframe_option.WRITTEN.match(text) is None:
+            args.parser.error(f"--keyframe {text} has no frame; write IMAGE@FRAME, such as middle.png@40")
+    if args.repair != "report" and not args.output:
+        args.parser.error(f"--repair {args.repair} makes a new video; name it with --output")
+    if args.repair != "report" and not (args.first or args.last or args.keyframe):
+        args.parser.error(f"--repair {args.repair} needs an image; give --first, --last or --keyframe")
+    if args.repair == "report" and args.output:
+        args.parser.error("--output without --repair would copy the video; give --repair colour or exact")
+
+
+def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
+    """Frame to image ``[3, H0, W0]``; of a finished video every frame can be named, not only each fourth."""
+    from .. import images
+
+    asked = [("--first", args.first, 0), ("--last", args.last, -1)]
+    for text in args.keyframe:
+        written = keyframe_option.WRITTEN.match(text)
+        assert written is not None  # checked
+        asked.append((f"--keyframe {text}", written["path"], int(written["frame"])))
+    found: dict[int, Tensor] = {}
+    for name, path, frame in asked:
+        if path is None:
+            continue
+        if not -length <= frame < length:
+            raise InputError(f"{name} is outside a video of {length} frames; use 0 to {length - 1}, or -1 for the last")
+        if frame % length in found:
+            raise InputError(f"{name} is a second image for frame {frame % length}; leave one out")
+        found[frame % length] = images.read(path)
+    return found
