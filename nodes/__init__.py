@@ -13,6 +13,7 @@ from . import host
 from .account import WanFLF2VAccount
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
+from .ends import WanFLF2VEnds
 from .experts import WanFLF2VExperts
 from .fetch_result import WanFLF2VFetchResult
 from .gmi import WanFLF2VGMI
@@ -39,6 +40,7 @@ NODES = (
     WanFLF2VSchedule,
     WanFLF2VSampler,
     WanFLF2VDecode,
+    WanFLF2VEnds,
     WanFLF2VLocal,
     WanFLF2VGMI,
     WanFLF2VWaveSpeed,

@@ -10,9 +10,9 @@ from ..wan_remote.account import WHAT, account
 from ..wan_remote.providers import PROVIDERS
 from . import cloud_inputs, cloud_run, host
 from .host import io
+from .progress import CODE
 
 ACCOUNTING = ", ".join(cloud.label for cloud in PROVIDERS.values() if "billings" in cloud.questions({}))
-CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
 
 
 class WanFLF2VAccount(io.ComfyNode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from textwrap import indent
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,8 @@ from ..wan_local.settings import FIT, Fit, Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, kept_latents, widgets
 from .host import io
-from .progress import Reporter, ending, summary
+from .progress import CODE, Reporter, ending, summary
+from .repairs import repaired
 from .sockets.clip import SocketTextEncoder
 from .sockets.clip_vision import SocketImageEncoder
 from .sockets.keyframes import images_of_clip
@@ -58,6 +60,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
                 ),
                 widgets.keyframes(),
                 widgets.fit(optional=True),
+                widgets.repair(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -88,10 +91,11 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         clip_vision: Any = None,
         keyframes: tuple[Keyframe, ...] | None = None,
         fit: Fit = FIT,
+        repair: str = widgets.NO_REPAIR,
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
-        ends = {0, length - 1} & placed(asked, length).keys()
-        if ends and clip_vision is None and model.transformer.config.has_image_branch:
+        given = placed(asked, length)
+        if {0, length - 1} & given.keys() and clip_vision is None and model.transformer.config.has_image_branch:
             raise InputError("this model looks at the images through an image encoder; connect clip_vision")
         widgets.tell_of_mistaken_values(model.transformer.config, guidance, shift)
         began = time.perf_counter()
@@ -121,5 +125,9 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
-        host.show_text(f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s")
+        text = f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s"
+        if repair != widgets.NO_REPAIR:
+            done = repaired(images, given, repair, report, fit=fit)
+            images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
+        host.show_text(text)
         return io.NodeOutput(images, of_frames(images, fps))

@@ -14,7 +14,9 @@ from ..wan_local.progress import Progress
 from . import host
 
 BAR = 1000  # units of the bar
-DOING = {"encode text": "encoding the prompt", "encode images": "encoding the images", "decode": "decoding"}
+CODE = " " * 4  # Nodes 2.0 takes texts for Markdown, in which this keeps lines and stars as they are
+DOING = {"encode text": "encoding the prompt", "encode images": "encoding the images", "decode": "decoding",
+         "match colours": "matching colours", "match ends": "matching ends"}  # fmt: skip
 STOPPED, FAILED = "stopped", "failed"
 
 

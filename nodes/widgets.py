@@ -27,6 +27,7 @@ from . import host
 from .host import io
 from .sockets.keyframes import Keyframes
 
+NO_REPAIR, REPAIRS = "off", ("colour", "exact")
 ROOT = "WanFLF2V"  # category of every node
 MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
@@ -44,9 +45,29 @@ def images(of_many: str = "of a batch, the first image.", *, optional: bool = Fa
     ]
 
 
-def keyframes() -> Any:
+def ends_of_clip() -> list[io.Image.Input]:
+    """The images of a finished clip's ends."""
+    ends = {"first_image": "starts", "last_image": "ends"}
+    return [
+        io.Image.Input(name, optional=True, tooltip=f"What the clip {does} at. Any size; of a batch, the first image.")
+        for name, does in ends.items()
+    ]
+
+
+def repair() -> io.Combo.Input:
+    return io.Combo.Input(
+        "repair",
+        options=[NO_REPAIR, *REPAIRS],
+        default=NO_REPAIR,
+        optional=True,
+        tooltip="Bring the finished frames to the images: colour by their colours, exact so that given frames are "
+        "their images. Wan FLF2V Ends has more to choose.",
+    )
+
+
+def keyframes(*, lazy: bool = True) -> Any:
     return Keyframes.Input(
-        "keyframes", lazy=True, optional=True, tooltip="More images of the video, from Wan FLF2V Keyframe."
+        "keyframes", lazy=lazy, optional=True, tooltip="More images of the video, from Wan FLF2V Keyframe."
     )
 
 

@@ -11,7 +11,8 @@ from .folders import (
 )
 from .memory import (
     compute_device, compute_dtype, decode_dtype, encoder_devices, free_everything, hold, is_out_of_memory, load,
-    management, minimal_vram_hooks, offload_device, result_device, room_beside, room_for_results, vae_devices,
+    make_room, management, minimal_vram_hooks, offload_device, result_device, room_beside, room_for_results,
+    vae_devices,
 )
 from .operations import Operations
 from .patches import object_patch, patch, patched

@@ -83,6 +83,12 @@ def room_beside(patcher: Any) -> int:
     return int(free + evicted - patcher.model_size() - management.extra_reserved_memory())
 
 
+def make_room(size: int, device: torch.device) -> None:
+    """Have the host take models off a GPU until ``size`` bytes are free there."""
+    if device.type != "cpu":
+        management.free_memory(size, device)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     told = getattr(management, "is_oom", None)  # knows more kinds, later than 0.8.0
     return told(error) if told else isinstance(error, management.OOM_EXCEPTION)

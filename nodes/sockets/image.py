@@ -41,6 +41,14 @@ def all_images(image: Tensor, name: str) -> Tensor:
     return torch.stack([_library_image(each, name) for each in image])
 
 
+def frames_of_clip(images: Tensor, name: str) -> Tensor:
+    """All of an IMAGE as frames ``[F, H, W, 3]``; grey is repeated and transparency laid over black, frame by frame."""
+    _check(images, name)
+    if images.shape[-1] == RGB:
+        return images
+    return all_images(images, name).movedim(1, -1)
+
+
 def _check(image: Tensor, name: str) -> None:
     if image.ndim != 4 or 0 in image.shape:
         raise InputError(f"{name} has shape {list(image.shape)}; connect an IMAGE, [batch, height, width, 3]")

@@ -1,0 +1,25 @@
+"""A repair of a clip's frames as nodes do it: on the host's device, with room made there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..wan_local import ends
+from ..wan_local.keyframes import FULL, Keyframe
+from ..wan_local.progress import OnProgress
+from . import host
+
+
+def repaired(
+    frames: Tensor, given: Mapping[int, Keyframe], how: ends.How, on_progress: OnProgress, **more: Any
+) -> ends.Repaired:
+    """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
+    device = host.compute_device()
+    if how != ends.HOW:
+        host.make_room(ends.work_bytes(*frames.shape[1:3]), device)
+    images = {at: keyframe.images[0] for at, keyframe in given.items()}
+    loose = [at for at, keyframe in given.items() if keyframe.strength < FULL]
+    return ends.repair(frames, images, how, only_measured=loose, device=device, on_progress=on_progress, **more)
