@@ -1,4 +1,4 @@
-"""The command line: ``python -m wan_local generate``, ``chain``, ``decode``, ``inspect`` and ``bench``.
+"""The command line: ``python -m wan_local generate``, ``chain``, ``ends``, ``decode``, ``inspect`` and ``bench``.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed with a one-line reason, 2 wrong
 use, 130 stopped by Ctrl-C.
