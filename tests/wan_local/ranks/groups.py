@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from wan_local.ranks import GroupSpec, Limits, RankGroup, RaySettings
@@ -68,17 +69,17 @@ def group(*args, **kwargs):
     return RankGroup(spec(*args, **kwargs))
 
 
-def state(pid):
-    """One letter, as in /proc: T is stopped, Z a zombie, X gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
+def runs(pid):
+    """Whether a process is there and goes on: a stopped one does not."""
+    return there(pid) and psutil.Process(pid).status() != psutil.STATUS_STOPPED
 
 
 def there(pid):
-    """Whether a process runs (a zombie does not)."""
-    return state(pid) not in "ZX"
+    """Whether a process is there, stopped or not (a zombie is not)."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(condition, seconds):
@@ -102,27 +103,23 @@ def folders(pids):
 def session(pid):
     """The session of a process; 0 where it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+        return os.getsid(pid)
     except OSError:
         return 0
 
 
 def children(program):
     """Processes of this one that run a program of ``start.py``."""
-    mine = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
     found = []
-    for entry in mine:
-        with contextlib.suppress(OSError):  # it ends while it is looked at
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and (entry / "cmdline").read_bytes().split(b"\0")[-2] == program.encode():
-                found.append(int(entry.name))
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends while it is looked at
+            found += [child.pid] if child.cmdline()[-1:] == [program] else []
     return found
 
 
 def in_sessions(sessions):
     """Running processes of these sessions: everything a process has started, unless it has left on purpose."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if session(pid) in sessions and there(pid)]
+    return [pid for pid in psutil.pids() if session(pid) in sessions and there(pid)]
 
 
 @contextlib.contextmanager

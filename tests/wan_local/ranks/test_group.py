@@ -18,8 +18,8 @@ from tests.wan_local.ranks.groups import (
     gone,
     group,
     in_sessions,
+    runs,
     session,
-    state,
     strike,
     there,
     wait_until,
@@ -215,7 +215,7 @@ def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(ranks, pool, make,
         before.call("nothing")
         before.free_memory()  # its answers are not taken for signs of life later
         os.kill(before.pids[1], number)
-        assert wait_until(lambda rank=before.pids[1]: state(rank) in "TZX", 10)
+        assert wait_until(lambda rank=before.pids[1]: not runs(rank), 10)
         fresh = pool.lease(key[0], make)
         assert fresh is not before
         assert gone(before.pids)
