@@ -74,6 +74,8 @@ class _Compiled:
                 value = getattr(block.get_submodule(path), name).clone()
                 module._parameters[name] = nn.Parameter(value, requires_grad=False)
         rope = torch.view_as_real(context.rope)
+        # A part of the tokens has the batch stride of all of them, which addresses nothing, and would be another graph.
+        x = x.reshape(-1).view(x.shape)
         _running.block, _running.context, _running.calls = block, context, 0
         try:
             return _graph()(self._twin, x, context.time, context.text, context.image, rope, context.dtype)

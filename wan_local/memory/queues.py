@@ -96,16 +96,30 @@ class PageLock:
         tensors: those that are locked.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.tensors = held = list[Tensor]()
         self.close = weakref.finalize(self, _unlock, held)
-        with torch.cuda.device(device):
+
+    def keep(self, tensors: Iterable[Tensor]) -> None:
+        """Unlock, and let go of, all but these."""
+        kept = {tensor.data_ptr() for tensor in tensors}
+        others = [tensor for tensor in self.tensors if tensor.data_ptr() not in kept]
+        self.tensors[:] = [tensor for tensor in self.tensors if tensor.data_ptr() in kept]
+        _unlock(others)
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Lock these; what is locked stays so, which costs no time. The first that is refused is the last tried."""
+        locked = {tensor.data_ptr() for tensor in self.tensors}
+        with torch.cuda.device(self._device):
             for tensor in tensors:
+                if tensor.data_ptr() in locked:
+                    continue
                 size = tensor.numel() * tensor.element_size()
                 if int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), size, 0)):
-                    _forget_error(device)
+                    _forget_error(self._device)
                     break
-                held.append(tensor)
+                self.tensors.append(tensor)
 
 
 def _unlock(held: list[Tensor]) -> None:

@@ -30,6 +30,7 @@ SPLITS: dict[int, list[dict[str, Any]]] = {
 }
 SHARDED = (False, True) if works_on_cpu() else (False,)  # ways of the weights that this torch has on a CPU
 YUNCHANG: dict[int, list[dict[str, Any]]] = {2: [{"ulysses": 2}, {"ring": 2}], 4: [{"ulysses": 2, "ring": 2}]}
+COMPILED = 2  # ranks that compile their blocks too: compiling takes seconds
 MUTATIONS = ("rope of another rank", "padding attended to", "head shards swapped", "exchange left out")
 
 

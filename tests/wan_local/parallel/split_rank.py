@@ -9,6 +9,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT, WORLD, RANK, FOLDER = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
@@ -21,6 +22,7 @@ from torch import Tensor  # noqa: E402
 
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
 from tests.wan_local.quantised.float8_here import has_float8_products  # noqa: E402
+from wan_local import notices  # noqa: E402
 from wan_local.parallel.rank_model import Rank  # noqa: E402
 from wan_local.parallel.sequence import ShardedSequence  # noqa: E402
 from wan_local.ranks import RankInfo  # noqa: E402
@@ -77,6 +79,15 @@ def float8_error(rank: Rank, grid: str) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
+def compiled_error(grid: str) -> tuple[float, list[str]]:
+    """With compiled blocks, and what is said of them."""
+    said: list[str] = []
+    with notices.listening(said.append):
+        rank = Rank(INFO, ulysses=WORLD)
+        rank.load(MODEL, dtype="float32", compiled=True)
+        return error(rank, grid), said
+
+
 def padded(self: ShardedSequence, attend, length: int):
     parts = self._groups.sequence.size
     return attention(self, attend, -(-length // parts) * parts)
@@ -108,7 +119,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     store = dist.FileStore(str(FOLDER / f"store{WORLD}"), WORLD)
     dist.init_process_group("gloo", store=store, rank=RANK, world_size=WORLD, timeout=timedelta(seconds=120))
-    told: dict[str, float] = {}
+    told: dict[str, Any] = {}
     for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
         for split in table[WORLD]:
             for sharded in cases.SHARDED:
@@ -129,6 +140,8 @@ def main() -> None:
             rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
             for grid in cases.GRIDS if has_float8_products() else ():
                 told[f"{what}, {grid}"] = float8_error(rank, grid)
+    if WORLD == cases.COMPILED:
+        told["compiled"], told["said"] = compiled_error("45 tokens")
     rank = Rank(INFO, ulysses=WORLD)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():

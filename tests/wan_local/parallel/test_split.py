@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.wan_local.parallel import split_cases as cases
@@ -36,6 +38,16 @@ def test_frames_do_not_depend_on_the_number_of_gpus(told, world, split, grid, sh
     name = cases.name(split, grid, sharded, backend)
     print(f"{name}: {told[world][name]:.1e}")
     assert told[world][name] <= BOUND
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_compiled_blocks_give_the_same_frames(told) -> None:
+    """Every rank compiles one graph by itself, for all blocks, and exchanges from inside it."""
+    found, said = told[cases.COMPILED]["compiled"], told[cases.COMPILED]["said"]
+    print(f"compiled on {cases.COMPILED} GPUs: {found:.1e}")
+    assert len(said) == 1
+    assert "being compiled" in said[0]
+    assert 0 < found <= BOUND
 
 
 @pytest.mark.parametrize("backend", ["own", "yunchang"])
