@@ -100,18 +100,19 @@ def keyframes(
     grid, middle = Grid(frames=frames, height=size, width=size), frames // 2 // TEMPORAL_STRIDE * TEMPORAL_STRIDE
     video, _ = true_clip(clip, frames, size)
     given = {frame: video[frame].permute(2, 0, 1) for frame in (0, middle, frames - 1)}
-    latents = pipeline.vae.normalise(pipeline.vae.encode(known_clip(given, grid)))
+    device = pipeline.device
+    latents = pipeline.vae.normalise(pipeline.vae.encode(known_clip(given, grid).to(device)))
     image = None
     if pipeline.image_encoder is not None:
         ends = [given[frame] * 2 - 1 for frame in (0, frames - 1)]
         image = pipeline.image_encoder.encode(ends).flatten(0, 1)[None]
-    condition = torch.cat((known_mask(grid, given.keys()), latents), dim=1)
+    condition = torch.cat((known_mask(grid, given.keys()).to(device), latents), dim=1)
     texts = pipeline.text_encoder.encode([clip.caption, negative_prompt]).split(1)
-    conds = [Cond(condition=condition, text=text, image=image) for text in texts]
-    noise = initial_noise(grid, pipeline.transformer.config.out_dim, seed)
+    conds = [Cond(condition=condition, text=text, image=image).to(device) for text in texts]
+    noise = initial_noise(grid, pipeline.transformer.config.out_dim, seed).to(device)
     sampler = make_sampler("unipc", steps, shift)
     made = denoise(velocity_of(pipeline.denoisers, conds, guidance), noise, sampler)
-    shown = pipeline.vae.decode(pipeline.vae.denormalise(made))[0].permute(1, 2, 3, 0) * 0.5 + 0.5
+    shown = pipeline.vae.decode(pipeline.vae.denormalise(made))[0].permute(1, 2, 3, 0).cpu() * 0.5 + 0.5
     figures = {frame: psnr(shown[frame].clamp(0, 1), video[frame]) for frame in given}
     return figures[middle], (figures[0] + figures[frames - 1]) / 2
 
