@@ -10,7 +10,7 @@ from torch import Tensor
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
 from ..wan_local.keyframes import Keyframe, placed
-from ..wan_local.settings import FIT, Fit, Settings, published_negative_prompt
+from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, kept_latents, widgets
 from .host import io
@@ -58,6 +58,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
                 ),
                 widgets.keyframes(),
                 widgets.fit(optional=True),
+                widgets.motion(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -88,6 +89,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         clip_vision: Any = None,
         keyframes: tuple[Keyframe, ...] | None = None,
         fit: Fit = FIT,
+        motion: float = STILL,
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         ends = {0, length - 1} & placed(asked, length).keys()
@@ -115,6 +117,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             shift=shift,
             sampler=sampler,
             fit=fit,
+            motion=motion,
         )
         sampled = pipeline.generate(None, None, prompt, settings, report, keyframes=asked)
         # Nobody else has these latents, so they are kept when the user presses stop, too.
