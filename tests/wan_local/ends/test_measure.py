@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,15 @@ def test_figures_are_those_of_scikit_image() -> None:
     assert ends.psnr(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(p, q, data_range=1.0), abs=1e-9)
     labs = [color.rgb2lab(image, channel_axis=0) for image in (p, q)]  # of a matrix with two digits more
     assert ends.colour_difference(a, b) == pytest.approx(color.deltaE_cie76(*labs, channel_axis=0).mean(), abs=2e-3)
+
+
+def test_lab_of_every_kind_of_colour() -> None:
+    color = pytest.importorskip("skimage.color")
+    axis = torch.linspace(0, 1, 9)
+    colours = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(2)  # [3, 9, 81]
+    lab = color.rgb2lab(colours.permute(1, 2, 0).double().numpy())
+    lengths = np.linalg.norm(lab, axis=-1).mean()
+    assert ends.colour_difference(colours, torch.zeros_like(colours)) == pytest.approx(lengths, rel=1e-3)
 
 
 def test_ssim_of_the_same_and_of_the_opposite() -> None:
