@@ -31,7 +31,7 @@ loses between pieces. A choice, not a measurement."""
 FLOAT = 4  # bytes of a float32
 RUN = 10  # latents alive in a sampling step outside the transformer: joined input, condition, noise, history
 BLOCKS = 2  # of a transformer after which its memory grows no more
-LONGEST = 3  # latent frames after which the VAE's memory grows no more
+LONGEST = 3  # chunks of a clip after which the VAE's memory grows no more; latent frames, where each is a chunk
 SIDE = 16  # latent cells: the VAE's memory is in proportion to the area, so a small frame is counted
 
 # By bytes of the dtype: one prompt of 512 rows through umT5-xxl, two images through CLIP ViT-H/14 with the output of
@@ -66,9 +66,10 @@ def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> i
     return _area(shape) * _vae_cell(config, itemsize, True) // SIDE**2 + clip_bytes(shape, itemsize)
 
 
-def vae_decode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
-    """Peak bytes of decoding latents of ``shape`` in a dtype of ``itemsize``; the frames leave as they come."""
-    return _area(shape) * _vae_cell(config, itemsize, False) // SIDE**2
+def vae_decode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT, pace: int = 1) -> int:
+    """Peak bytes of decoding latents of ``shape`` in a dtype of ``itemsize``, ``pace`` of them at once; the frames
+    leave as they come."""
+    return _area(shape) * _vae_cell(config, itemsize, False, pace) // SIDE**2
 
 
 def clip_bytes(shape: Shape, itemsize: int = FLOAT) -> int:
@@ -99,15 +100,16 @@ def _forward(config: TransformerConfig, grid: Grid, itemsize: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _vae_cell(config: VAEConfig, itemsize: int, encode: bool) -> int:
+def _vae_cell(config: VAEConfig, itemsize: int, encode: bool, pace: int = 1) -> int:
     """Peak bytes at a frame of ``SIDE`` x ``SIDE`` cells."""
-    frames, pixels = video_frames(LONGEST), SIDE * SPATIAL_STRIDE
+    longest = 1 + (LONGEST - 1) * pace  # latent frames
+    frames, pixels = video_frames(longest), SIDE * SPATIAL_STRIDE
     with _counting() as count, torch.device("meta"):
         vae = WanVAE(config).to(_dtype(itemsize)).requires_grad_(False)
         video = torch.empty(1, 3, frames, pixels, pixels, dtype=_dtype(itemsize))
-        latents = torch.empty(1, config.z_dim, LONGEST, SIDE, SIDE, dtype=_dtype(itemsize))
+        latents = torch.empty(1, config.z_dim, longest, SIDE, SIDE, dtype=_dtype(itemsize))
         with count:
-            for _ in vae.encode_stream(video) if encode else vae.decode_stream(latents):
+            for _ in vae.encode_stream(video) if encode else vae.decode_stream(latents, pace):
                 pass
     return count.peak
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .onednn import convolve
 from .stream import Stream
 
 
@@ -40,7 +41,7 @@ def causal_conv(conv: Any, x: Tensor, stream: Stream | None, *, silu: bool = Fal
     x = with_history(past, x, reach, silu)
     if stream is not None:
         stream.remember(conv, x[:, :, -reach:])
-    return conv(x)
+    return convolve(conv, x)
 
 
 def with_history(past: Tensor | None, x: Tensor, reach: int, silu: bool = False) -> Tensor:

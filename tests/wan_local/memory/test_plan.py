@@ -143,6 +143,11 @@ def test_activations_of_the_vae_within_a_twentieth(size: tuple[int, int], dtype:
     shape, item = grid.latent_shape, dtype.itemsize
     assert vae_encode_work(config, shape, item) == pytest.approx(encoding.peak, rel=0.05)
     assert vae_decode_work(config, shape, item) == pytest.approx(decoding.peak, rel=0.05)
+    longer = torch.zeros(1, 16, 7, *shape[1:], dtype=dtype)
+    with torch.no_grad(), LiveBytes() as two_at_once:
+        for _ in vae.decode_stream(longer, 2):
+            pass
+    assert vae_decode_work(config, shape, item, 2) == pytest.approx(two_at_once.peak, rel=0.05)
 
 
 @released

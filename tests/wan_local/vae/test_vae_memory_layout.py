@@ -51,7 +51,7 @@ class Calls(TorchFunctionMode):
         self.attended: list[tuple[Tensor, ...]] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in (torch.conv2d, torch.conv3d):
+        if function in (torch.conv2d, torch.conv3d, torch.mkldnn_convolution):
             x = args[0]
             self.convolved.append(x)
             memory = FORMATS[x.ndim] if is_channels_last(x) else torch.contiguous_format
