@@ -11,6 +11,7 @@ from __future__ import annotations
 from ..wan_local import notices
 from . import host
 from .account import WanFLF2VAccount
+from .chain import WanFLF2VChain
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
 from .ends import WanFLF2VEnds
@@ -42,6 +43,7 @@ NODES = (
     WanFLF2VDecode,
     WanFLF2VEnds,
     WanFLF2VLocal,
+    WanFLF2VChain,
     WanFLF2VGMI,
     WanFLF2VWaveSpeed,
     WanFLF2VFetchResult,

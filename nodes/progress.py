@@ -46,12 +46,24 @@ class Reporter:
         if progress.stage not in self._span:
             return
         host.show_text(self._words(progress))
-        start, share = self._span[progress.stage]
-        done = start + share * progress.done / max(progress.total, 1)
+        done = self._done(progress)
         preview = None if progress.x0 is None or self._preview is None else self._preview(progress.x0)
         self._show(round(BAR * min(done, 1.0)), preview)
 
+    def _done(self, progress: Progress) -> float:
+        """Share of the whole. Of several clips all are sampled one after the other, and then decoded."""
+        start, share = self._span[progress.stage]
+        here = share * progress.done / max(progress.total, 1)
+        if progress.parts == 1:
+            return start + here
+        begin, size = (start, share) if progress.stage == "decode" else (0.0, self._span["decode"][0])
+        return begin + (size * (progress.part - 1) + start - begin + here) / progress.parts
+
     def _words(self, progress: Progress) -> str:
+        clip = "" if progress.parts == 1 else f"clip {progress.part}/{progress.parts}: "
+        return clip + self._stage(progress)
+
+    def _stage(self, progress: Progress) -> str:
         """What is being done; when sampling also seconds a step: whether a speed is normal is what people ask most."""
         count = f" {progress.done}/{progress.total}" if progress.total > 1 and progress.done else ""
         if progress.stage != "sample":

@@ -71,14 +71,15 @@ def keyframes(*, lazy: bool = True) -> Any:
     )
 
 
-def size() -> list[io.Int.Input]:
+def size(length: str = "length") -> list[io.Int.Input]:
+    """Width, height and length; the latter may have another name."""
     side = {"min": PIXEL_MULTIPLE, "max": MAX_SIDE, "step": PIXEL_MULTIPLE}
     tooltip = "Pixels, a multiple of 16. The 14B model was trained for 1280x720 in all, in any aspect."
     return [
         io.Int.Input("width", default=1280, **side, tooltip=tooltip),
         io.Int.Input("height", default=720, **side, tooltip=tooltip),
         io.Int.Input(
-            "length",
+            length,
             default=LENGTH,
             min=SHORTEST,
             max=LONGEST,
@@ -180,12 +181,7 @@ class ChecksSize:
         The host says what this returns once for every input that it names, guilty or not. So it names one, the one
         whose fault is likeliest; the others wait for :meth:`check_lazy_status`.
         """
-        try:
-            if length is not None:
-                _check_length(length)
-        except InputError as error:
-            return str(error)
-        return True
+        return length_refused(length) or True
 
     @classmethod
     def check_lazy_status(cls, width: int, height: int, length: int, **lazy: Any) -> list[str]:
@@ -194,11 +190,26 @@ class ChecksSize:
         Raises:
             InputError: it is not, with the nearest possible values.
         """
-        for name, side in (("width", width), ("height", height)):
-            check_side(name, side)
-            _check_range(name, side, PIXEL_MULTIPLE, MAX_SIDE)
-        _check_length(length)
+        check_size(width, height, length)
         return missing(lazy)
+
+
+def length_refused(length: int | None, name: str = "length") -> str:
+    """Why a length is impossible; nothing where it is not, or where it is linked."""
+    try:
+        if length is not None:
+            _check_length(length, name)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def check_size(width: int, height: int, length: int, name: str = "length") -> None:
+    """Raise :class:`InputError` for a size that is impossible; ``name`` is what the node calls its length."""
+    for side_name, side in (("width", width), ("height", height)):
+        check_side(side_name, side)
+        _check_range(side_name, side, PIXEL_MULTIPLE, MAX_SIDE)
+    _check_length(length, name)
 
 
 def missing(lazy: Mapping[str, Any]) -> list[str]:
@@ -206,9 +217,9 @@ def missing(lazy: Mapping[str, Any]) -> list[str]:
     return [name for name, value in lazy.items() if value is None]
 
 
-def _check_length(length: int) -> None:
-    check_frames(length)
-    _check_range("length", length, SHORTEST, LONGEST)
+def _check_length(length: int, name: str) -> None:
+    check_frames(length, name)
+    _check_range(name, length, SHORTEST, LONGEST)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -135,8 +135,8 @@ class Chain:
         shortest = 2 * self.carried + TEMPORAL_STRIDE - 1
         if settings.length < shortest:
             raise InputError(
-                f"length={settings.length} has no room for the {self.carried} frames that each clip takes over from "
-                f"the one before; use {shortest} or more"
+                f"clips of {settings.length} frames have no room for the {self.carried} frames that each takes over "
+                f"from the one before; use {shortest} or more"
             )
         for index, segment in enumerate(segments):
             if segment.keyframes or not index:
@@ -221,8 +221,12 @@ class Chain:
         return list(own.values())
 
     def _frames_of(self, sampled: Sampled, begin: int, end: int, on_progress: OnProgress) -> Tensor:
-        """Some decoded frames, ``[n, 3, H, W]`` on the CPU."""
-        chunks = _cut(self.pipeline.decode_stream(sampled, on_progress), begin, end)
+        """Some decoded frames, ``[n, 3, H, W]`` on the CPU, which are images of the next clip."""
+
+        def told(progress: Progress) -> None:
+            on_progress(replace(progress, stage="encode images"))
+
+        chunks = _cut(self.pipeline.decode_stream(sampled, told), begin, end)
         return torch.cat([chunk.movedim(-1, 1).float().cpu() for chunk in chunks])
 
     def _named(self) -> list[str]:

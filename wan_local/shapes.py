@@ -26,15 +26,15 @@ def video_frames(latents: int) -> int:
     return (latents - 1) * TEMPORAL_STRIDE + FIRST_CHUNK
 
 
-def check_frames(frames: int) -> int:
+def check_frames(frames: int, name: str = "length") -> int:
     """Return ``frames`` if it is 4n+1 and positive; raise :class:`InputError` naming the nearest legal lengths."""
     if isinstance(frames, bool) or not isinstance(frames, int):
-        raise InputError(f"length={frames!r} is not a whole number of frames; use 4n+1, such as 81")
+        raise InputError(f"{name}={frames!r} is not a whole number of frames; use 4n+1, such as 81")
     if frames < 1:
-        raise InputError(f"length={frames} has no frames; use 4n+1 with n >= 0, such as 81")
+        raise InputError(f"{name}={frames} has no frames; use 4n+1 with n >= 0, such as 81")
     if (frames - FIRST_CHUNK) % TEMPORAL_STRIDE:
         below = video_frames(latent_frames(frames))
-        raise InputError(f"length={frames} is not 4n+1; use {below} or {below + TEMPORAL_STRIDE}")
+        raise InputError(f"{name}={frames} is not 4n+1; use {below} or {below + TEMPORAL_STRIDE}")
     return frames
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...wan_local.config import TransformerConfig
 from ...wan_local.denoiser import Denoiser
+from ...wan_local.encoders.cache import identity
 from ...wan_local.lora import Lora
 from ...wan_local.memory.activations import RESERVE, dequantized_bytes, transformer_work
 from ...wan_local.model import WanTransformer
@@ -48,6 +49,11 @@ class WanModel:
     def level(self) -> str | None:
         """ "high" or "low", where its file's name says that it is the expert for that noise."""
         return None if self.setup is None else experts.level_of(self.setup.path)
+
+    @property
+    def named(self) -> str | None:
+        """A name that no other weights, LoRAs or options have; None where nobody knows what it was made from."""
+        return None if self.setup is None else name_of(self.setup)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -121,6 +127,11 @@ class TransformerLoadedAtUse:
             self._model.load(self._grid, self._batch)
             self._loaded = True
         return self._model.transformer(*inputs, **options)
+
+
+def name_of(setup: Setup) -> str:
+    """See :attr:`WanModel.named`."""
+    return identity([path for path, loras in setup.models for path in (path, *(lora for lora, _ in loras))], setup)
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -60,6 +60,12 @@ class ExpertsModel:
         return self.high.transformer
 
     @property
+    def named(self) -> str | None:
+        """As of one model, for both and what is between them."""
+        both = self.high.named, self.low.named
+        return None if None in both else f"{both} {self.boundary} {self.low_guidance}"
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Official parameter name to shape."""
         return self.high.shapes

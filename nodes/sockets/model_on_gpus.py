@@ -18,6 +18,7 @@ from ...wan_local.ranks import STEP_VARIABLE, Pool, RankError, step_limit
 from ...wan_local.shapes import Grid
 from ...wan_local.weights import experts
 from .. import host
+from .model import name_of
 
 IDLE_SECONDS = 900.0  # after which GPUs that nobody uses are given back
 ON_DETACH = "on_detach_after"  # the host's name for what it calls when it has unloaded a model
@@ -124,6 +125,11 @@ class MultiModel:
     def setup(self) -> Setup:
         """What it is made from, with the split."""
         return self.transformer.setup
+
+    @property
+    def named(self) -> str:
+        """As of a model on one GPU."""
+        return name_of(self.setup)
 
     @property
     def level(self) -> str | None:

@@ -16,9 +16,11 @@ from comfy_server import PACK, ComfyServer
 
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
-RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node", "wan_flf2v_nano_keyframes")
+RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node", "wan_flf2v_nano_keyframes", "wan_flf2v_nano_chain",
+             "wan_flf2v_nano_loop")  # fmt: skip
 FILES = ("model_name", "vae_name", "lora_name", "clip_name", "folder", "image")  # names of files on somebody's disk
 SWITCHED = "COMFY_MATCHTYPE_V3"  # the output of a switch has the type of what goes into it
+ANY = "*"  # what shows any value takes
 NAME = "ComfyUI-WanFLF2V"
 
 
@@ -42,7 +44,7 @@ def check_value(place: str, spec: list[Any] | None, value: Any, queue: dict[str,
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
     if isinstance(value, list):
         given = given_type(value, queue, info)
-        assert kind in (given, SWITCHED), f"{place} takes {kind} and gets {given}"
+        assert kind in (given, SWITCHED, ANY), f"{place} takes {kind} and gets {given}"
     elif isinstance(kind, list) or kind == "COMBO":
         choices = kind if isinstance(kind, list) else options.get("options", [])
         if place.rsplit(".", 1)[-1] not in FILES:
@@ -77,7 +79,7 @@ def in_short(queue: dict[str, Any]) -> dict[str, Any]:
     """The same graph in two steps and five frames, or nine where an image stands in the middle."""
     queue = deepcopy(queue)
     middle = any(row["class_type"] == "WanFLF2VKeyframe" for row in queue.values())
-    short = {"steps": 2, "length": 9 if middle else 5, "frame": 4}
+    short = {"steps": 2, "length": 9 if middle else 5, "segment_length": 5, "frame": 4}
     for row in queue.values():
         row["inputs"] |= {name: value for name, value in short.items() if name in row["inputs"]}
     return queue

@@ -226,7 +226,7 @@ def test_an_empty_chain_and_one_without_room_are_refused(one: Pipeline, continui
     with pytest.raises(InputError, match="no image is given"):
         Chain(one, [Segment(prompt="a")], SETTINGS)
     short = Settings(length=9, steps=1)
-    with pytest.raises(InputError, match="length=9 has no room for the 5 frames .* use 13 or more"):
+    with pytest.raises(InputError, match="clips of 9 frames have no room for the 5 frames .* use 13 or more"):
         Chain(continuing, segments_of(IMAGES, ["a"]), short)
     Chain(one, segments_of(IMAGES, ["a"]), short)
 

@@ -1,0 +1,112 @@
+"""The chain in real graphs: joined, kept, looped, with an expert that continues clips, and refused in its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import ComfyServer, Run
+from nano_graph import FIRST, IMAGES, LAST, LOAD, MODEL, PROMPT, VAE, Graph, node, single_nodes
+from test_comfyui_nodes import LEVEL, frames, made
+
+BATCH, CHAIN, REPORT = "80", "81", "82"
+SIZE = {"width": 64, "height": 64, "segment_length": 5, "fps": 8.0, "fit": "crop", "loop": False}
+SAMPLING = {"seed": 0, "steps": 1, "guidance": 1.0, "shift": 16.0, "sampler": "unipc"}
+VALUES = {**SIZE, **SAMPLING, "negative_prompt": "", "prompts": PROMPT}
+
+
+def chain(images: int = 3, **values: Any) -> Graph:
+    """First, last, first, ... of the bundled images, through one node."""
+    graph = {key: row for key, row in single_nodes().items() if key in (FIRST, LAST, LOAD, MODEL, VAE, IMAGES)}
+    before = [FIRST, 0]
+    for index in range(1, images):
+        key = f"{BATCH}{index}"
+        graph[key] = node("ImageBatch", image1=before, image2=[LAST if index % 2 else FIRST, 0])
+        before = [key, 0]
+    wires = {"model": [MODEL, 0], "clip": [LOAD, 1], "vae": [VAE, 0], "clip_vision": [LOAD, 2], "images": before}
+    graph[CHAIN] = node("WanFLF2VChain", **{**VALUES, **wires, **values})
+    graph[IMAGES]["inputs"]["images"] = [CHAIN, 0]
+    graph[REPORT] = node("PreviewAny", source=[CHAIN, 2])
+    return graph
+
+
+def report(run: Run) -> list[str]:
+    assert run.status == "success", run.error
+    return "".join(run.outputs[REPORT]["text"]).splitlines()
+
+
+def test_clips_are_joined_and_only_what_changed_is_made_again(server: ComfyServer) -> None:
+    run = server.run(chain())
+    first, *joins = report(run)
+    assert first.startswith("2 clips: 9 frames of 64x64")
+    (join,) = joins
+    assert join.startswith("join at frame 5: jump x")
+    whole = frames(server, run)
+    one = single_nodes()
+    one["72"] = node(
+        "WanFLF2VLocal", model=[MODEL, 0], clip=[LOAD, 1], vae=[VAE, 0], clip_vision=[LOAD, 2], first_image=[FIRST, 0],
+        last_image=[LAST, 0], prompt=PROMPT, length=5,
+        **{name: VALUES[name] for name in VALUES if name not in ("segment_length", "loop", "prompts")},
+    )  # fmt: skip
+    one[IMAGES]["inputs"]["images"] = ["72", 0]
+    assert np.abs(whole[:5] - made(server, one)).max() <= LEVEL
+    values = [data["value"] for data in run.of("progress") if data["node"] == CHAIN]
+    assert values == sorted(values), "the bar goes over the whole"
+    assert any(text.startswith("clip 2/2: sampling") for text in run.texts(CHAIN))
+    again = server.run(chain(prompts=f"{PROMPT}\n---\na square"))
+    assert report(again)[0].startswith("2 clips, 1 of them made before: 9 frames")
+    assert np.array_equal(frames(server, again)[:5], whole[:5])
+    kept = server.base / "output" / "wan_flf2v" / "chains"
+    assert len(list(kept.glob("*.latents.safetensors"))) == 3
+
+
+def test_a_loop_leaves_out_the_frame_it_begins_with(server: ComfyServer) -> None:
+    run = server.run(chain(images=2, loop=True, seed=1))
+    first, *joins = report(run)
+    assert first.startswith("2 clips: 8 frames")
+    assert [join.split(":")[0] for join in joins] == ["join at frame 5", "join at frame 0"]
+    still = chain(images=2, loop=True, seed=2)
+    still[f"{BATCH}1"]["inputs"]["image2"] = [FIRST, 0]
+    assert any("stand nearly still" in text for text in server.run(still).texts(CHAIN))
+
+
+def test_experts_take_over_frames_of_the_clip_before(server: ComfyServer) -> None:
+    """A LoRA on one of them is another chain."""
+    graph = chain(segment_length=13)
+    del graph[CHAIN]["inputs"]["clip_vision"]
+    for key, name in (("60", "high"), ("61", "low")):
+        graph[key] = node(
+            "WanFLF2VLoadModel", model_name=f"nano_{name}_noise.safetensors", weight_dtype="default", attention="auto"
+        )
+    graph["62"] = node(
+        "WanFLF2VExperts", high_noise=["60", 0], low_noise=["61", 0], boundary=0.9, low_noise_guidance=0.0
+    )
+    graph[CHAIN]["inputs"]["model"] = ["62", 0]
+    assert report(server.run(graph))[0].startswith("2 clips: 21 frames")
+    graph["63"] = node("WanFLF2VLoRA", model=["60", 0], lora_name="nano_high_noise_lora.safetensors", strength=1.0)
+    graph["62"]["inputs"]["high_noise"] = ["63", 0]
+    assert report(server.run(graph))[0].startswith("2 clips: 21 frames"), "nothing of the chain before fits"
+    graph[CHAIN]["inputs"]["segment_length"] = 9
+    assert "clips of 9 frames have no room for the 5 frames that each takes over" in server.run(graph).error
+
+
+@pytest.mark.parametrize(
+    ("images", "values", "message"),
+    [
+        (1, {}, "1 image is given and a chain goes from image to image; give 2 or more"),
+        (3, {"prompts": "a\n---\nb\n---\nc"}, "3 prompts are given for 2 clips"),
+    ],
+)
+def test_what_is_no_chain_is_one_line(server: ComfyServer, images: int, values: dict[str, Any], message: str) -> None:
+    run = server.run(chain(images, **values))
+    assert run.status == "error"
+    assert message in run.error
+
+
+def test_a_length_that_can_not_be_is_said_of_its_own_input(server: ComfyServer) -> None:
+    status, answer = server.queue(chain(segment_length=8))
+    assert status == 400
+    (error,) = answer["node_errors"][CHAIN]["errors"]
+    assert error["extra_info"]["input_name"] == "segment_length"
+    assert "segment_length=8 is not 4n+1; use 5 or 9" in error["details"]
