@@ -11,7 +11,7 @@ from torch import Tensor
 from ..wan_local.chain import Chain, segments_of, split_prompts, tell_of_stills
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline, collect
-from ..wan_local.settings import Fit, Settings, published_negative_prompt
+from ..wan_local.settings import STILL, Fit, Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, widgets
 from .host import io
@@ -71,6 +71,7 @@ class WanFLF2VChain(io.ComfyNode):
                     optional=True,
                     tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
                 ),
+                widgets.motion(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -110,6 +111,7 @@ class WanFLF2VChain(io.ComfyNode):
         fit: Fit,
         loop: bool,
         clip_vision: Any = None,
+        motion: float = STILL,
     ) -> io.NodeOutput:
         config = model.transformer.config
         segments = segments_of(list(all_images(images, "images")), split_prompts(prompts), loop=loop)
@@ -136,6 +138,7 @@ class WanFLF2VChain(io.ComfyNode):
             shift=shift,
             sampler=sampler,
             fit=fit,
+            motion=motion,
         )
         folder, name = _place(model, clip, vae, clip_vision)
         chain = Chain(pipeline, segments, settings, loop=loop, folder=folder, model=name)

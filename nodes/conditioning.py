@@ -10,7 +10,7 @@ from torch import Tensor
 from ..wan_local.conditioning import conditions, ends_seen, image_embeddings
 from ..wan_local.keyframes import Keyframe, placed, tell_of_moves
 from ..wan_local.progress import Progress
-from ..wan_local.settings import Fit
+from ..wan_local.settings import STILL, Fit
 from ..wan_local.shapes import Grid
 from . import host, widgets
 from .host import io
@@ -44,6 +44,7 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
                 ),
                 widgets.fit(),
                 widgets.keyframes(),
+                widgets.motion(),
             ],
             outputs=[
                 io.Conditioning.Output("positive", display_name="positive"),
@@ -67,6 +68,7 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
         last_image: Tensor | None = None,
         clip_vision: Any = None,
         keyframes: tuple[Keyframe, ...] | None = None,
+        motion: float = STILL,
     ) -> io.NodeOutput:
         grid = Grid(frames=length, height=height, width=width)
         asked = images_of_clip(first_image, last_image, keyframes)
@@ -79,7 +81,7 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
         if clip_vision is not None and seen:
             embeddings = image_embeddings(SocketImageEncoder(clip_vision), seen, grid, fit)
         vae = autoencoder(vae)
-        condition = conditions(vae, given, grid, fit=fit, on_progress=report)
+        condition = conditions(vae, given, grid, fit=fit, motion=motion, on_progress=report)
         count = "1 image" if len(given) == 1 else f"{len(given)} images"
         host.show_text(f"{count} encoded, for {length} frames of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
 from ..wan_local.keyframes import Keyframe, placed
-from ..wan_local.settings import FIT, Fit, Settings, published_negative_prompt
+from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
 from ..wan_local.shapes import Grid
 from . import host, kept_latents, widgets
 from .host import io
@@ -61,6 +61,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
                 widgets.keyframes(),
                 widgets.fit(optional=True),
                 widgets.repair(),
+                widgets.motion(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -92,6 +93,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         keyframes: tuple[Keyframe, ...] | None = None,
         fit: Fit = FIT,
         repair: str = widgets.NO_REPAIR,
+        motion: float = STILL,
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         given = placed(asked, length)
@@ -119,6 +121,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             shift=shift,
             sampler=sampler,
             fit=fit,
+            motion=motion,
         )
         sampled = pipeline.generate(None, None, prompt, settings, report, keyframes=asked)
         # Nobody else has these latents, so they are kept when the user presses stop, too.

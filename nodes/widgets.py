@@ -17,9 +17,11 @@ from ..wan_local.settings import (
     LENGTH,
     MAX_SEED,
     MAX_STEPS,
+    MOST_MOTION,
     SAMPLER,
     SHIFT,
     STEPS,
+    STILL,
     mistaken_recipe,
 )
 from ..wan_local.shapes import PIXEL_MULTIPLE, TEMPORAL_STRIDE, check_frames, check_side
@@ -101,6 +103,19 @@ def fit(*, optional: bool = False) -> io.Combo.Input:
         optional=optional,
         tooltip="What to do with an image of another aspect: crop covers the video and cuts what hangs over, "
         "pad adds black bars, stretch distorts.",
+    )
+
+
+def motion() -> io.Float.Input:
+    return io.Float.Input(
+        "motion",
+        default=STILL,
+        min=STILL,
+        max=MOST_MOTION,
+        step=0.05,
+        optional=True,
+        tooltip="Above 1: more motion between two images, where a clip hardly moves. 1.15 to 1.3 is usual; colours "
+        "stay, ghosts may come.",
     )
 
 

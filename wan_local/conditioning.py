@@ -17,10 +17,12 @@ from torch import Tensor
 from .errors import NumericError
 from .images import fit_image, view
 from .keyframes import FIRST, FULL, LAST, Keyframe, strengths
+from .motion import amplified
+from .notices import tell
 from .parts import EncodesImages
 from .progress import OnProgress, ignore
-from .settings import FIT, Fit
-from .shapes import TEMPORAL_STRIDE, Grid
+from .settings import FIT, STILL, Fit
+from .shapes import TEMPORAL_STRIDE, Grid, latent_frame
 from .vae import Autoencoder
 from .weights.experts import HIGH, LOW
 
@@ -50,7 +52,7 @@ def known_mask(
     groups = torch.cat([known[:1].expand(TEMPORAL_STRIDE), known[1:]])  # [4 T]
     mask = groups.view(latent_frames, TEMPORAL_STRIDE).t().contiguous()  # [4, T]
     for frame in whole_groups:
-        mask[:, (frame + TEMPORAL_STRIDE - 1) // TEMPORAL_STRIDE] = known[frame]
+        mask[:, latent_frame(frame)] = known[frame]
     shape = (1, TEMPORAL_STRIDE, latent_frames, height, width)
     return mask[None, :, :, None, None].expand(shape).contiguous()
 
@@ -136,6 +138,7 @@ def conditions(
     grid: Grid,
     *,
     fit: Fit = FIT,
+    motion: float = STILL,
     on_progress: OnProgress = ignore,
 ) -> Conditions:
     """What the models of a run are given of the images.
@@ -146,10 +149,13 @@ def conditions(
     Args:
         vae, grid, fit, on_progress: as for :func:`known_frames`.
         keyframes: of :func:`wan_local.keyframes.placed`.
+        motion: amplitude, see :func:`wan_local.motion.amplified`; it acts between two images.
 
     Raises:
         NumericError: the VAE gave NaN or infinity.
     """
+    if motion != STILL and len(keyframes) < 2:
+        tell(f"motion={motion:g} acts between two images, and one is given; it changes nothing")
     latents: dict[tuple[int, ...], Tensor] = {}
 
     def condition(level: str) -> Tensor:
@@ -157,7 +163,8 @@ def conditions(
         frames = tuple(known)
         if frames not in latents:
             images = {frame: keyframes[frame].images[0] for frame in frames}
-            latents[frames] = known_frames(vae, images, grid, fit=fit, on_progress=on_progress)
+            encoded = known_frames(vae, images, grid, fit=fit, on_progress=on_progress)
+            latents[frames] = amplified(encoded, {latent_frame(frame) for frame in frames}, motion)
         middle = [frame for frame in frames if keyframes[frame].whole_group and 0 < frame < grid.frames - 1]
         return torch.cat([known_mask(grid, known, middle).to(latents[frames].device), latents[frames]], dim=1)
 

@@ -207,7 +207,7 @@ class Pipeline:
             keyframes: more images at other frames; one image in all is enough.
             on_progress: called after each unit of work; may raise to stop.
             settings: ``negative_prompt, width, height, length, seed, steps, guidance, low_noise_guidance, shift,
-                sampler, fit``; see :class:`wan_local.settings.Settings`. What is not given is the model's own.
+                sampler, fit, motion``; see :class:`wan_local.settings.Settings`. What is not given is the model's own.
 
         Returns:
             frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
@@ -249,7 +249,7 @@ class Pipeline:
         clock.tell(1)
         with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
-            known = conditions(vae, given, grid, fit=settings.fit)  # [1, 20, T, h, w] each
+            known = conditions(vae, given, grid, fit=settings.fit, motion=settings.motion)  # [1, 20, T, h, w] each
 
         clock.start("sample", settings.steps)
         conds = [

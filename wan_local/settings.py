@@ -18,6 +18,7 @@ FITS: tuple[str, ...] = get_args(Fit)
 LENGTH, SAMPLER = 81, "unipc"
 FPS = 16.0
 FIT: Fit = "crop"
+STILL, MOST_MOTION = 1.0, 2.0  # no amplification, and the most that was published
 MAX_AREA = 1280 * 720  # what the released model was trained for
 
 MAX_STEPS = 1000  # the noise levels of training
@@ -67,6 +68,7 @@ class Settings:
         shift: how much of the schedule is spent at high noise. Of Wan2.1 16 for 720p, about 3 to 5 for 480p.
         sampler: "unipc", "dpm++" or "euler".
         fit: what to do with images of another aspect: "crop", "pad" or "stretch".
+        motion: 1 to 2, above 1 for more motion between two images, see :mod:`wan_local.motion`.
 
     The defaults are Wan2.1 FLF2V's; :meth:`of` takes another model's.
 
@@ -85,6 +87,7 @@ class Settings:
     shift: float = SHIFT
     sampler: str = SAMPLER
     fit: Fit = FIT
+    motion: float = STILL
 
     def __post_init__(self) -> None:
         from .sampling import SAMPLERS
@@ -104,6 +107,7 @@ class Settings:
         if self.sampler not in SAMPLERS:
             raise InputError(f"sampler={self.sampler!r} is not known; use {', '.join(SAMPLERS)}")
         check_fit(self.fit)
+        _check_number("motion", self.motion, STILL, MOST_MOTION)
 
     def with_seed(self) -> Settings:
         """These settings with a seed drawn where it is -1."""

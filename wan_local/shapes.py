@@ -21,6 +21,11 @@ def latent_frames(frames: int) -> int:
     return (frames - FIRST_CHUNK) // TEMPORAL_STRIDE + 1
 
 
+def latent_frame(frame: int) -> int:
+    """The latent frame, from 0, that the video frame ``frame`` lies in."""
+    return (frame - FIRST_CHUNK) // TEMPORAL_STRIDE + 1
+
+
 def video_frames(latents: int) -> int:
     """Video frames ``F`` that ``latents`` latent frames decode to (``F = 4 (T - 1) + 1``)."""
     return (latents - 1) * TEMPORAL_STRIDE + FIRST_CHUNK

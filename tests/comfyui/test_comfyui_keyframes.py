@@ -33,7 +33,8 @@ def without(graph: Graph, *names: str) -> Graph:
 
 def whole_node(graph: Graph) -> Graph:
     """The same out of the one node."""
-    names = ("first_image", "last_image", "clip_vision", "vae", "width", "height", "length", "fit", "keyframes")
+    names = ("first_image", "last_image", "clip_vision", "vae", "width", "height", "length", "fit", "keyframes",
+             "motion")  # fmt: skip
     inputs = {name: graph[COND]["inputs"][name] for name in names if name in graph[COND]["inputs"]}
     sampling = {
         name: graph[SAMPLER]["inputs"][name] for name in ("model", "seed", "steps", "guidance", "shift", "sampler")
@@ -125,3 +126,15 @@ def test_a_strength_outside_is_refused_before_the_run(server: ComfyServer) -> No
     assert status == 400
     (error,) = answer["node_errors"][ONE]["errors"]
     assert error["details"] == "Value 1.2 bigger than max of 1.0" or "bigger than max" in error["message"]
+
+
+def test_motion_changes_the_clip_alike_in_both_nodes_and_is_off_at_1(server: ComfyServer) -> None:
+    def graph(motion: float) -> Graph:
+        graph = single_nodes()
+        graph[COND]["inputs"]["motion"] = motion
+        return graph
+
+    off, on = made(server, graph(1.0)), made(server, graph(1.5))
+    assert np.array_equal(off, made(server, single_nodes()))
+    assert np.abs(on - off).max() > 5
+    assert np.abs(on - made(server, whole_node(graph(1.5)))).max() <= LEVEL

@@ -173,6 +173,7 @@ WRONG_USE = [
     (["--sampler", "heun"], "sampler='heun' is not known; use unipc, dpm++, euler"),
     (["--seed", "-5"], "seed=-5 can't be used"),
     (["--fps", "0"], "fps=0.0 is not a frame rate; use more than 0"),
+    (["--motion", "3"], "motion=3.0 can't be used; give a number from 1 to 2"),
     (["--fit", "zoom"], "fit='zoom' is not known; use crop, pad, stretch"),
     (["--dtype", "int8"], "invalid choice: 'int8'"),
     (["--leng", "5"], "unrecognized arguments: --leng 5"),

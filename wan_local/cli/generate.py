@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING
 from .. import notices
 from ..errors import InputError, OutputError
 from ..progress import Progress
-from ..settings import EXPERTS, FIT, FLF2V, FPS, LENGTH, RANDOM_SEED, SAMPLER, Recipe, Settings, check_boundary
+from ..settings import (
+    EXPERTS,
+    FIT,
+    FLF2V,
+    FPS,
+    LENGTH,
+    MOST_MOTION,
+    RANDOM_SEED,
+    SAMPLER,
+    STILL,
+    Recipe,
+    Settings,
+    check_boundary,
+)
 from . import PROGRAM, keyframe_option, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
@@ -89,6 +102,9 @@ def _add_clip(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fps", type=float, default=FPS, metavar="N", help="frames a second (default: %(default)g)")
     group.add_argument("--fit", default=FIT, metavar="HOW",
                        help="images of another aspect: crop (default), pad, stretch")  # fmt: skip
+    group.add_argument("--motion", type=float, default=STILL, metavar="X",
+                       help=f"above 1, at most {MOST_MOTION:g}: more motion between two images, 1.15 to 1.3 where a "
+                            "clip hardly moves (default: %(default)g)")  # fmt: skip
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
@@ -168,8 +184,8 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = checked(args)
     keyframe_option.check(args)
-    if args.loop and (args.frames or args.sheet):
-        args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
+    if args.loop and (args.frames or args.sheet or args.repair):
+        args.parser.error("--loop writes the video as it is made, alone; leave --frames, --sheet and --repair out")
     parts = parts_of(args)
     several_gpus.check(args)
     from ..keyframes import placed
@@ -286,6 +302,7 @@ def _settings(args: argparse.Namespace, recipe: Recipe, seed: int) -> Settings:
         shift=args.shift,
         sampler=args.sampler,
         fit=args.fit,
+        motion=args.motion,
     )
 
 
