@@ -86,9 +86,10 @@ def test_what_is_no_chain_is_one_line(
     assert message in line
 
 
-def test_a_loop_has_no_sheet(images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [("--sheet", "s"), ("--repair", "exact")])
+def test_a_loop_is_written_as_it_is_made(
+    more: tuple[str, ...], images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(
-            ["generate", *options(tmp_path, tmp_path, "--first", images[0], "--prompt", "a", "--loop", "--sheet", "s")]
-        )
-    assert "--loop writes the video alone" in capsys.readouterr().err
+        main(["generate", *options(tmp_path, tmp_path, "--first", images[0], "--prompt", "a", "--loop", *more)])
+    assert "--loop writes the video as it is made, alone" in capsys.readouterr().err

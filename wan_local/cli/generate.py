@@ -185,8 +185,8 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = checked(args)
     keyframe_option.check(args)
-    if args.loop and (args.frames or args.sheet):
-        args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
+    if args.loop and (args.frames or args.sheet or args.repair):
+        args.parser.error("--loop writes the video as it is made, alone; leave --frames, --sheet and --repair out")
     parts = parts_of(args)
     several_gpus.check(args)
     from ..keyframes import placed
