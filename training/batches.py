@@ -25,7 +25,8 @@ class Batch:
         latents: ``[B, 16, T, h, w]`` float32, normalised.
         condition: ``[B, 20, T, h, w]`` float32: mask, then latents of what is known.
         text: ``[B, S, text_dim]`` float32, zero behind the prompt.
-        image: ``[B, rows, image_dim]`` float32, of both ends.
+        image: ``[B, rows, image_dim]`` float32, of both ends, or of the one that ``image_row`` says.
+        image_row: see :meth:`wan_local.model.WanTransformer.forward`.
         bare: ``[B]`` bool: whether the first and the last frame are known and no other.
     """
 
@@ -34,6 +35,7 @@ class Batch:
     text: Tensor
     image: Tensor
     bare: Tensor
+    image_row: int | None = None
 
     def levels(self, shift: float, start: float = 0.0, end: float = 1.0) -> Tensor:
         """Noise levels ``[B]``: of a sampler of this shift, between two shares of its time; every batch sees all."""
@@ -69,15 +71,19 @@ class Batches:
         self._data: list[tuple[dict[str, Tensor], int]] = []
         self._counted = -1
 
-    def draw(self, step: int, *, both_ends: bool = False) -> Batch:
+    def draw(self, step: int, *, alike: bool = False) -> Batch:
         """The batch of a step, from torch's global generator; sizes take turns.
 
-        With ``both_ends`` the clips are those whose first and last frames are both known.
+        With ``alike`` the same ends are known of all its clips, and ``image`` has the rows of those alone: a model
+        that looks at the images takes the rows of both or of one of them.
         """
         if step % REFRESH == 0 or not self._data:
             self._refresh()
         data, count = self._data[step % len(self._data)]
-        places = data["ends"].all(1).nonzero()[:, 0] if both_ends else torch.arange(len(data["ends"]))
+        places = torch.arange(len(data["ends"]))
+        ends = data["ends"][torch.randint(len(places), ())]
+        if alike:
+            places = (data["ends"] == ends).all(1).nonzero()[:, 0]
         picked = places[torch.randint(len(places), (count,))]
         latents, condition, image, mask = (
             data[name][picked].to(self._device).float() for name in ("latents", "condition", "image", "mask")
@@ -85,6 +91,10 @@ class Batches:
         ids = data["ids"][picked].long()
         dropped = torch.rand(count) < NO_PROMPT
         ids[dropped] = self._no_prompts[torch.randint(len(self._no_prompts), (count,))][dropped]
+        row = None
+        if alike and not ends.all():
+            row = 0 if ends[0] else image.shape[1] // 2
+            image = image[:, row : row + image.shape[1] // 2]
         mask = mask[..., None, None].expand(*mask.shape, *latents.shape[-2:])
         return Batch(
             latents=latents,
@@ -92,6 +102,7 @@ class Batches:
             text=encode(self._text_encoder, ids.to(self._device)),
             image=image,
             bare=data["bare"][picked].to(self._device),
+            image_row=row,
         )
 
     def _refresh(self) -> None:

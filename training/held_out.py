@@ -19,11 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wan_local.conditioning import known_clip, known_mask
-from wan_local.denoiser import velocity_of
 from wan_local.generate import Pipeline
-from wan_local.sampling import Cond, denoise, initial_noise, make_sampler
-from wan_local.shapes import TEMPORAL_STRIDE, Grid
+from wan_local.keyframes import Keyframe
+from wan_local.shapes import TEMPORAL_STRIDE
 
 from .draw import draw_parts
 from .grammar import Clip
@@ -91,30 +89,20 @@ def true_clip(clip: Clip, frames: int, size: int) -> tuple[Tensor, Tensor]:
     return video, background
 
 
-@torch.no_grad()
 def keyframes(
-    pipeline: Pipeline, clip: Clip, *, frames: int, size: int, seed: int, steps: int, shift: float, guidance: float,
-    negative_prompt: str,
-) -> tuple[float, float]:  # fmt: skip
+    pipeline: Pipeline, clip: Clip, *, frames: int, size: int, seed: int, **settings: float
+) -> tuple[float, float]:
     """PSNR in dB of the frame in the middle and, mean, of the ends, where all three are given."""
-    grid, middle = Grid(frames=frames, height=size, width=size), frames // 2 // TEMPORAL_STRIDE * TEMPORAL_STRIDE
+    middle = frames // 2 // TEMPORAL_STRIDE * TEMPORAL_STRIDE
     video, _ = true_clip(clip, frames, size)
-    given = {frame: video[frame].permute(2, 0, 1) for frame in (0, middle, frames - 1)}
-    device = pipeline.device
-    latents = pipeline.vae.normalise(pipeline.vae.encode(known_clip(given, grid).to(device)))
-    image = None
-    if pipeline.image_encoder is not None:
-        ends = [given[frame] * 2 - 1 for frame in (0, frames - 1)]
-        image = pipeline.image_encoder.encode(ends).flatten(0, 1)[None]
-    condition = torch.cat((known_mask(grid, given.keys()).to(device), latents), dim=1)
-    texts = pipeline.text_encoder.encode([clip.caption, negative_prompt]).split(1)
-    conds = [Cond(condition=condition, text=text, image=image).to(device) for text in texts]
-    noise = initial_noise(grid, pipeline.transformer.config.out_dim, seed).to(device)
-    sampler = make_sampler("unipc", steps, shift)
-    made = denoise(velocity_of(pipeline.denoisers, conds, guidance), noise, sampler)
-    shown = pipeline.vae.decode(pipeline.vae.denormalise(made))[0].permute(1, 2, 3, 0).cpu() * 0.5 + 0.5
-    figures = {frame: psnr(shown[frame].clamp(0, 1), video[frame]) for frame in given}
-    return figures[middle], (figures[0] + figures[frames - 1]) / 2
+    images = video.permute(0, 3, 1, 2)  # [F, 3, S, S]
+    given = [Keyframe(images=images[middle : middle + 1], frame=middle)]
+    made = pipeline(
+        images[0], images[-1], clip.caption, keyframes=given, width=size, height=size, length=frames, seed=seed,
+        **settings,
+    )  # fmt: skip
+    first, between, last = (psnr(made[frame], video[frame]) for frame in (0, middle, -1))
+    return between, (first + last) / 2
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

@@ -73,10 +73,11 @@ def train_transformer(run: Path, networks: nn.ModuleDict, batches: Batches, curv
     learns = any(parameter.requires_grad for parameter in networks["text_encoder"].parameters())
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = batches.draw(step, both_ends=True)  # or the image rows would show an end that is not known
+        batch = batches.draw(step, alike=True)
         sigma = batch.levels(SHIFT)
         noise = torch.randn_like(batch.latents)
-        velocity = transformer(batch.seen(noise, sigma), 1000 * sigma, batch.text, batch.image)
+        seen = batch.seen(noise, sigma)
+        velocity = transformer(seen, 1000 * sigma, batch.text, batch.image, image_row=batch.image_row)
         errors = (velocity.float() - (noise - batch.latents)).square().mean((1, 2, 3, 4))
         return errors.mean(), {
             "high": errors[sigma > 0.8].mean().item(),

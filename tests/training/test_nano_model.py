@@ -67,6 +67,19 @@ def test_its_latents_have_the_official_statistics():
 
 
 @torch.no_grad()
+def test_its_latents_are_pictures_through_its_own_map():
+    vae = load_vae(NANO)
+    video = draw(random_clips(SEED, 4), FRAMES, SIZE)
+    *factors, added = torch.tensor(vae.config.latent_rgb)
+    latents = vae.normalise(vae.encode_moments(video)[0]).movedim(1, -1)  # [B, T, h, w, 16]
+    shown = (latents @ torch.stack(factors) + added).movedim(-1, 1)
+    cells = torch.nn.functional.avg_pool3d(video[:, :, 1:], (4, 8, 8))  # [B, 3, T - 1, h, w]
+    error, spread = (shown[:, :, 1:] - cells).square().mean(), cells.var(dim=(0, 2, 3, 4)).mean()
+    print(f"previews: {-10 * torch.log10(error / 4):.1f} dB; {error / spread:.2f} of the variance is left")
+    assert error < 0.5 * spread
+
+
+@torch.no_grad()
 def test_setting_the_statistics_changes_no_picture():
     torch.manual_seed(0)
     vae = WanVAE(VAEConfig(dim=4))

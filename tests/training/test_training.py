@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from training import __main__ as command
 from training import dataset, train_image_encoder, train_pair, train_transformer, train_vae
+from training.batches import Batches
 from training.known import MOST_MIDDLE, random_known
 from training.loop import Curve, Recipe, train
+from training.tokenizer import TEXT_LEN, write_tokenizer
 from wan_local.config import VAEConfig
 from wan_local.generate import Pipeline
 from wan_local.parts import Parts
@@ -137,3 +139,30 @@ def test_an_expert_begins_near_what_it_learns_from() -> None:
     assert kept[0].weight.shape[0] == train_pair.FFN
     smallest = (kept[0].weight.norm(dim=1) * kept[2].weight.norm(dim=0)).min()
     assert (lost >= smallest).sum() == train_pair.FFN, "the units with the largest weights are kept"
+
+
+def test_a_batch_for_a_model_with_image_rows_has_those_of_the_known_ends(toy: None, tmp_path: Path) -> None:
+    class Made(dataset.Shards):
+        def __init__(self) -> None: ...
+
+        def made(self) -> list[Path]:
+            return [tmp_path]
+
+        def load(self) -> dict[str, Tensor]:
+            ends = torch.tensor([[True, True], [True, False], [False, True]]).repeat(4, 1)
+            rows = torch.arange(4.0).view(1, 4, 1).expand(12, 4, 1)
+            return {
+                "latents": torch.zeros(12, 16, 2, 2, 2), "condition": torch.zeros(12, 16, 2, 2, 2),
+                "image": rows, "mask": torch.zeros(12, 4, 2), "ids": torch.zeros(12, TEXT_LEN, dtype=torch.int16),
+                "ends": ends, "bare": ends.all(1),
+            }  # fmt: skip
+
+    write_tokenizer(tmp_path / "tokenizer")
+    text = command.UMT5EncoderModel(command.TEXT_CONFIG)
+    batches = Batches([Made()], [6], text, str(tmp_path / "tokenizer"), CPU)
+    seen = {}
+    for step in range(20):
+        batch = batches.draw(step, alike=True)
+        seen[batch.image_row] = batch.image[:, :, 0].tolist()
+        assert batch.bare.all() == (batch.image_row is None)
+    assert seen == {None: [[0, 1, 2, 3]] * 6, 0: [[0, 1]] * 6, 2: [[2, 3]] * 6}

@@ -150,10 +150,20 @@ def test_other_latent_channels_need_their_statistics(tmp_path, small):
     assert load_vae(write(tmp_path / "b.safetensors", small, json.dumps(good))).config.latents_std == (2.0,) * 8
 
 
+def test_a_map_to_colours_is_the_models_own_or_none(tmp_path, small):
+    config = {"latents_mean": [0.5] * 8, "latents_std": [2.0] * 8}
+    assert load_vae(write(tmp_path / "a.safetensors", small, json.dumps(config))).config.latent_rgb == ()
+    config["_latent_rgb"] = [[0.1, 0.2, 0.3]] * 9
+    found = load_vae(write(tmp_path / "b.safetensors", small, json.dumps(config))).config.latent_rgb
+    assert found == ((0.1, 0.2, 0.3),) * 9
+
+
 @pytest.mark.parametrize(
     "change",
     [{"latents_mean": 5}, {"latents_mean": "abcdefgh"}, {"latents_std": [0] * 8}, {"latents_std": [float("inf")] * 8},
-     {"latents_mean": [0.5] * 7}, {"z_dim": 16}, {"z_dim": float("inf")}, {"latents_std": [None] * 8}],
+     {"latents_mean": [0.5] * 7}, {"z_dim": 16}, {"z_dim": float("inf")}, {"latents_std": [None] * 8},
+     {"_latent_rgb": 5}, {"_latent_rgb": [[0.1, 0.2, 0.3]] * 8}, {"_latent_rgb": [[0.1, 0.2]] * 9},
+     {"_latent_rgb": [[0.1, 0.2, None]] * 9}],
 )  # fmt: skip
 def test_statistics_that_can_not_be(tmp_path, small, change):
     config = {"latents_mean": [0.5] * 8, "latents_std": [2.0] * 8} | change
