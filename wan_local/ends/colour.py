@@ -29,7 +29,7 @@ def fitted_map(frame: Tensor, image: Tensor) -> Tensor:
     Both ``[H, W, 3]`` 0..1. It is zero where no map makes unseen parts of the frame more like the image by a tenth.
     """
     have, want, tile = _blocks(frame, image)
-    best = torch.zeros(4, 3, dtype=have.dtype, device=have.device)
+    best = torch.zeros(4, 3, dtype=have.dtype)
     if len(tile.unique()) < TESTED:  # a frame of a few pixels
         return best
     least = _left(have, want, best).sum()
@@ -56,9 +56,9 @@ def _blocks(frame: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pair = torch.stack([frame, image]).movedim(-1, 1)
     pooled = F.avg_pool2d(pair, side, ceil_mode=True)  # [2, 3, h, w]
     h, w = pooled.shape[2:]
-    rows = torch.arange(h, device=frame.device) * TILES // max(h, TILES) % 2
-    columns = torch.arange(w, device=frame.device) * TILES // max(w, TILES) % 2
-    have, want = pooled.flatten(2).transpose(1, 2).double()
+    rows = torch.arange(h) * TILES // max(h, TILES) % 2
+    columns = torch.arange(w) * TILES // max(w, TILES) % 2
+    have, want = pooled.flatten(2).transpose(1, 2).cpu().double()  # few, and not every GPU has float64
     return have, want, (rows[:, None] * 2 + columns[None]).flatten()
 
 
@@ -68,16 +68,16 @@ def _left(have: Tensor, want: Tensor, change: Tensor) -> Tensor:
 
 
 def _offset(have: Tensor, want: Tensor) -> Tensor:
-    change = torch.zeros(4, 3, dtype=have.dtype, device=have.device)
+    change = torch.zeros(4, 3, dtype=have.dtype)
     change[3] = (want - have).median(0).values
     return change
 
 
 def _affine(have: Tensor, want: Tensor) -> Tensor:
     known, wanted = _with_one(have), want - have
-    ridge = torch.tensor([RIDGE] * 3 + [RIDGE_OF_OFFSET], dtype=have.dtype, device=have.device)
-    weight = torch.ones(len(have), 1, dtype=have.dtype, device=have.device)
-    change = torch.zeros(4, 3, dtype=have.dtype, device=have.device)
+    ridge = torch.tensor([RIDGE] * 3 + [RIDGE_OF_OFFSET], dtype=have.dtype)
+    weight = torch.ones(len(have), 1, dtype=have.dtype)
+    change = torch.zeros(4, 3, dtype=have.dtype)
     for _ in range(PASSES):
         normal = known.T @ (weight * known) + torch.diag(ridge * weight.sum())
         change = torch.linalg.solve(normal, known.T @ (weight * wanted))

@@ -15,17 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import blurred
-from .flow import FLAT, flow_between, inside, luma, resized, shrunk, slopes, warped
+from .flow import flow_between, inside, luma, resized, shrunk, slopes, warped
 
 SOFT = 1.0  # sigma in pixels that frames are compared at
 AROUND = 2.0  # sigma in pixels of what counts as one place
 COARSE = 4.0  # sigma in pixels above which a difference is coarse
 COARSE_REACH = 2  # times the reach
 ALIKE = 0.06  # of the difference of softened frames
+ROUND = 8  # pixels around a place
 BETTER = 0.8  # of the difference without motion, what the motion must leave at most to be believed
 BESIDE = 1.5  # pixels from its place, beyond which something stands beside it
-WHOLE_FRAME = 0.15  # share of the frame that is beside its place, from which on the frame itself is
+TOGETHER = 0.9  # of what stands beside its place, the share that must be one and the same shift
 NOISE_SHARE = 1.3  # noise above 2 pixels over that above 1 pixel, in which it is measured
+TINY = 1e-9
 NORMAL = 0.6745  # the median deviation of a normal distribution over its standard deviation
 
 
@@ -35,36 +37,36 @@ class Landing:
 
     Attributes:
         pixels: how far what has an edge stands from its place: the median, edges weighted by their contrast.
-        share: of the frame, what stands more than 1.5 pixels from its place.
-        trust: ``[1, 1, h, w]`` 0..1 at the size of flows, where it is nearer than that.
+        together: length of the mean of these shifts over ``pixels``: 1 where all is shifted alike.
+        trust: ``[1, 1, h, w]`` 0..1 at the size of flows, where it stands in its place.
     """
 
     pixels: float
-    share: float
+    together: float
     trust: Tensor
 
     @property
     def beside(self) -> bool:
-        """Whether the whole frame landed beside its image: a difference of the two is then no detail."""
-        return self.pixels > BESIDE and self.share > WHOLE_FRAME
+        """Whether the frame as a whole landed beside its image: the difference of the two is then no detail."""
+        return self.pixels > BESIDE and self.together > TOGETHER
 
 
 def landing(frame: Tensor, image: Tensor) -> Landing:
     """Compare a frame with its image, both ``[1, 3, H, W]`` 0..1."""
     target = blurred(shrunk(image), SOFT)
     scale = frame.shape[2] / target.shape[2]
-    length = scale * torch.linalg.vector_norm(
-        flow_between(target, blurred(shrunk(frame), SOFT)), dim=1, keepdim=True
-    )  # [1, 1, h, w]
+    shift = scale * flow_between(target, blurred(shrunk(frame), SOFT))  # [1, 2, h, w]
+    length = torch.linalg.vector_norm(shift, dim=1, keepdim=True)
     right, down = slopes(luma(target))
-    contrast = right.square() + down.square()
-    shown = (blurred(contrast, AROUND) > FLAT) & (length > BESIDE)
-    order = length.flatten().argsort()
-    weight = contrast.flatten()[order].double().cumsum(0)
-    middle = int(torch.searchsorted(weight, weight[-1] / 2))
+    contrast = right.square() + down.square() + TINY
+    far, weight = (each.flatten().cpu().double() for each in (length, contrast))  # not every GPU has float64
+    far, order = far.sort()
+    weight = weight[order].cumsum(0)
+    pixels = far[int(torch.searchsorted(weight, weight[-1] / 2))].item()
+    mean = (shift * contrast).sum((2, 3)) / contrast.sum()
     return Landing(
-        pixels=length.flatten()[order[min(middle, len(order) - 1)]].item(),
-        share=shown.float().mean().item(),
+        pixels=pixels,
+        together=mean.norm().item() / max(pixels, TINY),
         trust=blurred((length < BESIDE).float(), AROUND),
     )
 
@@ -84,6 +86,8 @@ class Spread:
         self._reach, self._trust = min(reach, room), trust
         self.reach = min(COARSE_REACH * reach, room)
         self._frame, self._soft = frame, blurred(shrunk(frame), SOFT)
+        drawn = _apart(blurred(shrunk(image), SOFT), self._soft)
+        self._detail = torch.exp(-(drawn / ALIKE).square())  # 1 where the two show the same, and differ in detail
         coarse = blurred(image - frame, COARSE)
         self._fine, self._coarse = image - frame - coarse, shrunk(coarse)
         self._flow: Tensor | None = None
@@ -109,7 +113,10 @@ class Spread:
         moved = _apart(soft, warped(self._soft, self._flow)) + 1 - inside(self._flow)
         believed = (moved < BETTER * _apart(soft, self._soft)).to(soft)
         flow = self._flow * blurred(believed, AROUND) * self._trust
-        return flow, _apart(soft, warped(self._soft, flow)) + 1 - inside(flow)
+        difference = _apart(soft, warped(self._soft, flow)) + 1 - inside(flow)
+        # Something drawn otherwise is given on only where nothing around it has moved: half of it would be a ghost.
+        around = F.max_pool2d(difference, 2 * ROUND + 1, stride=1, padding=ROUND)
+        return flow, torch.lerp(around, difference, warped(self._detail, flow))
 
 
 def _grown(image: Tensor, like: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Repaired:
             "repair": self.how,
             "before": self.before.as_json(),
             "after": self.after.as_json(),
-            "landed": {str(at): {"pixels": round(where.pixels, 2), "share": round(where.share, 3),
+            "landed": {str(at): {"pixels": round(where.pixels, 2), "together": round(where.together, 2),
                                  "beside": where.beside} for at, where in self.landings.items()},
             "levelled": list(self.levelled),
             "colours_changed_at": list(self.mapped),

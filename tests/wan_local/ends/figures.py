@@ -15,7 +15,7 @@ from wan_local import ends
 from wan_local.ends.report import changes_of
 
 NANO_CLIPS = 16
-REACHES = (2, 4, 8, 16)
+REACHES = (4, 8, 16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,7 @@ def test_a_clip_of_the_bundled_model_loses_nothing() -> None:
     assert exact.jump <= 1.3
 
 
-@pytest.mark.parametrize("scene", ["zoom"])
+@pytest.mark.parametrize("scene", ["zoom", "shape"])
 def test_an_end_that_landed_beside_its_image_is_said_and_spares_the_others(scene: str) -> None:
     for case in clips.misplaced([scene]):
         done = repaired(case)
