@@ -7,10 +7,9 @@ from textwrap import indent
 
 from torch import Tensor
 
-from ..wan_local import ends
 from ..wan_local.errors import InputError
 from ..wan_local.keyframes import Keyframe, place_of
-from ..wan_local.settings import Fit
+from ..wan_local.settings import MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
 from ..wan_local.shapes import latent_frames
 from . import host, widgets
 from .host import io
@@ -36,16 +35,16 @@ class WanFLF2VEnds(io.ComfyNode):
                 widgets.fit(),
                 io.Combo.Input(
                     "repair",
-                    options=list(ends.HOWS),
-                    default=ends.HOW,
+                    options=list(REPAIRS),
+                    default=REPORT,
                     tooltip="report changes nothing. colour gives the clip the colours of its images. exact also makes "
                     "given frames their images, bit for bit, and gives their detail to the frames beside them.",
                 ),
                 io.Int.Input(
                     "reach",
-                    default=ends.REACH,
+                    default=REACH,
                     min=1,
-                    max=ends.MAX_REACH,
+                    max=MAX_REACH,
                     tooltip="Of exact: frames beside an image over which its detail fades; what is coarse goes twice "
                     "as far.",
                 ),
@@ -72,7 +71,7 @@ class WanFLF2VEnds(io.ComfyNode):
         cls,
         images: Tensor,
         fit: Fit,
-        repair: ends.How,
+        repair: Repair,
         reach: int,
         remove_flash: bool,
         first_image: Tensor | None = None,
@@ -86,7 +85,7 @@ class WanFLF2VEnds(io.ComfyNode):
         text = str(done)
         host.show_text(indent(text, CODE))
         figures = json.dumps(done.as_json(), indent=2)
-        return io.NodeOutput(images if repair == ends.HOW else done.frames, text, figures, ui={"text": [text]})
+        return io.NodeOutput(images if repair == REPORT else done.frames, text, figures, ui={"text": [text]})
 
 
 def _given(keyframes: list[Keyframe], frames: int) -> dict[int, Keyframe]:

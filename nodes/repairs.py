@@ -10,15 +10,16 @@ from torch import Tensor
 from ..wan_local import ends
 from ..wan_local.keyframes import FULL, Keyframe
 from ..wan_local.progress import OnProgress
+from ..wan_local.settings import REPORT, Repair
 from . import host
 
 
 def repaired(
-    frames: Tensor, given: Mapping[int, Keyframe], how: ends.How, on_progress: OnProgress, **more: Any
+    frames: Tensor, given: Mapping[int, Keyframe], how: Repair, on_progress: OnProgress, **more: Any
 ) -> ends.Repaired:
     """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
     device = host.compute_device()
-    if how != ends.HOW:
+    if how != REPORT:
         host.make_room(ends.work_bytes(*frames.shape[1:3]), device)
     images = {at: keyframe.images[0] for at, keyframe in given.items()}
     loose = [at for at, keyframe in given.items() if keyframe.strength < FULL]

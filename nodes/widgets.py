@@ -18,6 +18,7 @@ from ..wan_local.settings import (
     MAX_SEED,
     MAX_STEPS,
     MOST_MOTION,
+    REPAIRS,
     SAMPLER,
     SHIFT,
     STEPS,
@@ -29,7 +30,7 @@ from . import host
 from .host import io
 from .sockets.keyframes import Keyframes
 
-NO_REPAIR, REPAIRS = "off", ("colour", "exact")
+NO_REPAIR = "off"
 ROOT = "WanFLF2V"  # category of every node
 MAX_SIDE = 8192
 SHORTEST, LONGEST = TEMPORAL_STRIDE + 1, 1025  # frames; 64 seconds
@@ -59,7 +60,7 @@ def ends_of_clip() -> list[io.Image.Input]:
 def repair() -> io.Combo.Input:
     return io.Combo.Input(
         "repair",
-        options=[NO_REPAIR, *REPAIRS],
+        options=[NO_REPAIR, *REPAIRS[1:]],
         default=NO_REPAIR,
         optional=True,
         tooltip="Bring the finished frames to the images: colour by their colours, exact so that given frames are "

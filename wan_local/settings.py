@@ -15,6 +15,11 @@ from .shapes import Grid, check_ends, check_frames, check_side, nearest_size
 Fit = Literal["crop", "pad", "stretch"]
 FITS: tuple[str, ...] = get_args(Fit)
 
+Repair = Literal["report", "colour", "exact"]
+REPAIRS: tuple[str, ...] = get_args(Repair)
+REPORT: Repair = "report"
+REACH, MAX_REACH = 8, 64  # frames over which the detail of an exact end fades
+
 LENGTH, SAMPLER = 81, "unipc"
 FPS = 16.0
 FIT: Fit = "crop"

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..settings import FIT, FITS
+from ..settings import FIT, FITS, REACH, REPAIRS, REPORT
 from . import keyframe_option
 from .progress_bar import ProgressBar
 
@@ -39,10 +39,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--keyframe", action="append", default=[], metavar="IMAGE@FRAME",
                         help="image that it should show at a frame: from 0, or from the end, where -1 is the last; one "
                              "option an image")  # fmt: skip
-    parser.add_argument("--repair", default="report", choices=("report", "colour", "exact"),
+    parser.add_argument("--repair", default=REPORT, choices=REPAIRS,
                         help="what to do about it (default: %(default)s, nothing)")  # fmt: skip
     parser.add_argument("-o", "--output", metavar="VIDEO", help="the repaired video: .mp4, .mov or .mkv")
-    parser.add_argument("--reach", type=int, default=8, metavar="FRAMES",
+    parser.add_argument("--reach", type=int, default=REACH, metavar="FRAMES",
                         help='of "exact": frames beside an image that take part (default: %(default)s)')  # fmt: skip
     parser.add_argument("--remove-flash", action="store_true",
                         help="also level flashes near the ends that no image tells from true light")  # fmt: skip
@@ -79,11 +79,11 @@ def _check(args: argparse.Namespace) -> None:
     for text in args.keyframe:
         if keyframe_option.WRITTEN.match(text) is None:
             args.parser.error(f"--keyframe {text} has no frame; write IMAGE@FRAME, such as middle.png@40")
-    if args.repair != "report" and not args.output:
+    if args.repair != REPORT and not args.output:
         args.parser.error(f"--repair {args.repair} makes a new video; name it with --output")
-    if args.repair != "report" and not (args.first or args.last or args.keyframe):
+    if args.repair != REPORT and not (args.first or args.last or args.keyframe):
         args.parser.error(f"--repair {args.repair} needs an image; give --first, --last or --keyframe")
-    if args.repair == "report" and args.output:
+    if args.repair == REPORT and args.output:
         args.parser.error("--output without --repair would copy the video; give --repair colour or exact")
 
 

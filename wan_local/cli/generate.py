@@ -24,6 +24,7 @@ from ..settings import (
     LENGTH,
     MOST_MOTION,
     RANDOM_SEED,
+    REPAIRS,
     SAMPLER,
     STILL,
     Recipe,
@@ -73,7 +74,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     add_options(parser)
     more = parser.add_argument_group("more results")
-    more.add_argument("--repair", choices=("colour", "exact"),
+    more.add_argument("--repair", choices=REPAIRS[1:],
                       help="bring the finished frames to the images: by colour alone, or so that given frames are "
                            "their images (docs/ends.md)")  # fmt: skip
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")

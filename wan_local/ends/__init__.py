@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 from .measure import Match, colour_difference, match, psnr, ssim
-from .repairing import HOW, HOWS, MAX_REACH, REACH, How, Repaired, repair, work_bytes
+from .repairing import Repaired, repair, work_bytes
 from .report import Report, report
 
 __all__ = [
-    "HOW", "HOWS", "MAX_REACH", "REACH", "How", "Match", "Repaired", "Report", "colour_difference", "match", "psnr",
-    "repair", "report", "ssim", "work_bytes",
+    "Match", "Repaired", "Report", "colour_difference", "match", "psnr", "repair", "report", "ssim", "work_bytes",
 ]  # fmt: skip

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericError
 from ..progress import OnProgress, Progress, ignore
-from ..settings import FIT, Fit
+from ..settings import FIT, MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
 from .colour import fitted_map, mapped
 from .exact import COARSE_REACH, Landing, Spread, landing
 from .flash import levelled, levels_of, steps_to_remove
 from .report import Report, check, report
 
-How = Literal["report", "colour", "exact"]
-HOWS: tuple[str, ...] = get_args(How)
-HOW: How = "report"
-REACH = 8  # frames over which fine detail fades
-MAX_REACH = 64
 COLOUR, EXACT = "match colours", "match ends"  # stages
 FRAMES_HELD = 16  # at most, as float32, all that is calculated beside them counted
 
@@ -44,7 +39,7 @@ class Repaired:
     """
 
     frames: Tensor
-    how: How
+    how: Repair
     before: Report
     after: Report
     landings: Mapping[int, Landing]
@@ -70,11 +65,11 @@ class Repaired:
         before, after = self.before, self.after
         lines = []
         for at, found in before.matches.items():
-            then = f" -> {after.matches[at]}" if self.how != HOW else ""
+            then = f" -> {after.matches[at]}" if self.how != REPORT else ""
             lines.append(f"{before.name(at)}: {found}{then} ({100 * after.matches[at].ssim:.0f}% match by SSIM)")
-        changed = f" -> {after.jitter:.2f}{_percent(before.jitter, after.jitter)}" if self.how != HOW else ""
+        changed = f" -> {after.jitter:.2f}{_percent(before.jitter, after.jitter)}" if self.how != REPORT else ""
         lines.append(f"jitter: {before.jitter:.2f}{changed}")
-        then = f" -> x{after.jump:.2f} at frame {after.jump_at}" if self.how != HOW else ""
+        then = f" -> x{after.jump:.2f} at frame {after.jump_at}" if self.how != REPORT else ""
         lines.append(f"largest jump: x{before.jump:.2f} at frame {before.jump_at}{then}")
         return "\n".join([*lines, *self.notes()])
 
@@ -96,7 +91,7 @@ class Repaired:
 def repair(
     frames: Tensor,
     images: Mapping[int, Tensor],
-    how: How = HOW,
+    how: Repair = REPORT,
     *,
     fit: Fit = FIT,
     reach: int = REACH,
@@ -124,18 +119,18 @@ def repair(
         InputError: frames of another shape, a repair without an image, or a value that can't be.
         NumericError: NaN or infinity in a frame.
     """
-    if how not in HOWS:
-        raise InputError(f"repair={how!r} is not known; use {', '.join(HOWS)}")
+    if how not in REPAIRS:
+        raise InputError(f"repair={how!r} is not known; use {', '.join(REPAIRS)}")
     if isinstance(reach, bool) or not isinstance(reach, int) or not 1 <= reach <= MAX_REACH:
         raise InputError(f"reach={reach!r} can't be used; give a number of frames from 1 to {MAX_REACH}")
     wanted = check(frames, images, fit)
     _check_finite(frames)
     before = report(frames, images, fit)
-    if how == HOW:
+    if how == REPORT:
         return Repaired(frames=frames, how=how, before=before, after=before, landings={}, levelled=(), mapped=())
     wanted = {at: image for at, image in wanted.items() if at not in only_measured}
     if not wanted:
-        raise InputError(f"repair={how} needs an image; give the first, the last or keyframes, or use repair={HOW}")
+        raise InputError(f"repair={how} needs an image; give the first, the last or keyframes, or use repair={REPORT}")
     work = _Work(frames, wanted, torch.device(device or frames.device), on_progress)
     work.colour(remove_flash)
     if how == "exact":

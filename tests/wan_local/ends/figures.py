@@ -13,6 +13,7 @@ from tests.wan_local.ends import clips
 from tests.wan_local.ends.clips import Case
 from wan_local import ends
 from wan_local.ends.report import changes_of
+from wan_local.settings import REACH
 
 NANO_CLIPS = 16
 REACHES = (4, 8, 16)
@@ -35,7 +36,7 @@ class Gain:
     jump: float
 
 
-def repaired(case: Case, how: ends.How = "exact", reach: int = ends.REACH, remove_flash: bool = False) -> ends.Repaired:
+def repaired(case: Case, how: ends.Repair = "exact", reach: int = REACH, remove_flash: bool = False) -> ends.Repaired:
     images = {0: case.first, len(case.decoded) - 1: case.last}
     return ends.repair(case.decoded, images, how, reach=reach, remove_flash=remove_flash)
 
@@ -87,7 +88,7 @@ def lines(kinds: Iterable[str]) -> Iterator[str]:
         for name in dict.fromkeys(case.kind for case in cases):
             own = [case for case in cases if case.kind == name]
             yield _row(name, "colour", [gain(case, repaired(case, "colour")) for case in own])
-            for reach in REACHES if kind in ("nano", "clean") else (ends.REACH,):
+            for reach in REACHES if kind in ("nano", "clean") else (REACH,):
                 yield _row(name, f"exact, reach {reach}", [gain(case, repaired(case, reach=reach)) for case in own])
             if kind in ("lightning", "flash"):
                 found = [gain(case, repaired(case, remove_flash=True)) for case in own]

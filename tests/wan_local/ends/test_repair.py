@@ -16,6 +16,7 @@ from wan_local import ends, images
 from wan_local.ends import repairing
 from wan_local.errors import Cancelled, InputError, NumericError
 from wan_local.progress import Progress
+from wan_local.settings import REPAIRS
 from wan_local.video import to_uint8
 
 FEW = ("slow pan", "shape")
@@ -135,7 +136,7 @@ def test_images_of_other_sizes_are_fitted_as_the_pipeline_does_it(clip: Case, fi
 @pytest.mark.parametrize("length", [1, 2, 3, 6])
 def test_clips_of_few_frames(clip: Case, length: int) -> None:
     given = {0: clip.first} if length == 1 else {0: clip.first, length - 1: clip.last}
-    for how in ends.HOWS:
+    for how in REPAIRS:
         done = ends.repair(clip.decoded[:length], given, how)
         assert torch.isfinite(done.frames).all()
         assert len(done.frames) == length
@@ -231,7 +232,7 @@ def test_what_can_not_be_is_said(clip: Case, change: dict, message: str) -> None
 def test_a_frame_that_is_no_number_is_named(clip: Case, value: float) -> None:
     frames = clip.decoded.clone()
     frames[3, 5, 5, 1] = value
-    for how in ends.HOWS:
+    for how in REPAIRS:
         with pytest.raises(NumericError, match="frame 3 holds NaN or infinity"):
             ends.repair(frames, {0: clip.first}, how)
 
