@@ -136,7 +136,7 @@ def _faded(distance: int, reach: int) -> float:
 def _without_noise(fine: Tensor, change: Tensor) -> Tensor:
     """Fine detail without the noise of its own frame, which no other frame has.
 
-    Wiener's filter. Repair strong the noise is tells the change to the frame beside, which has twice as much of it.
+    Wiener's filter. How strong the noise is tells the change to the frame beside, which has twice as much of it.
     """
     variance = ((change - blurred(change, SOFT)).abs().median() / NORMAL).square() / 2
     high = fine - blurred(fine, AROUND)
