@@ -51,7 +51,7 @@ def test_the_timestep_chooses() -> None:
     """The high-noise expert from the boundary on, as the official code has it."""
     brought: list[object] = []
     high, low = Model(1.0), Model(2.0)
-    velocity = velocity_of(pair(high, low), CONDS, 3.0, brought.append)
+    velocity = velocity_of(pair(high, low), CONDS, 3.0, lambda now, *_: brought.append(now))
     found = [velocity(LATENTS, timestep).unique().item() for timestep in (1000.0, 900.0, 899.9, 0.0)]
     assert found == [3.0, 3.0, 6.0, 6.0]
     assert brought == [high, high, low, low]
