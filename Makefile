@@ -12,9 +12,8 @@ BIN := $(VENV)/bin
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 # PyAV as hosts bring it: the video tests run on these releases too.
 HOST_PYAV ?= 14.2.0 17.0.0
-# A worker more than the two cores of a small machine: some tests wait for a process or a limit.
 # Files start in the order of tests/conftest.py, not those of most tests first.
-WITHOUT_HOST := -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/comfyui --ignore=tests/browser tests
+WITHOUT_HOST := -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/comfyui --ignore=tests/browser tests
 FLOOR := .venv-floor
 FLOOR_TORCH ?= torch==2.5.0
 # The oldest Python from 3.10 that is here, pyenv's among them; torch 2.5 has none above 3.12.
