@@ -67,8 +67,9 @@ def test_run_stop_run_of_a_freshly_dropped_node_is_one_bill(editor: Editor, clou
     cloud.always("gmi", "success")
     cloud.always("wavespeed", "completed")
     editor.command("Comfy.QueuePrompt")
-    said = wait(editor, lambda: "frames of" in line(editor, node) and line(editor, node))
-    assert cloud.jobs()[0]["id"] in said
+    job = cloud.jobs()[0]["id"]
+    said = wait(editor, lambda: job in line(editor, node) and line(editor, node))
+    assert "frames of" in said
     assert cloud.accepted() == 1
     assert cloud.posts() == 1
 

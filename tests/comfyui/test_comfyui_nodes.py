@@ -353,7 +353,7 @@ def test_single_nodes_tell_their_stage_and_what_they_made(server: ComfyServer) -
     run = server.run(graph)
     assert run.status == "success", run.error
     assert run.texts(COND)[0] == "encoding the images"
-    assert run.texts(COND)[-1] == "both images encoded, for 21 frames of 64x64"
+    assert run.texts(COND)[-1] == "2 images encoded, for 21 frames of 64x64"
     assert run.texts(SAMPLER)[0] == "sampling"
     assert run.texts(SAMPLER)[-1].startswith("latent of 21 frames of 64x64, seed 127, 3 steps of unipc; sampled in ")
     assert run.texts(DECODE)[0].startswith("decoding")
