@@ -68,8 +68,7 @@ def test_run_stop_run_of_a_freshly_dropped_node_is_one_bill(editor: Editor, clou
     cloud.always("wavespeed", "completed")
     editor.command("Comfy.QueuePrompt")
     job = cloud.jobs()[0]["id"]
-    said = wait(editor, lambda: job in line(editor, node) and line(editor, node))
-    assert "frames of" in said
+    assert wait(editor, lambda: all(words in line(editor, node) for words in ("frames of", job)))
     assert cloud.accepted() == 1
     assert cloud.posts() == 1
 
