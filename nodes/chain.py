@@ -9,20 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local.chain import Chain, segments_of, split_prompts, tell_of_stills
-from ..wan_local.errors import InputError
-from ..wan_local.generate import Pipeline, collect
+from ..wan_local.generate import collect
 from ..wan_local.settings import STILL, Fit, Settings, published_negative_prompt
-from ..wan_local.shapes import Grid
 from . import host, widgets
 from .host import io
-from .local import SHARES
-from .progress import Reporter, ending, summary
-from .sockets.clip import SocketTextEncoder
-from .sockets.clip_vision import SocketImageEncoder
+from .pipelines import pipeline_of
+from .progress import ending, summary
 from .sockets.image import all_images
 from .sockets.model import Model, WanModel
 from .sockets.sampled import name_of_weights
-from .sockets.vae import autoencoder
 from .sockets.video import of_frames
 
 FOLDER = "chains"  # of what is kept, in the folder of results
@@ -113,20 +108,8 @@ class WanFLF2VChain(io.ComfyNode):
         clip_vision: Any = None,
         motion: float = STILL,
     ) -> io.NodeOutput:
-        config = model.transformer.config
         segments = segments_of(list(all_images(images, "images")), split_prompts(prompts), loop=loop)
-        if clip_vision is None and config.has_image_branch:
-            raise InputError("this model looks at the images through an image encoder; connect clip_vision")
-        widgets.tell_of_mistaken_values(config, guidance, shift)
-        tell_of_stills(segments, segment_length)
         began = time.perf_counter()
-        pipeline = Pipeline(
-            model.denoisers(Grid(frames=segment_length, height=height, width=width)),
-            autoencoder(vae),
-            SocketTextEncoder(clip),
-            SocketImageEncoder(clip_vision) if clip_vision is not None else None,
-            device=model.device,
-        )
         settings = Settings(
             negative_prompt=negative_prompt,
             width=width,
@@ -140,10 +123,11 @@ class WanFLF2VChain(io.ComfyNode):
             fit=fit,
             motion=motion,
         )
+        pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings)
+        tell_of_stills(segments, segment_length)
         folder, name = _place(model, clip, vae, clip_vision)
         chain = Chain(pipeline, segments, settings, loop=loop, folder=folder, model=name)
         made = chain.made_before()
-        report = Reporter(SHARES, model.device, pipeline.vae.config.latent_rgb)
         sampled, joins = chain.sample(report), chain.joins()
         frames = collect(joins.passing(chain.decode_stream(sampled, report)), chain.frames).to(host.result_device())
         before = f", {made} of them made before" if made else ""

@@ -8,23 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.errors import InputError
-from ..wan_local.generate import Pipeline
 from ..wan_local.keyframes import Keyframe, placed
 from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
-from ..wan_local.shapes import Grid
 from . import host, kept_latents, widgets
 from .host import io
-from .progress import CODE, Reporter, ending, summary
+from .pipelines import pipeline_of
+from .progress import CODE, ending, summary
 from .repairs import repaired
-from .sockets.clip import SocketTextEncoder
-from .sockets.clip_vision import SocketImageEncoder
 from .sockets.keyframes import images_of_clip
 from .sockets.model import Model, WanModel
-from .sockets.vae import autoencoder
 from .sockets.video import of_frames
-
-SHARES = {"encode text": 0.03, "encode images": 0.05, "sample": 0.84, "decode": 0.08}  # of the time, roughly
 
 
 class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
@@ -97,19 +90,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         given = placed(asked, length)
-        if {0, length - 1} & given.keys() and clip_vision is None and model.transformer.config.has_image_branch:
-            raise InputError("this model looks at the images through an image encoder; connect clip_vision")
-        widgets.tell_of_mistaken_values(model.transformer.config, guidance, shift)
         began = time.perf_counter()
-        grid = Grid(frames=length, height=height, width=width)
-        pipeline = Pipeline(
-            model.denoisers(grid),
-            autoencoder(vae),
-            SocketTextEncoder(clip),
-            SocketImageEncoder(clip_vision) if clip_vision is not None else None,
-            device=model.device,
-        )
-        report = Reporter(SHARES, model.device, pipeline.vae.config.latent_rgb)
         settings = Settings(
             negative_prompt=negative_prompt,
             width=width,
@@ -123,6 +104,8 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             fit=fit,
             motion=motion,
         )
+        has_ends = not given.keys().isdisjoint((0, length - 1))
+        pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings, has_ends=has_ends)
         sampled = pipeline.generate(None, None, prompt, settings, report, keyframes=asked)
         # Nobody else has these latents, so they are kept when the user presses stop, too.
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)

@@ -86,7 +86,7 @@ def _read(path: Path) -> str:
 
 
 def check_host_room(size: int, what: str, dtype: torch.dtype | None) -> None:
-    """Refuse what host memory can't hold, before hours of swapping; fine where nobody knows.
+    """Refuse what host memory can't hold, before hours of swapping.
 
     Args:
         size: bytes of weights that are converted. What is stored as it is used is mapped, and needs none.
@@ -97,7 +97,7 @@ def check_host_room(size: int, what: str, dtype: torch.dtype | None) -> None:
         OutOfMemory: more than there is.
     """
     free = free_host_bytes()
-    if free is not None and size > free:
+    if size > free:
         name = str(dtype or torch.float32).removeprefix("torch.")
         raise OutOfMemory(
             f"{what} would take {size / 1e9:.1f} GB of host memory once converted to {name}, and {free / 1e9:.1f} GB "

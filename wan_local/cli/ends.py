@@ -76,9 +76,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Wrong use: exit status 2."""
-    for text in args.keyframe:
-        if keyframe_option.WRITTEN.match(text) is None:
-            args.parser.error(f"--keyframe {text} has no frame; write IMAGE@FRAME, such as middle.png@40")
+    keyframe_option.check_frames(args, "IMAGE@FRAME")
     if args.repair != REPORT and not args.output:
         args.parser.error(f"--repair {args.repair} makes a new video; name it with --output")
     if args.repair != REPORT and not (args.first or args.last or args.keyframe):
@@ -91,18 +89,12 @@ def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
     """Frame to image ``[3, H0, W0]``; of a finished video every frame can be named, not only each fourth."""
     from .. import images
 
-    asked = [("--first", args.first, 0), ("--last", args.last, -1)]
-    for text in args.keyframe:
-        written = keyframe_option.WRITTEN.match(text)
-        assert written is not None  # checked
-        asked.append((f"--keyframe {text}", written["path"], int(written["frame"])))
     found: dict[int, Tensor] = {}
-    for name, path, frame in asked:
-        if path is None:
-            continue
+    for each in keyframe_option.written(args):
+        name, frame = each.name, each.frame
         if not -length <= frame < length:
             raise InputError(f"{name} is outside a video of {length} frames; use 0 to {length - 1}, or -1 for the last")
         if frame % length in found:
             raise InputError(f"{name} is a second image for frame {frame % length}; leave one out")
-        found[frame % length] = images.read(path)
+        found[frame % length] = images.read(each.path)
     return found

@@ -315,7 +315,7 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
     if args.frames:
         output.check_new_folder(args.frames, need_bytes=pixels * 3)
     if args.sheet:
-        if os.path.realpath(args.sheet) in map(os.path.realpath, keyframe_option.paths(args)):
+        if os.path.realpath(args.sheet) in [os.path.realpath(each.path) for each in keyframe_option.written(args)]:
             raise OutputError(f"{args.sheet} is one of the images; name another file for the contact sheet")
         contact_sheet.check_path(args.sheet)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -28,19 +29,44 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                             "alone: for LoRAs that were trained so")  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """One image as it was written; ``strength`` and ``low`` are None where nothing was."""
+
+    name: str
+    path: str
+    frame: int
+    strength: str | None = None
+    low: str | None = None
+
+
 def check(args: argparse.Namespace) -> None:
     """Wrong use is said before anything is read: exit status 2."""
     if not (args.first or args.last or args.keyframe):
         args.parser.error("no image is given; give --first, --last or --keyframe")
+    check_frames(args, "IMAGE@FRAME[:STRENGTH]")
+
+
+def check_frames(args: argparse.Namespace, form: str) -> None:
+    """Each ``--keyframe`` names its frame; ``form`` is how it is written."""
     for text in args.keyframe:
         if WRITTEN.match(text) is None:
-            args.parser.error(f"--keyframe {text} has no frame; write IMAGE@FRAME[:STRENGTH], such as middle.png@40")
+            args.parser.error(f"--keyframe {text} has no frame; write {form}, such as middle.png@40")
 
 
-def paths(args: argparse.Namespace) -> list[str]:
-    """Where the images lie."""
-    named = [written["path"] for text in args.keyframe if (written := WRITTEN.match(text)) is not None]
-    return [path for path in (args.first, args.last, *named) if path]
+def written(args: argparse.Namespace) -> list[Written]:
+    """The images of options that were checked, the first and the last before the others."""
+    found = [
+        Written(name=name, path=path, frame=frame)
+        for name, path, frame in (("--first", args.first, 0), ("--last", args.last, -1))
+        if path
+    ]
+    for text in args.keyframe:
+        parts = WRITTEN.match(text)
+        assert parts is not None  # checked
+        path, frame, strength, low = parts.group("path", "frame", "strength", "low")
+        found.append(Written(name=f"--keyframe {text}", path=path, frame=int(frame), strength=strength, low=low))
+    return found
 
 
 def read(args: argparse.Namespace) -> list[Keyframe]:
@@ -50,29 +76,19 @@ def read(args: argparse.Namespace) -> list[Keyframe]:
         InputError: an image that can't be read, or a strength that can't be.
     """
     from .. import images
-    from ..keyframes import FIRST, LAST, Keyframe
+    from ..keyframes import FULL, Keyframe
 
-    found = [
-        Keyframe(images=images.read(path)[None], frame=frame, name=name)
-        for name, path, frame in (("--first", args.first, FIRST), ("--last", args.last, LAST))
-        if path
-    ]
-    for text in args.keyframe:
-        written = WRITTEN.match(text)
-        assert written is not None  # checked
-        name = f"--keyframe {text}"
-        strength, low = (None if each is None else _number(name, each) for each in written.group("strength", "low"))
-        found.append(
-            Keyframe(
-                images=images.read(written["path"])[None],
-                frame=int(written["frame"]),
-                strength=1.0 if strength is None else strength,
-                low_noise_strength=low,
-                whole_group=args.whole_groups,
-                name=name,
-            )
+    return [
+        Keyframe(
+            images=images.read(each.path)[None],
+            frame=each.frame,
+            strength=FULL if each.strength is None else _number(each.name, each.strength),
+            low_noise_strength=None if each.low is None else _number(each.name, each.low),
+            whole_group=args.whole_groups,
+            name=each.name,
         )
-    return found
+        for each in written(args)
+    ]
 
 
 def _number(name: str, text: str) -> float:

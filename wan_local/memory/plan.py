@@ -65,9 +65,18 @@ class Weights:
         return sum(self.blocks) + self.rest
 
     @property
+    def models(self) -> tuple[Weights, ...]:
+        """This transformer's, and those of the ones that wait."""
+        return self, *self.waiting
+
+    @property
+    def transformers(self) -> int:
+        """Bytes of all transformers."""
+        return sum(each.transformer for each in self.models)
+
+    @property
     def all(self) -> int:
-        waiting = sum(each.transformer for each in self.waiting)
-        return self.transformer + waiting + self.text_encoder + self.image_encoder + self.vae
+        return self.transformers + self.text_encoder + self.image_encoder + self.vae
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +176,7 @@ def _stages(
         ("sampling", *_sampling(config, weights, grid, offloaded, stays), 0),
         ("VAE decode", weights.vae, vae_decode_work(vae, shape, c), clip * vae.upscale**2),
     )
-    host = 0 if stays else sum(_host_bytes(each, offloaded) for each in (weights, *weights.waiting))
+    host = 0 if stays else sum(_host_bytes(each, offloaded) for each in weights.models)
     return tuple(
         Stage(name=name, device=(weights.all if stays else turn) + work, host=host + beside)
         for name, turn, work, beside in rows
@@ -176,9 +185,7 @@ def _stages(
 
 def _sampling(config: TransformerConfig, weights: Weights, grid: Grid, offloaded: int, stays: bool) -> tuple[int, int]:
     """Weights on the device and work there, of the transformer of a run that takes the most."""
-    works = [
-        (resident_bytes(each, offloaded), sampling_work(config, each, grid)) for each in (weights, *weights.waiting)
-    ]
+    works = [(resident_bytes(each, offloaded), sampling_work(config, each, grid)) for each in weights.models]
     return max(works, key=lambda pair: pair[1] if stays else sum(pair))
 
 

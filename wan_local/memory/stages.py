@@ -238,7 +238,7 @@ def for_model(
         memory = Memory(device, NONE, tiling)
     if found is not None and isinstance(path, Pair) and memory.home.type == "cpu":
         _, weights, _ = found
-        converted = sum(each.converted + each.converted_blocks for each in (weights, *weights.waiting))
+        converted = sum(each.converted + each.converted_blocks for each in weights.models)
         check_host_room(converted, "the two experts and what belongs to them", dtype)
     return memory
 

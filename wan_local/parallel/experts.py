@@ -29,8 +29,8 @@ def told(setup: Setup, dtype: torch.dtype, devices: tuple[str, ...]) -> str:
     if found is None:
         return "two experts"
     config, weights = found
-    one = max(each.transformer for each in (weights, *weights.waiting)) / 1e9
-    both = sum(each.transformer for each in (weights, *weights.waiting)) / 1e9
+    one = max(each.transformer for each in weights.models) / 1e9
+    both = weights.transformers / 1e9
     if setup.fsdp:
         return f"both experts are sharded over the GPUs ({both:.1f} GB of weights in all)"
     turns = f"the two experts take turns on each GPU ({one:.1f} GB of weights at a time)"

@@ -87,7 +87,7 @@ def gpu_bytes(config: TransformerConfig, weights: Weights, grid: Grid, degrees: 
     With fsdp a GPU keeps its share and has two whole blocks at a time, the one in use and the one that comes. Of two
     experts it has both; those that take turns are one, ``replace(weights, waiting=())``.
     """
-    held = sum(_held(each, degrees, fsdp) for each in (weights, *weights.waiting))
+    held = sum(_held(each, degrees, fsdp) for each in weights.models)
     work = transformer_work(config, grid, weights.itemsize, weights.dequantized) // degrees.shards
     return held + work
 
@@ -100,9 +100,8 @@ def _held(weights: Weights, degrees: Degrees, fsdp: bool) -> int:
 
 def experts_take_turns(config: TransformerConfig, weights: Weights, memory: int) -> bool:
     """Whether a GPU of ``memory`` bytes is too small for two experts and all the work of the largest usual clip."""
-    both = weights.transformer + sum(each.transformer for each in weights.waiting)
     work = transformer_work(config, LARGEST, weights.itemsize, weights.dequantized, compiled=weights.compiled)
-    return bool(weights.waiting) and both + work + RESERVE > memory
+    return bool(weights.waiting) and weights.transformers + work + RESERVE > memory
 
 
 def step_seconds(

@@ -24,14 +24,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Bytes that the host has, to be set."""
-    room: list[int | None] = [None]
+def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes that the host has, to be set; at first enough."""
+    room = [10**12]
     monkeypatch.setattr(free_memory, "free_host_bytes", lambda: room[0])
     return room
 
 
-def test_what_is_converted_must_fit(folder: Path, free: list[int | None]) -> None:
+def test_what_is_converted_must_fit(folder: Path, free: list[int]) -> None:
     path = folder / "transformer"
     model = load_transformer(path, dtype=torch.bfloat16)
     size = sum(value.nbytes for value in model.parameters())
@@ -46,7 +46,7 @@ def test_what_is_converted_must_fit(folder: Path, free: list[int | None]) -> Non
 
 
 def test_two_experts_are_counted_together_before_either_is_loaded(
-    folder: Path, free: list[int | None], monkeypatch: pytest.MonkeyPatch
+    folder: Path, free: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = sum(value.nbytes for value in load_transformer(folder / "transformer", dtype=torch.bfloat16).parameters())
     pair, cpu = find_pair(folder), torch.device("cpu")
@@ -65,7 +65,7 @@ def test_two_experts_are_counted_together_before_either_is_loaded(
 
 
 def test_the_command_line_says_it_in_one_line(
-    folder: Path, free: list[int | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, free: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = Path(__file__).parents[3] / "demo" / "nano_first.png"
     free[0] = 1000

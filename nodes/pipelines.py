@@ -1,0 +1,45 @@
+"""A pipeline of what is connected to a node that makes whole clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wan_local.errors import InputError
+from ..wan_local.generate import Pipeline
+from ..wan_local.settings import Settings
+from ..wan_local.shapes import Grid
+from . import widgets
+from .progress import Reporter
+from .sockets.clip import SocketTextEncoder
+from .sockets.clip_vision import SocketImageEncoder
+from .sockets.model import WanModel
+from .sockets.vae import autoencoder
+
+SHARES = {"encode text": 0.03, "encode images": 0.05, "sample": 0.84, "decode": 0.08}  # of the time, roughly
+
+
+def pipeline_of(
+    model: WanModel, clip: Any, vae: Any, clip_vision: Any, settings: Settings, *, has_ends: bool = True
+) -> tuple[Pipeline, Reporter]:
+    """The pipeline, and what shows its progress on the node.
+
+    Args:
+        model, clip, vae, clip_vision: as they are connected; None for a CLIP vision that is not.
+        settings: of the clips, with their size.
+        has_ends: whether an image is at the first or the last frame, where the image encoder looks.
+
+    Raises:
+        InputError: no image encoder for a model that needs one.
+    """
+    config = model.transformer.config
+    if has_ends and clip_vision is None and config.has_image_branch:
+        raise InputError("this model looks at the images through an image encoder; connect clip_vision")
+    widgets.tell_of_mistaken_values(config, settings.guidance, settings.shift)
+    pipeline = Pipeline(
+        model.denoisers(Grid(frames=settings.length, height=settings.height, width=settings.width)),
+        autoencoder(vae),
+        SocketTextEncoder(clip),
+        SocketImageEncoder(clip_vision) if clip_vision is not None else None,
+        device=model.device,
+    )
+    return pipeline, Reporter(SHARES, model.device, pipeline.vae.config.latent_rgb)
