@@ -158,7 +158,7 @@ class Training:
     def image_encoder(self, seconds: float) -> CLIPVisionModel:
         folder = self.nano / "image_encoder"
         if not self.new or folder.exists():
-            return CLIPVisionModel.from_pretrained(folder, dtype=torch.float32)
+            return CLIPVisionModel.from_pretrained(folder).float()
         curve = Curve(number=0, seconds=IMAGE_SHARE * seconds)
         encoder = train_image_encoder(self.runs / "image", curve, self.device)
         export.write_encoder(folder, encoder)
@@ -168,7 +168,7 @@ class Training:
         if self.new:  # it learns with the transformer
             torch.manual_seed(3)
             return UMT5EncoderModel(TEXT_CONFIG).to(self.device)
-        encoder = UMT5EncoderModel.from_pretrained(self.nano / "text_encoder", dtype=torch.float32)
+        encoder = UMT5EncoderModel.from_pretrained(self.nano / "text_encoder").float()
         return encoder.requires_grad_(False).to(self.device)
 
     def transformer(self, text_encoder: UMT5EncoderModel, batches: Batches, curve: Curve | None) -> WanTransformer:

@@ -61,7 +61,7 @@ def write_expert(folder: Path, level: str, expert: WanTransformer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in expert.state_dict().items()}
     config = {"attention_head_dim": expert.config.head_dim, "text_len": expert.config.text_len}
-    save_file(state, folder / f"{level}_noise.safetensors", {"format": "pt", "config": json.dumps(config)})
+    _save(state, folder / f"{level}_noise.safetensors", {"config": json.dumps(config)})
 
 
 def check_size(folder: Path, limit: int) -> None:
@@ -80,8 +80,15 @@ def _write_model(folder: Path, model: nn.Module, rename: Callable[[str], str | N
             raise ValueError(f"{name} has no name in diffusers")
         state[theirs] = value.detach().to("cpu", torch.float16).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    _save(state, folder / "diffusion_pytorch_model.safetensors", {})
     _write_json(folder / "config.json", config)
+
+
+def _save(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write beside ``path`` and then in its place: the file there may be mapped by a model that is in use."""
+    part = path.with_suffix(".tmp")
+    save_file(state, part, {"format": "pt", **metadata})
+    part.replace(path)
 
 
 def _transformer_json(config: TransformerConfig) -> dict[str, Any]:
