@@ -6,6 +6,8 @@ compared over many sizes with its own functions, of which some results stand her
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -121,13 +123,14 @@ def test_guidance_asks_each_window_twice_and_what_moves_weights_is_told() -> Non
 
 def test_a_clip_that_is_short_enough_is_made_as_ever_and_that_is_said() -> None:
     given, noise, told = [cond(None)], torch.randn(1, 16, FRAMES, 2, 2), []
+    config = replace(FLF, trained_frames=241)  # its time has a turn of 63 latent frames
     with listening(told.append):
         for longer in (Longer(way="riflex"), Longer(way="windows", window=33), Longer()):
-            conds, found = lengthened(longer, given, noise, FLF, seed=1)
+            conds, found = lengthened(longer, given, noise, config, seed=1)
             assert conds[0] is given[0]
             assert torch.equal(found, noise)
     assert told == [
-        "riflex acts on clips of more than 53 frames, and this one has 33; it changes nothing",
+        "riflex acts on clips of more than 249 frames, and this one has 33; it changes nothing",
         "windows acts on clips of more than 33 frames, and this one has 33; it changes nothing",
     ]
 
