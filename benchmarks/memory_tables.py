@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from wan_local.config import WAN_EXPERT_14B, WAN_FLF2V_14B, WAN_VAE, TransformerConfig
+from wan_local.longer import WINDOWS, Longer
 from wan_local.memory import Weights, plan, stored
 from wan_local.memory.activations import RESERVE, vae_decode_work, vae_encode_work
 from wan_local.memory.plan import LARGEST, choose_offloaded, everything_fits, resident_bytes, sampling_work
@@ -60,6 +61,27 @@ def of_experts() -> Iterator[str]:
         yield f"| {kind} | " + " | ".join(f"{each.host / GB:.1f} GB" for each in found[0].settings) + " |"
 
 
+def of_windows() -> Iterator[str]:
+    """161 frames in one forward and in windows of 81: each stage, and the fewest blocks offloaded."""
+    grids = [Grid(frames=161, height=height, width=width) for width, height in ((832, 480), (1280, 720))]
+    ways = {"at once": grids, "in windows": [Longer(way=WINDOWS).grid(grid) for grid in grids]}
+    model = stored.released(torch.bfloat16, 2)
+    yield "| 161 frames, bfloat16, `--offload 40` | VAE encode | sampling | VAE decode | host |"
+    yield "|---|---|---|---|---|"
+    for way, sizes in ways.items():
+        for found in plan(*model, grids=sizes, settings=[40]):
+            (only,) = found.settings
+            stages = {stage.name: f"{stage.device / GB:.1f}" for stage in only.stages}
+            cells = [stages[name] for name in ("VAE encode", "sampling", "VAE decode")]
+            yield f"| {found.width}x{found.height}, {way} | {' | '.join(cells)} | {only.host / GB:.1f} |"
+    yield ""
+    columns = [(grid, f"{grid.width}x{grid.height}, {way}") for way, sizes in ways.items() for grid in sizes]
+    yield "| card | " + " | ".join(name for _, name in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for card in CARDS:
+        yield f"| {card} GB | " + " | ".join(setting(*model, grid, card) for grid, _ in columns) + " |"
+
+
 def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) -> str:
     """What ``--offload auto`` comes to on an empty card of so many GiB."""
     free = card * GIB
@@ -73,4 +95,4 @@ def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) 
 
 
 if __name__ == "__main__":
-    print("\n".join([*by_stage(), *by_card(), "", *of_experts()]))
+    print("\n".join([*by_stage(), *by_card(), "", *of_experts(), "", *of_windows()]))

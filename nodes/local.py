@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local.keyframes import Keyframe, placed
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
 from . import host, kept_latents, widgets
 from .host import io
@@ -55,6 +56,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
                 widgets.fit(optional=True),
                 widgets.repair(),
                 widgets.motion(),
+                *widgets.longer(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -87,6 +89,9 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         fit: Fit = FIT,
         repair: str = widgets.NO_REPAIR,
         motion: float = STILL,
+        longer: str = PLAIN,
+        window: int = WINDOW,
+        overlap: int = OVERLAP,
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         given = placed(asked, length)
@@ -103,6 +108,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             sampler=sampler,
             fit=fit,
             motion=motion,
+            longer=Longer(way=longer, window=window, overlap=overlap),
         )
         has_ends = not given.keys().isdisjoint((0, length - 1))
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings, has_ends=has_ends)

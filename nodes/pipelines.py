@@ -7,7 +7,6 @@ from typing import Any
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
 from ..wan_local.settings import Settings
-from ..wan_local.shapes import Grid
 from . import widgets
 from .progress import Reporter
 from .sockets.clip import SocketTextEncoder
@@ -36,7 +35,7 @@ def pipeline_of(
         raise InputError("this model looks at the images through an image encoder; connect clip_vision")
     widgets.tell_of_mistaken_values(config, settings.guidance, settings.shift)
     pipeline = Pipeline(
-        model.denoisers(Grid(frames=settings.length, height=settings.height, width=settings.width)),
+        model.denoisers(settings.grid(settings.width, settings.height)),
         autoencoder(vae),
         SocketTextEncoder(clip),
         SocketImageEncoder(clip_vision) if clip_vision is not None else None,

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from ..wan_local.denoiser import velocity_of
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.progress import Progress
-from ..wan_local.sampling import denoise, initial_noise, make_sampler
+from ..wan_local.sampling import denoise, initial_noise, lengthened, make_sampler
 from . import host, widgets
 from .host import io
 from .progress import Reporter, ending
@@ -32,6 +33,7 @@ class WanFLF2VSampler(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="From the same node. Not used at guidance 1."),
                 io.Latent.Input("latent", tooltip="From the same node. Gives the size; its content is not used."),
                 *widgets.sampling(),
+                *widgets.longer(),
             ],
             outputs=[io.Latent.Output("latent", display_name="latent")],
         )
@@ -49,10 +51,13 @@ class WanFLF2VSampler(io.ComfyNode):
         guidance: float,
         shift: float,
         sampler: str,
+        longer: str = PLAIN,
+        window: int = WINDOW,
+        overlap: int = OVERLAP,
     ) -> io.NodeOutput:
-        config = model.transformer.config
+        config, way = model.transformer.config, Longer(way=longer, window=window, overlap=overlap)
         grid, batch = clip_of(latent, config)
-        denoisers = model.denoisers(grid, batch)
+        denoisers = model.denoisers(way.grid(grid), batch)
         prompts = {"positive": positive, "negative": negative}
         if all(each.scale(guidance) == 1 for each in denoisers):
             del prompts["negative"]
@@ -60,10 +65,10 @@ class WanFLF2VSampler(io.ComfyNode):
         widgets.tell_of_mistaken_values(config, guidance, shift)
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device, latent_rgb(positive))
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
-        noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
+        conds, noise = lengthened(way, conds, initial_noise(grid, config.out_dim, seed, batch), config, seed)
         latents = denoise(
             velocity_of(denoisers, conds, guidance),
-            noise,
+            noise.to(model.device),
             make_sampler(sampler, steps, shift),
             report,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from ..wan_local.attention import BACKENDS
 from ..wan_local.config import TransformerConfig
 from ..wan_local.errors import InputError
+from ..wan_local.longer import OVERLAP, PLAIN, WAYS, WINDOW
 from ..wan_local.sampling import SAMPLERS
 from ..wan_local.settings import (
     FIT,
@@ -118,6 +119,39 @@ def motion() -> io.Float.Input:
         tooltip="Above 1: more motion between two images, where a clip hardly moves. 1.15 to 1.3 is usual; colours "
         "stay, ghosts may come.",
     )
+
+
+def longer() -> list[io.Combo.Input | io.Int.Input]:
+    """How a clip longer than those of training is made."""
+    return [
+        io.Combo.Input(
+            "longer",
+            options=list(WAYS),
+            default=PLAIN,
+            optional=True,
+            tooltip="For clips longer than the model was trained on (81 frames). riflex: one pass with a slower sense "
+            "of time, so that the end does not repeat the beginning. windows: overlapping stretches, in the memory "
+            "of one.",
+        ),
+        io.Int.Input(
+            "window",
+            default=WINDOW,
+            min=SHORTEST,
+            max=LONGEST,
+            step=TEMPORAL_STRIDE,
+            optional=True,
+            tooltip="Frames of a window, 4n+1. Only for windows.",
+        ),
+        io.Int.Input(
+            "overlap",
+            default=OVERLAP,
+            min=0,
+            max=LONGEST - 1,
+            step=TEMPORAL_STRIDE,
+            optional=True,
+            tooltip="Frames that neighbouring windows share. Only for windows.",
+        ),
+    ]
 
 
 def attention() -> io.Combo.Input:

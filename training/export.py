@@ -15,6 +15,7 @@ from wan_local.config import TransformerConfig, VAEConfig
 from wan_local.model import WanTransformer
 from wan_local.vae import WanVAE
 from wan_local.weights.names import transformer_to_diffusers, vae_to_diffusers
+from wan_local.weights.sizes import TRAINED_FRAMES
 
 LIMIT = 25_000_000  # bytes of the pipeline folder
 PAIR_LIMIT = 12_000_000  # bytes of both experts
@@ -60,7 +61,11 @@ def write_expert(folder: Path, level: str, expert: WanTransformer) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in expert.state_dict().items()}
-    config = {"attention_head_dim": expert.config.head_dim, "text_len": expert.config.text_len}
+    config = {
+        "attention_head_dim": expert.config.head_dim,
+        "text_len": expert.config.text_len,
+        TRAINED_FRAMES: expert.config.trained_frames,
+    }
     _save(state, folder / f"{level}_noise.safetensors", {"config": json.dumps(config)})
 
 
@@ -110,6 +115,7 @@ def _transformer_json(config: TransformerConfig) -> dict[str, Any]:
         "added_kv_proj_dim": config.dim,
         "pos_embed_seq_len": config.image_tokens,
         "rope_max_seq_len": 1024,
+        TRAINED_FRAMES: config.trained_frames,
     }
 
 

@@ -39,6 +39,7 @@ class TransformerConfig:
         text_len: text rows the model was trained with; shorter prompts are padded with zero rows.
         patch_size: latent cells per token ``(t, h, w)``.
         eps: epsilon of all norms but those of ``img_emb`` (which use 1e-5, as the official code does).
+        trained_frames: length of the clips it was trained on; decides nothing but how a longer one is made.
     """
 
     dim: int
@@ -54,6 +55,7 @@ class TransformerConfig:
     text_len: int = 512
     patch_size: tuple[int, int, int] = (1, 2, 2)
     eps: float = 1e-6
+    trained_frames: int = 81
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:

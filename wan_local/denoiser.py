@@ -142,7 +142,7 @@ def velocity_of(
         index = at(timestep)
         if bring is not None:
             each, then = denoisers[index], at(following.get(timestep, timestep))
-            forwards = 1 if each.scale(guidance) == 1 else 2
+            forwards = (1 if each.scale(guidance) == 1 else 2) * max(1, len(conds[0].windows))
             bring(each.transformer, denoisers[then].transformer if then != index else None, forwards)
         return views[index](latents, timestep)
 

@@ -27,7 +27,7 @@ from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
-from .sampling import Cond, Model, denoise, initial_noise, make_sampler
+from .sampling import Cond, Model, denoise, initial_noise, lengthened, make_sampler
 from .settings import Fit, Recipe, Settings, check_text, published_negative_prompt, recipe_of
 from .shapes import TEMPORAL_STRIDE, Grid
 from .vae import Autoencoder, WanVAE, decode_dtype
@@ -207,7 +207,8 @@ class Pipeline:
             keyframes: more images at other frames; one image in all is enough.
             on_progress: called after each unit of work; may raise to stop.
             settings: ``negative_prompt, width, height, length, seed, steps, guidance, low_noise_guidance, shift,
-                sampler, fit, motion``; see :class:`wan_local.settings.Settings`. What is not given is the model's own.
+                sampler, fit, motion, longer``; see :class:`wan_local.settings.Settings`. What is not given is the
+                model's own.
 
         Returns:
             frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
@@ -252,11 +253,14 @@ class Pipeline:
             known = conditions(vae, given, grid, fit=settings.fit, motion=settings.motion)  # [1, 20, T, h, w] each
 
         clock.start("sample", settings.steps)
+        config = self.transformer.config
         conds = [
             Cond(condition=known.each, text=text, image=image, image_row=row, low_condition=known.low).to(self.device)
             for text in (positive, negative)
         ]
-        noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
+        drawn = initial_noise(grid, config.out_dim, settings.seed)
+        conds, drawn = lengthened(settings.longer, conds, drawn, config, settings.seed)
+        noise = drawn.to(self.device)
         turns = self.memory.turns(grid)
         denoisers = self._denoisers(settings)
 

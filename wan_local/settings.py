@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from .config import TransformerConfig
 from .errors import InputError
+from .longer import Longer
 from .shapes import Grid, check_ends, check_frames, check_side, nearest_size
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -24,6 +25,7 @@ LENGTH, SAMPLER = 81, "unipc"
 FPS = 16.0
 FIT: Fit = "crop"
 STILL, MOST_MOTION = 1.0, 2.0  # no amplification, and the most that was published
+AS_ANY_CLIP = Longer()
 MAX_AREA = 1280 * 720  # what the released model was trained for
 
 MAX_STEPS = 1000  # the noise levels of training
@@ -74,6 +76,7 @@ class Settings:
         sampler: "unipc", "dpm++" or "euler".
         fit: what to do with images of another aspect: "crop", "pad" or "stretch".
         motion: 1 to 2, above 1 for more motion between two images, see :mod:`wan_local.motion`.
+        longer: how a clip longer than those of training is made, see :class:`wan_local.longer.Longer`.
 
     The defaults are Wan2.1 FLF2V's; :meth:`of` takes another model's.
 
@@ -93,6 +96,7 @@ class Settings:
     sampler: str = SAMPLER
     fit: Fit = FIT
     motion: float = STILL
+    longer: Longer = AS_ANY_CLIP
 
     def __post_init__(self) -> None:
         from .sampling import SAMPLERS
@@ -140,7 +144,7 @@ class Settings:
         else:
             area = min(MAX_AREA, image_width * image_height)
             width, height = nearest_size(math.sqrt(area * aspect), math.sqrt(area / aspect))
-        return Grid(frames=self.length, height=height, width=width)
+        return self.longer.grid(Grid(frames=self.length, height=height, width=width))
 
 
 def recipe_of(config: TransformerConfig) -> Recipe:

@@ -82,6 +82,7 @@ class Grid:
         frames: video frames ``F``, 4n+1.
         height: pixels ``H``, a multiple of 16.
         width: pixels ``W``, a multiple of 16.
+        forward: the most video frames that one forward of the transformer sees; None is all of them.
 
     Raises:
         InputError: a size the model can't do, with the nearest ones it can.
@@ -90,11 +91,17 @@ class Grid:
     frames: int
     height: int
     width: int
+    forward: int | None = None
 
     def __post_init__(self) -> None:
         check_frames(self.frames)
         check_side("height", self.height)
         check_side("width", self.width)
+
+    @property
+    def in_a_forward(self) -> Grid:
+        """The size of what one forward of the transformer sees."""
+        return Grid(frames=min(self.frames, self.forward or self.frames), height=self.height, width=self.width)
 
     @property
     def latent_frames(self) -> int:

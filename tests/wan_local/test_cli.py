@@ -152,6 +152,20 @@ def test_half_precision_runs_on_a_cpu_too(model: Path, images: tuple[Path, Path]
     assert main(arguments(model, images, tmp_path / "clip.mp4", "--dtype", "bfloat16")) == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(["--windows", "5:0"], ""), (["--windows", "9:4"], "changes nothing"), (["--riflex"], "riflex acts")],
+)
+def test_ways_of_longer_clips(
+    more: list[str], told: str, model: Path, images: tuple[Path, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The tiny model's time has one pair, of 6 latent frames a turn: 3 are not long."""
+    assert main(arguments(model, images, tmp_path / "clip.mp4", "--length", "9", *more)) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "acts on clips" in line]
+    assert (told in lines[0]) if told else lines == []
+
+
 def test_inspect_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(model)]) == 0
     text = capsys.readouterr().out
@@ -174,6 +188,9 @@ WRONG_USE = [
     (["--seed", "-5"], "seed=-5 can't be used"),
     (["--fps", "0"], "fps=0.0 is not a frame rate; use more than 0"),
     (["--motion", "3"], "motion=3.0 can't be used; give a number from 1 to 2"),
+    (["--windows", "81-28"], "--windows 81-28 can't be read; write FRAMES or FRAMES:OVERLAP, such as 81:28"),
+    (["--windows", "9:12"], "overlap=12 leaves nothing new in a window of 9 frames; give at most 8"),
+    (["--windows", "81", "--riflex"], "not allowed with argument"),
     (["--fit", "zoom"], "fit='zoom' is not known; use crop, pad, stretch"),
     (["--dtype", "int8"], "invalid choice: 'int8'"),
     (["--leng", "5"], "unrecognized arguments: --leng 5"),

@@ -11,6 +11,7 @@ import torch
 from wan_local.cli import main
 from wan_local.denoiser import load_denoisers
 from wan_local.generate import Pipeline
+from wan_local.longer import Longer
 from wan_local.parts import Parts
 from wan_local.settings import Settings
 
@@ -44,8 +45,9 @@ def parts() -> Parts:
 
 
 def latents(parts: Parts, **options: object) -> torch.Tensor:
+    chosen = SIZE | options.pop("settings", {})
     pipeline = Pipeline.from_pretrained(options.pop("model", HIGH), device="cpu", parts=parts, **options)
-    settings = Settings.of(pipeline.recipe, **SIZE, steps=4, guidance=2.0, sampler="unipc")
+    settings = Settings.of(pipeline.recipe, **chosen, steps=4, guidance=2.0, sampler="unipc")
     return pipeline.generate(*IMAGES, PROMPT, settings).latents
 
 
@@ -59,3 +61,13 @@ def test_a_boundary_at_either_end_leaves_one_expert_alone(parts: Parts) -> None:
 
 def test_blocks_in_host_memory_change_nothing(parts: Parts) -> None:
     assert torch.equal(latents(parts, low=LOW, offload=2), latents(parts, low=LOW, offload="none"))
+
+
+def test_long_clips_are_made_in_windows_or_with_slower_time(parts: Parts) -> None:
+    """Both experts and blocks in host memory take part; the model's own 17 frames say how long is long."""
+    ways = {way: Longer(way=way, window=17, overlap=8) for way in ("plain", "windows", "riflex")}
+    found = {way: latents(parts, low=LOW, settings={"length": 25, "longer": ways[way]}) for way in ways}
+    assert all(each.shape[2] == 7 for each in found.values())
+    assert not any(torch.allclose(found["plain"], found[way], atol=0.1) for way in ("windows", "riflex"))
+    offloaded = latents(parts, low=LOW, offload=2, settings={"length": 25, "longer": ways["windows"]})
+    assert torch.equal(offloaded, found["windows"])

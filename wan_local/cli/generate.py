@@ -31,7 +31,7 @@ from ..settings import (
     Settings,
     check_boundary,
 )
-from . import PROGRAM, keyframe_option, lora_option, several_gpus
+from . import PROGRAM, keyframe_option, longer_option, lora_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -100,6 +100,7 @@ def _add_clip(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--width", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first image)")
     group.add_argument("--height", type=int, metavar="PIXELS", help="multiple of 16 (default: from the first image)")
     group.add_argument("--length", type=int, default=LENGTH, metavar="FRAMES", help="4n+1 (default: %(default)s)")
+    longer_option.add_to(group)
     group.add_argument("--fps", type=float, default=FPS, metavar="N", help="frames a second (default: %(default)g)")
     group.add_argument("--fit", default=FIT, metavar="HOW",
                        help="images of another aspect: crop (default), pad, stretch")  # fmt: skip
@@ -304,6 +305,7 @@ def _settings(args: argparse.Namespace, recipe: Recipe, seed: int) -> Settings:
         sampler=args.sampler,
         fit=args.fit,
         motion=args.motion,
+        longer=longer_option.read(args),
     )
 
 

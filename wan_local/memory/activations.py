@@ -57,8 +57,9 @@ def transformer_work(
             (measured on an H100 at 1280x720: 1.46 GB more, of 1.55).
     """
     latents = RUN * config.out_dim * _cells(grid.latent_shape) * FLOAT
-    tokens = grid.tokens * config.dim * FLOAT if compiled else 0
-    return _forward(config, grid, itemsize) + latents + dequantized + tokens
+    forward = grid.in_a_forward
+    tokens = forward.tokens * config.dim * FLOAT if compiled else 0
+    return _forward(config, forward, itemsize) + latents + dequantized + tokens
 
 
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:

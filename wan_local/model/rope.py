@@ -11,12 +11,15 @@ turns them, with no copy of the input. On CPU it took a tenth of the time of the
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .norms import float64_device
 
 THETA = 10000.0
+PART_OF_A_TURN = 0.9  # of RIFLEx: a whole one still repeated in a few clips
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
@@ -26,14 +29,34 @@ def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     return pairs - 2 * third, third, third
 
 
-def axis_angles(length: int, pairs: int, device: torch.device) -> Tensor:
-    """Angles ``position * THETA ** (-j / pairs)``, ``[length, pairs]`` fp64."""
+def axis_angles(length: int, pairs: int, device: torch.device, trained: int = 0) -> Tensor:
+    """Angles ``position * THETA ** (-j / pairs)``, ``[length, pairs]`` fp64.
+
+    ``trained`` positions switch RIFLEx on, where ``length`` is more than one turn of :func:`intrinsic`: its pair is
+    slowed down to nine tenths of a turn over the whole length (thu-ml/RIFLEx ``riflex_utils.py``, arXiv:2502.15894).
+    """
     position = torch.arange(length, dtype=torch.float64, device=device)
     exponent = torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs, 1)
-    return torch.outer(position, THETA**-exponent)
+    frequency = THETA**-exponent
+    if trained:
+        index, period = intrinsic(pairs, trained)
+        if length > period:
+            frequency[index] = PART_OF_A_TURN * 2 * math.pi / length
+    return torch.outer(position, frequency)
 
 
-def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Tensor:
+def intrinsic(pairs: int, trained: int) -> tuple[int, int]:
+    """The pair of an axis, from 0, that turns about once over the length of training, and the positions of its turn.
+
+    A longer clip sees its second turn, and repeats there what it began with. For Wan's 22 pairs of time and 21 latent
+    frames it is the fourth, of 22 positions: ``k = 4`` in the paper's count.
+    """
+    periods = [round(2 * math.pi * THETA ** (index / pairs)) for index in range(pairs)]
+    index = min(range(pairs), key=lambda index: abs(periods[index] - trained))
+    return index, periods[index]
+
+
+def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device, trained: int = 0) -> Tensor:
     """Unit complex numbers to turn every pair of every token by. Made anew for each forward: it costs little,
     and a kept one would tie the model to a device, a size and a mode (meta, inference) of its making.
 
@@ -41,13 +64,14 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) 
         grid: tokens along (time, height, width), in that order of nesting.
         head_dim: head width ``K``.
         device: where the table is wanted.
+        trained: tokens along time that the model was trained on, for RIFLEx in a longer clip; 0 for none.
 
     Returns:
         ``[L, 1, K / 2]`` complex64, ready to broadcast over heads.
     """
     axes = []
     for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head_dim), strict=True)):
-        angles = axis_angles(length, pairs, float64_device(device))
+        angles = axis_angles(length, pairs, float64_device(device), 0 if axis else trained)
         turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(device)
         shape = [1, 1, 1, pairs]
         shape[axis] = length

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..attention import Attend, choose
 from ..config import TransformerConfig
 from ..operations import Operations
+from ..shapes import latent_frames
 from ..tf32 import exact_convolutions
 from .blocks import Block, Context, Head
 from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
@@ -76,6 +77,7 @@ class WanTransformer(nn.Module):
         sequence: Sequence | None = None,
         *,
         image_row: int | None = None,
+        riflex: bool = False,
     ) -> Tensor:
         """One look at the clip.
 
@@ -91,6 +93,7 @@ class WanTransformer(nn.Module):
                 one GPU.
             image_row: where ``image`` is one of the two images alone, its first row among the learned positions: 0, or
                 half of them for the last image. None where it is both.
+            riflex: turn time slower in clips longer than those of training, see :func:`.rope.axis_angles`.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -108,7 +111,8 @@ class WanTransformer(nn.Module):
         tokens, grid = self.patchify(latents)
         length = tokens.shape[1]
         tokens = sequence.shard(tokens, dim=1)
-        rope = sequence.shard(rope_table(grid, self.config.head_dim, tokens.device), dim=0)
+        trained = latent_frames(self.config.trained_frames) // self.config.patch_size[0] if riflex else 0
+        rope = sequence.shard(rope_table(grid, self.config.head_dim, tokens.device, trained), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
         attend_tokens = sequence.attention(self.attend, length)

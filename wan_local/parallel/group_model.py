@@ -246,7 +246,8 @@ def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
 
 def _fields(cond: Cond) -> dict[str, Any]:
     """Of one expert: what the low-noise one is given has taken the place of ``condition``."""
-    return {"condition": cond.condition, "text": cond.text, "image": cond.image, "image_row": cond.image_row}
+    names = ("condition", "text", "image", "image_row", "riflex", "windows")
+    return {name: getattr(cond, name) for name in names}
 
 
 def _host(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from .cond import Cond, GuidesItself, Model, Transformer, cond_velocity, model_velocity
 from .guidance import Velocity, guided_velocity
+from .long_clips import lengthened
 from .loop import denoise
 from .noise import initial_noise
 from .samplers import SAMPLERS, make_sampler, sampler_on
@@ -19,6 +20,7 @@ __all__ = [
     "denoise",
     "guided_velocity",
     "initial_noise",
+    "lengthened",
     "make_sampler",
     "model_velocity",
     "sampler_on",

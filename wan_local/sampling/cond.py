@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import TransformerConfig
 from .guidance import Velocity, guided_velocity
+from .windows import Window, fused, places, with_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,8 @@ class Cond:
         image_row: where they are one image's of two, the learned position they begin with; see
             :meth:`wan_local.model.WanTransformer.forward`.
         low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
+        riflex: of :meth:`wan_local.model.WanTransformer.forward`.
+        windows: what the transformer sees of the clip at a time; none where it sees all.
     """
 
     condition: Tensor
@@ -31,6 +34,8 @@ class Cond:
     image: Tensor | None = None
     image_row: int | None = None
     low_condition: Tensor | None = None
+    riflex: bool = False
+    windows: tuple[Window, ...] = ()
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
@@ -42,6 +47,23 @@ class Cond:
         """What one of two experts is given."""
         low = self.low_condition
         return replace(self, condition=low if low_noise and low is not None else self.condition, low_condition=None)
+
+    def in_windows(self, length: int, overlap: int, config: TransformerConfig) -> Cond:
+        """The same for a clip that is looked at in windows of ``length`` latent frames."""
+        total, found = self.condition.shape[2], []
+        for window in places(total, length, overlap):
+            if self.image is None:
+                found.append(window)
+                continue
+            last_alone = bool(self.image_row) or not self.condition[0, 0, 0].any()
+            found.append(with_rows(window, total, config, self.image.shape[1], self.image_row, last_alone))
+        return replace(self, windows=tuple(found))
+
+    def in_window(self, window: Window) -> Cond:
+        """What is seen in one of them."""
+        image = None if self.image is None else self.image[:, window.row : window.rows]
+        condition = self.condition[:, :, window.begin : window.stop]
+        return replace(self, condition=condition, image=image, image_row=window.image_row, windows=())
 
 
 class Transformer(Protocol):
@@ -71,7 +93,7 @@ Model = Transformer | GuidesItself
 
 
 def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
-    """The velocity under one prompt.
+    """The velocity under one prompt, of the whole clip at once or in windows.
 
     Args:
         transformer: the model.
@@ -81,13 +103,19 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
         velocity of latents ``[B, C, T, h, w]``; the B clips share the prompt.
     """
 
+    if cond.windows:
+        windows = map(Window._make, cond.windows)  # on its way to a process of its own it became a plain tuple
+        return fused([(each, cond_velocity(transformer, cond.in_window(each))) for each in windows])
+
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         batch = latents.shape[0]
         joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
         image = None if cond.image is None else cond.image.expand(batch, -1, -1)
         times = torch.full((batch,), timestep, device=latents.device)
-        row = {} if cond.image_row is None else {"image_row": cond.image_row}
-        return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **row)
+        options = {} if cond.image_row is None else {"image_row": cond.image_row}
+        if cond.riflex:
+            options["riflex"] = True
+        return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity
 

@@ -14,6 +14,8 @@ from .source import TensorSource, reason, shown
 TEXT_LEN = 512  # rows of every released Wan model
 HEAD_DIM = 128  # of every released Wan model; nothing in the weights' shapes tells it
 EPS = 1e-6  # likewise
+FRAMES = 81  # that every released Wan model was trained on
+TRAINED_FRAMES = "_trained_frames"  # of ours; diffusers passes over names that begin so
 RGB = 3
 
 
@@ -46,6 +48,7 @@ def transformer_config(source: TensorSource) -> TransformerConfig:
             text_len=whole(source, "text_len") or TEXT_LEN,
             patch_size=(t, h, w),
             eps=_positive(source, "eps", EPS),
+            trained_frames=whole(source, TRAINED_FRAMES) or FRAMES,
         )
     except KeyError as error:
         raise lacks(source, str(error.args[0])) from error

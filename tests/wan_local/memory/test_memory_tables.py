@@ -17,7 +17,9 @@ newest = pytest.mark.skipif(
 
 
 @newest
-@pytest.mark.parametrize("lines", [memory_tables.by_stage, memory_tables.by_card, memory_tables.of_experts])
+@pytest.mark.parametrize(
+    "lines", [memory_tables.by_stage, memory_tables.by_card, memory_tables.of_experts, memory_tables.of_windows]
+)
 def test_the_page_has_the_tables_of_today(lines: object) -> None:
     assert callable(lines)
     missing = [line for line in lines() if line not in PAGE.read_text().splitlines()]

@@ -11,6 +11,7 @@ import torch
 from tests.tiny import write_pipeline
 from wan_local import weights as weight_files
 from wan_local.config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
+from wan_local.longer import Longer
 from wan_local.memory import Weights, activations, plan, stored
 from wan_local.memory.activations import (
     RESERVE,
@@ -24,6 +25,7 @@ from wan_local.memory.live import LiveBytes
 from wan_local.memory.plan import choose_offloaded, everything_fits, resident_bytes, sampling_work, usual_settings
 from wan_local.memory.storage import size_of, tensors_of
 from wan_local.model import WanTransformer
+from wan_local.sampling import Cond, cond_velocity
 from wan_local.shapes import Grid
 from wan_local.vae import WanVAE
 
@@ -82,6 +84,23 @@ def test_activations_of_the_transformer_within_a_twentieth(config: TransformerCo
     grid = Grid(frames=9, height=128, width=160)
     measured = counted(model, grid, "cpu")
     assert transformer_work(config, grid, dtype.itemsize) == pytest.approx(measured, rel=0.05)
+
+
+def test_a_clip_in_windows_takes_the_work_of_one_within_a_tenth() -> None:
+    """And all its latents."""
+    config, grid = replace(MID, num_layers=3), Grid(frames=49, height=128, width=160)
+    longer = Longer(way="windows", window=17, overlap=4)
+    model = WanTransformer(config).requires_grad_(False).eval()
+    condition, noise = torch.zeros(1, 20, *grid.latent_shape), torch.zeros(1, 16, *grid.latent_shape)
+    text = torch.zeros(1, config.text_len, config.text_dim)
+    image = torch.zeros(1, config.image_tokens, config.image_dim)
+    cond = Cond(condition=condition, text=text, image=image).in_windows(longer.seen, longer.shared, config)
+    with torch.no_grad(), LiveBytes() as count:
+        cond_velocity(model, cond)(noise, 500.0)
+    beside = 8 * noise.nbytes  # of the ten latents around the transformer two are counted above: the fused velocity's
+    planned = transformer_work(config, longer.grid(grid), 4)
+    assert planned == pytest.approx(count.peak + beside, rel=0.1)
+    assert planned < 0.6 * transformer_work(config, grid, 4)
 
 
 released = pytest.mark.skipif(

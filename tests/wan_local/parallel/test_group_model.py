@@ -70,6 +70,18 @@ def test_another_split_of_the_same_gpus_loads_nothing(
     assert [told["loads"] for told in model.statistics()] == [1, 1]
 
 
+def test_windows_are_cut_on_every_gpu(folder: Path, setup: Setup, pool: Pool) -> None:
+    """One message a step, whatever the number of windows; their tokens are sharded like a whole clip's."""
+    given, model = cases.inputs(cases.GRIDS[GRID]), GroupTransformer(setup, pool)
+    cut = [cond.in_windows(2, 1, model.config) for cond in cases.conds(given)]
+    one = model_velocity(load_transformer(folder / "model.safetensors"), cut, cases.GUIDANCE)
+    with torch.no_grad():
+        expected = cases.trajectory(one, given["noise"])
+    found = cases.trajectory(model_velocity(model, cut, cases.GUIDANCE), given["noise"])
+    assert error(found, expected) <= 1e-5
+    assert error(found, truth(folder)) > 1e-3
+
+
 def test_guidance_one_asks_one_side(folder: Path, setup: Setup, pool: Pool) -> None:
     given = cases.inputs(cases.GRIDS[GRID])
     alone = load_transformer(folder / "model.safetensors")
