@@ -10,6 +10,7 @@ width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..tf32 import exact_convolutions
 from .blocks import Block, Context, Head
 from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
 from .inputs import check_latents, check_text, check_timestep, paired_image
+from .nag import Nag
 from .norms import compute_dtype
 from .rope import rope_table
 from .sequence import Sequence, Whole
@@ -76,6 +78,7 @@ class WanTransformer(nn.Module):
         sequence: Sequence | None = None,
         *,
         image_row: int | None = None,
+        nag: Nag | None = None,
     ) -> Tensor:
         """One look at the clip.
 
@@ -91,6 +94,7 @@ class WanTransformer(nn.Module):
                 one GPU.
             image_row: where ``image`` is one of the two images alone, its first row among the learned positions: 0, or
                 half of them for the last image. None where it is both.
+            nag: what the attention to the text keeps away from; None for nothing.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -102,6 +106,8 @@ class WanTransformer(nn.Module):
         check_latents(latents, self.config)
         check_timestep(timestep, batch)
         check_text(text, batch, self.config)
+        if nag is not None:
+            check_text(nag.text, batch, self.config)
         image = paired_image(image, batch, self.config, image_row)
 
         sequence = Whole() if sequence is None else sequence
@@ -112,7 +118,7 @@ class WanTransformer(nn.Module):
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
         attend_tokens = sequence.attention(self.attend, length)
-        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0)
+        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0, nag)
         for block in self.blocks:
             tokens = block(tokens, context)
         return self.unpatchify(sequence.gather(self.head(tokens, time), length, dim=1), grid)
@@ -125,11 +131,15 @@ class WanTransformer(nn.Module):
         rope: Tensor,
         attend_tokens: Attend,
         image_row: int = 0,
+        nag: Nag | None = None,
     ) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
-        text = embed_text(text, self.text_embedding, self.dtype_of(self.text_embedding[0], time.device))
+        text_dtype = self.dtype_of(self.text_embedding[0], time.device)
+        text = embed_text(text, self.text_embedding, text_dtype)
+        if nag is not None:
+            nag = replace(nag, text=embed_text(nag.text, self.text_embedding, text_dtype).to(dtype))
         if image is not None:
             embedding: Any = self.img_emb
             image = embedding(image, self.dtype_of(embedding.proj[1], time.device), image_row).to(dtype)
@@ -141,6 +151,7 @@ class WanTransformer(nn.Module):
             dtype=dtype,
             attend=self.attend,
             attend_tokens=attend_tokens,
+            nag=nag,
         )
 
     def dtype_of(self, layer: Any, device: torch.device) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import TransformerConfig
+from ..model.nag import Nag
 from .guidance import Velocity, guided_velocity
 
 
@@ -24,6 +25,7 @@ class Cond:
         image_row: where they are one image's of two, the learned position they begin with; see
             :meth:`wan_local.model.WanTransformer.forward`.
         low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
+        nag: what the attention to the text keeps away from, see :mod:`wan_local.model.nag`; mostly None.
     """
 
     condition: Tensor
@@ -31,11 +33,18 @@ class Cond:
     image: Tensor | None = None
     image_row: int | None = None
     low_condition: Tensor | None = None
+    nag: Nag | None = None
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
+        nag = None if self.nag is None else self.nag.to(device)
         return replace(
-            self, condition=self.condition.to(device), text=self.text.to(device), image=image, low_condition=low
+            self,
+            condition=self.condition.to(device),
+            text=self.text.to(device),
+            image=image,
+            low_condition=low,
+            nag=nag,
         )
 
     def of(self, low_noise: bool) -> Cond:
@@ -51,7 +60,7 @@ class Transformer(Protocol):
     def config(self) -> TransformerConfig: ...
 
     def __call__(
-        self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options: int
+        self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options: object
     ) -> Tensor: ...
 
 
@@ -66,8 +75,16 @@ class GuidesItself(Protocol):
         """As :func:`model_velocity`."""
         ...
 
+    def sides(self, conds: Sequence[Cond], /) -> Sides:
+        """As :func:`model_sides`."""
+        ...
+
 
 Model = Transformer | GuidesItself
+
+Sides = Callable[[Tensor, float, int], list[Tensor]]
+"""Latents ``[B, C, T, h, w]``, a timestep 0..1000 and a number to the velocities of the same shape under so many of the
+prompts: cond alone, or cond and uncond."""
 
 
 def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
@@ -86,8 +103,10 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
         joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
         image = None if cond.image is None else cond.image.expand(batch, -1, -1)
         times = torch.full((batch,), timestep, device=latents.device)
-        row = {} if cond.image_row is None else {"image_row": cond.image_row}
-        return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **row)
+        options: dict[str, object] = {} if cond.image_row is None else {"image_row": cond.image_row}
+        if cond.nag is not None:
+            options["nag"] = cond.nag.expand(batch)
+        return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity
 
@@ -107,3 +126,16 @@ def model_velocity(model: Model, conds: Sequence[Cond], guidance: float) -> Velo
         return model.guided_velocity(conds, guidance)
     views = [cond_velocity(model, cond) for cond in conds]
     return guided_velocity(views[0], views[-1], guidance)
+
+
+def model_sides(model: Model, conds: Sequence[Cond]) -> Sides:
+    """The velocities of a model under each prompt, not combined, wherever its weights are.
+
+    Args:
+        model: a transformer, or what has more than one.
+        conds: under the prompt, then under the negative prompt if it will be asked for.
+    """
+    if isinstance(model, GuidesItself):
+        return model.sides(conds)
+    views = [cond_velocity(model, cond) for cond in conds]
+    return lambda latents, timestep, count: [view(latents, timestep) for view in views[:count]]
