@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..attention import Attend, choose
+from ..attention import Attend, Sparse, SparseAttention, choose
 from ..config import TransformerConfig
 from ..operations import Operations
 from ..tf32 import exact_convolutions
@@ -28,6 +28,7 @@ from .nag import Nag
 from .norms import compute_dtype
 from .rope import rope_table
 from .sequence import Sequence, Whole
+from .token_order import TokenOrder
 
 
 class WanTransformer(nn.Module):
@@ -79,6 +80,7 @@ class WanTransformer(nn.Module):
         *,
         image_row: int | None = None,
         nag: Nag | None = None,
+        sparse: Sparse | None = None,
     ) -> Tensor:
         """One look at the clip.
 
@@ -95,6 +97,7 @@ class WanTransformer(nn.Module):
             image_row: where ``image`` is one of the two images alone, its first row among the learned positions: 0, or
                 half of them for the last image. None where it is both.
             nag: what the attention to the text keeps away from; None for nothing.
+            sparse: sparse attention of the tokens among themselves, if the clip is long enough; None for all of it.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -113,15 +116,20 @@ class WanTransformer(nn.Module):
         sequence = Whole() if sequence is None else sequence
         tokens, grid = self.patchify(latents)
         length = tokens.shape[1]
-        tokens = sequence.shard(tokens, dim=1)
-        rope = sequence.shard(rope_table(grid, self.config.head_dim, tokens.device), dim=0)
+        attend, order = self.attend, TokenOrder(grid)
+        if sparse is not None and sparse.is_for(length):
+            order = TokenOrder(grid, {frame // self.config.patch_size[0] for frame in sparse.given})
+            attend = SparseAttention(attend, sparse.tau, order.front)
+        tokens = sequence.shard(order.put(tokens, dim=1), dim=1)
+        rope = sequence.shard(order.put(rope_table(grid, self.config.head_dim, tokens.device), dim=0), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
-        attend_tokens = sequence.attention(self.attend, length)
+        attend_tokens = sequence.attention(attend, length)
         context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0, nag)
         for block in self.blocks:
             tokens = block(tokens, context)
-        return self.unpatchify(sequence.gather(self.head(tokens, time), length, dim=1), grid)
+        patches = sequence.gather(self.head(tokens, time), length, dim=1)
+        return self.unpatchify(order.undo(patches, dim=1), grid)
 
     def make_context(
         self,

@@ -24,6 +24,7 @@ from ..sampling import Cond, Sides, Velocity
 from . import experts
 from .degrees import AUTO, Degrees
 from .rank_model import DTYPES
+from .ring import check_sparse
 from .setup import Setup, check, devices
 
 Answer = TypeVar("Answer")
@@ -121,6 +122,7 @@ class GroupTransformer:
 
     def _begin(self, conds: Sequence[Cond], guidance: float | None, expert: int, *, guided: bool) -> _Run:
         degrees, why = self.setup.split(self.config, guided=guided)
+        check_sparse(conds[0].sparse, degrees)
         if not guided and degrees.cfg == 2:
             log.warning("%s", why)
         if self._before_run is not None:
@@ -266,7 +268,7 @@ def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
 
 def _fields(cond: Cond) -> dict[str, Any]:
     """Of one expert: what the low-noise one is given has taken the place of ``condition``."""
-    names = ("condition", "text", "image", "image_row", "nag")
+    names = ("condition", "text", "image", "image_row", "nag", "sparse")
     return {name: getattr(cond, name) for name in names}
 
 

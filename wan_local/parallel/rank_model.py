@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import notices
-from ..attention import Attend
+from ..attention import Attend, Sparse
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..free_memory import give_back
@@ -31,7 +31,7 @@ from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
 from .experts import take_turns
-from .ring import check_attention
+from .ring import check_attention, check_sparse
 from .sequence import ShardedSequence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -215,7 +215,10 @@ class Rank:
         if apart := found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
         model: Any = partial(self.models[expert], sequence=found.sequence)
-        views = [cond_velocity(model, _cond(cond).to(self.device)) for cond in conds]
+        given = [_cond(cond) for cond in conds]
+        for cond in given:
+            check_sparse(cond.sparse, found.groups.degrees)
+        views = [cond_velocity(model, cond.to(self.device)) for cond in given]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, apart=apart, guidance=guidance, split=found, expert=expert)
         while len(self._runs) > RUNS:
@@ -319,5 +322,6 @@ class Rank:
 
 def _cond(fields: Fields) -> Cond:
     """What the driver sent of one."""
-    nag = fields.get("nag")
-    return Cond(**fields | {"nag": None if nag is None else Nag(**nag)})
+    nag, sparse = fields.get("nag"), fields.get("sparse")
+    made = {"nag": None if nag is None else Nag(**nag), "sparse": None if sparse is None else Sparse(**sparse)}
+    return Cond(**fields | made)

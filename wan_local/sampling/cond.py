@@ -9,8 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..attention import Sparse
 from ..config import TransformerConfig
 from ..model.nag import Nag
+from ..shapes import TEMPORAL_STRIDE
 from .guidance import Velocity, guided_velocity
 
 
@@ -26,6 +28,7 @@ class Cond:
             :meth:`wan_local.model.WanTransformer.forward`.
         low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
         nag: what the attention to the text keeps away from, see :mod:`wan_local.model.nag`; mostly None.
+        sparse: sparse attention, and in which steps; None for none. The given frames in it are those of ``condition``.
     """
 
     condition: Tensor
@@ -34,6 +37,7 @@ class Cond:
     image_row: int | None = None
     low_condition: Tensor | None = None
     nag: Nag | None = None
+    sparse: Sparse | None = None
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
@@ -98,6 +102,8 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
         velocity of latents ``[B, C, T, h, w]``; the B clips share the prompt.
     """
 
+    sparse = None if cond.sparse is None else replace(cond.sparse, given=given_frames(cond.condition))
+
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         batch = latents.shape[0]
         joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
@@ -106,9 +112,17 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
         options: dict[str, object] = {} if cond.image_row is None else {"image_row": cond.image_row}
         if cond.nag is not None:
             options["nag"] = cond.nag.expand(batch)
+        if sparse is not None and timestep < sparse.below:
+            options["sparse"] = sparse
         return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity
+
+
+def given_frames(condition: Tensor) -> tuple[int, ...]:
+    """The latent frames in which an image is given, by the mask of a condition ``[1, 4 + z_dim, T, h, w]``."""
+    marked = condition[:, :TEMPORAL_STRIDE].ne(0).movedim(2, 0).flatten(1).any(1)  # [T]
+    return tuple(marked.nonzero().flatten().tolist())
 
 
 def model_velocity(model: Model, conds: Sequence[Cond], guidance: float) -> Velocity:
