@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .approximations import Approximations
 from .approximations.run import ApproximatedRun
+from .attention.sparse import check_can_run
 from .compiled import compile_blocks
 from .errors import InputError
 from .lora import Applied
 from .model.nag import Nag
 from .notices import tell
-from .sampling import Cond, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
+from .sampling import Cond, GuidesItself, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
 from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
 from .weights.load import AnyPath, build_transformer, transformer_source
 
@@ -146,6 +148,8 @@ def velocity_of(
             bring(denoisers[index].transformer, following_model, forwards)
 
     scales = [each.scale(guidance) for each in denoisers]
+    if approximated is not None:
+        conds = _sparse(denoisers, conds, approximated)
     given = [_conds_of(each, conds, scale, approximated) for each, scale in zip(denoisers, scales, strict=True)]
     if approximated is not None:
         approximated.begin(scales, [at(timestep) for timestep in approximated.sampler.timesteps])
@@ -187,6 +191,23 @@ def approximated_run(
     if approximations.exact:
         return None
     return ApproximatedRun(approximations, sampler, expert=denoisers[0].transformer.config.is_expert)
+
+
+def check_sparse(tau: float, denoisers: Sequence[Denoiser], device: torch.device) -> None:
+    """Raise :class:`InputError` where it is known before a run that sparse attention can't be: models on several GPUs
+    say themselves what their devices can't do."""
+    for each in denoisers:
+        here = None if isinstance(each.transformer, GuidesItself) else device
+        check_can_run(tau, here, each.transformer.config.head_dim)
+
+
+def _sparse(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximated: ApproximatedRun) -> list[Cond]:
+    """With sparse attention, where it was chosen and the clip is long enough."""
+    known, patch = conds[0].condition, denoisers[0].transformer.config.patch_size
+    sparse = approximated.sparse(math.prod(known.shape[2:]) // math.prod(patch))
+    if sparse is not None:
+        check_sparse(sparse.tau, denoisers, known.device)
+    return [replace(cond, sparse=sparse) for cond in conds]
 
 
 def _conds_of(

@@ -19,14 +19,24 @@ from torch import Tensor
 
 from .approximations import NOTHING, named
 from .approximations.run import ApproximatedRun
+from .attention.sparse import MIN_TOKENS
 from .conditioning import conditions, ends_seen, image_embeddings
-from .denoiser import Denoiser, approximated_run, before_step, load_denoisers, needs_negative, velocity_of
+from .denoiser import (
+    Denoiser,
+    approximated_run,
+    before_step,
+    check_sparse,
+    load_denoisers,
+    needs_negative,
+    velocity_of,
+)
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
 from .images import AnyImage
 from .keyframes import Keyframe, both_ends, placed, tell_of_moves
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
+from .memory.activations import sparse_work
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, make_sampler
@@ -245,6 +255,9 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
+        sparse = settings.approximations.sparse if grid.tokens >= MIN_TOKENS else 0.0
+        if sparse:
+            check_sparse(sparse, self.denoisers, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -262,7 +275,7 @@ class Pipeline:
             for text in (positive, negative)
         ]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
-        turns = self.memory.turns(grid)
+        turns = self.memory.turns(grid, sparse_work(self.transformer.config, grid) if sparse else 0)
         denoisers = self._denoisers(settings)
 
         def sample() -> tuple[Tensor, ApproximatedRun | None]:

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..attention.sparse import MIN_TOKENS, OPTION, Sparse
 from ..notices import tell
 from ..progress import OnProgress, Progress
 from ..sampling import Sampler, Sides, Velocity
@@ -35,10 +36,13 @@ class ApproximatedRun:
         options: what was chosen.
         sampler: of the run, fresh.
         expert: whether the models are Wan2.2's, whose blocks another curve was measured on.
+        min_tokens: of clips that sparse attention is for.
     """
 
-    def __init__(self, options: Approximations, sampler: Sampler, *, expert: bool = False) -> None:
-        self.options, self.sampler, self._expert = options, sampler, expert
+    def __init__(
+        self, options: Approximations, sampler: Sampler, *, expert: bool = False, min_tokens: int = MIN_TOKENS
+    ) -> None:
+        self.options, self.sampler, self._expert, self._min_tokens = options, sampler, expert, min_tokens
         self.window = window_of(sampler.sigmas)
         self.plan: frozenset[int] = frozenset()
         self.at_rest = 0
@@ -63,6 +67,20 @@ class ApproximatedRun:
         if options.cfg_zero and scales[experts[0]] != 1:
             self.at_rest = steps_at_rest(len(experts))
         self._tell_of_what_does_nothing()
+
+    def sparse(self, tokens: int) -> Sparse | None:
+        """Sparse attention of a clip of so many tokens, and in which steps. None for none, which is said where it was
+        asked for."""
+        if not self.options.sparse:
+            return None
+        sparse = Sparse(tau=self.options.sparse, min_tokens=self._min_tokens).over(self.sampler.timesteps)
+        if sparse.is_for(tokens) and self.sampler.timesteps[-1] < sparse.below:
+            return sparse
+        why = f"finds no step of {self.sampler.num_steps} behind the first fifth; use more steps"
+        if not sparse.is_for(tokens):
+            why = f"is for clips of {sparse.min_tokens:,} tokens or more, and this one has {tokens:,}"
+        tell(f"{OPTION}={sparse.tau:g} does nothing: it {why}")
+        return None
 
     def velocities(self, sides: Sequence[Sides]) -> list[Velocity]:
         """The velocity of each model of the run, of which the loop asks one in each step."""

@@ -23,7 +23,7 @@ from ..errors import InputError, NumericError
 from ..free_memory import is_out_of_memory
 from . import check
 
-OPTION = "sparse_attention"
+OPTION = "sparse"  # in the words of nodes and command line
 BLOCK = 64  # tokens
 HEAD_DIM = 128
 HALF = (torch.float16, torch.bfloat16)
@@ -112,9 +112,9 @@ def kernel(device: torch.device) -> tuple[Kernel | None, str]:
     return module.sol_attn, ""
 
 
-def check_can_run(tau: float, device: torch.device, head_dim: int) -> None:
-    """Raise :class:`InputError` where it is known beforehand that it can't: a device, or a head width."""
-    if reason := kernel(device)[1] or _wrong_width(head_dim):
+def check_can_run(tau: float, device: torch.device | None, head_dim: int) -> None:
+    """Raise :class:`InputError` for a head width that it can't take, or a device, if that is known."""
+    if reason := _wrong_width(head_dim) or (device is not None and kernel(device)[1]):
         raise refused(tau, reason)
 
 
@@ -140,12 +140,6 @@ def _wrong_width(head_dim: int) -> str | None:
 def refused(tau: float, reason: str) -> InputError:
     """What to raise where it can't be used."""
     return InputError(f"{OPTION}={tau:g} can't be used here: {reason}; set it to 0 for exact attention")
-
-
-def work_bytes(tokens: int, dim: int) -> int:
-    """Bytes of a GPU that the kernel takes beside its result, as far as its arithmetic tells: q, k and v in int8. Its
-    means of blocks, scales and lists of blocks come on top, a few percent of that."""
-    return 3 * tokens * dim
 
 
 _kernels: dict[tuple[Any, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wan_local import kitchen
+from wan_local import kitchen, notices
+from wan_local.approximations import Approximations
+from wan_local.approximations.run import ApproximatedRun
 from wan_local.attention import Sparse, SparseAttention, sdpa, sparse
 from wan_local.config import TransformerConfig
+from wan_local.denoiser import Denoiser, pair_of, velocity_of
 from wan_local.errors import InputError, NumericError
 from wan_local.model import WanTransformer
 from wan_local.model.rope import apply_rope, rope_table
@@ -123,7 +126,7 @@ def test_rows_that_lie_askew_are_put_straight(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_where_it_is_not_installed_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, module, why: str) -> None:
     monkeypatch.setattr(kitchen, "installed", lambda: module)
-    with pytest.raises(InputError, match=rf"sparse_attention=1.5 can't be used here: .*{why}; set it to 0"):
+    with pytest.raises(InputError, match=rf"sparse=1.5 can't be used here: .*{why}; set it to 0"):
         SparseAttention(sdpa.attend, 1.5, FRONT)(*smooth_qkv())
 
 
@@ -143,7 +146,7 @@ def test_nonsense_is_not_believed(monkeypatch: pytest.MonkeyPatch, wrong) -> Non
     monkeypatch.setattr(
         kitchen, "installed", lambda: (SimpleNamespace(sol_attn=lambda q, k, v, **options: wrong(q)), "")
     )
-    with pytest.raises(NumericError, match="sparse_attention=1 gave wrong numbers"):
+    with pytest.raises(NumericError, match="sparse=1 gave wrong numbers"):
         SparseAttention(sdpa.attend, 1.0, FRONT)(*smooth_qkv())
 
 
@@ -211,3 +214,54 @@ def test_the_first_fifth_of_the_steps_is_dense(steps: int, shift: float) -> None
 def test_steps_of_one_timestep_are_all_dense() -> None:
     """Whole timesteps may repeat, and a model can't tell such steps apart."""
     assert Sparse(tau=1.0).over([999, 998, 998, 997, 500, 400, 300, 200, 100, 50]).below == 998
+
+
+# -- a run -----------------------------------------------------------------------------------------------------------
+
+
+def run_of(steps: int, tau: float = 1.0, min_tokens: int = 480) -> ApproximatedRun:
+    sampler = make_sampler("unipc", steps, 5.0)
+    return ApproximatedRun(Approximations(sparse=tau), sampler, min_tokens=min_tokens)
+
+
+def test_a_run_uses_it_under_both_prompts_behind_its_first_fifth() -> None:
+    """Of two experts too, each with the frames that its own condition marks."""
+    asked: list[tuple[float, tuple[int, ...] | None]] = []
+
+    class Model:
+        config = replace(CONFIG, image_dim=0)
+
+        def __call__(
+            self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options
+        ) -> Tensor:
+            chosen = options.get("sparse")
+            asked.append((float(timestep), None if chosen is None else chosen.given))
+            return torch.zeros_like(latents[:, :16])
+
+    run = run_of(10)
+    conds = [replace(cond(None, 0, 5), image=None, low_condition=condition(0, 3, 5)) for _ in range(2)]
+    velocity = velocity_of(pair_of(Model(), Model(), 0.9), conds, 3.0, approximated=run)
+    for timestep in run.sampler.timesteps:
+        velocity(torch.zeros(1, 16, 6, 20, 16), timestep)
+    wanted = [None] * 2 + [(0, 5) if timestep >= 900 else (0, 3, 5) for timestep in run.sampler.timesteps[2:]]
+    assert {(0, 5), (0, 3, 5)} < set(wanted)
+    assert asked == [
+        (timestep, each) for timestep, each in zip(run.sampler.timesteps, wanted, strict=True) for _ in "cu"
+    ]
+
+
+def test_a_run_in_which_it_would_do_nothing_says_so() -> None:
+    said: list[str] = []
+    with notices.listening(said.append):
+        assert run_of(10, min_tokens=481).sparse(480) is None
+        assert run_of(1).sparse(480) is None
+        assert run_of(10).sparse(480) is not None
+    assert len(said) == 2
+    assert "sparse=1 does nothing: it is for clips of 481 tokens or more, and this one has 480" in said[0]
+    assert "finds no step of 1 behind the first fifth" in said[1]
+
+
+def test_a_model_that_it_is_not_made_for_is_refused_before_its_first_step() -> None:
+    narrow = Denoiser(transformer=SimpleNamespace(config=replace(CONFIG, num_heads=2)))
+    with pytest.raises(InputError, match="sparse=1 can't be used here: .*this model's are 64"):
+        velocity_of([narrow], [cond(None, 0)], 1.0, approximated=run_of(10))
