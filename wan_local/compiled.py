@@ -23,6 +23,7 @@ from .config import TransformerConfig
 from .free_memory import is_out_of_memory
 from .model import WanTransformer
 from .model.blocks import Block, Context
+from .model.nag import Nag
 from .notices import tell
 from .quantised import layers, shared_inputs
 
@@ -77,8 +78,9 @@ class _Compiled:
         # A part of the tokens has the batch stride of all of them, which addresses nothing, and would be another graph.
         x = x.reshape(-1).view(x.shape)
         _running.block, _running.context, _running.calls = block, context, 0
+        nag = None if context.nag is None else (context.nag.text, context.nag.scale)
         try:
-            return _graph()(self._twin, x, context.time, context.text, context.image, rope, context.dtype)
+            return _graph()(self._twin, x, context.time, context.text, context.image, rope, context.dtype, nag)
         except Exception as error:
             if _running.calls or is_out_of_memory(error):  # it runs: what failed is no matter of compiling
                 raise
@@ -91,11 +93,13 @@ class _Compiled:
 
 
 def _run(
-    twin: Block, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, dtype: torch.dtype
-) -> Tensor:
+    twin: Block, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, rope: Tensor, dtype: torch.dtype,
+    nag: tuple[Tensor, float] | None,
+) -> Tensor:  # fmt: skip
     context = Context(
-        time=time, text=text, image=image, rope=rope, dtype=dtype, attend=_attend, attend_tokens=_attend_tokens
-    )
+        time=time, text=text, image=image, rope=rope, dtype=dtype, attend=_attend, attend_tokens=_attend_tokens,
+        nag=None if nag is None else Nag(text=nag[0], scale=nag[1]),
+    )  # fmt: skip
     return Block.forward(twin, x, context)
 
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from .approximations import Approximations
+from .approximations.run import ApproximatedRun
+from .attention.sparse import check_can_run
 from .compiled import compile_blocks
 from .errors import InputError
 from .lora import Applied
+from .model.nag import Nag
 from .notices import tell
-from .sampling import Cond, Model, Velocity, model_velocity
+from .sampling import Cond, GuidesItself, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
 from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
 from .weights.load import AnyPath, build_transformer, transformer_source
 
@@ -110,27 +115,25 @@ def velocity_of(
     guidance: float,
     bring: Bring | None = None,
     timesteps: Sequence[float] = (),
+    approximated: ApproximatedRun | None = None,
 ) -> Velocity:
     """The guided velocity of a run: of the denoiser that each timestep is for.
 
     Args:
         denoisers: whose ranges cover every timestep.
-        conds: under the prompt, then under the negative prompt; the second is not used where guidance is 1.
+        conds: under the prompt, then under the negative prompt; the second is not used where guidance is 1, but by nag.
         guidance: guidance scale of those that have none of their own.
         bring: called before each step with the transformer that is about to work, the one that comes after it if this
             is its last step, and how many forwards it has in a step.
         timesteps: of the whole run, if ``bring`` is to know what comes.
+        approximated: what of this run is not calculated in full; None is all of it. A step that it has no forward for
+            brings nothing.
 
     Raises:
         InputError: a guidance scale that is not a finite number.
     """
     if len(denoisers) == 1 and denoisers[0].transformer.config.is_expert:
         tell(ALONE)
-    views = [
-        model_velocity(each.transformer, [cond.of(each.level == LOW) for cond in conds], each.scale(guidance))
-        for each in denoisers
-    ]
-
     following: dict[float, float] = {}
     for timestep, after in pairwise(timesteps):
         following.setdefault(timestep, after)  # whole timesteps may repeat: then this step is not the last one
@@ -138,15 +141,93 @@ def velocity_of(
     def at(timestep: float) -> int:
         return next(index for index, each in enumerate(denoisers) if each.covers(timestep))
 
+    def comes(timestep: float, forwards: int) -> None:
+        if bring is not None:
+            index, then = at(timestep), at(following.get(timestep, timestep))
+            following_model = denoisers[then].transformer if then != index else None
+            bring(denoisers[index].transformer, following_model, forwards * max(1, len(conds[0].windows)))
+
+    scales = [each.scale(guidance) for each in denoisers]
+    if approximated is not None:
+        conds = _sparse(denoisers, conds, approximated)
+    given = [_conds_of(each, conds, scale, approximated) for each, scale in zip(denoisers, scales, strict=True)]
+    if approximated is not None:
+        approximated.begin(scales, [at(timestep) for timestep in approximated.sampler.timesteps])
+        if approximated.options.needs_sides:
+            sides = [
+                _bringing(model_sides(each.transformer, own[: forwards_of(scale)]), comes)
+                for each, own, scale in zip(denoisers, given, scales, strict=True)
+            ]
+            own_views = approximated.velocities(sides)
+            return lambda latents, timestep: own_views[at(timestep)](latents, timestep)
+
+    views = [
+        model_velocity(each.transformer, own, scale) for each, own, scale in zip(denoisers, given, scales, strict=True)
+    ]
+
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         index = at(timestep)
-        if bring is not None:
-            each, then = denoisers[index], at(following.get(timestep, timestep))
-            forwards = (1 if each.scale(guidance) == 1 else 2) * max(1, len(conds[0].windows))
-            bring(each.transformer, denoisers[then].transformer if then != index else None, forwards)
+        comes(timestep, forwards_of(scales[index]))
         return views[index](latents, timestep)
 
     return velocity
+
+
+def needs_negative(denoisers: Sequence[Denoiser], guidance: float, approximations: Approximations) -> bool:
+    """Whether a run asks for anything under the negative prompt."""
+    return bool(approximations.nag) or any(each.scale(guidance) != 1 for each in denoisers)
+
+
+def approximated_run(
+    approximations: Approximations, sampler: Sampler, denoisers: Sequence[Denoiser]
+) -> ApproximatedRun | None:
+    """What :func:`velocity_of` is given for one run; None where everything is calculated.
+
+    Args:
+        approximations: that were chosen.
+        sampler: of the run, fresh.
+        denoisers: of the run.
+    """
+    if approximations.exact:
+        return None
+    return ApproximatedRun(approximations, sampler, expert=denoisers[0].transformer.config.is_expert)
+
+
+def check_sparse(tau: float, denoisers: Sequence[Denoiser], device: torch.device) -> None:
+    """Raise :class:`InputError` where it is known before a run that sparse attention can't be: models on several GPUs
+    say themselves what their devices can't do."""
+    for each in denoisers:
+        here = None if isinstance(each.transformer, GuidesItself) else device
+        check_can_run(tau, here, each.transformer.config.head_dim)
+
+
+def _sparse(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximated: ApproximatedRun) -> list[Cond]:
+    """With sparse attention, where it was chosen and the clip is long enough."""
+    known, patch = conds[0].condition, denoisers[0].transformer.config.patch_size
+    sparse = approximated.sparse(math.prod(known.shape[2:]) // math.prod(patch))
+    if sparse is not None:
+        check_sparse(sparse.tau, denoisers, known.device)
+    return [replace(cond, sparse=sparse) for cond in conds]
+
+
+def _conds_of(
+    denoiser: Denoiser, conds: Sequence[Cond], scale: float, approximated: ApproximatedRun | None
+) -> list[Cond]:
+    """What one model of the run is given: its own condition, and the negative prompt where nag takes it."""
+    own = [cond.of(denoiser.level == LOW) for cond in conds]
+    if approximated is not None and approximated.options.nag and scale == 1:
+        own[0] = replace(own[0], nag=Nag(text=own[-1].text, scale=approximated.options.nag))
+    return own
+
+
+def _bringing(sides: Sides, comes: Callable[[float, int], None]) -> Sides:
+    """The same, with word before each forward that one comes."""
+
+    def asked(latents: Tensor, timestep: float, count: int) -> list[Tensor]:
+        comes(timestep, count)
+        return sides(latents, timestep, count)
+
+    return asked
 
 
 def before_step(denoisers: Sequence[Denoiser], step: int) -> None:

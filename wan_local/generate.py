@@ -17,14 +17,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .approximations import NOTHING, named
+from .approximations.run import ApproximatedRun
+from .attention.sparse import MIN_TOKENS
 from .conditioning import conditions, ends_seen, image_embeddings
-from .denoiser import Denoiser, before_step, load_denoisers, velocity_of
+from .denoiser import (
+    Denoiser,
+    approximated_run,
+    before_step,
+    check_sparse,
+    load_denoisers,
+    needs_negative,
+    velocity_of,
+)
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
 from .images import AnyImage
 from .keyframes import Keyframe, both_ends, placed, tell_of_moves
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
+from .memory.activations import sparse_work
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, lengthened, make_sampler
@@ -43,12 +55,14 @@ class Sampled:
         settings: of the run, with the seed that was drawn.
         grid: size of the clip.
         seconds: how long each stage took.
+        approximated: what was not calculated in full, and what that saved, for a person; "exact" for nothing.
     """
 
     latents: Tensor
     settings: Settings
     grid: Grid
     seconds: dict[str, float] = field(default_factory=dict)
+    approximated: str = NOTHING
 
 
 class Pipeline:
@@ -207,8 +221,8 @@ class Pipeline:
             keyframes: more images at other frames; one image in all is enough.
             on_progress: called after each unit of work; may raise to stop.
             settings: ``negative_prompt, width, height, length, seed, steps, guidance, low_noise_guidance, shift,
-                sampler, fit, motion, longer``; see :class:`wan_local.settings.Settings`. What is not given is the
-                model's own.
+                sampler, fit, motion, longer, approximations``; see :class:`wan_local.settings.Settings`. What is not
+                given is the model's own.
 
         Returns:
             frames ``[F, H, W, 3]`` float32 0..1 on the CPU, exactly ``length`` of them, at the size of the clip times
@@ -241,6 +255,9 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
+        sparse = settings.approximations.sparse if grid.tokens >= MIN_TOKENS else 0.0
+        if sparse:
+            check_sparse(sparse, self.denoisers, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -261,16 +278,19 @@ class Pipeline:
         drawn = initial_noise(grid, config.out_dim, settings.seed)
         conds, drawn = lengthened(settings.longer, conds, drawn, config, settings.seed)
         noise = drawn.to(self.device)
-        turns = self.memory.turns(grid)
+        turns = self.memory.turns(grid, sparse_work(config, grid) if sparse else 0)
         denoisers = self._denoisers(settings)
 
-        def sample() -> Tensor:
+        def sample() -> tuple[Tensor, ApproximatedRun | None]:
             sampler = make_sampler(settings.sampler, settings.steps, settings.shift)  # which has a history
-            velocity = velocity_of(denoisers, conds, settings.guidance, turns.bring, sampler.timesteps)
-            return denoise(velocity, noise, sampler, on_progress, partial(before_step, self.denoisers))
+            run = approximated_run(settings.approximations, sampler, denoisers)
+            velocity = velocity_of(denoisers, conds, settings.guidance, turns.bring, sampler.timesteps, run)
+            told = on_progress if run is None else run.telling(on_progress)
+            return denoise(velocity, noise, sampler, told, partial(before_step, self.denoisers)), run
 
-        latents = turns.run(sample)
-        return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop())
+        latents, run = turns.run(sample)
+        about = named(settings.approximations) if run is None else run.told()
+        return Sampled(latents=latents.cpu(), settings=settings, grid=grid, seconds=clock.stop(), approximated=about)
 
     def decode(self, sampled: Sampled, on_progress: OnProgress = ignore) -> Tensor:
         """Latents to frames ``[F, H, W, 3]`` float32 0..1 on the CPU."""
@@ -292,7 +312,7 @@ class Pipeline:
     def _encode_text(self, prompt: str, settings: Settings) -> tuple[Tensor, Tensor]:
         negative = settings.negative_prompt
         prompts = [prompt, published_negative_prompt(self.recipe) if negative is None else negative]
-        if all(each.scale(settings.guidance) == 1 for each in self._denoisers(settings)):  # nobody will ask for uncond
+        if not needs_negative(self._denoisers(settings), settings.guidance, settings.approximations):
             prompts = prompts[:1]
         with self.memory.on_device(self.text_encoder):
             embeddings = self.text_encoder.encode(prompts).to(self.device)

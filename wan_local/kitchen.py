@@ -43,11 +43,21 @@ def function(name: str) -> Callable[..., Any] | None:
 @cache
 def package() -> tuple[ModuleType | None, str]:
     """The package if its CUDA kernels run here, or None and why not. Imported once a process, when first asked for."""
-    try:
-        module = importlib.import_module(PACKAGE)
-        cuda = module.list_backends()["cuda"]
-    except Exception as error:  # a build for another torch fails in many ways, not only ImportError
-        return None, f"{PACKAGE}: {error}"
+    module, reason = installed()
+    if module is None:
+        return None, reason
+    cuda = module.list_backends()["cuda"]
     if cuda["available"] and not cuda["disabled"]:
         return module, ""
     return None, f"{PACKAGE}: {cuda.get('unavailable_reason') or 'its CUDA kernels are switched off'}"
+
+
+def installed() -> tuple[ModuleType | None, str]:
+    """The package, whether its CUDA kernels run here or not: on a CPU some of it is calculated by torch. Or None and
+    why it can't be imported."""
+    try:
+        module = importlib.import_module(PACKAGE)
+        module.list_backends()["cuda"]
+    except Exception as error:  # a build for another torch fails in many ways, not only ImportError
+        return None, f"{PACKAGE}: {error}"
+    return module, ""

@@ -26,6 +26,7 @@ class Progress:
         x0: when sampling, the current clean estimate ``[B, 16, T, h, w]`` in model space, for a preview; else None.
         note: a line for a person, such as that decoding begins again in tiles; mostly empty.
         part, parts: which of several clips of one job this is about, from 1.
+        skipped: when sampling, how many of the steps so far took no forward, see :mod:`wan_local.approximations`.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Progress:
     note: str = ""
     part: int = 1
     parts: int = 1
+    skipped: int = 0
 
 
 OnProgress = Callable[[Progress], None]

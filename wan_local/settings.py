@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .approximations import EXACT, Approximations
+from .checks import check_number, check_whole
 from .config import TransformerConfig
 from .errors import InputError
 from .longer import Longer
@@ -77,6 +79,7 @@ class Settings:
         fit: what to do with images of another aspect: "crop", "pad" or "stretch".
         motion: 1 to 2, above 1 for more motion between two images, see :mod:`wan_local.motion`.
         longer: how a clip longer than those of training is made, see :class:`wan_local.longer.Longer`.
+        approximations: what is calculated less exactly to save time; nothing unless chosen.
 
     The defaults are Wan2.1 FLF2V's; :meth:`of` takes another model's.
 
@@ -97,6 +100,7 @@ class Settings:
     fit: Fit = FIT
     motion: float = STILL
     longer: Longer = AS_ANY_CLIP
+    approximations: Approximations = EXACT
 
     def __post_init__(self) -> None:
         from .sampling import SAMPLERS
@@ -107,16 +111,16 @@ class Settings:
             if getattr(self, name) is not None:
                 check_side(name, getattr(self, name))
         check_ends(check_frames(self.length))
-        _check_whole("seed", self.seed, RANDOM_SEED, MAX_SEED)
-        _check_whole("steps", self.steps, 1, MAX_STEPS)
-        _check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        check_whole("seed", self.seed, RANDOM_SEED, MAX_SEED)
+        check_whole("steps", self.steps, 1, MAX_STEPS)
+        check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
         if self.low_noise_guidance is not None:
-            _check_number("low_noise_guidance", self.low_noise_guidance, 0.0, MAX_GUIDANCE)
-        _check_number("shift", self.shift, 0.0, MAX_SHIFT, above=True)
+            check_number("low_noise_guidance", self.low_noise_guidance, 0.0, MAX_GUIDANCE)
+        check_number("shift", self.shift, 0.0, MAX_SHIFT, above=True)
         if self.sampler not in SAMPLERS:
             raise InputError(f"sampler={self.sampler!r} is not known; use {', '.join(SAMPLERS)}")
         check_fit(self.fit)
-        _check_number("motion", self.motion, STILL, MOST_MOTION)
+        check_number("motion", self.motion, STILL, MOST_MOTION)
 
     def with_seed(self) -> Settings:
         """These settings with a seed drawn where it is -1."""
@@ -187,15 +191,3 @@ def check_text(name: str, text: object) -> str:
 def published_negative_prompt(recipe: Recipe = FLF2V) -> str:
     """The negative prompt that a model was published with; FLF2V's has two additions to the shared text."""
     return (Path(__file__).parent / "prompts" / recipe.negative_prompt).read_text(encoding="utf-8").strip()
-
-
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name}={value!r} can't be used; give a whole number from {low} to {high}")
-
-
-def _check_number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    if not good or (above and value == low):
-        lowest = "above" if above else "from"
-        raise InputError(f"{name}={value!r} can't be used; give a number {lowest} {low:g} to {high:g}")

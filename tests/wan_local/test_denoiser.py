@@ -13,7 +13,7 @@ from wan_local.config import WAN_FLF2V_14B, TransformerConfig
 from wan_local.denoiser import ALONE, Denoiser, velocity_of
 from wan_local.errors import InputError
 from wan_local.notices import listening
-from wan_local.sampling import Cond, Velocity, denoise, make_sampler
+from wan_local.sampling import Cond, Sides, Velocity, denoise, make_sampler
 from wan_local.settings import mistaken_recipe
 
 EXPERT = TransformerConfig(dim=128, ffn_dim=256, num_heads=1, num_layers=1, in_dim=36, image_dim=0)
@@ -41,6 +41,9 @@ class Elsewhere:
 
     def guided_velocity(self, conds: Sequence[Cond], guidance: float, /) -> Velocity:
         return lambda latents, timestep: torch.full_like(latents, 100.0 * guidance + len(conds))
+
+    def sides(self, conds: Sequence[Cond], /) -> Sides:
+        raise AssertionError("not asked for")
 
 
 def pair(high: Model, low: Model, **high_only: float) -> list[Denoiser]:

@@ -10,11 +10,15 @@ Every backend is a module with ``NAME``, ``TOLERANCE`` (relative L2 error it may
 tensors, or None) and ``attend(q, k, v)``, all ``[B, L, N, K]``. To add one: a file beside these, and a line
 in ``BACKENDS``; in ``order.py`` if it is exact.
 
+``sparse`` is none of them: it approximates, acts on the tokens among themselves alone, and needs them in an order of
+its own.
+
 Read me after ``model/blocks.py``.
 """
 
 from . import ck_int8, flash, sage, sdpa
 from .choose import Attend, Backend, Chosen, choose
+from .sparse import Sparse, SparseAttention
 
 BACKENDS: dict[str, Backend] = {
     sdpa.NAME: sdpa,
@@ -23,4 +27,4 @@ BACKENDS: dict[str, Backend] = {
     ck_int8.NAME: ck_int8,
 }
 
-__all__ = ["BACKENDS", "Attend", "Backend", "Chosen", "choose"]
+__all__ = ["BACKENDS", "Attend", "Backend", "Chosen", "Sparse", "SparseAttention", "choose"]

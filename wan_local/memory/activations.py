@@ -62,6 +62,15 @@ def transformer_work(
     return _forward(config, forward, itemsize) + latents + dequantized + tokens
 
 
+def sparse_work(config: TransformerConfig, grid: Grid) -> int:
+    """Bytes that sparse attention takes beside :func:`transformer_work`, on a GPU: q, k and v of its kernel in int8.
+
+    Reckoned from what the kernel's source says that it does, not measured: means of blocks, scales and lists of blocks,
+    which it keeps too, are not in it. Attention is where a forward takes most, so it comes on top in full.
+    """
+    return 3 * grid.tokens * config.dim
+
+
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
     """Peak bytes of encoding to latents of ``shape``, the pixels they come from among them."""
     return _area(shape) * _vae_cell(config, itemsize, True) // SIDE**2 + clip_bytes(shape, itemsize)

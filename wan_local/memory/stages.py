@@ -96,9 +96,10 @@ class Memory:
         """What encodes and decodes with ``vae`` within the memory there is; ask while it is there."""
         return FittingVAE(vae, self.tiling, decode_dtype) if isinstance(vae, WanVAE) else vae
 
-    def turns(self, grid: Grid) -> Turns:
-        """Whose turn it is to be on the device while a clip of ``grid`` is sampled."""
-        return Turns(self, grid)
+    def turns(self, grid: Grid, beside: int = 0) -> Turns:
+        """Whose turn it is to be on the device while a clip of ``grid`` is sampled, with so many bytes beside its usual
+        work."""
+        return Turns(self, grid, beside)
 
     @contextlib.contextmanager
     def sampling(self, transformer: WanTransformer, grid: Grid, offloaded: int | None = None) -> Iterator[None]:
@@ -125,14 +126,15 @@ class Memory:
         """Whether no transformer moves: each works where it was loaded."""
         return self.offload == NONE or (self.offload == AUTO and self.device.type == "cpu")
 
-    def offloaded(self, transformer: WanTransformer, grid: Grid) -> int:
-        """How many blocks are offloaded for a clip of this size, as things stand now."""
+    def offloaded(self, transformer: WanTransformer, grid: Grid, beside: int = 0) -> int:
+        """How many blocks are offloaded for a clip of this size, with so many bytes beside its usual work, as things
+        stand now."""
         if not isinstance(self.offload, str):
             return self.offload
         free = free_device_bytes(self.device)
         if free is None:
             return 0
-        free += self.stay_of(transformer).ahead
+        free += self.stay_of(transformer).ahead - beside
         return choose_offloaded(transformer.config, weights_of(transformer, self.device), grid, free)
 
     def _has_room(self, module: nn.Module, may_stay: bool) -> bool:
@@ -143,8 +145,8 @@ class Memory:
 class Turns:
     """The transformers of one run on the device, one at a time. See :meth:`Memory.turns`."""
 
-    def __init__(self, memory: Memory, grid: Grid) -> None:
-        self._memory, self._grid = memory, grid
+    def __init__(self, memory: Memory, grid: Grid, beside: int = 0) -> None:
+        self._memory, self._grid, self._beside = memory, grid, beside
         self._at_work: Model | None = None
         self._moves = False  # whether it came here for its turn
         self._offloaded, self._more = 0, 0  # blocks of it in host memory, and how many of them because memory ran out
@@ -165,7 +167,7 @@ class Turns:
             self._at_work = transformer
             if isinstance(transformer, WanTransformer) and not self._memory.rests:  # others have a keeper of their own
                 self._moves = True
-                needed = self._memory.offloaded(transformer, self._grid) + self._more
+                needed = self._memory.offloaded(transformer, self._grid, self._beside) + self._more
                 self._offloaded = min(needed, transformer.config.num_layers)
                 self._stay.enter_context(self._memory.sampling(transformer, self._grid, self._offloaded))
         if not self._moves or self._switch is not None:

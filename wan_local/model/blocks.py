@@ -21,6 +21,7 @@ from ..config import TransformerConfig
 from ..fused import has_rms_norm
 from ..operations import BlockLayers
 from ..quantised import shared_inputs
+from .nag import Nag, away_from
 from .norms import (
     layer_norm_float32,
     linear_float32,
@@ -45,6 +46,7 @@ class Context:
         dtype: what linears and attention run in.
         attend: the attention kernel.
         attend_tokens: the same for the tokens among themselves, where several GPUs share them; None for ``attend``.
+        nag: what the attention to the text keeps away from, mostly None.
     """
 
     time: Tensor
@@ -54,6 +56,7 @@ class Context:
     dtype: torch.dtype
     attend: Attend
     attend_tokens: Attend | None = None
+    nag: Nag | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,28 @@ class CrossAttention(SelfAttention):
         """Tokens ``[B, L, D]`` in ``context.dtype`` -> what they take from text and images, the same."""
         dtype = context.dtype
         q = self.heads(normalised(self.norm_q, self.q(x), dtype))
-        k = self.heads(rms_norm(self.norm_k, self.k(context.text))).to(dtype)
-        out = context.attend(q, k, self.heads(self.v(context.text)))  # [B, L, N, K]
+        out = self.read(q, context.text, context)  # [B, L, N, K]
+        if context.nag is not None:
+            out = kept_away(out, self.read(q, context.nag.text, context), context.nag.scale)
         if context.image is not None:
             k = self.heads(rms_norm(self.norm_k_img, self.k_img(context.image))).to(dtype)
             out = add(out, context.attend(q, k, self.heads(self.v_img(context.image))))
         return out.flatten(2)
+
+    def read(self, q: Tensor, text: Tensor, context: Context) -> Tensor:
+        """What queries ``[B, L, N, K]`` take from rows of text ``[B, S, D]``, the same shape."""
+        k = self.heads(rms_norm(self.norm_k, self.k(text))).to(context.dtype)
+        return context.attend(q, k, self.heads(self.v(text)))
+
+
+def kept_away(out: Tensor, other: Tensor, scale: float) -> Tensor:
+    """What was taken from the text, ``[B, L, N, K]``, away from what would be taken from the negative prompt.
+
+    By pieces: float32 copies of both would be several times the tokens. The norm spans all heads of a token.
+    """
+    shape, rows = out.shape, other.flatten(2)
+    moved = by_pieces(out.flatten(2), lambda part, piece: away_from(part, rows[:, piece], scale), out.dtype)
+    return moved.view(shape)
 
 
 class Block(nn.Module):

@@ -10,13 +10,14 @@ width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..attention import Attend, choose
+from ..attention import Attend, Sparse, SparseAttention, choose
 from ..config import TransformerConfig
 from ..operations import Operations
 from ..shapes import latent_frames
@@ -24,9 +25,11 @@ from ..tf32 import exact_convolutions
 from .blocks import Block, Context, Head
 from .embeddings import ImageEmbedding, embed_text, embed_time, sinusoid
 from .inputs import check_latents, check_text, check_timestep, paired_image
+from .nag import Nag
 from .norms import compute_dtype
 from .rope import rope_table
 from .sequence import Sequence, Whole
+from .token_order import TokenOrder
 
 
 class WanTransformer(nn.Module):
@@ -78,6 +81,8 @@ class WanTransformer(nn.Module):
         *,
         image_row: int | None = None,
         riflex: bool = False,
+        nag: Nag | None = None,
+        sparse: Sparse | None = None,
     ) -> Tensor:
         """One look at the clip.
 
@@ -94,6 +99,8 @@ class WanTransformer(nn.Module):
             image_row: where ``image`` is one of the two images alone, its first row among the learned positions: 0, or
                 half of them for the last image. None where it is both.
             riflex: turn time slower in clips longer than those of training, see :func:`.rope.axis_angles`.
+            nag: what the attention to the text keeps away from; None for nothing.
+            sparse: sparse attention of the tokens among themselves, if the clip is long enough; None for all of it.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -105,21 +112,29 @@ class WanTransformer(nn.Module):
         check_latents(latents, self.config)
         check_timestep(timestep, batch)
         check_text(text, batch, self.config)
+        if nag is not None:
+            check_text(nag.text, batch, self.config)
         image = paired_image(image, batch, self.config, image_row)
 
         sequence = Whole() if sequence is None else sequence
         tokens, grid = self.patchify(latents)
         length = tokens.shape[1]
-        tokens = sequence.shard(tokens, dim=1)
+        attend, order = self.attend, TokenOrder(grid)
+        if sparse is not None and sparse.is_for(length):
+            order = TokenOrder(grid, {frame // self.config.patch_size[0] for frame in sparse.given})
+            attend = SparseAttention(attend, sparse.tau, order.front)
+        tokens = sequence.shard(order.put(tokens, dim=1), dim=1)
         trained = latent_frames(self.config.trained_frames) // self.config.patch_size[0] if riflex else 0
-        rope = sequence.shard(rope_table(grid, self.config.head_dim, tokens.device, trained), dim=0)
+        angles = rope_table(grid, self.config.head_dim, tokens.device, trained)
+        rope = sequence.shard(order.put(angles, dim=0), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
-        attend_tokens = sequence.attention(self.attend, length)
-        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0)
+        attend_tokens = sequence.attention(attend, length)
+        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0, nag)
         for block in self.blocks:
             tokens = block(tokens, context)
-        return self.unpatchify(sequence.gather(self.head(tokens, time), length, dim=1), grid)
+        patches = sequence.gather(self.head(tokens, time), length, dim=1)
+        return self.unpatchify(order.undo(patches, dim=1), grid)
 
     def make_context(
         self,
@@ -129,11 +144,15 @@ class WanTransformer(nn.Module):
         rope: Tensor,
         attend_tokens: Attend,
         image_row: int = 0,
+        nag: Nag | None = None,
     ) -> Context:
         """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
-        text = embed_text(text, self.text_embedding, self.dtype_of(self.text_embedding[0], time.device))
+        text_dtype = self.dtype_of(self.text_embedding[0], time.device)
+        text = embed_text(text, self.text_embedding, text_dtype)
+        if nag is not None:
+            nag = replace(nag, text=embed_text(nag.text, self.text_embedding, text_dtype).to(dtype))
         if image is not None:
             embedding: Any = self.img_emb
             image = embedding(image, self.dtype_of(embedding.proj[1], time.device), image_row).to(dtype)
@@ -145,6 +164,7 @@ class WanTransformer(nn.Module):
             dtype=dtype,
             attend=self.attend,
             attend_tokens=attend_tokens,
+            nag=nag,
         )
 
     def dtype_of(self, layer: Any, device: torch.device) -> torch.dtype:

@@ -18,11 +18,13 @@ from torch import Tensor
 from ..config import TransformerConfig
 from ..denoiser import Denoiser, pair_of
 from ..errors import InputError, WanError
+from ..model.nag import Nag
 from ..ranks import GroupSpec, Limits, Pool, RankError, RankGroup
-from ..sampling import Cond, Velocity
+from ..sampling import Cond, Sides, Velocity
 from . import experts
 from .degrees import AUTO, Degrees
 from .rank_model import DTYPES
+from .ring import check_sparse
 from .setup import Setup, check, devices
 
 Answer = TypeVar("Answer")
@@ -112,15 +114,23 @@ class GroupTransformer:
         """
         if not math.isfinite(guidance):
             raise InputError(f"guidance={guidance!r} can't be used; give a number such as 5.5, or 1 for none")
-        degrees, why = self.setup.split(self.config, guided=guidance != 1)
-        if guidance == 1 and degrees.cfg == 2:
+        return self._begin(conds, float(guidance), expert, guided=guidance != 1).velocity
+
+    def sides(self, conds: Sequence[Cond], expert: int = 0) -> Sides:
+        """As :func:`wan_local.sampling.model_sides`; else as :meth:`guided_velocity`."""
+        return self._begin(conds, None, expert, guided=len(conds) > 1).sides
+
+    def _begin(self, conds: Sequence[Cond], guidance: float | None, expert: int, *, guided: bool) -> _Run:
+        degrees, why = self.setup.split(self.config, guided=guided)
+        check_sparse(conds[0].sparse, degrees)
+        if not guided and degrees.cfg == 2:
             log.warning("%s", why)
         if self._before_run is not None:
             self._before_run()
         group = self.start()
         if self._when_up is not None:
             self._when_up()
-        run = _Run(group, conds, float(guidance), degrees, expert, self._stop)
+        run = _Run(group, conds, guidance, degrees, expert, self._stop)
         after = None if self._keep else self._pool.close
         weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
@@ -168,6 +178,10 @@ class GroupExpert:
         """As :meth:`GroupTransformer.guided_velocity`."""
         return self._group.guided_velocity(conds, guidance, self._expert)
 
+    def sides(self, conds: Sequence[Cond]) -> Sides:
+        """As :meth:`GroupTransformer.sides`."""
+        return self._group.sides(conds, self._expert)
+
 
 def denoisers_of(group: GroupTransformer) -> list[Denoiser]:
     """The models of a run on these ranks: one, or two experts."""
@@ -190,7 +204,7 @@ class _Run:
         self,
         group: RankGroup,
         conds: Sequence[Cond],
-        guidance: float,
+        guidance: float | None,
         degrees: Degrees,
         expert: int,
         stop: Callable[[], object] | None,
@@ -205,9 +219,17 @@ class _Run:
         _latest[self._group] = self.number
         self._ask(self._group.call, "begin", *self._beginning, stage="begin")
 
-    def __call__(self, latents: Tensor, timestep: float) -> Tensor:
+    def velocity(self, latents: Tensor, timestep: float) -> Tensor:
+        """The guided velocity of a step."""
+        return self._asked("velocity", latents, float(timestep))
+
+    def sides(self, latents: Tensor, timestep: float, count: int) -> list[Tensor]:
+        """The velocities of a step under ``count`` prompts."""
+        return list(self._asked("sides", latents, float(timestep), count))
+
+    def _asked(self, method: str, latents: Tensor, *args: float) -> Tensor:
         self._step += 1
-        stage, step = f"step {self._step}", ("velocity", _host(latents), float(timestep), self.number)
+        stage, step = f"step {self._step}", (method, _host(latents), *args, self.number)
         with self._group.in_use(self._stop):
             for _ in range(TRIES):
                 found = self._ask(self._group.call_first, *step, stage=stage)
@@ -246,12 +268,12 @@ def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
 
 def _fields(cond: Cond) -> dict[str, Any]:
     """Of one expert: what the low-noise one is given has taken the place of ``condition``."""
-    names = ("condition", "text", "image", "image_row", "riflex", "windows")
+    names = ("condition", "text", "image", "image_row", "riflex", "windows", "nag", "sparse")
     return {name: getattr(cond, name) for name in names}
 
 
 def _host(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value
+    return value.detach().cpu() if isinstance(value, Tensor) else value.to("cpu") if isinstance(value, Nag) else value
 
 
 __all__ = ["AUTO", "GroupTransformer", "Setup", "denoisers_of"]

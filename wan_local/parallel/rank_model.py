@@ -7,6 +7,7 @@ and results are tensors, numbers, strings, lists and dicts.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,19 +17,21 @@ import torch
 from torch import Tensor
 
 from .. import notices
-from ..attention import Attend
+from ..attention import Attend, Sparse
 from ..attention import choose as choose_attention
 from ..errors import InputError
 from ..free_memory import give_back
 from ..memory import Offload
+from ..model.nag import Nag
 from ..model.sequence import Sequence, Whole
 from ..ranks import RankInfo
+from ..ranks.messages import Fields
 from ..sampling import Cond, Velocity, cond_velocity
 from ..sampling.guidance import combine
 from .collectives import Groups, Traffic
 from .degrees import Degrees, check
 from .experts import take_turns
-from .ring import check_attention
+from .ring import check_attention, check_sparse
 from .sequence import ShardedSequence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,10 +54,12 @@ class _Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
-    """What stays the same over a run: cond and uncond, or the one that this GPU does; the guidance scale; the split."""
+    """What stays the same over a run: cond and uncond, or the one that this GPU does; whether it is one of the two,
+    which another GPU has; the guidance scale, None where the caller combines them; the split."""
 
     views: list[Velocity]
-    guidance: float
+    apart: bool
+    guidance: float | None
     split: _Split
     expert: int
 
@@ -186,8 +191,8 @@ class Rank:
 
     def begin(
         self,
-        conds: list[dict[str, Any]],
-        guidance: float,
+        conds: list[Fields],
+        guidance: float | None,
         run: int = 0,
         split: dict[str, int] | None = None,
         expert: int = 0,
@@ -197,7 +202,7 @@ class Rank:
         Args:
             conds: fields of :class:`wan_local.sampling.Cond` each: under the prompt, then under the negative prompt
                 unless guidance is 1.
-            guidance: guidance scale.
+            guidance: guidance scale; None to be asked by :meth:`sides`, which combines nothing.
             run: its number, which every step names.
             split: fields of :class:`wan_local.parallel.degrees.Degrees`; None for the one this was made with.
             expert: which of the models that were loaded.
@@ -207,12 +212,15 @@ class Rank:
         """
         found = self._split(self.degrees if split is None else Degrees(**split))
         conds = conds[:1] if guidance == 1 else conds
-        if found.groups.degrees.cfg == 2 and len(conds) == 2:
+        if apart := found.groups.degrees.cfg == 2 and len(conds) == 2:
             conds = [conds[found.groups.cfg.index]]
         model: Any = partial(self.models[expert], sequence=found.sequence)
-        views = [cond_velocity(model, Cond(**cond).to(self.device)) for cond in conds]
+        given = [_cond(cond) for cond in conds]
+        for cond in given:
+            check_sparse(cond.sparse, found.groups.degrees)
+        views = [cond_velocity(model, cond.to(self.device)) for cond in given]
         self._runs.pop(run, None)
-        self._runs[run] = _Run(views=views, guidance=guidance, split=found, expert=expert)
+        self._runs[run] = _Run(views=views, apart=apart, guidance=guidance, split=found, expert=expert)
         while len(self._runs) > RUNS:
             del self._runs[next(iter(self._runs))]
 
@@ -220,18 +228,43 @@ class Rank:
     def velocity(self, latents: Tensor, timestep: float, run: int = 0) -> Tensor | None:
         """The guided velocity of latents ``[B, C, T, h, w]``, float32 on the CPU; None on every rank but the first, and
         where the run is not known (any more)."""
+
+        def combined(found: list[Tensor], guidance: float | None) -> Tensor:
+            if len(found) == 1 or guidance is None:
+                return found[0]
+            return combine(found[0], found[1], guidance)
+
+        return self._step(latents, timestep, run, 2, combined)
+
+    @torch.no_grad()
+    def sides(self, latents: Tensor, timestep: float, count: int, run: int = 0) -> Tensor | None:
+        """As :meth:`velocity`, under each of ``count`` prompts and not combined: ``[count, B, C, T, h, w]``. GPUs that
+        have none of these prompts do nothing."""
+        return self._step(latents, timestep, run, count, lambda found, _: torch.stack(found))
+
+    def _step(
+        self,
+        latents: Tensor,
+        timestep: float,
+        run: int,
+        count: int,
+        put_together: Callable[[list[Tensor], float | None], Tensor],
+    ) -> Tensor | None:
+        """What is made of the velocities under ``count`` prompts, or as many as there are."""
         self._current = self._runs.get(run)
         if self._current is None:
             return None
         began = time.perf_counter()
         self._bring(self._current.expert)
-        groups, guidance = self._current.split.groups, self._current.guidance
-        latents = latents.to(self.device)
-        found = [view(latents, timestep) for view in self._current.views]
-        if groups.degrees.cfg == 2 and guidance != 1:
-            found = groups.cfg.gather(found[0])
-        result = found[0] if len(found) == 1 else combine(found[0], found[1], guidance)
+        cfg, views = self._current.split.groups.cfg, self._current.views
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        if cfg.size == 2 and count == 1 and cfg.index == 1 and self._current.apart:
+            return None  # this one has uncond
+        latents = latents.to(self.device)
+        found = [view(latents, timestep) for view in views[:count]]
+        if cfg.size == 2 and count == 2 and self._current.apart:
+            found = cfg.gather(found[0])
+        result = put_together(found, self._current.guidance)
         velocity = result.float().cpu() if first else None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # only the first rank has waited for its GPU by now
@@ -285,3 +318,10 @@ class Rank:
     def _largest(self, value: Tensor) -> Tensor:
         """The largest among all GPUs that share the tokens of the step under way."""
         return value if self._current is None else self._current.split.groups.sequence.largest(value)
+
+
+def _cond(fields: Fields) -> Cond:
+    """What the driver sent of one."""
+    nag, sparse = fields.get("nag"), fields.get("sparse")
+    made = {"nag": None if nag is None else Nag(**nag), "sparse": None if sparse is None else Sparse(**sparse)}
+    return Cond(**fields | made)

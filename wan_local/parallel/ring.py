@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..attention import Sparse
+from ..attention.sparse import OPTION
 from ..errors import InputError
 from .collectives import Group
 from .degrees import Degrees
@@ -95,4 +97,13 @@ def check_attention(name: str, degrees: Degrees) -> None:
         raise InputError(
             f"attention={name!r} can't be used with {degrees}: it gives no log-sum-exp, which a ring needs; use auto, "
             "or a number of GPUs that heads divide by"
+        )
+
+
+def check_sparse(sparse: Sparse | None, degrees: Degrees) -> None:
+    """Raise :class:`InputError` for sparse attention in a ring, where no GPU ever has all keys to choose from."""
+    if degrees.ring > 1 and sparse is not None:
+        raise InputError(
+            f"{OPTION}={sparse.tau:g} can't be used with {degrees}: in a ring no GPU has all tokens at once; set it to "
+            "0, or use a number of GPUs that heads divide by"
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ..attention import Sparse
 from ..config import TransformerConfig
+from ..model.nag import Nag
+from ..shapes import TEMPORAL_STRIDE
 from .guidance import Velocity, guided_velocity
 from .windows import Window, fused, places, with_rows
 
@@ -27,6 +30,8 @@ class Cond:
         low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
         riflex: of :meth:`wan_local.model.WanTransformer.forward`.
         windows: what the transformer sees of the clip at a time; none where it sees all.
+        nag: what the attention to the text keeps away from, see :mod:`wan_local.model.nag`; mostly None.
+        sparse: sparse attention, and in which steps; None for none. The given frames in it are those of ``condition``.
     """
 
     condition: Tensor
@@ -36,11 +41,19 @@ class Cond:
     low_condition: Tensor | None = None
     riflex: bool = False
     windows: tuple[Window, ...] = ()
+    nag: Nag | None = None
+    sparse: Sparse | None = None
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
+        nag = None if self.nag is None else self.nag.to(device)
         return replace(
-            self, condition=self.condition.to(device), text=self.text.to(device), image=image, low_condition=low
+            self,
+            condition=self.condition.to(device),
+            text=self.text.to(device),
+            image=image,
+            low_condition=low,
+            nag=nag,
         )
 
     def of(self, low_noise: bool) -> Cond:
@@ -73,7 +86,7 @@ class Transformer(Protocol):
     def config(self) -> TransformerConfig: ...
 
     def __call__(
-        self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options: int
+        self, latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor | None, /, **options: object
     ) -> Tensor: ...
 
 
@@ -88,8 +101,16 @@ class GuidesItself(Protocol):
         """As :func:`model_velocity`."""
         ...
 
+    def sides(self, conds: Sequence[Cond], /) -> Sides:
+        """As :func:`model_sides`."""
+        ...
+
 
 Model = Transformer | GuidesItself
+
+Sides = Callable[[Tensor, float, int], list[Tensor]]
+"""Latents ``[B, C, T, h, w]``, a timestep 0..1000 and a number to the velocities of the same shape under so many of the
+prompts: cond alone, or cond and uncond."""
 
 
 def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
@@ -106,18 +127,29 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
     if cond.windows:
         windows = map(Window._make, cond.windows)  # on its way to a process of its own it became a plain tuple
         return fused([(each, cond_velocity(transformer, cond.in_window(each))) for each in windows])
+    sparse = None if cond.sparse is None else replace(cond.sparse, given=given_frames(cond.condition))
 
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         batch = latents.shape[0]
         joined = torch.cat([latents, cond.condition.expand(batch, -1, -1, -1, -1)], dim=1)  # noise, mask, image
         image = None if cond.image is None else cond.image.expand(batch, -1, -1)
         times = torch.full((batch,), timestep, device=latents.device)
-        options = {} if cond.image_row is None else {"image_row": cond.image_row}
+        options: dict[str, object] = {} if cond.image_row is None else {"image_row": cond.image_row}
         if cond.riflex:
             options["riflex"] = True
+        if cond.nag is not None:
+            options["nag"] = cond.nag.expand(batch)
+        if sparse is not None and timestep < sparse.below:
+            options["sparse"] = sparse
         return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity
+
+
+def given_frames(condition: Tensor) -> tuple[int, ...]:
+    """The latent frames in which an image is given, by the mask of a condition ``[1, 4 + z_dim, T, h, w]``."""
+    marked = condition[:, :TEMPORAL_STRIDE].ne(0).movedim(2, 0).flatten(1).any(1)  # [T]
+    return tuple(marked.nonzero().flatten().tolist())
 
 
 def model_velocity(model: Model, conds: Sequence[Cond], guidance: float) -> Velocity:
@@ -135,3 +167,16 @@ def model_velocity(model: Model, conds: Sequence[Cond], guidance: float) -> Velo
         return model.guided_velocity(conds, guidance)
     views = [cond_velocity(model, cond) for cond in conds]
     return guided_velocity(views[0], views[-1], guidance)
+
+
+def model_sides(model: Model, conds: Sequence[Cond]) -> Sides:
+    """The velocities of a model under each prompt, not combined, wherever its weights are.
+
+    Args:
+        model: a transformer, or what has more than one.
+        conds: under the prompt, then under the negative prompt if it will be asked for.
+    """
+    if isinstance(model, GuidesItself):
+        return model.sides(conds)
+    views = [cond_velocity(model, cond) for cond in conds]
+    return lambda latents, timestep, count: [view(latents, timestep) for view in views[:count]]

@@ -38,3 +38,8 @@ def guided_velocity(positive: Velocity, negative: Velocity, guidance: float) -> 
 def combine(positive: Tensor, negative: Tensor, guidance: float) -> Tensor:
     """``negative + guidance * (positive - negative)``."""
     return negative + guidance * (positive - negative)
+
+
+def forwards_of(guidance: float) -> int:
+    """How many forwards a step takes under a guidance scale."""
+    return 1 if guidance == 1 else 2

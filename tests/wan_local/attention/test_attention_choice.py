@@ -14,7 +14,7 @@ from wan_local.attention import BACKENDS, choose, ck_int8, flash, sage, sdpa
 from wan_local.attention.choose import _verdicts
 from wan_local.errors import InputError, NumericError
 
-HELPERS = {"backend", "__init__", "choose", "check", "order", "timing"}
+HELPERS = {"backend", "__init__", "choose", "check", "order", "sparse", "timing"}
 
 
 @pytest.fixture(autouse=True)

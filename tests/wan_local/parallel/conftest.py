@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
 from tests.wan_local.quantised.float8_here import has_float8_products
+from wan_local.attention import sparse
 from wan_local.parallel.group_model import Setup
 from wan_local.ranks import Pool
 from wan_local.sampling import model_velocity
@@ -21,6 +22,10 @@ from wan_local.weights import load_transformer
 
 ROOT = Path(__file__).resolve().parents[3]
 RANK = Path(__file__).with_name("split_rank.py")
+
+
+def has_sparse_attention() -> bool:
+    return sparse.kernel(torch.device("cpu"))[0] is not None
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             given = cases.spread(cases.inputs(size))
             velocity = model_velocity(model, cases.conds(given), cases.GUIDANCE)
             truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)
+    cases.write_wide(place / "wide.safetensors")
+    if has_sparse_attention():
+        velocity = model_velocity(load_transformer(place / "wide.safetensors"), cases.sparse_conds(0, 4), 4.0)
+        with torch.no_grad():
+            truth["sparse"] = velocity(cases.inputs(cases.LONG)["noise"], 700.0)
     save_file(truth, place / "truth.safetensors")
     return place
 

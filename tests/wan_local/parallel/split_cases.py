@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.wan_local.weights import packed_files
+from wan_local.attention import Sparse
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
 from wan_local.parallel.fsdp import works_on_cpu
@@ -21,6 +23,8 @@ from wan_local.sampling import Cond, denoise, make_sampler, model_velocity
 CONFIG = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
 )  # fmt: skip
+WIDE = replace(CONFIG, dim=256, num_heads=2)  # heads as wide as sparse attention needs them
+LONG = (5, 10, 26)  # 325 tokens: 6 blocks of 64, and an odd number
 GRIDS = {"48 tokens": (3, 8, 8), "45 tokens": (3, 6, 10), "3 tokens": (1, 2, 6)}  # two do not divide by 2 or 4
 STATED = json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})
 GUIDANCE, STEPS = 4.0, 2
@@ -44,14 +48,20 @@ def write_model(path: Path) -> None:
     save_file(weights(), path, {"config": STATED})
 
 
+def write_wide(path: Path) -> None:
+    """A model that sparse attention can be used with."""
+    stated = {"attention_head_dim": WIDE.head_dim, "text_len": WIDE.text_len}
+    save_file(weights(WIDE), path, {"config": json.dumps(stated)})
+
+
 def write_float8(path: Path) -> None:
     """The same in scaled fp8, as ComfyUI marks it."""
     packed_files.write_comfy_scaled(path, weights(), torch.float8_e4m3fn, STATED)
 
 
-def weights() -> dict[str, Tensor]:
+def weights(config: TransformerConfig = CONFIG) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    state = WanTransformer(CONFIG).state_dict()
+    state = WanTransformer(config).state_dict()
     for key, value in state.items():
         if "norm" in key and key.endswith("weight"):
             value.normal_(1, 0.05)
@@ -93,6 +103,14 @@ def spread(given: dict[str, Any]) -> dict[str, Any]:
     """Noise that is larger at one end of the clip, so that a GPU's share of it says little about the rest."""
     width = given["noise"].shape[-2]
     return given | {"noise": given["noise"] * torch.linspace(0.3, 3.0, width)[:, None]}
+
+
+def sparse_conds(*frames: int) -> list[Cond]:
+    """Of a long clip whose images are at these latent frames, under sparse attention."""
+    given = inputs(LONG)
+    given["condition"][:, :4] = 0
+    given["condition"][:, :4, list(frames)] = 1
+    return [replace(cond, sparse=Sparse(tau=1.0, min_tokens=0)) for cond in conds(given)]
 
 
 def conds(given: dict[str, Any]) -> list[Cond]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,19 @@ def float8_error(rank: Rank, grid: str) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
+def sparse_errors() -> dict[str, float]:
+    """Of one guided look at a long clip under sparse attention, and of a dense look at it."""
+    rank = Rank(INFO, ulysses=WORLD)
+    rank.load(str(FOLDER / "wide.safetensors"), dtype="float32")
+    found = {}
+    conds = [asdict(cond) for cond in cases.sparse_conds(0, 4)]
+    for name, given in (("sparse", conds), ("dense", [cond | {"sparse": None} for cond in conds])):
+        rank.begin(given, 4.0)
+        velocity, truth = shared_velocity(rank)(cases.inputs(cases.LONG)["noise"], 700.0), TRUTH["sparse"]
+        found[name] = float((velocity - truth).norm() / truth.norm())
+    return found
+
+
 def compiled_error(grid: str) -> tuple[float, list[str]]:
     """With compiled blocks, and what is said of them."""
     said: list[str] = []
@@ -140,6 +154,8 @@ def main() -> None:
             rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
             for grid in cases.GRIDS if has_float8_products() else ():
                 told[f"{what}, {grid}"] = float8_error(rank, grid)
+    if WORLD == 2 and "sparse" in TRUTH:
+        told |= sparse_errors()
     if WORLD == cases.COMPILED:
         told["compiled"], told["said"] = compiled_error("45 tokens")
     rank = Rank(INFO, ulysses=WORLD)

@@ -1,0 +1,27 @@
+"""Steps to skip that are known beforehand: every second one of those that may be, or more in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .window import Window
+
+
+def skip_list(window: Window, experts: Sequence[int], in_a_row: int) -> frozenset[int]:
+    """The steps to skip.
+
+    Args:
+        window: for each step whether it may be.
+        experts: for each step which of the models of the run is asked; with each the pattern begins anew.
+        in_a_row: so many are skipped after each that is not.
+    """
+    skipped: set[int] = set()
+    since, before = in_a_row, None
+    for step, (may, expert) in enumerate(zip(window, experts, strict=True)):
+        if may and since < in_a_row and expert == before:
+            skipped.add(step)
+            since += 1
+        elif may:
+            since = 0
+        before = expert
+    return frozenset(skipped)
