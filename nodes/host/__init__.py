@@ -25,3 +25,4 @@ from .values import (
     CLIP, VideoFromComponents, clip_vision_output, denormalise_latents, is_plain_mp4, normalise_latents,
     video_components, video_file, video_preview, with_values,
 )
+from .web import Picture, Refused, answer
