@@ -1,4 +1,5 @@
-# make demo   a video from two bundled pictures, with the bundled nano model
+# make demo   a video from two bundled images, with the bundled nano model; from two of your own:
+#             make demo FIRST=a.png LAST=b.png PROMPT="a red circle moves to the right"
 # make test   everything that runs without a GPU; ComfyUI and browser tests where they are installed
 # make floor  the demo and the tests again on the oldest releases that the pack says it runs on
 # make soak   what is random at length: schedules of faults, jobs in bad weather, damaged files
@@ -24,10 +25,13 @@ FLOOR_PYTHON ?= $(shell for minor in 10 11 12; do \
 .PHONY: help demo test floor soak bench bench-gpu lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n -e '/^$$/q' -e 's/^# //p' Makefile
 
 # Torch first and by itself, so that no other package chooses it.
 $(VENV)/run: requirements.txt $(LIMITS)
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
+	  'This needs Python 3.10 or newer, not ' + sys.version.split()[0] + '; name one: PYTHON=python3.12')"
+	@echo "Making $(VENV), once: torch and what else is in requirements.txt. This takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH) $(LIMITS:%=-c %)
 	$(BIN)/pip install --quiet -r requirements.txt $(LIMITS:%=-c %)
@@ -37,13 +41,15 @@ $(VENV)/test: $(VENV)/run pyproject.toml tests/requirements.txt
 	$(BIN)/pip install --quiet -r tests/requirements.txt
 	@touch $@
 
+# As they were written: make would expand a $ in them, and the shell quotes. An exported PROMPT of a shell is none.
+given = $(if $(findstring command,$(origin $1)),$(value $1))
+export DEMO_FIRST := $(call given,FIRST)
+export DEMO_LAST := $(call given,LAST)
+export DEMO_PROMPT := $(call given,PROMPT)
+unexport FIRST LAST PROMPT
+
 demo: $(VENV)/run
-	@mkdir -p output
-	$(BIN)/python -m wan_local generate --model weights/nano \
-	  --first demo/nano_first.png --last demo/nano_last.png \
-	  --prompt "$$(cat demo/nano_prompt.txt)" --negative "" \
-	  --width 64 --height 64 --length 17 --steps 30 --guidance 2 --seed 1 \
-	  --output output/demo.mp4 --sheet output/demo.png
+	@$(BIN)/python -m demo --first="$$DEMO_FIRST" --last="$$DEMO_LAST" --prompt="$$DEMO_PROMPT"
 
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rA -q $(WITHOUT_HOST)

@@ -1,7 +1,8 @@
 """A real ComfyUI server for tests: found, started with a base directory of its own, spoken to, stopped.
 
 ``COMFYUI_PATH`` names the checkout (default: where comfy-cli installs), ``COMFYUI_PYTHON`` the interpreter
-(default: the checkout's own virtual environment, else this one).
+(default: the checkout's own virtual environment, else this one). ``COMFYUI_FRONTEND`` names the ``static`` folder of
+another release of comfyui-frontend-package for the editor (default: the one that is installed there).
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class ComfyServer:
         command = [interpreter(self.comfyui), "main.py", "--cpu", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
         command += ["--disable-auto-launch", *self._arguments]
+        if frontend := os.environ.get("COMFYUI_FRONTEND"):
+            command += ["--front-end-root", frontend]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= self._environment
         with self._log.open("ab") as log:
