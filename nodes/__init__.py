@@ -12,9 +12,12 @@ from ..wan_local import notices
 from . import host
 from .account import WanFLF2VAccount
 from .chain import WanFLF2VChain
+from .compare import WanFLF2VCompare
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
 from .ends import WanFLF2VEnds
+from .estimate import estimate
+from .examples import bring
 from .experts import WanFLF2VExperts
 from .fetch_result import WanFLF2VFetchResult
 from .gmi import WanFLF2VGMI
@@ -42,6 +45,7 @@ NODES = (
     WanFLF2VSampler,
     WanFLF2VDecode,
     WanFLF2VEnds,
+    WanFLF2VCompare,
     WanFLF2VLocal,
     WanFLF2VChain,
     WanFLF2VGMI,
@@ -57,4 +61,6 @@ class Extension(host.ComfyExtension):
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
         host.register_folders()  # not in on_load, which ComfyUI 0.8.0 never calls
         notices.listen(host.notify)
+        host.answer("get", "/estimate", estimate)
+        host.answer("post", "/examples", lambda asked: bring())
         return list(NODES)

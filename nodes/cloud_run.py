@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..wan_local import video
+from ..wan_local.settings import FIT
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, all_of, fetch, run_all
 from ..wan_remote.collecting import told
 from ..wan_remote.container import measure
 from ..wan_remote.errors import StorageError
 from ..wan_remote.providers import PROVIDERS
 from ..wan_remote.watch import in_thread
-from . import host
-from .cloud_inputs import WAIT, Lists, requests
+from . import ends_view, host
+from .cloud_inputs import WAIT, Lists, inputs_of_each, requests
 from .host import io
 from .progress import BAR, ending, summary
+from .sockets.image import one_image
 
 T = TypeVar("T")
 FRAME_BYTES = 3 * 4  # of a pixel in an IMAGE
@@ -100,7 +104,7 @@ async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
     outcomes = await listening(making)
     with ending() if len(outcomes) == 1 else nullcontext():  # a list says more by itself
         results = all_of(outcomes)
-    return await all_shown(results)
+    return await all_shown(results, inputs_of_each(inputs))
 
 
 async def collect(provider: str, request_id: str) -> Result:
@@ -128,19 +132,27 @@ async def shown(result: Result) -> io.NodeOutput:
     return io.NodeOutput(images, host.video_file(result.path), ui=host.video_preview([result.path]))
 
 
-async def all_shown(results: Sequence[Result]) -> io.NodeOutput:
-    """Results as the lists that a node gives, in their order. One after the other: frames take room."""
-    watch, images, texts = NodeWatch(), [], []
+async def all_shown(results: Sequence[Result], clips: Sequence[Mapping[str, Any]] = ()) -> io.NodeOutput:
+    """Results as the lists that a node gives, in their order. One after the other: frames take room.
+
+    Args:
+        results: what was made.
+        clips: the inputs of each; without them the ends are not compared.
+    """
+    watch, images, texts, shown = NodeWatch(), [], [], []
     if len(results) > 1:
         await in_thread(lambda stop: _check_room(results), watch, STOPPED)
-    for number, result in enumerate(results, 1):
+    for number, (result, clip) in enumerate(zip_longest(results, clips), 1):
         frames, lines = await _read(result, watch, f" ({number} of {len(results)})" if len(results) > 1 else "")
         images.append(frames)
+        if clip is not None:
+            shown.append(await listening(in_thread(partial(_ends, frames, clip), watch, STOPPED)))
         texts.append("\n".join(lines) if len(results) == 1 else f"{number}: {'; '.join(lines)}")
     host.show_text("\n".join(texts))
     videos = [host.video_file(result.path) for result in results]
     preview = host.video_preview([result.path for result in results])
-    return io.NodeOutput(images, videos, [result.request_id for result in results], ui=preview)
+    ids = [result.request_id for result in results]
+    return io.NodeOutput(images, videos, ids, ui={**preview, ends_view.KEY: shown})
 
 
 def _check_room(results: Sequence[Result]) -> None:
@@ -164,6 +176,12 @@ async def _read(result: Result, watch: NodeWatch, which: str = "") -> tuple[Tens
     frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
     again = ", not paid for again" if result.resumed else ""
     return frames.to(host.result_device()), [summary(frames, fps), f"{result.request_id}{again}", *told(result)]
+
+
+def _ends(frames: Tensor, clip: Mapping[str, Any], stop: threading.Event) -> dict[str, Any]:
+    """How exactly a clip of these inputs starts and ends at its images, for the page."""
+    given = (one_image(clip[name], name) for name in ("first_image", "last_image"))
+    return ends_view.of_clip(frames, dict(zip((0, len(frames) - 1), given, strict=True)), clip.get("fit", FIT))
 
 
 def _frames(path: Path, stop: threading.Event) -> tuple[Tensor, float]:

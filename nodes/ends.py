@@ -11,7 +11,7 @@ from ..wan_local.errors import InputError
 from ..wan_local.keyframes import Keyframe, place_of
 from ..wan_local.settings import MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
 from ..wan_local.shapes import latent_frames
-from . import host, widgets
+from . import ends_view, host, widgets
 from .host import io
 from .progress import CODE, Reporter, ending
 from .repairs import repaired
@@ -85,7 +85,9 @@ class WanFLF2VEnds(io.ComfyNode):
         text = str(done)
         host.show_text(indent(text, CODE))
         figures = json.dumps(done.as_json(), indent=2)
-        return io.NodeOutput(images if repair == REPORT else done.frames, text, figures, ui={"text": [text]})
+        shown = ends_view.entry(done.frames, {at: one.images[0] for at, one in given.items()}, fit, done.after)
+        ui = {"text": [text], ends_view.KEY: [shown]}
+        return io.NodeOutput(images if repair == REPORT else done.frames, text, figures, ui=ui)
 
 
 def _given(keyframes: list[Keyframe], frames: int) -> dict[int, Keyframe]:

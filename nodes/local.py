@@ -11,7 +11,7 @@ from torch import Tensor
 from ..wan_local.keyframes import Keyframe, placed
 from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
-from . import host, kept_latents, widgets
+from . import ends_view, host, kept_latents, run_speed, widgets
 from .host import io
 from .pipelines import pipeline_of
 from .progress import CODE, ending, summary
@@ -118,8 +118,11 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
         text = f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s"
+        pace = run_speed.told(model, sampled.grid, guidance, report.step_seconds)
+        text = "\n".join(filter(None, (text, pace)))
         if repair != widgets.NO_REPAIR:
             done = repaired(images, given, repair, report, fit=fit)
             images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
-        return io.NodeOutput(images, of_frames(images, fps))
+        shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, fit)
+        return io.NodeOutput(images, of_frames(images, fps), ui={ends_view.KEY: [shown]})

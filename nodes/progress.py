@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ class Reporter:
         self._preview = host.previewer(device, latent_rgb)
         self._span: dict[str, tuple[float, float]] = {}
         self._began = time.perf_counter()  # of sampling
+        self._steps: list[float] = []  # when each step of the clip ended, behind when it began
         start = 0.0
         for stage, share in shares.items():
             self._span[stage] = (start, share)
@@ -49,6 +52,12 @@ class Reporter:
         done = self._done(progress)
         preview = None if progress.x0 is None or self._preview is None else self._preview(progress.x0)
         self._show(round(BAR * min(done, 1.0)), preview)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """What a step of the last clip took; the first, which may load weights or compile, counts only if alone."""
+        took = [end - begin for begin, end in pairwise(self._steps)]
+        return statistics.median(took[1:] or took) if took else None
 
     def _done(self, progress: Progress) -> float:
         """Share of the whole. Of several clips all are sampled one after the other, and then decoded."""
@@ -71,7 +80,9 @@ class Reporter:
         now = time.perf_counter()
         if progress.done == 0:
             self._began = now
+            self._steps = [now]
             return "sampling"
+        self._steps.append(now)
         pace = (now - self._began) / progress.done
         left = pace * (progress.total - progress.done)
         return f"sampling step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left"

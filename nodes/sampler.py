@@ -9,7 +9,7 @@ from ..wan_local.denoiser import velocity_of
 from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, lengthened, make_sampler
-from . import host, widgets
+from . import host, run_speed, widgets
 from .host import io
 from .progress import Reporter, ending
 from .sockets.conditioning import latent_rgb, read
@@ -72,8 +72,10 @@ class WanFLF2VSampler(io.ComfyNode):
             make_sampler(sampler, steps, shift),
             report,
         )
-        host.show_text(
+        text = (
             f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
             f"sampled in {time.perf_counter() - began:.0f} s"
         )
+        pace = run_speed.told(model, grid, guidance, report.step_seconds, batch)
+        host.show_text("\n".join(filter(None, (text, pace))))
         return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})

@@ -91,7 +91,7 @@ def measure(config: TransformerConfig, grid: Grid, dtype: torch.dtype, device: t
             block=whole,
             attention=_attention_seconds(config, grid, context),
             products=_products_seconds(block, x.to(dtype), context),
-            best=_best_rate(dtype, device),
+            best=best_rate(dtype, device),
             blocks=FORWARDS * config.num_layers,
             attention_work=flops.block_attention(config, grid),
             products_work=flops.block_products(config, grid),
@@ -150,7 +150,8 @@ def _products_seconds(block: Block, x: Tensor, context: Context) -> float:
     return seconds
 
 
-def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
+def best_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of one large square product."""
     side = SQUARE if device.type != "cpu" else SQUARE // 8
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     return 2 * side**3 / _seconds(partial(functional.linear, a, b), device)

@@ -10,9 +10,9 @@ from .folders import (
     register_folders, results_folder,
 )
 from .memory import (
-    compute_device, compute_dtype, decode_dtype, encoder_devices, free_everything, hold, is_out_of_memory, load,
-    make_room, management, minimal_vram_hooks, offload_device, result_device, room_beside, room_for_results,
-    vae_devices,
+    compute_device, compute_dtype, decode_dtype, device_name, encoder_devices, free_everything, hold, is_out_of_memory,
+    load, make_room, management, minimal_vram_hooks, offload_device, result_device, room_beside, room_for_results,
+    total_memory, vae_devices,
 )
 from .operations import Operations
 from .patches import object_patch, patch, patched
@@ -21,6 +21,7 @@ from .progress import log, notify, progress_bar, running_node, show_text
 from .sampling import sampler
 from .schema import ComfyExtension, io, schema
 from .stop import Stopped, is_failure, stop_asked, stop_between_layers, stop_if_asked
+from .temporary import temporary_file, temporary_image
 from .values import (
     CLIP, VideoFromComponents, clip_vision_output, denormalise_latents, is_plain_mp4, normalise_latents,
     video_components, video_file, video_preview, with_values,

@@ -15,6 +15,16 @@ def compute_device() -> torch.device:
     return management.get_torch_device()
 
 
+def device_name(device: torch.device) -> str:
+    """What people call it: "NVIDIA H100 80GB HBM3", or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that the device has, of a CPU the machine's."""
+    return int(management.get_total_memory(device))
+
+
 def offload_device() -> torch.device:
     return management.unet_offload_device()
 

@@ -40,12 +40,13 @@ def video_file(path: Path) -> Any:
     return InputImpl.VideoFromFile(str(path))
 
 
-def video_preview(paths: Iterable[Path]) -> Any:
-    """What shows files of the output folder on their node."""
+def video_preview(paths: Iterable[Path]) -> dict[str, Any]:
+    """What shows files of the output folder on their node, for its ``ui``."""
     places = [path.relative_to(folder_paths.get_output_directory()) for path in paths]
-    return ui.PreviewVideo(
+    shown: dict[str, Any] = ui.PreviewVideo(
         [ui.SavedResult(place.name, place.parent.as_posix(), io.FolderType.output) for place in places]
-    )
+    ).as_dict()
+    return shown
 
 
 def video_components(images: torch.Tensor, fps: float) -> Any:

@@ -1,0 +1,17 @@
+// A place for our elements on a node, below its widgets.
+
+import { element } from '../lib/element.js'
+
+// Put `content` there; whatever changes its height calls the function that comes back.
+export function place(node, name, content) {
+  const box = element('div', { className: 'wan-flf2v' }, content)
+  const height = () => (content.hidden ? 0 : Math.ceil(content.scrollHeight) + 8)
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height, getValue: () => '' }
+  node.addDOMWidget(name, 'wan_flf2v', box, options).serialize = false // no entry among the saved values
+  const grow = () => {
+    const [width, tall] = node.computeSize()
+    if (node.size[0] < width || node.size[1] < tall) node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], tall)])
+    node.setDirtyCanvas?.(true, true)
+  }
+  return () => requestAnimationFrame(grow)
+}

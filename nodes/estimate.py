@@ -1,0 +1,117 @@
+"""What a run will take, before it is queued: memory by the plan, seconds by the pace of runs before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..wan_local.config import TransformerConfig, VAEConfig
+from ..wan_local.errors import InputError, WanError
+from ..wan_local.memory import plan, stored
+from ..wan_local.memory.plan import Weights
+from ..wan_local.parallel.setup import Setup
+from ..wan_local.shapes import Grid
+from ..wan_local.weights.experts import Pair, find_pair
+from . import host, pace, weight_files, widgets
+from .loading import DTYPES, FAST
+
+KIND = "diffusion_models"
+T = TypeVar("T", int, float)
+
+
+def estimate(asked: Mapping[str, str]) -> dict[str, Any]:
+    """What the page shows on a node.
+
+    Args:
+        asked: ``width``, ``height``, ``length``, ``steps``, ``guidance``, and of the loader that the model comes from
+            ``folder`` or ``model_name`` with ``weight_dtype``, ``attention`` and ``compile``; ``gpus`` if several.
+
+    Returns:
+        ``tokens``; ``need``, ``least`` and ``total`` bytes of memory on ``device``, where the weights are known; and
+        ``seconds`` of sampling, with ``measured`` for whether this very size has run, where this model has.
+        ``problem`` instead, if it can't be.
+    """
+    try:
+        grid = _grid(asked)
+        return {"tokens": grid.tokens, **_of_model(asked, grid)}
+    except WanError as error:
+        return {"problem": str(error)}
+
+
+def _grid(asked: Mapping[str, str]) -> Grid:
+    try:
+        width, height, length = (int(asked[name]) for name in ("width", "height", "length"))
+    except (KeyError, ValueError):
+        raise InputError("width, height and length are not whole numbers") from None
+    widgets.check_size(width, height, length)
+    return Grid(frames=length, height=height, width=width)
+
+
+def _of_model(asked: Mapping[str, str], grid: Grid) -> dict[str, Any]:
+    path = _path(asked)
+    if path is None:
+        return {}
+    device, dtype = host.compute_device(), asked.get("weight_dtype", "default")
+    known = _stored(
+        path, path.stat().st_mtime_ns, host.compute_dtype(torch.bfloat16, device), DTYPES.get(dtype) is not None
+    )
+    if known is None:
+        return {}
+    config, weights, vae = known
+    (planned,) = plan(config, weights, vae=vae, grids=[grid], settings=[0, config.num_layers])
+    together, least = planned.settings
+    pair = _pair(path)
+    setup = Setup(
+        path=str(path if pair is None else pair.high),
+        gpus=_number(asked, "gpus", 1),
+        attention=asked.get("attention", "auto"),
+        unpack=DTYPES.get(dtype) is not None,
+        float8_matmul=dtype == FAST,
+        compiled=asked.get("compile") == "true",
+    )
+    name = host.device_name(device)
+    found = pace.forward_seconds(name, pace.kind(setup), config, grid)
+    memory = {
+        "device": name,
+        "gpu": device.type != "cpu",
+        "need": together.device,
+        "least": next(stage.device for stage in least.stages if stage.name == "sampling"),
+        "total": host.total_memory(device),
+    }
+    if found is None:
+        return memory
+    forwards = 1 if _number(asked, "guidance", 1.0) == 1 else 2
+    seconds = found[0] * forwards * _number(asked, "steps", 1)
+    return {**memory, "seconds": seconds, "measured": found[1]}
+
+
+def _path(asked: Mapping[str, str]) -> Path | None:
+    """Where the weights are, of the names that the loaders list and of no others."""
+    if "folder" in asked:
+        return host.pipeline_folders().get(asked["folder"])
+    return weight_files.path(KIND, "model_name", asked["model_name"]) if "model_name" in asked else None
+
+
+def _number(asked: Mapping[str, str], name: str, absent: T) -> T:
+    """A number of the type of ``absent``, which stands for one that was not given."""
+    try:
+        return type(absent)(asked.get(name, absent))
+    except ValueError:
+        raise InputError(f"{name}={asked[name]!r} is not a number") from None
+
+
+@lru_cache(maxsize=16)
+def _stored(
+    path: Path, changed: int, dtype: torch.dtype, unpack: bool
+) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
+    """Sizes from headers alone; read again when the file has changed."""
+    return stored.read(_pair(path) or path, dtype, unpack=unpack)
+
+
+def _pair(path: Path) -> Pair | None:
+    """Both experts of a folder; of a file nothing beside it is taken, since its loader does not."""
+    return find_pair(path) if path.is_dir() else None

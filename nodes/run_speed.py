@@ -1,0 +1,66 @@
+"""Whether a speed is normal: seconds a step, operations a second, and their share of what this GPU does at best."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..wan_local import speed
+from ..wan_local.errors import InputError
+from ..wan_local.flops import transformer_forward
+from ..wan_local.parallel.setup import Setup
+from ..wan_local.shapes import Grid
+from . import host, pace
+
+TERA, GIGA = 1e12, 1e9
+
+
+def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, batch: int = 1) -> str:
+    """A line on a finished run, whose pace is kept for the next estimate; nothing of a run without a step.
+
+    Args:
+        model: as connected, of one transformer or of two experts.
+        grid: of each clip.
+        guidance: that was asked for.
+        step_seconds: what a step took.
+        batch: clips sampled at once.
+    """
+    if not step_seconds:
+        return ""
+    forwards = batch * forwards_of(model, grid, guidance)
+    setup, device = _setup(model), model.device
+    if setup is not None:
+        pace.remember(host.device_name(device), pace.kind(setup), grid, step_seconds / forwards)
+    rate = forwards * transformer_forward(model.transformer.config, grid) / step_seconds
+    shown = f"{rate / TERA:.1f} TFLOP/s" if rate >= TERA else f"{rate / GIGA:.1f} GFLOP/s"
+    line = f"{step_seconds:.2f} s/step, {shown}"
+    best = None if setup is None or device.type != "cuda" else _best(getattr(torch, setup.dtype), device)
+    if setup is None or best is None:
+        return line
+    return f"{line}, {rate / best / setup.gpus:.0%} of this GPU's {best / TERA:.0f} at best"
+
+
+def _setup(model: Any) -> Setup | None:
+    """What it was made from; None for two experts that were loaded with unlike choices."""
+    try:
+        found: Setup | None = model.setup
+    except InputError:
+        return None
+    return found
+
+
+def forwards_of(model: Any, grid: Grid, guidance: float) -> int:
+    """Forwards that a step takes: one, or two under guidance."""
+    return 1 if all(each.scale(guidance) == 1 for each in model.denoisers(grid)) else 2
+
+
+@cache
+def _best(dtype: torch.dtype, device: torch.device) -> float | None:
+    """Measured once, in milliseconds; None where there is no room for it or no such product."""
+    try:
+        with torch.inference_mode():
+            return speed.best_rate(dtype, device)
+    except (torch.OutOfMemoryError, RuntimeError):
+        return None
