@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local.chain import Chain, segments_of, split_prompts, tell_of_stills
-from ..wan_local.generate import collect
+from ..wan_local.frames import collect
 from ..wan_local.settings import STILL, Fit, Settings, published_negative_prompt
 from . import host, widgets
 from .host import io

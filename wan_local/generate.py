@@ -30,7 +30,8 @@ from .denoiser import (
     needs_negative,
     velocity_of,
 )
-from .errors import NumericError, WrongModel
+from .errors import WrongModel
+from .frames import collect, frames_of
 from .free_memory import host_has_room
 from .images import AnyImage
 from .keyframes import Keyframe, both_ends, placed, tell_of_moves
@@ -331,58 +332,6 @@ class Pipeline:
         with self.memory.on_device(self.image_encoder):
             rows = image_embeddings(self.image_encoder, images, grid, fit).to(self.device)
         return rows, config.row_of(which) if len(images) < config.images_seen else None
-
-
-@torch.no_grad()
-def frames_of(vae: Autoencoder, latents: Tensor, on_progress: OnProgress = ignore) -> Iterator[Tensor]:
-    """Latents to frames ``[1 or 4, H, W, 3]`` float32 0..1, as they come and where they are made.
-
-    Every decode there is goes through here.
-
-    Args:
-        vae: what decodes them.
-        latents: ``[1, 16, T, h, w]``, raw.
-        on_progress: as :meth:`wan_local.vae.Autoencoder.decode_stream` takes it.
-
-    Raises:
-        NumericError: the VAE gave NaN or infinity.
-        OutOfMemory: there is no room, even for small tiles.
-    """
-    done = 0
-    for chunk in vae.decode_stream(latents, on_progress):
-        frames = chunk[0].permute(1, 2, 3, 0) * 0.5 + 0.5  # [n, H, W, 3]
-        if not torch.isfinite(frames).all():
-            at = done + int((~torch.isfinite(frames)).flatten(1).any(1).nonzero()[0])
-            raise NumericError(
-                f"the VAE decoded frame {at} to NaN or infinity; decode in fp32, or download its weights again"
-            )
-        done += len(frames)
-        yield frames.clamp_(0.0, 1.0)
-
-
-def collect(chunks: Iterator[Tensor], total: int) -> Tensor:
-    """``total`` frames in one tensor on the CPU, each put there as it comes."""
-    collected = Collected(total)
-    for _ in collected.passing(chunks):
-        pass
-    return collected.frames
-
-
-class Collected:
-    """``total`` frames that are put in one tensor on the CPU while they pass by."""
-
-    def __init__(self, total: int) -> None:
-        self.frames, self._total = torch.empty(0), total
-
-    def passing(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same chunks ``[n, H, W, 3]``."""
-        at = 0
-        for chunk in chunks:
-            if at == 0:
-                self.frames = torch.empty((self._total, *chunk.shape[1:]), dtype=chunk.dtype)
-            self.frames[at : at + len(chunk)] = chunk
-            at += len(chunk)
-            yield chunk
 
 
 class Clock:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...wan_local.config import WAN_VAE, VAEConfig
-from ...wan_local.generate import collect, frames_of
+from ...wan_local.frames import collect, frames_of
 from ...wan_local.memory import DeviceMemory, FittingVAE
 from ...wan_local.memory.activations import RESERVE
 from ...wan_local.memory.tiles import AUTO, Tiles

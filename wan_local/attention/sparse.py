@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,7 +141,7 @@ def refused(tau: float, reason: str) -> InputError:
     return InputError(f"{OPTION}={tau:g} can't be used here: {reason}; set it to 0 for exact attention")
 
 
-_kernels: dict[tuple[Any, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process
+_kernels: dict[tuple[object, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, tau: float, blocks: int) -> Tensor:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from .. import kept, video, weights
-    from ..generate import frames_of
+    from ..frames import frames_of
     from ..memory import FittingVAE
     from ..parts import choose_device
     from ..vae import decode_dtype

@@ -332,7 +332,7 @@ def _write(
 ) -> str:
     """Decode and write everything, the video while decoding goes on; return what is to be said of the images."""
     from .. import contact_sheet, ends, video
-    from ..generate import Collected
+    from ..frames import Collected
     from ..keyframes import FULL
 
     total, fit = sampled.grid.frames, sampled.settings.fit

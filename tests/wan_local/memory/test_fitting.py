@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wan_local.config import VAEConfig
 from wan_local.errors import Cancelled, NumericError, OutOfMemory
+from wan_local.frames import collect, frames_of
 from wan_local.free_memory import is_out_of_memory
-from wan_local.generate import collect, frames_of
 from wan_local.memory import DeviceMemory, FittingVAE
 from wan_local.memory.tiles import of_side
 from wan_local.progress import Progress
