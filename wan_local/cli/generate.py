@@ -27,7 +27,9 @@ from ..settings import (
     REPAIRS,
     SAMPLER,
     STILL,
+    Fit,
     Recipe,
+    Repair,
     Settings,
     check_boundary,
 )
@@ -39,6 +41,7 @@ from .progress_bar import ProgressBar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..ends import Repaired
     from ..generate import Pipeline, Sampled
     from ..keyframes import Keyframe
     from ..parts import Parts
@@ -74,9 +77,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     add_options(parser)
     more = parser.add_argument_group("more results")
-    more.add_argument("--repair", choices=REPAIRS[1:],
-                      help="bring the finished frames to the images: by colour alone, or so that given frames are "
-                           "their images (docs/ends.md)")  # fmt: skip
+    add_repair(more)
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
     more.add_argument("--loop", action="store_true",
@@ -84,6 +85,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                            "last image to the first, or from where it ended if there is no --last")  # fmt: skip
     more.add_argument("--keep", metavar="FOLDER", help="of a loop: where the latents of both clips are kept")
     parser.set_defaults(run=run, parser=parser)
+
+
+def add_repair(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--repair", choices=REPAIRS[1:],
+                       help="bring the finished frames to the images: by colour alone, or so that given frames are "
+                            "their images (docs/ends.md); all frames are in memory then")  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -186,8 +193,8 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = checked(args)
     keyframe_option.check(args)
-    if args.loop and (args.frames or args.sheet or args.repair):
-        args.parser.error("--loop writes the video as it is made, alone; leave --frames, --sheet and --repair out")
+    if args.loop and (args.frames or args.sheet):
+        args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
     parts = parts_of(args)
     several_gpus.check(args)
     from ..keyframes import placed
@@ -333,7 +340,6 @@ def _write(
     """Decode and write everything, the video while decoding goes on; return what is to be said of the images."""
     from .. import contact_sheet, ends, video
     from ..generate import Collected
-    from ..keyframes import FULL
 
     total, fit = sampled.grid.frames, sampled.settings.fit
     inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
@@ -346,10 +352,7 @@ def _write(
     else:  # what an end asks of all frames is known when the last is decoded
         for _ in decoded:
             pass
-        loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
-        repaired = ends.repair(
-            collected.frames, inputs, args.repair, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar
-        )
+        repaired = repair(collected.frames, given, args.repair, fit, pipeline, bar)
         frames, found = repaired.frames, str(repaired)
         video.write(frames, args.output, rate)
     bar(Progress(stage="write", done=total, total=total))
@@ -358,6 +361,18 @@ def _write(
     if args.sheet:
         contact_sheet.write(frames, inputs, args.sheet, fit=fit)
     return found
+
+
+def repair(
+    frames: Tensor, given: Mapping[int, Keyframe], how: Repair, fit: Fit, pipeline: Pipeline, bar: ProgressBar
+) -> Repaired:
+    """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
+    from .. import ends
+    from ..keyframes import FULL
+
+    images = {frame: keyframe.images[0] for frame, keyframe in given.items()}
+    loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
+    return ends.repair(frames, images, how, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar)
 
 
 def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:
