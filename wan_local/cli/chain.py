@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..progress import Progress
 from ..settings import Settings
-from . import generate, several_gpus
+from . import generate, repair_option, several_gpus
 from .lora_option import parse
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     more.add_argument("--keep", metavar="FOLDER",
                       help=f"where latents are kept (default: the video's name with {FOLDER}); may be deleted at any "
                            "time")  # fmt: skip
-    generate.add_repair(more)
+    repair_option.add_to(more)
     generate.add_options(parser)
     parser.set_defaults(run=run, parser=parser, seed=0)
 
@@ -101,7 +101,7 @@ def make(
         decoded, told = chain.decode_stream(sampled, bar), []
         if args.repair:
             whole = chain.closed(collect(decoded, chain.frames))
-            done = generate.repair(whole, chain.given(), args.repair, settings.fit, pipeline, bar)
+            done = repair_option.repair(whole, chain.given(), args.repair, settings.fit, pipeline, bar)
             decoded, told = iter([done.frames[: chain.frames]]), [str(done)]
         video.write(joins.passing(decoded), args.output, rate)
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))

@@ -24,16 +24,13 @@ from ..settings import (
     LENGTH,
     MOST_MOTION,
     RANDOM_SEED,
-    REPAIRS,
     SAMPLER,
     STILL,
-    Fit,
     Recipe,
-    Repair,
     Settings,
     check_boundary,
 )
-from . import PROGRAM, keyframe_option, longer_option, lora_option, several_gpus
+from . import PROGRAM, keyframe_option, longer_option, lora_option, repair_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -41,7 +38,6 @@ from .progress_bar import ProgressBar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..ends import Repaired
     from ..generate import Pipeline, Sampled
     from ..keyframes import Keyframe
     from ..parts import Parts
@@ -77,7 +73,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     add_options(parser)
     more = parser.add_argument_group("more results")
-    add_repair(more)
+    repair_option.add_to(more)
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
     more.add_argument("--loop", action="store_true",
@@ -85,12 +81,6 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                            "last image to the first, or from where it ended if there is no --last")  # fmt: skip
     more.add_argument("--keep", metavar="FOLDER", help="of a loop: where the latents of both clips are kept")
     parser.set_defaults(run=run, parser=parser)
-
-
-def add_repair(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--repair", choices=REPAIRS[1:],
-                       help="bring the finished frames to the images: by colour alone, or so that given frames are "
-                            "their images (docs/ends.md); all frames are in memory then")  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -352,7 +342,7 @@ def _write(
     else:  # what an end asks of all frames is known when the last is decoded
         for _ in decoded:
             pass
-        repaired = repair(collected.frames, given, args.repair, fit, pipeline, bar)
+        repaired = repair_option.repair(collected.frames, given, args.repair, fit, pipeline, bar)
         frames, found = repaired.frames, str(repaired)
         video.write(frames, args.output, rate)
     bar(Progress(stage="write", done=total, total=total))
@@ -361,18 +351,6 @@ def _write(
     if args.sheet:
         contact_sheet.write(frames, inputs, args.sheet, fit=fit)
     return found
-
-
-def repair(
-    frames: Tensor, given: Mapping[int, Keyframe], how: Repair, fit: Fit, pipeline: Pipeline, bar: ProgressBar
-) -> Repaired:
-    """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
-    from .. import ends
-    from ..keyframes import FULL
-
-    images = {frame: keyframe.images[0] for frame, keyframe in given.items()}
-    loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
-    return ends.repair(frames, images, how, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar)
 
 
 def _told(chunks: Iterator[Tensor], total: int, bar: ProgressBar) -> Iterator[Tensor]:
