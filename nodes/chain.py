@@ -15,6 +15,7 @@ from . import host, widgets
 from .host import io
 from .pipelines import pipeline_of
 from .progress import ending, summary
+from .repairs import repaired
 from .sockets.image import all_images
 from .sockets.model import Model, WanModel
 from .sockets.sampled import name_of_weights
@@ -67,6 +68,7 @@ class WanFLF2VChain(io.ComfyNode):
                     tooltip="Image encoder (CLIP ViT-H), for Wan2.1. Wan2.2 has none.",
                 ),
                 widgets.motion(),
+                widgets.repair(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -107,6 +109,7 @@ class WanFLF2VChain(io.ComfyNode):
         loop: bool,
         clip_vision: Any = None,
         motion: float = STILL,
+        repair: str = widgets.NO_REPAIR,
     ) -> io.NodeOutput:
         segments = segments_of(list(all_images(images, "images")), split_prompts(prompts), loop=loop)
         began = time.perf_counter()
@@ -129,12 +132,18 @@ class WanFLF2VChain(io.ComfyNode):
         chain = Chain(pipeline, segments, settings, loop=loop, folder=folder, model=name)
         made = chain.made_before()
         sampled, joins = chain.sample(report), chain.joins()
-        frames = collect(joins.passing(chain.decode_stream(sampled, report)), chain.frames).to(host.result_device())
+        decoded, told = chain.decode_stream(sampled, report), ""
+        if repair != widgets.NO_REPAIR:
+            whole = chain.closed(collect(decoded, chain.frames))
+            done = repaired(whole, chain.given(), repair, report, fit=fit)
+            decoded, told = iter([done.frames[: chain.frames]]), str(done)
+        frames = collect(joins.passing(decoded), chain.frames).to(host.result_device())
         before = f", {made} of them made before" if made else ""
         lines = [
             f"{len(segments)} clips{before}: {summary(frames, fps)}, seed {seed}; "
             f"made in {time.perf_counter() - began:.0f} s",
             *map(str, joins.report()),
+            *told.splitlines(),
         ]
         host.show_text("\n".join(lines))
         return io.NodeOutput(frames, of_frames(frames, fps), "\n".join(lines))

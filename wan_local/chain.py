@@ -158,6 +158,25 @@ class Chain:
         shared = count if self.loop else count - 1
         return count * self.grid.frames - shared * self.overlap
 
+    def given(self) -> dict[int, Keyframe]:
+        """The images of the whole by frame, for a repair of :meth:`closed` frames."""
+        step, found = self.grid.frames - self.overlap, dict[int, Keyframe]()
+        for index, segment in enumerate(self.segments):
+            for each in segment.keyframes:
+                place = place_of(each, self.grid.frames)
+                taken_over = index > 0 and self.carried > place
+                if not taken_over and index * step + place < self.frames:
+                    found.setdefault(index * step + place, each)
+        if self.loop and 0 in found:
+            found[self.frames] = found[0]
+        return found
+
+    def closed(self, frames: Tensor) -> Tensor:
+        """Frames ``[F, H, W, 3]`` of the whole; of a loop the first once more behind the last, which goes over into it.
+
+        So what is done to the frames beside an image is done on both sides of it."""
+        return torch.cat([frames, frames[:1]]) if self.loop else frames
+
     def joins(self) -> Joins:
         """What looks at the joins while :meth:`decode_stream` passes through it."""
         step = self.grid.frames - self.overlap

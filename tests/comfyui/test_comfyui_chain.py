@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import ComfyServer, Run
+from comfy_server import PACK, ComfyServer, Run
 from nano_graph import FIRST, IMAGES, LAST, LOAD, MODEL, PROMPT, VAE, Graph, node, single_nodes
+from PIL import Image
 from test_comfyui_nodes import LEVEL, frames, made
 
 BATCH, CHAIN, REPORT = "80", "81", "82"
@@ -72,6 +73,17 @@ def test_a_loop_leaves_out_the_frame_it_begins_with(server: ComfyServer) -> None
     still = chain(images=2, loop=True, seed=2)
     still[f"{BATCH}1"]["inputs"]["image2"] = [FIRST, 0]
     assert any("stand nearly still" in text for text in server.run(still).texts(CHAIN))
+
+
+def test_images_are_exact_where_that_is_asked_for(server: ComfyServer) -> None:
+    """On the clips of the loop before: a repair is no other chain."""
+    run = server.run(chain(images=2, loop=True, seed=1, repair="exact"))
+    lines = report(run)
+    assert lines[0].startswith("2 clips, 2 of them made before: 8 frames")
+    assert sum("(100% match by SSIM)" in line for line in lines) == 3
+    found = frames(server, run)
+    for frame, name in ((0, "nano_first.png"), (4, "nano_last.png")):
+        assert np.array_equal(found[frame], np.asarray(Image.open(PACK / "demo" / name).convert("RGB")))
 
 
 def test_experts_take_over_frames_of_the_clip_before(server: ComfyServer) -> None:

@@ -112,6 +112,24 @@ def test_a_model_that_continues_clips_is_given_the_frames_before(continuing: Pip
     assert torch.equal(third[-5], frames[:5].movedim(-1, 1))
 
 
+def test_images_are_found_again_in_the_whole(one: Pipeline, continuing: Pipeline) -> None:
+    """What a clip takes over from the one before is no image; a loop goes over into its first."""
+
+    def places(pipeline: Pipeline, *, loop: bool) -> dict[int, int]:
+        chain = Chain(pipeline, segments_of(IMAGES, ["a disc"], loop=loop), SETTINGS, loop=loop)
+        frames = torch.zeros(chain.frames, 1, 1, 3)
+        assert len(chain.closed(frames)) == chain.frames + loop
+        return {
+            frame: next(index for index, image in enumerate(IMAGES) if torch.equal(image, each.images[0]))
+            for frame, each in chain.given().items()
+        }
+
+    assert places(one, loop=False) == {0: 0, F - 1: 1, 2 * F - 2: 2}
+    assert places(one, loop=True) == {0: 0, F - 1: 1, 2 * F - 2: 2, 3 * F - 3: 0}
+    assert places(continuing, loop=False) == {0: 0, F - 1: 1, 2 * F - 6: 2}
+    assert places(continuing, loop=True) == {0: 0, F - 1: 1, 2 * F - 6: 2, 3 * F - 15: 0}
+
+
 def test_progress_tells_which_clip(one: Pipeline) -> None:
     told: list[Progress] = []
     chain = Chain(one, segments_of(IMAGES, ["a disc"]), SETTINGS)

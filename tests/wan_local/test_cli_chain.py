@@ -86,10 +86,23 @@ def test_what_is_no_chain_is_one_line(
     assert message in line
 
 
-@pytest.mark.parametrize("more", [("--sheet", "s"), ("--repair", "exact")])
-def test_a_loop_is_written_as_it_is_made(
-    more: tuple[str, ...], images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["chain"], ["chain", "--loop"], ["generate", "--loop"]])
+def test_images_are_exact_where_that_is_asked_for(
+    command: list[str], model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Of a loop on both sides of its beginning: its end goes over into the first image."""
+    kind, *more = command
+    given = images if kind == "chain" else ["--first", images[0], "--last", images[1]]
+    assert main([kind, *given, *options(model, tmp_path, "--prompt", "a", "--repair", "exact", *more)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " -> " in line and "SSIM" in line]
+    middle = ["frame 4", "frame 8"] if command == ["chain", "--loop"] else ["frame 4"]
+    assert [line.split(":")[0] for line in lines] == ["first", *middle, "last"]
+    assert all("(100% match by SSIM)" in line for line in lines)
+
+
+def test_a_loop_is_written_alone(images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["generate", *options(tmp_path, tmp_path, "--first", images[0], "--prompt", "a", "--loop", *more)])
-    assert "--loop writes the video as it is made, alone" in capsys.readouterr().err
+        main(
+            ["generate", *options(tmp_path, tmp_path, "--first", images[0], "--prompt", "a", "--loop", "--sheet", "s")]
+        )
+    assert "--loop writes the video alone" in capsys.readouterr().err

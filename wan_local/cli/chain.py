@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..progress import Progress
 from ..settings import Settings
-from . import generate, several_gpus
+from . import generate, repair_option, several_gpus
 from .lora_option import parse
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     more.add_argument("--keep", metavar="FOLDER",
                       help=f"where latents are kept (default: the video's name with {FOLDER}); may be deleted at any "
                            "time")  # fmt: skip
+    repair_option.add_to(more)
     generate.add_options(parser)
     parser.set_defaults(run=run, parser=parser, seed=0)
 
@@ -80,6 +81,7 @@ def make(
     """Load the model, make what is not kept, write the video; say how good the joins are."""
     from .. import video
     from ..chain import Chain, tell_of_stills
+    from ..generate import collect
 
     folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
     video.check_path(args.output)
@@ -96,12 +98,16 @@ def make(
         sys.stdout.flush()
         sampled = chain.sample(bar)
         joins = chain.joins()
-        frames = joins.passing(chain.decode_stream(sampled, bar))
-        video.write(frames, args.output, rate)
+        decoded, told = chain.decode_stream(sampled, bar), []
+        if args.repair:
+            whole = chain.closed(collect(decoded, chain.frames))
+            done = repair_option.repair(whole, chain.given(), args.repair, settings.fit, pipeline, bar)
+            decoded, told = iter([done.frames[: chain.frames]]), [str(done)]
+        video.write(joins.passing(decoded), args.output, rate)
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
     print(f"video {args.output} ({chain.frames} frames, {grid.width * scale}x{grid.height * scale}, "
           f"{float(rate):g} fps, {time.monotonic() - began:.1f} s)")  # fmt: skip
-    print("\n".join(map(str, joins.report())))
+    print("\n".join([*map(str, joins.report()), *told]))
 
 
 def _model(args: argparse.Namespace) -> str:

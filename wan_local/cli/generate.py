@@ -24,14 +24,13 @@ from ..settings import (
     LENGTH,
     MOST_MOTION,
     RANDOM_SEED,
-    REPAIRS,
     SAMPLER,
     STILL,
     Recipe,
     Settings,
     check_boundary,
 )
-from . import PROGRAM, keyframe_option, longer_option, lora_option, several_gpus
+from . import PROGRAM, keyframe_option, longer_option, lora_option, repair_option, several_gpus
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -74,9 +73,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     keyframe_option.add_to(parser.add_argument_group("the images, one at least"))
     add_options(parser)
     more = parser.add_argument_group("more results")
-    more.add_argument("--repair", choices=REPAIRS[1:],
-                      help="bring the finished frames to the images: by colour alone, or so that given frames are "
-                           "their images (docs/ends.md)")  # fmt: skip
+    repair_option.add_to(more)
     more.add_argument("--frames", metavar="FOLDER", help="also write the frames as numbered PNGs (new or empty folder)")
     more.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of inputs and frames")
     more.add_argument("--loop", action="store_true",
@@ -186,8 +183,8 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = checked(args)
     keyframe_option.check(args)
-    if args.loop and (args.frames or args.sheet or args.repair):
-        args.parser.error("--loop writes the video as it is made, alone; leave --frames, --sheet and --repair out")
+    if args.loop and (args.frames or args.sheet):
+        args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
     parts = parts_of(args)
     several_gpus.check(args)
     from ..keyframes import placed
@@ -333,7 +330,6 @@ def _write(
     """Decode and write everything, the video while decoding goes on; return what is to be said of the images."""
     from .. import contact_sheet, ends, video
     from ..frames import Collected
-    from ..keyframes import FULL
 
     total, fit = sampled.grid.frames, sampled.settings.fit
     inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
@@ -346,10 +342,7 @@ def _write(
     else:  # what an end asks of all frames is known when the last is decoded
         for _ in decoded:
             pass
-        loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
-        repaired = ends.repair(
-            collected.frames, inputs, args.repair, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar
-        )
+        repaired = repair_option.repair(collected.frames, given, args.repair, fit, pipeline, bar)
         frames, found = repaired.frames, str(repaired)
         video.write(frames, args.output, rate)
     bar(Progress(stage="write", done=total, total=total))
