@@ -109,6 +109,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             fit=fit,
             motion=motion,
             longer=Longer(way=longer, window=window, overlap=overlap),
+            approximations=model.approximations,
         )
         has_ends = not given.keys().isdisjoint((0, length - 1))
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings, has_ends=has_ends)
@@ -117,7 +118,8 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
-        text = f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s"
+        seconds = time.perf_counter() - began
+        text = f"{summary(images, fps)}, seed {seed}; made in {seconds:.0f} s, {sampled.approximated}"
         pace = run_speed.told(model, sampled.grid, guidance, report.step_seconds)
         text = "\n".join(filter(None, (text, pace)))
         if repair != widgets.NO_REPAIR:
@@ -125,4 +127,4 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
         shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, fit)
-        return io.NodeOutput(images, of_frames(images, fps), ui={ends_view.KEY: [shown]})
+        return io.NodeOutput(images, of_frames(images, fps, sampled.approximated), ui={ends_view.KEY: [shown]})

@@ -80,8 +80,9 @@ def make(
 ) -> None:  # fmt: skip
     """Load the model, make what is not kept, write the video; say how good the joins are."""
     from .. import video
+    from ..approximations import named
     from ..chain import Chain, tell_of_stills
-    from ..generate import collect
+    from ..frames import collect
 
     folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
     video.check_path(args.output)
@@ -103,10 +104,11 @@ def make(
             whole = chain.closed(collect(decoded, chain.frames))
             done = repair_option.repair(whole, chain.given(), args.repair, settings.fit, pipeline, bar)
             decoded, told = iter([done.frames[: chain.frames]]), [str(done)]
-        video.write(joins.passing(decoded), args.output, rate)
+        about = named(settings.approximations)
+        video.write(joins.passing(decoded), args.output, rate, metadata={video.APPROXIMATIONS: about})
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
     print(f"video {args.output} ({chain.frames} frames, {grid.width * scale}x{grid.height * scale}, "
-          f"{float(rate):g} fps, {time.monotonic() - began:.1f} s)")  # fmt: skip
+          f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})")  # fmt: skip
     print("\n".join([*map(str, joins.report()), *told]))
 
 
