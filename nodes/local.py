@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..wan_local.approximations import NOTHING
 from ..wan_local.keyframes import Keyframe, placed
-from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, WINDOWS, Longer
 from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
 from . import ends_view, host, kept_latents, run_speed, widgets
 from .host import io
@@ -120,7 +121,8 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             images = pipeline.decode(sampled, report).to(host.result_device())
         seconds = time.perf_counter() - began
         text = f"{summary(images, fps)}, seed {seed}; made in {seconds:.0f} s, {sampled.approximated}"
-        pace = run_speed.told(model, sampled.grid, guidance, report.step_seconds)
+        alike = sampled.approximated == NOTHING and longer != WINDOWS
+        pace = run_speed.told(model, sampled.grid, guidance, report.step_seconds, alike=alike)
         text = "\n".join(filter(None, (text, pace)))
         if repair != widgets.NO_REPAIR:
             done = repaired(images, given, repair, report, fit=fit)

@@ -17,7 +17,9 @@ from . import host, pace
 TERA, GIGA = 1e12, 1e9
 
 
-def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, batch: int = 1) -> str:
+def told(
+    model: Any, grid: Grid, guidance: float, step_seconds: float | None, batch: int = 1, *, alike: bool = True
+) -> str:
     """A line on a finished run, whose pace is kept for the next estimate; nothing of a run without a step.
 
     Args:
@@ -26,8 +28,9 @@ def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, ba
         guidance: that was asked for.
         step_seconds: what a step took.
         batch: clips sampled at once.
+        alike: every step calculated the whole clip in full; of others the median says nothing.
     """
-    if not step_seconds:
+    if not (step_seconds and alike):
         return ""
     forwards = batch * forwards_of(model, grid, guidance)
     setup, device = _setup(model), model.device

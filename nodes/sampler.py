@@ -7,7 +7,7 @@ from typing import Any
 
 from ..wan_local.approximations import NOTHING
 from ..wan_local.denoiser import approximated_run, needs_negative, velocity_of
-from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, WINDOWS, Longer
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, lengthened, make_sampler
 from . import host, run_speed, widgets
@@ -80,6 +80,8 @@ class WanFLF2VSampler(io.ComfyNode):
             f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
             f"sampled in {time.perf_counter() - began:.0f} s; {about}"
         )
-        pace = run_speed.told(model, grid, guidance, report.step_seconds, batch)
+        pace = run_speed.told(
+            model, grid, guidance, report.step_seconds, batch, alike=about == NOTHING and longer != WINDOWS
+        )
         host.show_text("\n".join(filter(None, (text, pace))))
         return io.NodeOutput(sampled(host.denormalise_latents(latents).to(host.result_device()), about))

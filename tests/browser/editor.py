@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,14 @@ class Editor:
         return found
 
     def boxes(self, nodes_2: bool) -> list[Box]:
-        return [Box(*row) for row in self.page.evaluate(VUE_BOXES if nodes_2 else CLASSIC_BOXES)]
+        """Where nodes lie once they have come to rest: newer pages give them their heights one after the other."""
+        look = VUE_BOXES if nodes_2 else CLASSIC_BOXES
+        found, deadline = self.page.evaluate(look), time.monotonic() + PATIENCE / 1000
+        while True:
+            self.page.wait_for_timeout(SETTLE)
+            before, found = found, self.page.evaluate(look)
+            if found == before or time.monotonic() > deadline:
+                return [Box(*row) for row in found]
 
     def fit(self) -> None:
         """All of the graph in view."""

@@ -1,0 +1,84 @@
+"""What the registry is given: all that the pack needs and shows, under a size that is named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
+PACKED = ("__init__.py", "nodes", "wan_local", "wan_remote", "js", "locales", "workflows", "subgraphs", "demo")
+
+
+def setting(name: str) -> str:
+    (found,) = re.findall(rf'^{name} = "(.+)"$', PROJECT, re.MULTILINE)
+    return found
+
+
+def left_out() -> list[str]:
+    """Folders at the top that are not packed."""
+    lines = (ROOT / ".comfyignore").read_text("utf-8").split()
+    assert all(re.fullmatch(r"/[\w.]+/", line) for line in lines), "one folder at the top a line"
+    return [line.strip("/") for line in lines]
+
+
+def packed() -> list[Path]:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no git here, which says what is packed")
+    files = [Path(name) for name in done.stdout.splitlines()]
+    return [path for path in files if path.parts[0] not in left_out() and (ROOT / path).is_file()]
+
+
+def test_nothing_that_is_packed_speaks_of_what_is_not() -> None:
+    """Notes of templates, help pages, texts of nodes, messages and options."""
+    path_of = re.compile(rf"\b(?:{'|'.join(left_out())})/[\w./-]*\w")
+    for path in packed():
+        if path.parts[0] in PACKED and path.suffix in (".py", ".json", ".md"):
+            found = [name for name in path_of.findall((ROOT / path).read_text("utf-8")) if (ROOT / name).exists()]
+            assert found == [], path
+
+
+def test_nothing_that_is_packed_imports_what_is_not() -> None:
+    loads = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(left_out())})\b", re.MULTILINE)
+    for path in packed():
+        if path.suffix == ".py":
+            assert not loads.search((ROOT / path).read_text("utf-8")), path
+
+
+def test_the_size_that_is_named_is_the_size() -> None:
+    (named,) = re.findall(r"(\d+) MB of files", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    size = sum((ROOT / path).stat().st_size for path in packed()) / 1e6
+    assert abs(size - int(named)) < 1, f"{size:.1f} MB"
+
+
+def test_icon_and_banner_have_the_shape_that_is_shown() -> None:
+    for name, shape in (("Icon", 1.0), ("Banner", 21 / 9)):
+        address = setting(name)
+        start = setting("Repository").replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
+        assert address.startswith(start)
+        path = ROOT / address.removeprefix(start)
+        with Image.open(path) as picture:
+            assert picture.width / picture.height == pytest.approx(shape, rel=0.01)
+            assert name != "Icon" or picture.width <= 400
+        assert path.stat().st_size < 256 * 1024
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == setting("version")
+
+
+def test_the_registry_takes_it() -> None:
+    comfy = shutil.which("comfy")
+    if comfy is None:
+        pytest.skip("no comfy-cli on this machine (pip install comfy-cli)")
+    command = [comfy, "--skip-prompt", "--no-enable-telemetry", "node", "validate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
