@@ -27,6 +27,7 @@ from .lora import WanFLF2VLoRA
 from .multi_gpu import WanFLF2VMultiGPU
 from .sampler import WanFLF2VSampler
 from .schedule import WanFLF2VSchedule
+from .speed import WanFLF2VSpeed
 from .wavespeed import WanFLF2VWaveSpeed
 
 NODES = (
@@ -36,6 +37,7 @@ NODES = (
     WanFLF2VLoRA,
     WanFLF2VExperts,
     WanFLF2VMultiGPU,
+    WanFLF2VSpeed,
     WanFLF2VKeyframe,
     WanFLF2VConditioning,
     WanFLF2VSchedule,

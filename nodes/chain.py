@@ -122,6 +122,7 @@ class WanFLF2VChain(io.ComfyNode):
             sampler=sampler,
             fit=fit,
             motion=motion,
+            approximations=model.approximations,
         )
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings)
         tell_of_stills(segments, segment_length)
@@ -133,11 +134,11 @@ class WanFLF2VChain(io.ComfyNode):
         before = f", {made} of them made before" if made else ""
         lines = [
             f"{len(segments)} clips{before}: {summary(frames, fps)}, seed {seed}; "
-            f"made in {time.perf_counter() - began:.0f} s",
+            f"made in {time.perf_counter() - began:.0f} s, {sampled[0].approximated}",
             *map(str, joins.report()),
         ]
         host.show_text("\n".join(lines))
-        return io.NodeOutput(frames, of_frames(frames, fps), "\n".join(lines))
+        return io.NodeOutput(frames, of_frames(frames, fps, sampled[0].approximated), "\n".join(lines))
 
 
 def _place(model: Any, clip: Any, vae: Any, clip_vision: Any) -> tuple[Path | None, str]:

@@ -9,7 +9,7 @@ from ..wan_local.memory import check_tiling
 from . import host, widgets
 from .host import io
 from .progress import Reporter, ending, summary
-from .sockets.latent import clips
+from .sockets.latent import approximated, clips
 from .sockets.vae import autoencoder, decode_images
 from .sockets.video import of_frames
 
@@ -51,4 +51,4 @@ class WanFLF2VDecode(io.ComfyNode):
         images = decode_images(autoencoder(vae, check_tiling(tiling)), clips(latent), report, fps)
         images = images.flatten(0, 1)  # [B F, H, W, 3]: clips one after the other
         host.show_text(summary(images, fps))
-        return io.NodeOutput(images, of_frames(images, fps))
+        return io.NodeOutput(images, of_frames(images, fps, approximated(latent)))

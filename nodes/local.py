@@ -103,6 +103,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             sampler=sampler,
             fit=fit,
             motion=motion,
+            approximations=model.approximations,
         )
         has_ends = not given.keys().isdisjoint((0, length - 1))
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings, has_ends=has_ends)
@@ -111,9 +112,10 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
-        text = f"{summary(images, fps)}, seed {seed}; made in {time.perf_counter() - began:.0f} s"
+        seconds = time.perf_counter() - began
+        text = f"{summary(images, fps)}, seed {seed}; made in {seconds:.0f} s, {sampled.approximated}"
         if repair != widgets.NO_REPAIR:
             done = repaired(images, given, repair, report, fit=fit)
             images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
-        return io.NodeOutput(images, of_frames(images, fps))
+        return io.NodeOutput(images, of_frames(images, fps, sampled.approximated))

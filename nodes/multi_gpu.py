@@ -72,6 +72,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
             multi = MultiModel(replace(model.setup, ray_address=ray_address.strip(), **fields))
         except TooFewGPUs as error:
             raise TooFewGPUs(f"{error}{hidden_gpus()}") from error
+        multi = multi.with_approximations(model.approximations)
         host.show_text(multi.transformer.why)
         host.log.info("%d GPUs: %s", gpus, multi.transformer.why)
         return io.NodeOutput(multi)

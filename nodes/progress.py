@@ -74,7 +74,8 @@ class Reporter:
             return "sampling"
         pace = (now - self._began) / progress.done
         left = pace * (progress.total - progress.done)
-        return f"sampling step {progress.done}/{progress.total}, {pace:.2f} s/step, {left:.0f} s left"
+        skipped = f", {progress.skipped} skipped" if progress.skipped else ""
+        return f"sampling step {progress.done}/{progress.total}{skipped}, {pace:.2f} s/step, {left:.0f} s left"
 
 
 @contextmanager

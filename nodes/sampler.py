@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..wan_local.denoiser import velocity_of
+from ..wan_local.approximations import NOTHING
+from ..wan_local.denoiser import approximated_run, needs_negative, velocity_of
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, make_sampler
 from . import host, widgets
 from .host import io
 from .progress import Reporter, ending
 from .sockets.conditioning import latent_rgb, read
-from .sockets.latent import clip_of
+from .sockets.latent import clip_of, sampled
 from .sockets.model import Model, WanModel
 
 
@@ -54,21 +55,24 @@ class WanFLF2VSampler(io.ComfyNode):
         grid, batch = clip_of(latent, config)
         denoisers = model.denoisers(grid, batch)
         prompts = {"positive": positive, "negative": negative}
-        if all(each.scale(guidance) == 1 for each in denoisers):
+        if not needs_negative(denoisers, guidance, model.approximations):
             del prompts["negative"]
         conds = [read(given, name, config, grid.latent_shape).to(model.device) for name, given in prompts.items()]
         widgets.tell_of_mistaken_values(config, guidance, shift)
         began, report = time.perf_counter(), Reporter({"sample": 1.0}, model.device, latent_rgb(positive))
         report(Progress(stage="sample", done=0, total=steps))  # the first step may take long
         noise = initial_noise(grid, config.out_dim, seed, batch).to(model.device)
+        solver = make_sampler(sampler, steps, shift)
+        run = approximated_run(model.approximations, solver, denoisers)
         latents = denoise(
-            velocity_of(denoisers, conds, guidance),
+            velocity_of(denoisers, conds, guidance, approximated=run),
             noise,
-            make_sampler(sampler, steps, shift),
-            report,
+            solver,
+            report if run is None else run.telling(report),
         )
+        about = NOTHING if run is None else run.told()
         host.show_text(
             f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
-            f"sampled in {time.perf_counter() - began:.0f} s"
+            f"sampled in {time.perf_counter() - began:.0f} s; {about}"
         )
-        return io.NodeOutput({"samples": host.denormalise_latents(latents).to(host.result_device())})
+        return io.NodeOutput(sampled(host.denormalise_latents(latents).to(host.result_device()), about))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import kept
+from .approximations import named
 from .encoders.cache import identity
 from .errors import InputError, OutputError, WanError
 from .generate import Pipeline, Sampled
@@ -178,7 +179,8 @@ class Chain:
             latents = self._read(index)
             if latents is None:
                 latents = self._made(index, segment, done, on_progress)
-            done.append(Sampled(latents=latents, settings=self.settings, grid=self.grid))
+            about = named(self.settings.approximations)
+            done.append(Sampled(latents=latents, settings=self.settings, grid=self.grid, approximated=about))
         return done
 
     def decode_stream(self, sampled: Sequence[Sampled], on_progress: OnProgress = ignore) -> Iterator[Tensor]:

@@ -43,3 +43,8 @@ def read(path: Path) -> Tensor:
     if entry is None or len(entry.shape) != 5:
         raise InputError(f"{path} holds no latents; give a {SUFFIX} file that a failed run kept")
     return entry.read().float()
+
+
+def about(path: Path) -> dict[str, str]:
+    """What else was remembered; errors as :func:`read`."""
+    return dict(safetensors_file.read_header(path)[1])

@@ -26,6 +26,7 @@ from .errors import InputError, NumericError, OutputError
 from .handover import hand_over
 from .output import check_new_folder, check_writable, replacing
 
+APPROXIMATIONS = "approximations"  # tag of a file: what was not calculated in full to make it
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 CRF = 12  # x264's constant quality: visually the same as the frames
 # mbtree spends bits on what later frames refer to, so the last frame would come out worst; and with it the bytes of

@@ -10,6 +10,8 @@ from ...wan_local.config import TransformerConfig
 from ...wan_local.errors import InputError
 from ...wan_local.shapes import SPATIAL_STRIDE, Grid, video_frames
 
+APPROXIMATED = "wan_flf2v_approximations"
+
 
 def clip_of(latent: dict[str, Any], config: TransformerConfig) -> tuple[Grid, int]:
     """The clip a ``LATENT`` stands for, and how many of them.
@@ -41,3 +43,13 @@ def clips(latent: dict[str, Any]) -> Tensor:
             "width]: for single images use VAE Decode"
         )
     return samples
+
+
+def sampled(samples: Tensor, approximated: str) -> dict[str, Any]:
+    """A ``LATENT`` of ``[B, 16, T, h, w]`` that says what was not calculated in full; other nodes pass that on."""
+    return {"samples": samples, APPROXIMATED: approximated}
+
+
+def approximated(latent: dict[str, Any]) -> str:
+    """What a ``LATENT`` says of that; nothing where nobody said anything."""
+    return str(latent.get(APPROXIMATED, ""))

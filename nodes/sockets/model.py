@@ -20,11 +20,12 @@ from ...wan_local.shapes import Grid
 from ...wan_local.weights import experts
 from .. import host
 from .model_loras import LorasBeside, split
+from .model_speed import Approximated
 
 Model = host.io.Custom("WAN_FLF2V_MODEL")
 
 
-class WanModel:
+class WanModel(Approximated):
     """The value on a ``WAN_FLF2V_MODEL`` wire: a transformer in the host's care.
 
     ``patcher`` and ``get_models`` are where the host looks for models it may evict. No weights are copied or

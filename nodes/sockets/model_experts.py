@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...wan_local.approximations import named
 from ...wan_local.denoiser import Denoiser, pair_of
 from ...wan_local.errors import InputError
 from ...wan_local.lora import Lora
@@ -17,9 +18,10 @@ from ...wan_local.shapes import Grid
 from ...wan_local.weights.experts import TOLD_BY, same_weights, timestep_of
 from .. import host
 from .model import WanModel
+from .model_speed import Approximated
 
 
-class ExpertsModel:
+class ExpertsModel(Approximated):
     """The value on a ``WAN_FLF2V_MODEL`` wire behind Wan FLF2V Experts: each is loaded when its first step comes.
 
     Args:
@@ -44,7 +46,13 @@ class ExpertsModel:
             raise InputError(f"high_noise is {high!r} and low_noise {low!r}; use both experts of one release")
         if same_weights(*(model.transformer.get_parameter(TOLD_BY) for model in (high, low))):
             raise InputError("high_noise and low_noise hold the same weights; connect one file of each")
+        if high.approximations != low.approximations:
+            raise InputError(
+                f"high_noise runs {named(high.approximations)} and low_noise {named(low.approximations)}; connect Wan "
+                "FLF2V Speed behind Wan FLF2V Experts, where it is for both"
+            )
         self.high, self.low, self.boundary, self.low_guidance = high, low, boundary, low_guidance
+        self.approximations = high.approximations
         if (high.level, low.level) == ("low", "high"):
             host.notify(
                 "the file names say that high_noise and low_noise are swapped, which gives a poor clip; they are used "

@@ -19,6 +19,7 @@ from ...wan_local.shapes import Grid
 from ...wan_local.weights import experts
 from .. import host
 from .model import name_of
+from .model_speed import Approximated
 
 IDLE_SECONDS = 900.0  # after which GPUs that nobody uses are given back
 ON_DETACH = "on_detach_after"  # the host's name for what it calls when it has unloaded a model
@@ -101,7 +102,7 @@ class Marker(torch.nn.Module):
 RANKS = Ranks()
 
 
-class MultiModel:
+class MultiModel(Approximated):
     """The value on a ``WAN_FLF2V_MODEL`` wire behind Wan FLF2V Multi GPU. Nothing runs before it is sampled."""
 
     def __init__(self, setup: Setup) -> None:
@@ -144,7 +145,7 @@ class MultiModel:
 
     def with_lora(self, lora: Lora, strength: float) -> MultiModel:
         """The same with a LoRA, on both of two experts, which every rank reads and puts on when it starts."""
-        return MultiModel(self.setup.with_lora(lora.path, strength))
+        return MultiModel(self.setup.with_lora(lora.path, strength)).with_approximations(self.approximations)
 
     def __repr__(self) -> str:
         return f"<Wan transformer on {self.setup.gpus} GPUs, {self.transformer.degrees}>"

@@ -7,7 +7,8 @@ listen to stop. Everything but a plain mp4 file is left to core.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,9 @@ from ..progress import ending, summary
 
 
 class FramesVideo(host.VideoFromComponents):
-    """``VIDEO`` from frames ``[F, H, W, 3]`` in 0..1."""
+    """``VIDEO`` from frames ``[F, H, W, 3]`` in 0..1; what it says of itself goes into its files."""
+
+    tags: Mapping[str, str] = MappingProxyType({})
 
     def save_to(
         self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: Any = None, **options: Any
@@ -26,9 +29,9 @@ class FramesVideo(host.VideoFromComponents):
         """Write the video; arguments are core's, a stopped or failed write leaves no file."""
         asked = {name: value for name, value in options.items() if value not in (None, "sRGB")}
         if asked or not host.is_plain_mp4(path, format, codec):
-            return super().save_to(path, format, codec, metadata, **options)
+            return super().save_to(path, format, codec, {**(metadata or {}), **self.tags}, **options)
         parts = self.get_components()
-        tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
+        tags = {name: json.dumps(value) for name, value in (metadata or {}).items()} | dict(self.tags)
         with ending():
             video.write(reported(parts.images), path, parts.frame_rate, metadata=tags)
         host.show_text(summary(parts.images, float(parts.frame_rate)))
@@ -43,5 +46,9 @@ def reported(frames: Tensor) -> Iterator[Tensor]:
         yield frames[index : index + 1].float()
 
 
-def of_frames(images: Tensor, fps: float) -> FramesVideo:
-    return FramesVideo(host.video_components(images, fps))
+def of_frames(images: Tensor, fps: float, approximated: str = "") -> FramesVideo:
+    """Frames and what was not calculated in full to make them, if it is known."""
+    found = FramesVideo(host.video_components(images, fps))
+    if approximated:
+        found.tags = {video.APPROXIMATIONS: approximated}
+    return found

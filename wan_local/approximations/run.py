@@ -26,7 +26,7 @@ from .options import EASYCACHE, LIST, MAGCACHE, OFF, Approximations
 from .presets import named
 from .skip_list import skip_list
 from .straight_line import StraightLine
-from .window import after_starts, window_of
+from .window import FEWEST, LOWEST, after_starts, window_of
 
 
 class ApproximatedRun:
@@ -96,7 +96,8 @@ class ApproximatedRun:
 
     def told(self) -> str:
         """What was chosen and what it has saved, for a person."""
-        saved = [f"{self.skipped} of {self.sampler.num_steps} steps skipped"] if self.skipped else []
+        skipped = f"{self.skipped} of {self.sampler.num_steps} steps skipped"
+        saved = [skipped] if self.options.skip != OFF else []
         if self.forwards < self.all_forwards:
             saved.append(f"{self.forwards} of {self.all_forwards} forwards")
         return ": ".join(filter(None, (named(self.options), ", ".join(saved))))
@@ -114,14 +115,12 @@ class ApproximatedRun:
         if guided and all(scale == 1 for scale in scales):
             tell(f"{' and '.join(guided)} would do nothing at guidance 1 and {_is(guided)} off")
         if options.nag and all(scale != 1 for scale in scales):
-            tell(
-                f"nag is for guidance 1, this run has {scales[0]:g}, and nag is off; the negative prompt counts anyway"
-            )
+            tell(f"nag is for guidance 1 and is off at {scales[0]:g}, where the negative prompt counts anyway")
         idle = not any(self.window) if options.skip == EASYCACHE else not self.plan
         if options.skip != OFF and idle:
             tell(
-                f"skip {options.skip} finds no step of {steps} that may be skipped, and is off: the first fifth and "
-                "those below sigma 0.65 never are, nor the first two of a model; use more steps or a higher shift"
+                f"skip {options.skip} finds no step of {steps} that may be skipped, and is off: none of fewer than "
+                f"{FEWEST} is, nor the first fifth, nor those below sigma {LOWEST:g}; use more steps or a higher shift"
             )
         if options.guidance_reuse > 1 and not any(self.window):
             tell(f"guidance_reuse finds no step of {steps} in the middle of the schedule, and is off; use more steps")

@@ -18,7 +18,9 @@ def skip_list(window: Window, experts: Sequence[int], in_a_row: int) -> frozense
     skipped: set[int] = set()
     since, before = in_a_row, None
     for step, (may, expert) in enumerate(zip(window, experts, strict=True)):
-        if may and since < in_a_row and expert == before:
+        if expert != before:
+            since = in_a_row
+        if may and since < in_a_row:
             skipped.add(step)
             since += 1
         elif may:

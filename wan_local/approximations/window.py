@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 FIRST = 1 / 5  # of the steps
+FEWEST = 10  # steps of a run: of fewer, as distilled models take, each does too much
 LOWEST = 0.65
 POINTS = 2  # forwards that a straight line goes through
 
@@ -21,7 +22,7 @@ Window = Sequence[bool]
 def window_of(sigmas: Sequence[float]) -> list[bool]:
     """For each step of a schedule of N + 1 noise levels whether it may be skipped."""
     steps = len(sigmas) - 1
-    first = math.ceil(FIRST * steps)
+    first = math.ceil(FIRST * steps) if steps >= FEWEST else steps
     return [step >= first and sigmas[step] >= LOWEST for step in range(steps)]
 
 

@@ -79,6 +79,7 @@ def make(
 ) -> None:  # fmt: skip
     """Load the model, make what is not kept, write the video; say how good the joins are."""
     from .. import video
+    from ..approximations import named
     from ..chain import Chain, tell_of_stills
 
     folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
@@ -97,10 +98,11 @@ def make(
         sampled = chain.sample(bar)
         joins = chain.joins()
         frames = joins.passing(chain.decode_stream(sampled, bar))
-        video.write(frames, args.output, rate)
+        about = named(settings.approximations)
+        video.write(frames, args.output, rate, metadata={video.APPROXIMATIONS: about})
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
     print(f"video {args.output} ({chain.frames} frames, {grid.width * scale}x{grid.height * scale}, "
-          f"{float(rate):g} fps, {time.monotonic() - began:.1f} s)")  # fmt: skip
+          f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})")  # fmt: skip
     print("\n".join(map(str, joins.report())))
 
 

@@ -45,14 +45,15 @@ def run(args: argparse.Namespace) -> None:
     from ..vae import decode_dtype
 
     video.check_path(args.output)
-    latents = kept.read(Path(args.latents))
+    latents, about = kept.read(Path(args.latents)), kept.about(Path(args.latents))
+    tags = {name: text for name, text in about.items() if name == video.APPROXIMATIONS}
     device = choose_device(None if args.device == "auto" else args.device)
     vae = weights.load_vae(args.model, dtype=torch.float32, device=device)
     bar = ProgressBar(sys.stderr)
     fitting = FittingVAE(vae, tiling, dtype_of(args.vae_dtype) or decode_dtype(device))
     clips = (frames_of(fitting, vae.denormalise(clip.to(device)), bar) for clip in latents.split(1))
     try:
-        video.write(chain.from_iterable(clips), args.output, rate)
+        video.write(chain.from_iterable(clips), args.output, rate, metadata=tags)
     finally:
         bar.close()
     print(f"video {args.output}")

@@ -31,7 +31,7 @@ from ..settings import (
     Settings,
     check_boundary,
 )
-from . import PROGRAM, keyframe_option, lora_option, several_gpus
+from . import PROGRAM, keyframe_option, lora_option, several_gpus, speed_options
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -90,6 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be said of any clip."""
     _add_clip(parser.add_argument_group("the clip"))
     _add_sampling(parser.add_argument_group("how it is made"))
+    speed_options.add_to(parser.add_argument_group("faster, and not quite the same"))
     _add_parts(parser.add_argument_group("parts that are not in the model folder"))
     _add_memory(parser.add_argument_group("memory"))
     several_gpus.add_to(parser.add_argument_group("several GPUs"))
@@ -215,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
             raise
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
-          f"{time.monotonic() - began:.1f} s)")  # fmt: skip
+          f"{time.monotonic() - began:.1f} s, {sampled.approximated})")  # fmt: skip
     print(found)
 
 
@@ -304,6 +305,7 @@ def _settings(args: argparse.Namespace, recipe: Recipe, seed: int) -> Settings:
         sampler=args.sampler,
         fit=args.fit,
         motion=args.motion,
+        approximations=speed_options.read(args),
     )
 
 
@@ -334,11 +336,12 @@ def _write(
     from ..keyframes import FULL
 
     total, fit = sampled.grid.frames, sampled.settings.fit
+    tags = {video.APPROXIMATIONS: sampled.approximated}
     inputs = {frame: keyframe.images[0] for frame, keyframe in given.items()}
     collected = Collected(total)
     decoded = collected.passing(pipeline.decode_stream(sampled, bar))
     if args.repair is None:
-        video.write(_told(decoded, total, bar), args.output, rate)
+        video.write(_told(decoded, total, bar), args.output, rate, metadata=tags)
         frames = collected.frames
         found = str(ends.report(frames, inputs, fit))
     else:  # what an end asks of all frames is known when the last is decoded
@@ -349,7 +352,7 @@ def _write(
             collected.frames, inputs, args.repair, fit=fit, only_measured=loose, device=pipeline.device, on_progress=bar
         )
         frames, found = repaired.frames, str(repaired)
-        video.write(frames, args.output, rate)
+        video.write(frames, args.output, rate, metadata=tags)
     bar(Progress(stage="write", done=total, total=total))
     if args.frames:
         video.write_frames(frames, args.frames)
@@ -373,11 +376,15 @@ def _hush_transformers() -> None:
 
 def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     """A failed decode must not lose the long part of a run."""
-    from .. import kept
+    from .. import kept, video
 
     path = Path(args.output).with_suffix(kept.SUFFIX)
     try:
-        kept.write(path, sampled.latents, {"seed": str(sampled.settings.seed)})
+        kept.write(
+            path,
+            sampled.latents,
+            {"seed": str(sampled.settings.seed), video.APPROXIMATIONS: sampled.approximated},
+        )
     except OutputError as error:
         print(f"the latents could not be kept: {error}", file=sys.stderr)
         return

@@ -66,6 +66,7 @@ class ProgressBar:
         filled = WIDTH * done // total
         stage = progress.stage if progress.parts == 1 else f"{progress.part}/{progress.parts} {progress.stage}"
         text = f"{stage:<13} [{'#' * filled}{'.' * (WIDTH - filled)}] {done}/{progress.total}"
+        text += f", {progress.skipped} skipped" if progress.skipped else ""
         worked = done - self._began_at
         if worked <= 0:
             return text

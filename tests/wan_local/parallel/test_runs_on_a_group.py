@@ -13,14 +13,17 @@ import pytest
 import torch
 
 from tests.wan_local.parallel import split_cases as cases
+from wan_local.approximations import Approximations
+from wan_local.denoiser import Denoiser, approximated_run, velocity_of
 from wan_local.errors import Cancelled
+from wan_local.model.nag import Nag
 from wan_local.parallel import rank_model
 from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.group_model import GroupTransformer, Setup
 from wan_local.parallel.plan import moved
 from wan_local.parallel.rank_model import Rank
 from wan_local.ranks import Limits, Pool, RankError, RankGroup, RankInfo
-from wan_local.sampling import Cond, Velocity, model_velocity
+from wan_local.sampling import Cond, Velocity, denoise, make_sampler, model_velocity
 from wan_local.shapes import Grid
 from wan_local.weights import load_transformer
 
@@ -208,3 +211,34 @@ def test_a_step_may_take_what_the_caller_says(setup: Setup) -> None:
     with pytest.raises(RankError, match="WAN_FLF2V_STEP_LIMIT"):
         look(model)
     pool.close()
+
+
+@pytest.mark.parametrize("split", [{"cfg": 2}, {"ulysses": 2}])
+def test_two_gpus_skip_the_steps_that_one_skips(folder: Path, setup: Setup, pool: Pool, split: dict[str, int]) -> None:
+    """Also where the latents decide, and where uncond is asked for in some steps only."""
+    one = load_transformer(folder / "model.safetensors")
+    both = GroupTransformer(replace(setup, **split), pool)
+    for options in (
+        Approximations(skip="easycache", skip_threshold=0.5),
+        Approximations(guidance_reuse=2, guidance_lowest=0.5, cfg_zero=True),
+    ):
+        found = []
+        for model in (one, both):
+            sampler, denoisers = make_sampler("unipc", 12, 16.0), [Denoiser(transformer=model)]
+            run = approximated_run(options, sampler, denoisers)
+            velocity = velocity_of(denoisers, conds(), cases.GUIDANCE, approximated=run)
+            with torch.no_grad():
+                latents = denoise(velocity, NOISE, sampler)
+            assert run is not None
+            assert run.forwards < run.all_forwards
+            found.append((latents, run.told()))
+        assert found[0][1] == found[1][1]
+        assert error(found[1][0], found[0][0]) <= 1e-4
+
+
+def test_nag_reaches_every_gpu(folder: Path, setup: Setup, pool: Pool) -> None:
+    nag = [replace(conds()[0], nag=Nag(text=conds()[1].text, scale=11.0))]
+    with torch.no_grad():
+        expected = model_velocity(load_transformer(folder / "model.safetensors"), nag, 1.0)(NOISE, 900.0)
+    assert error(expected, alone(folder, guidance=1.0)) > 1e-3
+    assert error(model_velocity(GroupTransformer(setup, pool), nag, 1.0)(NOISE, 900.0), expected) <= 1e-5
