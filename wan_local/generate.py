@@ -25,7 +25,7 @@ from .denoiser import (
     Denoiser,
     approximated_run,
     before_step,
-    check_sparse,
+    check_kernels,
     load_denoisers,
     needs_negative,
     velocity_of,
@@ -255,9 +255,7 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
-        sparse = settings.approximations.sparse if grid.tokens >= MIN_TOKENS else 0.0
-        if sparse:
-            check_sparse(sparse, self.denoisers, self.device)
+        check_kernels(settings.approximations, self.denoisers, grid.tokens, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -275,7 +273,8 @@ class Pipeline:
             for text in (positive, negative)
         ]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
-        turns = self.memory.turns(grid, sparse_work(self.transformer.config, grid) if sparse else 0)
+        is_sparse = settings.approximations.sparse and grid.tokens >= MIN_TOKENS
+        turns = self.memory.turns(grid, sparse_work(self.transformer.config, grid) if is_sparse else 0)
         denoisers = self._denoisers(settings)
 
         def sample() -> tuple[Tensor, ApproximatedRun | None]:

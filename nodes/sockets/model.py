@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...wan_local.attention.sparse import MIN_TOKENS
 from ...wan_local.config import TransformerConfig
 from ...wan_local.denoiser import Denoiser
 from ...wan_local.encoders.cache import identity
 from ...wan_local.lora import Lora
-from ...wan_local.memory.activations import RESERVE, dequantized_bytes, transformer_work
+from ...wan_local.memory.activations import RESERVE, dequantized_bytes, sparse_work, transformer_work
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.quantised import parameter_shapes
@@ -67,7 +68,10 @@ class WanModel(Approximated):
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        work = batch * work_bytes(self.transformer, grid) + RESERVE
+        work = work_bytes(self.transformer, grid)
+        if self.approximations.sparse and grid.tokens >= MIN_TOKENS:
+            work += sparse_work(self.transformer.config, grid)
+        work = batch * work + RESERVE
         host.load(self.patcher, work, beside=self._beside.patchers)
         self._beside.switch_on()
         return self.transformer

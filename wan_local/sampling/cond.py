@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..attention import Sparse
+from ..attention import Sparse, choose
 from ..config import TransformerConfig
 from ..model.nag import Nag
 from ..shapes import TEMPORAL_STRIDE
@@ -28,6 +28,7 @@ class Cond:
             :meth:`wan_local.model.WanTransformer.forward`.
         low_condition: ``condition`` for the low-noise one of two experts; None where it takes the same.
         nag: what the attention to the text keeps away from, see :mod:`wan_local.model.nag`; mostly None.
+        attention: name of a kernel in the place of the model's own; "" is that.
         sparse: sparse attention, and in which steps; None for none. The given frames in it are those of ``condition``.
     """
 
@@ -38,6 +39,7 @@ class Cond:
     low_condition: Tensor | None = None
     nag: Nag | None = None
     sparse: Sparse | None = None
+    attention: str = ""
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
@@ -100,9 +102,13 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
 
     Returns:
         velocity of latents ``[B, C, T, h, w]``; the B clips share the prompt.
+
+    Raises:
+        InputError: a kernel that can't run here.
     """
 
     sparse = None if cond.sparse is None else replace(cond.sparse, given=given_frames(cond.condition))
+    attend = choose(cond.attention) if cond.attention else None
 
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         batch = latents.shape[0]
@@ -114,6 +120,8 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
             options["nag"] = cond.nag.expand(batch)
         if sparse is not None and timestep < sparse.below:
             options["sparse"] = sparse
+        if attend is not None:
+            options["attend"] = attend
         return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity
