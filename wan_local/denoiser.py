@@ -194,9 +194,7 @@ def approximated_run(
     return ApproximatedRun(approximations, sampler, expert=denoisers[0].transformer.config.is_expert)
 
 
-def check_kernels(
-    approximations: Approximations, denoisers: Sequence[Denoiser], tokens: int, device: torch.device
-) -> None:
+def check_run(approximations: Approximations, denoisers: Sequence[Denoiser], tokens: int, device: torch.device) -> None:
     """Raise :class:`InputError` where it is known before a run of so many tokens that a kernel can't be used. Models on
     several GPUs say themselves what their devices can't do."""
     if approximations.attention and not all(isinstance(each.transformer, GuidesItself) for each in denoisers):

@@ -19,17 +19,8 @@ from torch import Tensor
 
 from .approximations import NOTHING, named
 from .approximations.run import ApproximatedRun
-from .attention.sparse import MIN_TOKENS
 from .conditioning import conditions, ends_seen, image_embeddings
-from .denoiser import (
-    Denoiser,
-    approximated_run,
-    before_step,
-    check_kernels,
-    load_denoisers,
-    needs_negative,
-    velocity_of,
-)
+from .denoiser import Denoiser, approximated_run, before_step, check_run, load_denoisers, needs_negative, velocity_of
 from .errors import NumericError, WrongModel
 from .free_memory import host_has_room
 from .images import AnyImage
@@ -255,7 +246,7 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
-        check_kernels(settings.approximations, self.denoisers, grid.tokens, self.device)
+        check_run(settings.approximations, self.denoisers, grid.tokens, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -273,8 +264,7 @@ class Pipeline:
             for text in (positive, negative)
         ]
         noise = initial_noise(grid, self.transformer.config.out_dim, settings.seed).to(self.device)
-        is_sparse = settings.approximations.sparse and grid.tokens >= MIN_TOKENS
-        turns = self.memory.turns(grid, sparse_work(self.transformer.config, grid) if is_sparse else 0)
+        turns = self.memory.turns(grid, sparse_work(self.transformer.config, grid, settings.approximations.sparse))
         denoisers = self._denoisers(settings)
 
         def sample() -> tuple[Tensor, ApproximatedRun | None]:

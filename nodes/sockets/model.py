@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...wan_local.attention.sparse import MIN_TOKENS
 from ...wan_local.config import TransformerConfig
 from ...wan_local.denoiser import Denoiser
 from ...wan_local.encoders.cache import identity
@@ -68,10 +67,8 @@ class WanModel(Approximated):
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        work = work_bytes(self.transformer, grid)
-        if self.approximations.sparse and grid.tokens >= MIN_TOKENS:
-            work += sparse_work(self.transformer.config, grid)
-        work = batch * work + RESERVE
+        beside = sparse_work(self.transformer.config, grid, self.approximations.sparse)
+        work = batch * (work_bytes(self.transformer, grid) + beside) + RESERVE
         host.load(self.patcher, work, beside=self._beside.patchers)
         self._beside.switch_on()
         return self.transformer

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +149,7 @@ def _best_exact() -> Attend:
     return choose()
 
 
-_kernels: dict[tuple[Any, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process
+_kernels: dict[tuple[object, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, tau: float, blocks: int) -> Tensor:

@@ -12,7 +12,7 @@ from wan_local.approximations import Approximations
 from wan_local.attention import BACKENDS, SparseAttention, choose, sdpa
 from wan_local.attention.choose import _verdicts
 from wan_local.config import TransformerConfig
-from wan_local.denoiser import Denoiser, approximated_run, check_kernels, velocity_of
+from wan_local.denoiser import Denoiser, approximated_run, check_run, velocity_of
 from wan_local.errors import InputError
 from wan_local.model import WanTransformer
 from wan_local.sampling import Cond, make_sampler
@@ -64,6 +64,6 @@ def test_one_that_is_not_there_is_refused_before_anything_long() -> None:
         pytest.skip("this machine has it")
     denoisers = [Denoiser(transformer=SimpleNamespace(config=CONFIG))]
     with pytest.raises(InputError, match="attention='ck_int8' can't be used here: .*comfy_kitchen"):
-        check_kernels(Approximations(attention="ck_int8"), denoisers, 8, torch.device("cpu"))
+        check_run(Approximations(attention="ck_int8"), denoisers, 8, torch.device("cpu"))
     with pytest.raises(InputError, match="attention='sdpa' is not known here; use sage or ck_int8"):
         Approximations(attention="sdpa")

@@ -140,8 +140,9 @@ def test_what_sparse_attention_takes_comes_on_top(monkeypatch: pytest.MonkeyPatc
     model = model.to(dtype).requires_grad_(False)
     grid = Grid(frames=81, height=720, width=1280)
     measured = counted(model, grid, "meta", sparse=Sparse(tau=1.0, given=(0, 20)))
-    planned = transformer_work(config, grid, dtype.itemsize) + sparse_work(config, grid)
+    planned = transformer_work(config, grid, dtype.itemsize) + sparse_work(config, grid, 1.0)
     assert planned == pytest.approx(measured, rel=0.01)
+    assert sparse_work(config, grid, 0.0) == sparse_work(config, Grid(frames=81, height=240, width=416), 1.0) == 0
 
 
 def test_compiled_blocks_hold_their_tokens_twice() -> None:
