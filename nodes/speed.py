@@ -116,8 +116,10 @@ class WanFLF2VSpeed(io.ComfyNode):
                     max=MAX_SPARSE,
                     step=0.1,
                     optional=True,
-                    tooltip="Sparse attention: tau, how many deviations above the mean a block must score to be read "
-                    "in full. 0 is none, -1 the preset's.",
+                    tooltip="Sparse attention of clips from 12,288 tokens on, in all steps but the first fifth: tau, "
+                    "how many deviations above the mean a block must score to be read in full, such as 1. Given images "
+                    "stay exact. Needs comfy-kitchen and an NVIDIA GPU from Ampere on. 0 is none, -1 the preset's. "
+                    "Its price on Wan was not measured.",
                 ),
                 io.Combo.Input(
                     "attention",
@@ -125,7 +127,8 @@ class WanFLF2VSpeed(io.ComfyNode):
                     default=MODELS_OWN,
                     optional=True,
                     tooltip="8-bit attention in the place of what the loader was told: SageAttention, or "
-                    "comfy-kitchen's int8 attention. Either must be installed.",
+                    "comfy-kitchen's int8 attention. Either must be installed, and needs an NVIDIA GPU. Its price on "
+                    "Wan was not measured.",
                 ),
             ],
             outputs=[Model.Output("model", display_name="model")],
