@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..wan_local.approximations import PRESETS, SKIPS, approximations_of, named
-from ..wan_local.approximations.options import MAX_NAG, MAX_SPARSE, MAX_THRESHOLD, MOST_IN_A_ROW, MOST_REUSE
+from ..wan_local.approximations.options import KERNELS, MAX_NAG, MAX_SPARSE, MAX_THRESHOLD, MOST_IN_A_ROW, MOST_REUSE
 from . import host, widgets
 from .host import io
 from .sockets.model import Model, WanModel
 
 OF_PRESET, AS_PRESET = "preset", -1.0  # what stands for the preset's own value
+MODELS_OWN = "the loader's"
 
 
 class WanFLF2VSpeed(io.ComfyNode):
@@ -115,8 +116,19 @@ class WanFLF2VSpeed(io.ComfyNode):
                     max=MAX_SPARSE,
                     step=0.1,
                     optional=True,
-                    tooltip="Sparse attention: tau, how many deviations above the mean a block must score to be read "
-                    "in full. 0 is none, -1 the preset's.",
+                    tooltip="Sparse attention of clips from 12,288 tokens on, in all steps but the first fifth: tau, "
+                    "how many deviations above the mean a block must score to be read in full, such as 1. Given images "
+                    "stay exact. Needs comfy-kitchen and an NVIDIA GPU from Ampere on. 0 is none, -1 the preset's. "
+                    "Its price on Wan was not measured.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=[MODELS_OWN, *KERNELS],
+                    default=MODELS_OWN,
+                    optional=True,
+                    tooltip="8-bit attention in the place of what the loader was told: SageAttention, or "
+                    "comfy-kitchen's int8 attention. Either must be installed, and needs an NVIDIA GPU. Its price on "
+                    "Wan was not measured.",
                 ),
             ],
             outputs=[Model.Output("model", display_name="model")],
@@ -136,6 +148,7 @@ class WanFLF2VSpeed(io.ComfyNode):
         cfg_zero: bool = False,
         nag: float = 0.0,
         sparse: float = AS_PRESET,
+        attention: str = MODELS_OWN,
     ) -> io.NodeOutput:
         chosen = approximations_of(
             preset,
@@ -148,6 +161,7 @@ class WanFLF2VSpeed(io.ComfyNode):
             cfg_zero=cfg_zero,
             nag=nag,
             sparse=None if sparse == AS_PRESET else sparse,
+            attention="" if attention == MODELS_OWN else attention,
         )
         host.show_text(named(chosen))
         return io.NodeOutput(model.with_approximations(chosen))

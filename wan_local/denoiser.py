@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from .approximations import Approximations
 from .approximations.run import ApproximatedRun
-from .attention.sparse import check_can_run
+from .attention import choose
+from .attention.sparse import MIN_TOKENS, check_can_run
 from .compiled import compile_blocks
 from .errors import InputError
 from .lora import Applied
@@ -149,7 +150,7 @@ def velocity_of(
 
     scales = [each.scale(guidance) for each in denoisers]
     if approximated is not None:
-        conds = _sparse(denoisers, conds, approximated)
+        conds = _attending(denoisers, conds, approximated)
     given = [_conds_of(each, conds, scale, approximated) for each, scale in zip(denoisers, scales, strict=True)]
     if approximated is not None:
         approximated.begin(scales, [at(timestep) for timestep in approximated.sampler.timesteps])
@@ -193,21 +194,28 @@ def approximated_run(
     return ApproximatedRun(approximations, sampler, expert=denoisers[0].transformer.config.is_expert)
 
 
-def check_sparse(tau: float, denoisers: Sequence[Denoiser], device: torch.device) -> None:
-    """Raise :class:`InputError` where it is known before a run that sparse attention can't be: models on several GPUs
-    say themselves what their devices can't do."""
+def check_run(approximations: Approximations, denoisers: Sequence[Denoiser], tokens: int, device: torch.device) -> None:
+    """Raise :class:`InputError` where it is known before a run of so many tokens that a kernel can't be used. Models on
+    several GPUs say themselves what their devices can't do."""
+    if approximations.attention and not all(isinstance(each.transformer, GuidesItself) for each in denoisers):
+        choose(approximations.attention)
+    if approximations.sparse and tokens >= MIN_TOKENS:
+        _check_sparse(approximations.sparse, denoisers, device)
+
+
+def _check_sparse(tau: float, denoisers: Sequence[Denoiser], device: torch.device) -> None:
     for each in denoisers:
         here = None if isinstance(each.transformer, GuidesItself) else device
         check_can_run(tau, here, each.transformer.config.head_dim)
 
 
-def _sparse(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximated: ApproximatedRun) -> list[Cond]:
-    """With sparse attention, where it was chosen and the clip is long enough."""
+def _attending(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximated: ApproximatedRun) -> list[Cond]:
+    """With the kernel that was chosen, and sparse attention where the clip is long enough for it."""
     known, patch = conds[0].condition, denoisers[0].transformer.config.patch_size
     sparse = approximated.sparse(math.prod(known.shape[2:]) // math.prod(patch))
     if sparse is not None:
-        check_sparse(sparse.tau, denoisers, known.device)
-    return [replace(cond, sparse=sparse) for cond in conds]
+        _check_sparse(sparse.tau, denoisers, known.device)
+    return [replace(cond, sparse=sparse, attention=approximated.options.attention) for cond in conds]
 
 
 def _conds_of(

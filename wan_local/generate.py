@@ -19,17 +19,8 @@ from torch import Tensor
 
 from .approximations import NOTHING, named
 from .approximations.run import ApproximatedRun
-from .attention.sparse import MIN_TOKENS
 from .conditioning import conditions, ends_seen, image_embeddings
-from .denoiser import (
-    Denoiser,
-    approximated_run,
-    before_step,
-    check_sparse,
-    load_denoisers,
-    needs_negative,
-    velocity_of,
-)
+from .denoiser import Denoiser, approximated_run, before_step, check_run, load_denoisers, needs_negative, velocity_of
 from .errors import WrongModel
 from .frames import collect, frames_of
 from .free_memory import host_has_room
@@ -256,9 +247,7 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
-        sparse = settings.approximations.sparse if grid.tokens >= MIN_TOKENS else 0.0
-        if sparse:
-            check_sparse(sparse, self.denoisers, self.device)
+        check_run(settings.approximations, self.denoisers, grid.tokens, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")
@@ -279,7 +268,7 @@ class Pipeline:
         drawn = initial_noise(grid, config.out_dim, settings.seed)
         conds, drawn = lengthened(settings.longer, conds, drawn, config, settings.seed)
         noise = drawn.to(self.device)
-        turns = self.memory.turns(grid, sparse_work(config, grid) if sparse else 0)
+        turns = self.memory.turns(grid, sparse_work(config, grid, settings.approximations.sparse))
         denoisers = self._denoisers(settings)
 
         def sample() -> tuple[Tensor, ApproximatedRun | None]:

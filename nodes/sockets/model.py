@@ -12,7 +12,7 @@ from ...wan_local.config import TransformerConfig
 from ...wan_local.denoiser import Denoiser
 from ...wan_local.encoders.cache import identity
 from ...wan_local.lora import Lora
-from ...wan_local.memory.activations import RESERVE, dequantized_bytes, transformer_work
+from ...wan_local.memory.activations import RESERVE, dequantized_bytes, sparse_work, transformer_work
 from ...wan_local.model import WanTransformer
 from ...wan_local.parallel.setup import Setup
 from ...wan_local.quantised import parameter_shapes
@@ -67,7 +67,8 @@ class WanModel(Approximated):
 
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
-        work = batch * work_bytes(self.transformer, grid) + RESERVE
+        beside = sparse_work(self.transformer.config, grid, self.approximations.sparse)
+        work = batch * (work_bytes(self.transformer, grid) + beside) + RESERVE
         host.load(self.patcher, work, beside=self._beside.patchers)
         self._beside.switch_on()
         return self.transformer

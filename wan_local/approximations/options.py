@@ -12,6 +12,7 @@ from ..checks import check_number, check_whole
 from ..errors import InputError
 
 OFF, LIST, EASYCACHE, MAGCACHE = "off", "list", "easycache", "magcache"
+KERNELS = ("sage", "ck_int8")  # of attention/, those that approximate
 SKIPS = (OFF, LIST, EASYCACHE, MAGCACHE)
 IN_A_ROW = {LIST: 1, MAGCACHE: 2}  # MagCache's K, as published for Wan2.1
 THRESHOLDS = {EASYCACHE: 0.2, MAGCACHE: 0.12}  # of ComfyUI's EasyCache node, and as published for Wan2.1
@@ -36,6 +37,7 @@ class Approximations:
         cfg_zero: CFG-Zero*: uncond is scaled to fit cond, and the first twenty-fifth of the steps does nothing.
         nag: scale of normalized attention guidance, above 1: the negative prompt at guidance 1, inside the attention
             to the text. 0 is none; 11 is what was published for Wan.
+        attention: 8-bit attention in the place of the model's own kernel: "sage" or "ck_int8". "" is the model's own.
         sparse: tau of sparse attention, 0 to 4: how far above the mean a block of keys must score to be read exactly,
             in standard deviations. 0 is none.
 
@@ -52,6 +54,7 @@ class Approximations:
     cfg_zero: bool = False
     nag: float = 0.0
     sparse: float = 0.0
+    attention: str = ""
 
     def __post_init__(self) -> None:
         if self.skip not in SKIPS:
@@ -67,6 +70,8 @@ class Approximations:
         if 0 < self.nag <= 1:
             raise InputError(f"nag={self.nag:g} would do nothing; give a scale above 1 such as 11, or 0 for none")
         check_number("sparse", self.sparse, 0.0, MAX_SPARSE)
+        if self.attention and self.attention not in KERNELS:
+            raise InputError(f"attention={self.attention!r} is not known here; use {' or '.join(KERNELS)}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -99,7 +104,7 @@ class Approximations:
     @property
     def needs_sides(self) -> bool:
         """Whether the velocity of a step is anything but what the model gives for it under its guidance."""
-        return replace(self, nag=0.0, sparse=0.0) != EXACT
+        return replace(self, nag=0.0, sparse=0.0, attention="") != EXACT
 
     @property
     def most_in_a_row(self) -> int:

@@ -47,6 +47,7 @@ class ApproximatedRun:
         self.plan: frozenset[int] = frozenset()
         self.at_rest = 0
         self.skipped = self.forwards = self.all_forwards = 0
+        self.sparse_steps = 0
         self._scales: Sequence[float] = ()
         self._step = -1
 
@@ -74,7 +75,8 @@ class ApproximatedRun:
         if not self.options.sparse:
             return None
         sparse = Sparse(tau=self.options.sparse, min_tokens=self._min_tokens).over(self.sampler.timesteps)
-        if sparse.is_for(tokens) and self.sampler.timesteps[-1] < sparse.below:
+        self.sparse_steps = sum(each < sparse.below for each in self.sampler.timesteps) if sparse.is_for(tokens) else 0
+        if self.sparse_steps:
             return sparse
         why = f"finds no step of {self.sampler.num_steps} behind the first fifth; use more steps"
         if not sparse.is_for(tokens):
@@ -98,6 +100,8 @@ class ApproximatedRun:
         """What was chosen and what it has saved, for a person."""
         skipped = f"{self.skipped} of {self.sampler.num_steps} steps skipped"
         saved = [skipped] if self.options.skip != OFF else []
+        if self.options.sparse:
+            saved.append(f"attention sparse in {self.sparse_steps} of {self.sampler.num_steps} steps")
         if self.forwards < self.all_forwards:
             saved.append(f"{self.forwards} of {self.all_forwards} forwards")
         return ": ".join(filter(None, (named(self.options), ", ".join(saved))))

@@ -56,7 +56,7 @@ def choose(name: str = "auto", backends: Mapping[str, Backend] | None = None) ->
         raise InputError(f"attention={name!r} can't be used here: {reason}; use auto or one of {there}")
     if backend is sdpa:
         return Chosen(order.of_torch) if torch.cuda.is_available() else sdpa.attend
-    return Chosen(lambda _: [backend], by_name=name)
+    return Chosen(lambda _: [backend], by_name=name, approximates=backend.TOLERANCE > sdpa.TOLERANCE)
 
 
 class Chosen:
@@ -65,10 +65,17 @@ class Chosen:
     Args:
         candidates: for a device, best first.
         by_name: what the user asked for, if it is the only one: then its failing is an error.
+        approximates: whether it is an 8-bit one.
     """
 
-    def __init__(self, candidates: Callable[[torch.device], Sequence[Backend]], *, by_name: str | None = None) -> None:
-        self._candidates, self._by_name = candidates, by_name
+    def __init__(
+        self,
+        candidates: Callable[[torch.device], Sequence[Backend]],
+        *,
+        by_name: str | None = None,
+        approximates: bool = False,
+    ) -> None:
+        self._candidates, self._by_name, self.approximates = candidates, by_name, approximates
         self._found: dict[Problem, Backend] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from .. import kitchen
 from ..errors import InputError, NumericError
 from ..free_memory import is_out_of_memory
 from . import check
+from .choose import Attend, Chosen, choose
 
 OPTION = "sparse"  # in the words of nodes and command line
 BLOCK = 64  # tokens
@@ -72,13 +74,14 @@ class SparseAttention:
     """Attention of one forward; call it like any kernel, with keys and values of all tokens.
 
     Args:
-        exact: the kernel of this model, for the queries in front.
+        attend: the kernel of this model, for the queries in front; if it approximates, the best exact one is.
         tau: as in :class:`Sparse`.
         front: tokens that stand in front, see :class:`wan_local.model.token_order.TokenOrder`.
     """
 
-    def __init__(self, exact: Callable[[Tensor, Tensor, Tensor], Tensor], tau: float, front: int) -> None:
-        self._exact, self._tau, self._front = exact, tau, front
+    def __init__(self, attend: Attend, tau: float, front: int) -> None:
+        approximates = isinstance(attend, Chosen) and attend.approximates
+        self._exact, self._tau, self._front = _best_exact() if approximates else attend, tau, front
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``[B, L, N, K]``, where rows of ``q`` behind the last key are twins of the row there.
@@ -139,6 +142,11 @@ def _wrong_width(head_dim: int) -> str | None:
 def refused(tau: float, reason: str) -> InputError:
     """What to raise where it can't be used."""
     return InputError(f"{OPTION}={tau:g} can't be used here: {reason}; set it to 0 for exact attention")
+
+
+@cache
+def _best_exact() -> Attend:
+    return choose()
 
 
 _kernels: dict[tuple[object, ...], Kernel] = {}  # what was right for each kind of problem so far, in this process

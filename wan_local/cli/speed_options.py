@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..approximations import NAMES, NOTHING, PRESETS, SKIPS, Approximations, approximations_of, named
-from ..approximations.options import MOST_IN_A_ROW, MOST_REUSE
+from ..approximations.options import KERNELS, MOST_IN_A_ROW, MOST_REUSE
 
 
 def add_to(group: argparse._ArgumentGroup) -> None:
@@ -36,6 +36,9 @@ def add_to(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--nag", type=float, metavar="SCALE",
                        help="the negative prompt at guidance 1, inside the attention to the text; 11 was published for "
                             "Wan")  # fmt: skip
+    group.add_argument("--attention", choices=KERNELS,
+                       help="8-bit attention: SageAttention, or that of comfy-kitchen; either must be installed, and "
+                            "needs an NVIDIA GPU")  # fmt: skip
     group.add_argument("--sparse", type=float, metavar="TAU",
                        help="sparse attention: blocks are read in full only if they score so many deviations above the "
                             "mean")  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ..attention.sparse import MIN_TOKENS
 from ..config import TransformerConfig, VAEConfig
 from ..model import WanTransformer
 from ..quantised import packing_of
@@ -62,13 +63,14 @@ def transformer_work(
     return _forward(config, forward, itemsize) + latents + dequantized + tokens
 
 
-def sparse_work(config: TransformerConfig, grid: Grid) -> int:
+def sparse_work(config: TransformerConfig, grid: Grid, tau: float) -> int:
     """Bytes that sparse attention takes beside :func:`transformer_work`, on a GPU: q, k and v of its kernel in int8.
+    None where tau is 0, or the clip too short for it.
 
     Reckoned from what the kernel's source says that it does, not measured: means of blocks, scales and lists of blocks,
     which it keeps too, are not in it. Attention is where a forward takes most, so it comes on top in full.
     """
-    return 3 * grid.tokens * config.dim
+    return 3 * grid.tokens * config.dim if tau and grid.tokens >= MIN_TOKENS else 0
 
 
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:

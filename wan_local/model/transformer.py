@@ -83,6 +83,7 @@ class WanTransformer(nn.Module):
         riflex: bool = False,
         nag: Nag | None = None,
         sparse: Sparse | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """One look at the clip.
 
@@ -101,6 +102,7 @@ class WanTransformer(nn.Module):
             riflex: turn time slower in clips longer than those of training, see :func:`.rope.axis_angles`.
             nag: what the attention to the text keeps away from; None for nothing.
             sparse: sparse attention of the tokens among themselves, if the clip is long enough; None for all of it.
+            attend: attention kernel in the place of the model's own; None for that.
 
         Returns:
             velocity ``[B, out_dim, T, h, w]`` fp32.
@@ -119,18 +121,19 @@ class WanTransformer(nn.Module):
         sequence = Whole() if sequence is None else sequence
         tokens, grid = self.patchify(latents)
         length = tokens.shape[1]
-        attend, order = self.attend, TokenOrder(grid)
+        attend = self.attend if attend is None else attend
+        among_tokens, order = attend, TokenOrder(grid)
         if sparse is not None and sparse.is_for(length):
             order = TokenOrder(grid, {frame // self.config.patch_size[0] for frame in sparse.given})
-            attend = SparseAttention(attend, sparse.tau, order.front)
+            among_tokens = SparseAttention(attend, sparse.tau, order.front)
         tokens = sequence.shard(order.put(tokens, dim=1), dim=1)
         trained = latent_frames(self.config.trained_frames) // self.config.patch_size[0] if riflex else 0
         angles = rope_table(grid, self.config.head_dim, tokens.device, trained)
         rope = sequence.shard(order.put(angles, dim=0), dim=0)
         sinusoids = sinusoid(timestep, self.config.freq_dim).to(tokens.device)
         time, block_time = embed_time(sinusoids, self.time_embedding, self.time_projection)
-        attend_tokens = sequence.attention(attend, length)
-        context = self.make_context(block_time, text, image, rope, attend_tokens, image_row or 0, nag)
+        kernels = attend, sequence.attention(among_tokens, length)
+        context = self.make_context(block_time, text, image, rope, kernels, image_row or 0, nag)
         for block in self.blocks:
             tokens = block(tokens, context)
         patches = sequence.gather(self.head(tokens, time), length, dim=1)
@@ -142,11 +145,12 @@ class WanTransformer(nn.Module):
         text: Tensor,
         image: Tensor | None,
         rope: Tensor,
-        attend_tokens: Attend,
+        kernels: tuple[Attend, Attend],
         image_row: int = 0,
         nag: Nag | None = None,
     ) -> Context:
-        """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart."""
+        """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart. Of the kernels
+        the first reads those, the second the tokens."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
         text_dtype = self.dtype_of(self.text_embedding[0], time.device)
@@ -162,8 +166,8 @@ class WanTransformer(nn.Module):
             image=image,
             rope=rope,
             dtype=dtype,
-            attend=self.attend,
-            attend_tokens=attend_tokens,
+            attend=kernels[0],
+            attend_tokens=kernels[1],
             nag=nag,
         )
 

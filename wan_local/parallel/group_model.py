@@ -24,7 +24,7 @@ from ..sampling import Cond, Sides, Velocity
 from . import experts
 from .degrees import AUTO, Degrees
 from .rank_model import DTYPES
-from .ring import check_sparse
+from .ring import check_attention, check_sparse
 from .setup import Setup, check, devices
 
 Answer = TypeVar("Answer")
@@ -123,6 +123,7 @@ class GroupTransformer:
     def _begin(self, conds: Sequence[Cond], guidance: float | None, expert: int, *, guided: bool) -> _Run:
         degrees, why = self.setup.split(self.config, guided=guided)
         check_sparse(conds[0].sparse, degrees)
+        check_attention(conds[0].attention or self.setup.attention, degrees)
         if not guided and degrees.cfg == 2:
             log.warning("%s", why)
         if self._before_run is not None:
@@ -268,7 +269,7 @@ def _loras(given: tuple[tuple[str, float], ...]) -> list[dict[str, object]]:
 
 def _fields(cond: Cond) -> dict[str, Any]:
     """Of one expert: what the low-noise one is given has taken the place of ``condition``."""
-    names = ("condition", "text", "image", "image_row", "riflex", "windows", "nag", "sparse")
+    names = ("condition", "text", "image", "image_row", "riflex", "windows", "nag", "sparse", "attention")
     return {name: getattr(cond, name) for name in names}
 
 

@@ -218,6 +218,7 @@ class Rank:
         given = [_cond(cond) for cond in conds]
         for cond in given:
             check_sparse(cond.sparse, found.groups.degrees)
+            check_attention(cond.attention or self._attention, found.groups.degrees)
         views = [cond_velocity(model, cond.to(self.device)) for cond in given]
         self._runs.pop(run, None)
         self._runs[run] = _Run(views=views, apart=apart, guidance=guidance, split=found, expert=expert)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..attention import Sparse
+from ..attention import Sparse, choose
 from ..config import TransformerConfig
 from ..model.nag import Nag
 from ..shapes import TEMPORAL_STRIDE
@@ -31,6 +31,7 @@ class Cond:
         riflex: of :meth:`wan_local.model.WanTransformer.forward`.
         windows: what the transformer sees of the clip at a time; none where it sees all.
         nag: what the attention to the text keeps away from, see :mod:`wan_local.model.nag`; mostly None.
+        attention: name of a kernel in the place of the model's own; "" is that.
         sparse: sparse attention, and in which steps; None for none. The given frames in it are those of ``condition``.
     """
 
@@ -43,6 +44,7 @@ class Cond:
     windows: tuple[Window, ...] = ()
     nag: Nag | None = None
     sparse: Sparse | None = None
+    attention: str = ""
 
     def to(self, device: torch.device | str) -> Cond:
         image, low = (None if each is None else each.to(device) for each in (self.image, self.low_condition))
@@ -122,12 +124,16 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
 
     Returns:
         velocity of latents ``[B, C, T, h, w]``; the B clips share the prompt.
+
+    Raises:
+        InputError: a kernel that can't run here.
     """
 
     if cond.windows:
         windows = map(Window._make, cond.windows)  # on its way to a process of its own it became a plain tuple
         return fused([(each, cond_velocity(transformer, cond.in_window(each))) for each in windows])
     sparse = None if cond.sparse is None else replace(cond.sparse, given=given_frames(cond.condition))
+    attend = choose(cond.attention) if cond.attention else None
 
     def velocity(latents: Tensor, timestep: float) -> Tensor:
         batch = latents.shape[0]
@@ -141,6 +147,8 @@ def cond_velocity(transformer: Transformer, cond: Cond) -> Velocity:
             options["nag"] = cond.nag.expand(batch)
         if sparse is not None and timestep < sparse.below:
             options["sparse"] = sparse
+        if attend is not None:
+            options["attend"] = attend
         return transformer(joined, times, cond.text.expand(batch, -1, -1), image, **options)
 
     return velocity

@@ -253,9 +253,10 @@ def test_a_run_uses_it_under_both_prompts_behind_its_first_fifth() -> None:
 def test_a_run_in_which_it_would_do_nothing_says_so() -> None:
     said: list[str] = []
     with notices.listening(said.append):
-        assert run_of(10, min_tokens=481).sparse(480) is None
-        assert run_of(1).sparse(480) is None
-        assert run_of(10).sparse(480) is not None
+        short, quick, long = run_of(10, min_tokens=481), run_of(1), run_of(10)
+        assert [each.sparse(480) is None for each in (short, quick, long)] == [True, True, False]
+    assert short.told() == "sparse 1: attention sparse in 0 of 10 steps"
+    assert long.told() == "sparse 1: attention sparse in 8 of 10 steps"
     assert len(said) == 2
     assert "sparse=1 does nothing: it is for clips of 481 tokens or more, and this one has 480" in said[0]
     assert "finds no step of 1 behind the first fifth" in said[1]

@@ -10,6 +10,7 @@ import torch
 
 from tests.tiny import write_pipeline
 from wan_local import weights as weight_files
+from wan_local.attention import Sparse
 from wan_local.config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from wan_local.longer import Longer
 from wan_local.memory import Weights, activations, plan, stored
@@ -17,6 +18,7 @@ from wan_local.memory.activations import (
     RESERVE,
     clip_bytes,
     dequantized_bytes,
+    sparse_work,
     transformer_work,
     vae_decode_work,
     vae_encode_work,
@@ -64,14 +66,14 @@ def test_live_bytes_are_counted() -> None:
 # -- what calculating takes ---------------------------------------------------------------------------------------
 
 
-def counted(model: WanTransformer, grid: Grid, device: str) -> int:
+def counted(model: WanTransformer, grid: Grid, device: str, **options: object) -> int:
     """Peak of one forward, and what the sampler around it holds."""
     config = model.config
     latents = torch.zeros(1, config.in_dim, *grid.latent_shape, device=device)
     text = torch.zeros(1, config.text_len, config.text_dim, device=device)
     rows = config.image_tokens and torch.zeros(1, config.image_tokens, config.image_dim, device=device)
     with torch.no_grad(), LiveBytes() as count:
-        model(latents, torch.tensor([500.0], device=device), text, rows if config.image_dim else None)
+        model(latents, torch.tensor([500.0], device=device), text, rows if config.image_dim else None, **options)
     return count.peak + 10 * 16 * 4 * grid.latent_frames * grid.latent_height * grid.latent_width
 
 
@@ -136,6 +138,30 @@ def test_weights_that_are_cast_for_a_call_are_counted() -> None:
     assert dequantized_bytes(model, torch.float32) == 0
     assert dequantized_bytes(model, torch.bfloat16) == MID.dim * MID.ffn_dim * 2
     assert transformer_work(MID, SMALL, 2, 77) - transformer_work(MID, SMALL, 2) == 77
+
+
+def test_what_sparse_attention_takes_comes_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel works where a forward takes most, and moving the tokens takes no more than there is."""
+
+    class Kernel:
+        def __init__(self, *_: object) -> None: ...
+
+        def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            out = torch.empty_like(q)
+            del k, v
+            torch.empty(3 * q.numel(), dtype=torch.int8, device=q.device)
+            return out
+
+    monkeypatch.setattr("wan_local.model.transformer.SparseAttention", Kernel)
+    config, dtype = WAN_FLF2V_14B, torch.bfloat16
+    with torch.device("meta"):
+        model = WanTransformer(replace(config, num_layers=2), attend=lambda q, k, v: torch.empty_like(q))
+    model = model.to(dtype).requires_grad_(False)
+    grid = Grid(frames=81, height=720, width=1280)
+    measured = counted(model, grid, "meta", sparse=Sparse(tau=1.0, given=(0, 20)))
+    planned = transformer_work(config, grid, dtype.itemsize) + sparse_work(config, grid, 1.0)
+    assert planned == pytest.approx(measured, rel=0.01)
+    assert sparse_work(config, grid, 0.0) == sparse_work(config, Grid(frames=81, height=240, width=416), 1.0) == 0
 
 
 def test_compiled_blocks_hold_their_tokens_twice() -> None:

@@ -113,6 +113,7 @@ def test_auto_takes_away_as_little_as_it_must(monkeypatch: pytest.MonkeyPatch) -
         free = resident_bytes(weights, offloaded) + work + RESERVE
         monkeypatch.setattr(stages_module, "free_device_bytes", lambda device, free=free: free)
         assert memory.offloaded(model, GRID) == offloaded
+        assert memory.offloaded(model, GRID, beside=1) == offloaded + 1
     monkeypatch.setattr(stages_module, "free_device_bytes", lambda device: 0)
     assert memory.offloaded(model, GRID) == 7
 

@@ -35,6 +35,13 @@ def test_a_ring_refuses_it_before_anything_starts(setup: Setup, pool: Pool, monk
             ask()
 
 
+def test_a_ring_refuses_an_8_bit_kernel_of_a_run(setup: Setup, pool: Pool, monkeypatch) -> None:
+    monkeypatch.setattr(GroupTransformer, "start", lambda self: pytest.fail("ranks were started"))
+    conds = [replace(cond, sparse=None, attention="sage") for cond in cases.sparse_conds(0)]
+    with pytest.raises(InputError, match=r"attention='sage' can't be used with cfg 1 x ulysses 1 x ring 2"):
+        GroupTransformer(replace(setup, ring=2, cfg=1), pool).guided_velocity(conds, 4.0)
+
+
 def test_it_travels_to_the_ranks() -> None:
     cond = cases.sparse_conds(0, 4)[0]
     chosen = replace(cond.sparse, below=950.0)
