@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..wan_local.config import TransformerConfig, VAEConfig
-from ..wan_local.errors import InputError, WanError
+from ..wan_local.errors import InputError, WeightsError
 from ..wan_local.memory import plan, stored
 from ..wan_local.memory.plan import Weights
 from ..wan_local.parallel.setup import Setup
@@ -37,8 +37,9 @@ def estimate(asked: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         grid = _grid(asked)
-        return {"tokens": grid.tokens, **_of_model(asked, grid)}
-    except WanError as error:
+        forwards = _number(asked, "steps", 1) * (1 if _number(asked, "guidance", 1.0) == 1 else 2)
+        return {"tokens": grid.tokens, **_of_model(asked, grid, forwards)}
+    except InputError as error:
         return {"problem": str(error)}
 
 
@@ -51,7 +52,7 @@ def _grid(asked: Mapping[str, str]) -> Grid:
     return Grid(frames=length, height=height, width=width)
 
 
-def _of_model(asked: Mapping[str, str], grid: Grid) -> dict[str, Any]:
+def _of_model(asked: Mapping[str, str], grid: Grid, forwards: int) -> dict[str, Any]:
     path = _path(asked)
     if path is None:
         return {}
@@ -84,9 +85,7 @@ def _of_model(asked: Mapping[str, str], grid: Grid) -> dict[str, Any]:
     }
     if found is None:
         return memory
-    forwards = 1 if _number(asked, "guidance", 1.0) == 1 else 2
-    seconds = found[0] * forwards * _number(asked, "steps", 1)
-    return {**memory, "seconds": seconds, "measured": found[1]}
+    return {**memory, "seconds": found[0] * forwards, "measured": found[1]}
 
 
 def _path(asked: Mapping[str, str]) -> Path | None:
@@ -108,8 +107,12 @@ def _number(asked: Mapping[str, str], name: str, absent: T) -> T:
 def _stored(
     path: Path, changed: int, dtype: torch.dtype, unpack: bool
 ) -> tuple[TransformerConfig, Weights, VAEConfig] | None:
-    """Sizes from headers alone; read again when the file has changed."""
-    return stored.read(_pair(path) or path, dtype, unpack=unpack)
+    """Sizes from headers alone, read again when the file has changed; None of a file that is none, which its loader
+    says better."""
+    try:
+        return stored.read(_pair(path) or path, dtype, unpack=unpack)
+    except WeightsError:
+        return None
 
 
 def _pair(path: Path) -> Pair | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from ..wan_local.shapes import Grid
 from . import host
 
 FILE = "pace.json"
-SIZE = re.compile(r"\d+x\d+x\d+")
 _lock = threading.Lock()
 
 
@@ -51,7 +49,7 @@ def forward_seconds(device: str, model: str, config: TransformerConfig, grid: Gr
     None where this model has not run on this device yet.
     """
     sizes = _read(host.private_folder() / FILE).get(f"{device} | {model}", {})
-    known = [(Grid(*map(int, size.split("x"))), seconds) for size, seconds in sizes.items()]
+    known = [(_grid(size), seconds) for size, seconds in sizes.items()]
     if not known:
         return None
     nearest, seconds = min(known, key=lambda each: abs(math.log(each[0].tokens / grid.tokens)))
@@ -60,12 +58,17 @@ def forward_seconds(device: str, model: str, config: TransformerConfig, grid: Gr
     ), nearest.tokens == grid.tokens
 
 
+def _grid(size: str) -> Grid:
+    frames, height, width = map(int, size.split("x"))
+    return Grid(frames=frames, height=height, width=width)
+
+
 def _read(path: Path) -> dict[str, dict[str, float]]:
     """What is kept, without whatever else stands in the file."""
     try:
         known = json.loads(path.read_text("utf-8"))
         return {
-            str(key): {size: float(seconds) for size, seconds in sizes.items() if SIZE.fullmatch(size)}
+            str(key): {size: float(seconds) for size, seconds in sizes.items() if _grid(size)}
             for key, sizes in known.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
