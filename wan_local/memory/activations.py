@@ -70,7 +70,8 @@ def sparse_work(config: TransformerConfig, grid: Grid, tau: float) -> int:
     Reckoned from what the kernel's source says that it does, not measured: means of blocks, scales and lists of blocks,
     which it keeps too, are not in it. Attention is where a forward takes most, so it comes on top in full.
     """
-    return 3 * grid.tokens * config.dim if tau and grid.tokens >= MIN_TOKENS else 0
+    tokens = grid.in_a_forward.tokens
+    return 3 * tokens * config.dim if tau and tokens >= MIN_TOKENS else 0
 
 
 def vae_encode_work(config: VAEConfig, shape: Shape, itemsize: int = FLOAT) -> int:
