@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from textwrap import indent
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from ..wan_local import video
 from ..wan_local.ends import psnr
 from . import host, widgets
 from .host import io
-from .progress import ending, summary
+from .progress import CODE, ending, summary
 from .sockets.video import reported
 
 KEY = "wan_flf2v_compare"  # of a node's ``ui``
@@ -39,10 +40,10 @@ class WanFLF2VCompare(io.ComfyNode):
     def execute(cls, video_a: Any, video_b: Any) -> io.NodeOutput:
         clips = [_read(name, video) for name, video in (("a", video_a), ("b", video_b))]
         (first, said_a, shown_a), (second, said_b, shown_b) = clips
-        lines = [f"a: {said_a}", f"b: {said_b}", difference(first, second)]
-        text = "\n".join(lines)
-        host.show_text(text)
-        return io.NodeOutput(ui={"text": [text], KEY: [{"a": shown_a, "b": shown_b, "text": lines}]})
+        differ = difference(first, second)
+        text = "\n".join([f"a: {said_a}", f"b: {said_b}", differ])
+        host.show_text(indent(text, CODE))
+        return io.NodeOutput(ui={"text": [text], KEY: [{"a": shown_a, "b": shown_b, "difference": differ}]})
 
 
 def _read(name: str, clip: Any) -> tuple[Tensor, str, dict[str, Any]]:

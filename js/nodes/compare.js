@@ -12,9 +12,9 @@ const WIDE = 520
 export function attachCompare(node) {
   const content = element('div', { hidden: true })
   const grow = place(node, KEY, content)
-  onResult(node, KEY, ([{ a, b, text }]) => {
+  onResult(node, KEY, ([{ a, b, difference }]) => {
     content.hidden = false
-    content.replaceChildren(...players(a, b, grow), ...text.map(line => element('div', { textContent: line })))
+    content.replaceChildren(...players(a, b, grow), element('div', { textContent: difference }))
     if (node.size[0] < WIDE) node.setSize([WIDE, node.size[1]])
     grow()
   })

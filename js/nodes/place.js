@@ -2,10 +2,12 @@
 
 import { element } from '../lib/element.js'
 
+const MARGIN = 28 // pixels that the classic canvas takes of it above and below, and some for the eye
+
 // Put `content` there; whatever changes its height calls the function that comes back.
 export function place(node, name, content) {
   const box = element('div', { className: 'wan-flf2v' }, content)
-  const height = () => (content.hidden ? 0 : Math.ceil(content.scrollHeight) + 8)
+  const height = () => (content.hidden ? 0 : Math.ceil(content.scrollHeight) + MARGIN)
   const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height, getValue: () => '' }
   node.addDOMWidget(name, 'wan_flf2v', box, options).serialize = false // no entry among the saved values
   const grow = () => {

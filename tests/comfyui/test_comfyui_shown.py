@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 import urllib.error
 import urllib.request
 from typing import Any
@@ -60,7 +61,7 @@ def test_clips_of_other_lengths_and_rates_are_compared(server: ComfyServer, tmp_
         made, rate = video.read(path)
         assert (len(made), rate) == (frames, fps)
     (text,) = run.outputs[COMPARE]["text"]
-    assert text == run.texts(COMPARE)[-1]
+    assert text == textwrap.dedent(run.texts(COMPARE)[-1])
     a, b, difference = text.splitlines()
     assert (a, b) == ("a: 5 frames of 64x64, 0.62 s at 8 fps", "b: 9 frames of 64x64, 0.56 s at 16 fps")
     assert difference.startswith("PSNR of 5 frames: ")
