@@ -34,7 +34,7 @@ def test_one_pair_of_time_is_slowed_down_to_less_than_a_turn() -> None:
     long = axis_angles(41, 22, CPU, trained=21)
     torch.testing.assert_close(long[1, :6].tolist(), FREQUENCIES, rtol=0, atol=5e-5)
     assert long[-1, 3] < 0.9 * 2 * math.pi < axis_angles(41, 22, CPU)[-1, 3]
-    changed = rope_table((41, 2, 2), 128, CPU, 21) != rope_table((41, 2, 2), 128, CPU)
+    changed = rope_table((41, 41, 2), 128, CPU, 21) != rope_table((41, 41, 2), 128, CPU)
     assert changed.flatten(0, 1).any(0).nonzero().flatten().tolist() == [3]
 
 
