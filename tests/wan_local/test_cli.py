@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -70,6 +71,23 @@ def start(*args: str) -> subprocess.Popen[str]:
         # A shell's background jobs hand down an ignored Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+# -- approximations ----------------------------------------------------------------------------------------------
+
+
+def test_a_clip_tells_what_was_not_calculated(model: Path, images: tuple[Path, Path], tmp_path: Path) -> None:
+    """In the last line of the run and in the file; without a choice both say that it is exact."""
+    output = tmp_path / "out.mp4"
+    for more, said in (
+        ((), "exact"),
+        (("--speed", "balanced", "--steps", "12"), "balanced (skip list): 4 of 12 steps skipped, 16 of 24 forwards"),
+    ):
+        status, told, errors = run(*arguments(model, images, output, *more))
+        assert status == 0, errors
+        assert f", {said})" in told
+        with av.open(str(output)) as file:
+            assert file.metadata["approximations"] == said
 
 
 # -- notices -----------------------------------------------------------------------------------------------------
