@@ -3,21 +3,19 @@
 A node is a schema, a check and a call into a library. ``host/`` alone imports ComfyUI. ``sockets/`` has what travels on
 the wires, a file a socket. The rest is what several nodes share: ``widgets.py`` their inputs, ``progress.py`` what they
 show, ``weight_files.py`` and ``loading.py`` of the loaders, ``kept_latents.py`` of what decodes, ``cloud_*.py`` of the
-cloud nodes.
+cloud nodes. ``editor/`` answers the pack's own pages.
 """
 
 from __future__ import annotations
 
 from ..wan_local import notices
-from . import host
+from . import editor, host
 from .account import WanFLF2VAccount
 from .chain import WanFLF2VChain
 from .compare import WanFLF2VCompare
 from .conditioning import WanFLF2VConditioning
 from .decode import WanFLF2VDecode
 from .ends import WanFLF2VEnds
-from .estimate import estimate
-from .examples import bring
 from .experts import WanFLF2VExperts
 from .fetch_result import WanFLF2VFetchResult
 from .gmi import WanFLF2VGMI
@@ -63,6 +61,5 @@ class Extension(host.ComfyExtension):
     async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
         host.register_folders()  # not in on_load, which ComfyUI 0.8.0 never calls
         notices.listen(host.notify)
-        host.answer("get", "/estimate", estimate)
-        host.answer("post", "/examples", lambda asked: bring())
+        editor.register(NODES)
         return list(NODES)

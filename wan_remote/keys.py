@@ -37,7 +37,7 @@ class Keys:
         """
         cloud = PROVIDERS[provider]
         variable, site = cloud.key_variable, cloud.site
-        value, source = (self.environ.get(variable) or "").strip(), f"the variable {variable}"
+        value, source = self._of_environment(provider), f"the variable {variable}"
         if not value and self.folder is not None:
             value, source = self._stored(provider), str(self._file.path)
         if not value:
@@ -46,9 +46,13 @@ class Keys:
                 form = f'{{"{provider}": "..."}}'
                 places += f", or {self._file.path} as {form} ({self._command(provider)} writes it)"
             raise KeyMissing(f"no API key for {provider} is set; make one at {site} and put it into {places}")
-        if not all("!" <= character <= "~" for character in value):
+        if not _usable(value):
             raise KeyInvalid(f"the key from {source} has characters that no key has; copy it again from {site}")
         return Secret(value, source)
+
+    def environment_rules(self, provider: str) -> bool:
+        """Whether the environment has a key for a cloud: one in the file would not be used."""
+        return bool(self._of_environment(provider))
 
     def save(self, provider: str, value: str) -> Path:
         """Write a key into the file, readable by its owner only. What else is in it stays.
@@ -60,6 +64,9 @@ class Keys:
         value = value.strip()
         if self.folder is None or provider not in PROVIDERS or not value:
             raise KeyInvalid(f"no key for {provider} to store; give one of {', '.join(PROVIDERS)} and its key")
+        if not _usable(value):
+            site = PROVIDERS[provider].site
+            raise KeyInvalid(f"that has spaces, line breaks or other characters that no key has; copy it from {site}")
         file = self._file
         try:
             file.put({**file.table(), provider: value})
@@ -72,6 +79,9 @@ class Keys:
         raise StorageError(
             f"{file.path} {failed}; correct or remove it, or use the variable {PROVIDERS[provider].key_variable}"
         )
+
+    def _of_environment(self, provider: str) -> str:
+        return (self.environ.get(PROVIDERS[provider].key_variable) or "").strip()
 
     def _stored(self, provider: str) -> str:
         assert self.folder is not None
@@ -93,3 +103,8 @@ class Keys:
         """What stores a key without showing it."""
         folder = f'"{self.folder}"' if " " in str(self.folder) else f"{self.folder}"
         return f"python -m wan_remote keys {provider} --state {folder}"
+
+
+def _usable(value: str) -> bool:
+    """Whether it may stand in a header."""
+    return all("!" <= character <= "~" for character in value)

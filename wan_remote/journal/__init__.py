@@ -7,5 +7,6 @@ the first image and the graph that asked, for a list of jobs.
 
 from .entry import Entry, fingerprint
 from .folder import Journal
+from .overview import Jobs, Overview
 
-__all__ = ["Entry", "Journal", "fingerprint"]
+__all__ = ["Entry", "Jobs", "Journal", "Overview", "fingerprint"]

@@ -77,6 +77,12 @@ class Entry:
     submissions: int = 0
     recovered: bool = False  # its file was damaged; what it knew is lost
 
+    @property
+    def uncollected(self) -> bool:
+        """Whether it is paid for, or may be, and its clip was never brought here."""
+        sent = self.state is not State.INTENT or self.submissions > 0 or self.recovered
+        return self.state.unfinished and sent
+
 
 def same_inputs(one: Entry, two: Entry) -> bool:
     """Whether two jobs were asked for the same, with whichever key."""

@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..images import Frame
 from ..job import Job, safe_id
+from ..prices import PriceList
 from ..redact import redact
 from ..request import Request
 from ..secret import Secret
@@ -113,6 +114,7 @@ class Provider(ABC):
         first_poll, least_pause: seconds from the submission to the first poll, and between two.
         failure_note: what to add when it could not make a clip.
         moderation_note: what helps when its content filter withheld one.
+        prices: what it publishes of what a clip costs; None where it publishes nothing.
     """
 
     request: ClassVar[type[Request]]
@@ -128,6 +130,7 @@ class Provider(ABC):
     least_pause: ClassVar[float]
     failure_note: ClassVar[str] = ""
     moderation_note: ClassVar[str] = "use other images or another prompt"
+    prices: ClassVar[PriceList | None] = None
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from ..errors import InvalidRequest
 from ..images import Frame
 from ..job import Job
+from ..prices import Price, PriceList
 from ..request import Request, check_switch, check_text, check_whole
 from ..transport import Answer, Call
 from .base import LISTED, OK, Option, Place, Provider, Question, Reply
@@ -26,9 +27,8 @@ from .texts import reason, status_word, whole_text
 PRICED = ("duration", "size", "num_inference_steps", "guidance_scale", "enable_safety_checker")
 MODERATED_CODE = "1200"
 CODE, LARGEST_CODE = re.compile(r"[0-9]{1,4}"), 9999
-
-
 PRICED_DURATIONS = (5, 10)  # seconds, in its price list
+SMALL, LARGE = ("832*480", "480*832"), ("1280*720", "720*1280")
 
 log = logging.getLogger("wan_remote")
 
@@ -58,7 +58,7 @@ class WaveSpeedRequest(Request):
     label: ClassVar[str] = "WaveSpeedAI"
     model: ClassVar[str] = "wavespeed-ai/wan-flf2v"
     addresses: ClassVar[bool] = True
-    SIZES: ClassVar[tuple[str, ...]] = ("832*480", "480*832", "1280*720", "720*1280")
+    SIZES: ClassVar[tuple[str, ...]] = (*SMALL, *LARGE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +104,15 @@ class WaveSpeed(Provider):
     id_field = "id"
     forms = ("url",)
     image_bytes = 8_000_000
+    prices = PriceList(
+        date="2026-11",
+        source="https://wavespeed.ai/docs/docs-api/wavespeed-ai/wan-flf2v",
+        rows=tuple(
+            Price(dollars=dollars, when={"duration": (duration,), "size": sizes})
+            for sizes, of_size in ((SMALL, (0.30, 0.45)), (LARGE, (0.40, 0.60)))
+            for duration, dollars in zip(PRICED_DURATIONS, of_size, strict=True)
+        ),
+    )
     first_poll, least_pause = 5.0, 5.0  # it asks for five seconds between two looks at a video
     failure_note = " (WaveSpeedAI refunds failed jobs within three hours)"
     moderation_note = f"its safety checker (enable_safety_checker) can be switched off, or {Provider.moderation_note}"

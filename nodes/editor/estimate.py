@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..wan_local.config import TransformerConfig, VAEConfig
-from ..wan_local.errors import InputError, WeightsError
-from ..wan_local.memory import plan, stored
-from ..wan_local.memory.plan import Weights
-from ..wan_local.parallel.setup import Setup
-from ..wan_local.shapes import Grid
-from ..wan_local.weights.experts import Pair, find_pair
-from . import host, pace, weight_files, widgets
-from .loading import DTYPES, FAST
+from ...wan_local.config import TransformerConfig, VAEConfig
+from ...wan_local.errors import InputError, WeightsError
+from ...wan_local.memory import plan, stored
+from ...wan_local.memory.plan import Weights
+from ...wan_local.parallel.setup import Setup
+from ...wan_local.shapes import Grid
+from ...wan_local.weights.experts import Pair, find_pair
+from .. import host, pace, weight_files, widgets
+from ..loading import DTYPES, FAST
 
 KIND = "diffusion_models"
 T = TypeVar("T", int, float)
