@@ -36,6 +36,10 @@ function attach(node) {
   const line = element('div', { className: 'wan-clouds line row' }, text, mark, set)
   const added = node.addDOMWidget(WIDGET, 'wan_flf2v', line, { serialize: false, hideOnZoom: false, getValue: () => '', getMinHeight: () => HEIGHT, getMaxHeight: () => HEIGHT })
   added.serialize = false // nor a place among the saved values
+  requestAnimationFrame(() => {
+    const [width, height] = node.computeSize() // the node was as high as its own widgets
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
+  })
   watch(node, () => JSON.stringify([priceText(node), keyText(node)]), () => {
     const problem = keyText(node)
     text.textContent = priceText(node)

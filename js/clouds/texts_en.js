@@ -6,7 +6,7 @@ export const en = {
   summaryOpen: '{total} jobs, {open} paid for and not collected',
   none: 'No clip was ordered from a cloud on this machine yet.',
   noCancel: 'The clouds have no documented way to cancel a job: what was sent is made and paid for. Collecting it pays for nothing.',
-  unreadable: '{count} entries of the journal can\'t be read and are not shown; a damaged one is kept beside it as .damaged',
+  unreadable: 'Entries of the journal that can\'t be read: {count}. They are kept, and not shown.',
   unreached: 'The jobs can\'t be shown: {problem}',
   page: '{from} to {to} of {total}',
   before: 'Newer',

@@ -65,7 +65,9 @@ async def handle(web: Any, give: Callable[[Mapping[str, Any]], Any], request: An
         return web.json_response({"problem": str(error)}, status=error.status, headers=FRESH)
     except Exception as error:  # noqa: BLE001, whose text may hold anything, and the server would show it
         log.error("the answer to %s failed with %s", request.path, type(error).__name__)
-        return web.json_response({"problem": "an error of the server; its log has more"}, status=500, headers=FRESH)
+        return web.json_response(
+            {"problem": f"an error of the server: {type(error).__name__}"}, status=500, headers=FRESH
+        )
     if isinstance(given, Picture):
         return web.Response(body=given.data, content_type="image/jpeg", headers={"Cache-Control": "private"})
     return web.json_response(given, headers=FRESH)
