@@ -147,13 +147,16 @@ class CrossAttention(SelfAttention):
 
 
 def kept_away(out: Tensor, other: Tensor, scale: float) -> Tensor:
-    """What was taken from the text, ``[B, L, N, K]``, away from what would be taken from the negative prompt.
+    """What was taken from the text, ``[B, L, N, K]`` and overwritten, away from what the negative prompt would give.
 
     By pieces: float32 copies of both would be several times the tokens. The norm spans all heads of a token.
     """
-    shape, rows = out.shape, other.flatten(2)
-    moved = by_pieces(out.flatten(2), lambda part, piece: away_from(part, rows[:, piece], scale), out.dtype)
-    return moved.view(shape)
+    rows, against = out.flatten(2), other.flatten(2)
+
+    def moved(part: Tensor, piece: slice) -> Tensor:
+        return away_from(part, against[:, piece], scale)
+
+    return by_pieces(rows, moved, out.dtype, in_place=True).view(out.shape)
 
 
 class Block(nn.Module):
