@@ -1,0 +1,190 @@
+"""The pack's own pages in the editor: clips of the clouds, keys, prices. A server whose environment has no key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_server import PACK, ComfyServer
+from editor import FLAGS, Editor, chromium, missing
+from PIL import Image
+from test_browser_clouds import wait
+
+from tests.wan_remote.journals import entry
+from tests.wan_remote.stand_in.client import GMI_KEY, StandIn
+from wan_remote.journal.format import text_of
+from wan_remote.states import State
+
+MANY = 5000
+LONGEST_TASK = 200.0  # ms of the editor's main thread
+TAB = "wan-flf2v-jobs"
+OPEN = """name => app.extensionManager.sidebarTab.activeSidebarTabId === name
+  || app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${name}`)"""
+PANEL = "section.wan-clouds.panel"
+TASKS = """() => {
+  window.longTasks = []
+  new PerformanceObserver(list => longTasks.push(...list.getEntries().map(task => task.duration)))
+    .observe({type: 'longtask'})
+}"""
+DROP = """type => {
+  app.graph.clear()
+  const node = LiteGraph.createNode(type); app.graph.add(node); node.pos = [500, 100]
+  return node.id
+}"""
+SET = """([id, name, value]) => {
+  const widget = app.graph.getNodeById(id).widgets.find(widget => widget.name === name)
+  widget.value = value
+}"""
+LINE = "id => app.graph.getNodeById(id).widgets.find(w => w.name === 'wan_flf2v_price').element.textContent"
+
+
+def fill(private: Path, output: Path) -> None:
+    """A journal as it may be after a year: thousands of clips here, and a few of every other fate."""
+    jobs, now = private / "jobs", time.time()
+    jobs.mkdir(parents=True)
+    (output / "wan_flf2v" / "gmi").mkdir(parents=True)
+
+    def put(number: int, **changes: Any) -> str:
+        name = f"{number:040d}"
+        given = {"parameters": {"prompt": f"clip {number}: a paper crane takes off", "video_length": 5}, "seed": number}
+        (jobs / f"{name}.json").write_bytes(text_of(entry(name, **{**given, "id": f"job-{number}", **changes})))
+        return name
+
+    for number in range(MANY - 5):
+        put(number, state=State.FETCHED, file=f"gmi/job-{number}.mp4", intent_at=now - 3600.0 * (number + 3))
+    (output / "wan_flf2v" / "gmi" / "job-1.mp4").write_bytes(b"a clip")
+    put(6001, state=State.FAILED, message="GMI Cloud could not make job-6001: overloaded", intent_at=now - 60)
+    put(6002, state=State.INTENT, submissions=1, id="", intent_at=now - 40 * 86400)
+    parameters = {"prompt": "the oldest that was paid for", "duration": 10, "size": "1280*720"}
+    waits = put(6003, provider="wavespeed", parameters=parameters, state=State.DONE, intent_at=now - 86400, price=0.6)
+    put(6004, state=State.SUBMITTED, intent_at=now - 7200)
+    put(6005, state=State.WITHHELD, message="GMI Cloud withheld job-6005: nsfw", intent_at=now - 90)
+    (jobs / f"{7001:040d}.json").write_text("{")
+    Image.open(PACK / "demo" / "real_first.png").convert("RGB").resize((128, 72)).save(jobs / f"{waits}.jpg")
+    nodes = [{"id": 1, "type": "WanFLF2VWaveSpeed", "pos": [10, 10], "size": [300, 400], "inputs": [], "outputs": []}]
+    graph = {"version": 0.4, "last_node_id": 1, "last_link_id": 0, "nodes": nodes, "links": []}
+    (jobs / f"{waits}.graph").write_text(json.dumps(graph))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("editor")
+    (found / "input").mkdir()
+    settings = found / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}')
+    for path in (PACK / "demo").glob("*.png"):
+        shutil.copy(path, found / "input" / path.name)
+    fill(found / "user" / "__wan_flf2v", found / "output")
+    return found
+
+
+@pytest.fixture(scope="module")
+def keyless(clouds: StandIn, base: Path) -> Iterator[ComfyServer]:
+    """Without the key of GMI Cloud; that of WaveSpeedAI rules from the environment."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    environment = {name: value for name, value in clouds.environment.items() if name != "GMI_API_KEY"}
+    with ComfyServer(base, ["--verbose", "DEBUG"], environment=environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(keyless: ComfyServer) -> Iterator[Editor]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
+        opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{keyless.port}/")
+        opened.start()
+        yield opened
+        browser.close()
+
+
+def panel(editor: Editor) -> Any:
+    editor.page.evaluate(OPEN, TAB)
+    found = editor.page.locator(PANEL)
+    found.locator("li").first.wait_for()
+    return found
+
+
+def call(server: ComfyServer, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(  # noqa: S310
+        f"http://127.0.0.1:{server.port}{path}", data, {"Content-Type": "application/json", **named}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_price_follows_the_widgets(editor: Editor) -> None:
+    for nodes_2 in editor.canvases:
+        node = editor.page.evaluate(DROP, "WanFLF2VWaveSpeed")
+        editor.nodes_2(nodes_2)
+        for values, said in (
+            ({"duration": 5, "size": "832*480"}, "about $0.30 a clip (price list of 2026-11)"),
+            ({"duration": 10}, "about $0.45"),
+            ({"size": "720*1280"}, "about $0.60"),
+            ({"duration": 7}, "price: not in the list of 2026-11"),
+        ):
+            for name, value in values.items():
+                editor.page.evaluate(SET, [node, name, value])
+            wait(editor, lambda said=said, node=node: said in editor.page.evaluate(LINE, node))
+        assert "no API key" not in editor.page.evaluate(LINE, node)
+        saved = editor.page.evaluate("() => app.graph.serialize().nodes[0].widgets_values.length")
+        assert saved == editor.page.evaluate(
+            "id => app.graph.getNodeById(id).widgets.filter(w => w.name !== 'wan_flf2v_price').length", node
+        )
+
+
+def test_the_panel_shows_what_is_paid_for_first(editor: Editor) -> None:
+    editor.nodes_2(False)
+    editor.page.evaluate(TASKS)
+    found = panel(editor)
+    rows = found.locator("li")
+    assert rows.count() == 20
+    texts = rows.all_inner_texts()
+    assert ["made, not collected" in texts[1], "in the cloud" in texts[0], "unknown" in texts[2]] == [True] * 3
+    assert "$0.60 quoted" in texts[1]
+    assert "5000 jobs, 3 paid for and not collected" in found.inner_text()
+    assert "Entries of the journal that can't be read: 1" in found.inner_text()
+    assert "no documented way to cancel" in found.inner_text()
+    found.get_by_role("button", name="Older").click()
+    rows.nth(0).get_by_text("file deleted").wait_for()
+    found.get_by_role("button", name="Newer").click()
+    rows.nth(1).get_by_text("made, not collected").wait_for()
+    longest = max(editor.page.evaluate("longTasks"), default=0.0)
+    print(f"longest task {longest:.0f} ms with {MANY} jobs")
+    assert longest < LONGEST_TASK
+    assert editor.problems == []
+
+
+def test_keys_go_in_and_never_come_out(keyless: ComfyServer, base: Path) -> None:
+    own = f"http://127.0.0.1:{keyless.port}"
+    wanted = {"provider": "gmi", "key": f" {GMI_KEY} "}
+    assert call(keyless, "/wan_flf2v/keys", wanted, Origin="http://other.example")[0] == 403
+    assert call(keyless, "/wan_flf2v/jobs", None, Sec_Fetch_Site="same-site")[0] == 403
+    assert call(keyless, "/wan_flf2v/keys", {**wanted, "provider": "wavespeed"})[0] == 409
+    for key in ("a b", "a\nb", " ", 5):
+        assert call(keyless, "/wan_flf2v/keys", {**wanted, "key": key})[0] == 400
+    file = base / "user" / "__wan_flf2v" / "keys.json"
+    assert not file.exists()
+    status, said = call(keyless, "/wan_flf2v/keys", wanted, Origin=own)
+    assert (status, json.loads(said)["state"]) == (200, "set")
+    assert json.loads(file.read_text()) == {"gmi": GMI_KEY}
+    assert file.stat().st_mode & 0o077 == 0
+    answers = [
+        call(keyless, path)[1] for path in ("/wan_flf2v/keys", "/wan_flf2v/jobs", "/wan_flf2v/prices", "/settings")
+    ]
+    assert all(GMI_KEY not in text for text in [said, keyless.log(), *answers])
