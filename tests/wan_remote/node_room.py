@@ -66,6 +66,7 @@ class Room:
         host.result_device = lambda: torch.device("cpu")
         host.video_file = lambda path: path
         host.video_preview = lambda paths: {}
+        host.temporary_image = lambda image: {}
         return host
 
 
