@@ -146,7 +146,7 @@ async def all_shown(results: Sequence[Result], clips: Sequence[Mapping[str, Any]
         frames, lines = await _read(result, watch, f" ({number} of {len(results)})" if len(results) > 1 else "")
         images.append(frames)
         if clip is not None:
-            shown.append(await listening(in_thread(partial(_ends, frames, clip), watch, STOPPED)))
+            shown.extend(await listening(in_thread(partial(_ends, frames, clip), watch, STOPPED)))
         texts.append("\n".join(lines) if len(results) == 1 else f"{number}: {'; '.join(lines)}")
     host.show_text("\n".join(texts))
     videos = [host.video_file(result.path) for result in results]
@@ -178,7 +178,7 @@ async def _read(result: Result, watch: NodeWatch, which: str = "") -> tuple[Tens
     return frames.to(host.result_device()), [summary(frames, fps), f"{result.request_id}{again}", *told(result)]
 
 
-def _ends(frames: Tensor, clip: Mapping[str, Any], stop: threading.Event) -> dict[str, Any]:
+def _ends(frames: Tensor, clip: Mapping[str, Any], stop: threading.Event) -> list[dict[str, Any]]:
     """How exactly a clip of these inputs starts and ends at its images, for the page."""
     given = (one_image(clip[name], name) for name in ("first_image", "last_image"))
     return ends_view.of_clip(frames, dict(zip((0, len(frames) - 1), given, strict=True)), clip.get("fit", FIT))

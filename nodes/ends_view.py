@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local import ends
+from ..wan_local.errors import WanError
 from ..wan_local.images import fit_image
 from ..wan_local.settings import Fit
 from . import host
@@ -39,9 +40,13 @@ def entry(frames: Tensor, images: Mapping[int, Tensor], fit: Fit, report: ends.R
     return {**_finite(report.as_json()), "pairs": pairs}
 
 
-def of_clip(frames: Tensor, images: Mapping[int, Tensor], fit: Fit) -> dict[str, Any]:
-    """The same of frames that nobody has measured yet."""
-    return entry(frames, images, fit, ends.report(frames, images, fit))
+def of_clip(frames: Tensor, images: Mapping[int, Tensor], fit: Fit) -> list[dict[str, Any]]:
+    """The same of frames that nobody has measured yet; none where it can't be, since the clip itself is made."""
+    try:
+        return [entry(frames, images, fit, ends.report(frames, images, fit))]
+    except (OSError, WanError) as error:
+        host.log.warning("the ends of the clip are not shown: %s", error)
+        return []
 
 
 def _finite(value: Any) -> Any:

@@ -129,4 +129,4 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
             images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
         shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, fit)
-        return io.NodeOutput(images, of_frames(images, fps, sampled.approximated), ui={ends_view.KEY: [shown]})
+        return io.NodeOutput(images, of_frames(images, fps, sampled.approximated), ui={ends_view.KEY: shown})

@@ -60,6 +60,18 @@ def test_single_images_become_a_clip(world, node, kind):
     assert (path.stem, world.cloud.accepted()) == (request_id, 1)
 
 
+def test_a_full_disk_takes_the_view_of_the_ends_and_not_the_paid_clip(world, node, monkeypatch):
+    def full(image):
+        raise OSError("No space left on device")
+
+    world.cloud.plan(GMI, {"status": "success", "at_submit": True})
+    made = node.part("nodes.gmi").WanFLF2VGMI
+    monkeypatch.setattr(node.part("nodes.ends_view").host, "temporary_image", full)
+    done = execute(made, **GIVEN["WanFLF2VGMI"])
+    assert done.values[0][0].shape[0] == 81
+    assert done.ui["wan_flf2v_ends"] == []
+
+
 @pytest.mark.parametrize("kind", list(GIVEN))
 @pytest.mark.parametrize("saved", [True, False], ids=["editor", "API queue"])
 def test_the_graph_and_the_take_come_with_the_job(world, node, monkeypatch, kind, saved):
