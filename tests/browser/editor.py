@@ -27,9 +27,9 @@ CLASSIC_BOXES = """() => app.graph._nodes.map(node => {
   return [node.id, node.type, x, y, x + w, y + h]
 })"""
 VUE_BOXES = """() => [...document.querySelectorAll('[data-node-id]')].map(element => {
-  const box = element.getBoundingClientRect(), scale = app.canvas.ds.scale
+  const box = element.getBoundingClientRect(), {scale, offset: [x, y]} = app.canvas.ds
   const node = app.graph.getNodeById(element.dataset.nodeId)
-  return [node.id, node.type, box.left / scale, box.top / scale, box.right / scale, box.bottom / scale]
+  return [node.id, node.type, box.left / scale - x, box.top / scale - y, box.right / scale - x, box.bottom / scale - y]
 })"""
 STILL = """() => {
   const {offset, scale} = app.canvas.ds, before = window.seenView
@@ -72,6 +72,15 @@ class Box:
     def overlaps(self, other: Box) -> bool:
         return (
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def within(self, left: float, top: float, width: float, height: float) -> bool:
+        """Inside a group's ``bounding``, to a unit: pages round."""
+        return (
+            left - 1 <= self.left
+            and top - 1 <= self.top
+            and self.right <= left + width + 1
+            and self.bottom <= top + height + 1
         )
 
 

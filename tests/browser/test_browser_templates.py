@@ -20,6 +20,9 @@ ASLEEP = (2, 4)  # muted, bypassed
 def test_a_template_opens_by_a_click(editor: Editor, title: str) -> None:
     name = re.sub(r"[^a-z0-9]+", "_", title.lower())
     queue = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
+    groups = [
+        group["bounding"] for group in json.loads((PACK / "workflows" / f"{title}.json").read_text("utf-8"))["groups"]
+    ]
     editor.open_template(title)
     nodes = editor.nodes()
     assert [node["type"] for node in nodes if not node["known"]] == []
@@ -34,6 +37,8 @@ def test_a_template_opens_by_a_click(editor: Editor, title: str) -> None:
         boxes = editor.boxes(nodes_2)
         assert len(boxes) == len(nodes)
         assert [(one.kind, other.kind) for one, other in combinations(boxes, 2) if one.overlaps(other)] == []
+        outside = [box.kind for box in boxes if not any(box.within(*group) for group in groups)]
+        assert set(outside) <= {"MarkdownNote"}, "higher than their groups"
     assert editor.problems == []
 
 

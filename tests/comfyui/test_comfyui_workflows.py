@@ -17,7 +17,7 @@ from comfy_server import PACK, ComfyServer
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
 RUNS_HERE = ("wan_flf2v_nano_model", "wan_flf2v_nano_node_by_node", "wan_flf2v_nano_keyframes", "wan_flf2v_nano_chain",
-             "wan_flf2v_nano_loop")  # fmt: skip
+             "wan_flf2v_nano_loop", "wan_flf2v_nano_faster")  # fmt: skip
 FILES = ("model_name", "vae_name", "lora_name", "clip_name", "folder", "image")  # names of files on somebody's disk
 SWITCHED = "COMFY_MATCHTYPE_V3"  # the output of a switch has the type of what goes into it
 ANY = "*"  # what shows any value takes
