@@ -2,8 +2,8 @@
 
 import { app } from '../../scripts/app.js'
 import { keyForm } from './clouds/key_form.js'
-import { askForKeys } from './clouds/key_dialog.js'
-import { refresh, stateOf } from './clouds/key_states.js'
+import { CATEGORY, askForKeys } from './clouds/key_dialog.js'
+import { lacksKey, refresh } from './clouds/key_states.js'
 import { loadClouds, providerOf } from './clouds/clouds.js'
 import { addStyle } from './clouds/style.js'
 import { say } from './clouds/texts.js'
@@ -16,7 +16,7 @@ app.registerExtension({
     {
       id: 'WanFLF2V.Keys',
       name: 'API keys of the clouds',
-      category: ['Wan FLF2V', 'Clouds', 'Keys'],
+      category: [CATEGORY, 'Clouds', 'Keys'],
       type: () => keyForm(), // draws its own field: the host stores nothing of it
       defaultValue: '',
     },
@@ -25,6 +25,7 @@ app.registerExtension({
     addStyle()
     await Promise.all([loadClouds(), refresh()]).catch(error => console.warn('Wan FLF2V:', error.message))
     sayBeforeQueueing()
+    document.addEventListener('visibilitychange', () => document.hidden || refresh().catch(() => {})) // another tab's
   },
 })
 
@@ -35,14 +36,12 @@ function sayBeforeQueueing() {
     const missing = lacking(app.rootGraph ?? app.graph)
     if (missing.length) {
       await refresh().catch(() => {})
-      const still = missing.filter(lacks)
+      const still = missing.filter(lacksKey)
       if (still.length && !(await askForKeys(still, true))) return false
     }
     return queue.apply(this, given)
   }
 }
-
-const lacks = provider => stateOf(provider) !== undefined && stateOf(provider).state !== 'set'
 
 function lacking(graph) {
   const found = new Set()
@@ -50,7 +49,7 @@ function lacking(graph) {
     if (ASLEEP.includes(node.mode)) continue
     if (node.subgraph) for (const provider of lacking(node.subgraph)) found.add(provider)
     const provider = providerOf(node)
-    if (provider && lacks(provider)) found.add(provider)
+    if (provider && lacksKey(provider)) found.add(provider)
   }
   return [...found]
 }

@@ -8,10 +8,10 @@ import { addStyle } from './clouds/style.js'
 import { say } from './clouds/texts.js'
 import { button, element } from './lib/element.js'
 import { watch } from './lib/watch.js'
+import { place } from './nodes/place.js'
 
 const WIDGET = 'wan_flf2v_price'
 const ASKING = ['WanFLF2VFetchResult', 'WanFLF2VAccount'] // cost nothing, and need a key too
-const HEIGHT = 30
 
 app.registerExtension({
   name: 'WanFLF2V.prices',
@@ -34,12 +34,8 @@ function attach(node) {
   const mark = element('span', { className: 'warn' })
   const set = button(say('setKey'), say('setKey'), () => askForKeys([providerOf(node)], false))
   const line = element('div', { className: 'wan-clouds line row' }, text, mark, set)
-  const added = node.addDOMWidget(WIDGET, 'wan_flf2v', line, { serialize: false, hideOnZoom: false, getValue: () => '', getMinHeight: () => HEIGHT, getMaxHeight: () => HEIGHT })
-  added.serialize = false // nor a place among the saved values
-  requestAnimationFrame(() => {
-    const [width, height] = node.computeSize() // the node was as high as its own widgets
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
-  })
+  const grow = place(node, WIDGET, line)
+  grow()
   watch(node, () => JSON.stringify([priceText(node), keyText(node)]), () => {
     const problem = keyText(node)
     text.textContent = priceText(node)
@@ -48,7 +44,7 @@ function attach(node) {
     set.style.display = problem ? '' : 'none'
     const label = stateOf(providerOf(node))?.label
     if (label) set.title = set.ariaLabel = say('setKeyLong', { label })
-    node.setDirtyCanvas?.(true, true)
+    grow()
   })
 }
 

@@ -4,6 +4,8 @@ import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
 import { button, element } from '../lib/element.js'
 import { address, get, post } from '../lib/server.js'
+import { askForKeys } from './key_dialog.js'
+import { lacksKey, refresh } from './key_states.js'
 import { say } from './texts.js'
 
 const MINUTE = 60
@@ -59,15 +61,21 @@ function actions(job, item, changed) {
   }
   if (job.file) add('open', 'openLong', () => play(job, item))
   if (job.collectable) {
-    add('collect', 'collectLong', () => tried(async () => {
-      await post('/jobs/collect', { name: job.name })
-      await changed()
-    }))
-    found.at(-1).disabled = Boolean(job.stage)
+    add('collect', 'collectLong', () => job.stage || tried(() => collect(job, changed)))
+    if (job.stage) found.at(-1).ariaDisabled = 'true' // and not disabled, which takes the focus away
   }
   if (job.graph) add('load', 'loadLong', () => tried(() => load(job)))
   if (job.id) add('copy', 'copyLong', () => tried(() => copy(job.id)))
   return found
+}
+
+// Asks for the key first, where the cloud has none.
+async function collect(job, changed) {
+  await refresh()
+  if (lacksKey(job.provider)) await askForKeys([job.provider], false)
+  if (lacksKey(job.provider)) return
+  await post('/jobs/collect', { name: job.name })
+  await changed()
 }
 
 // The clip below its item; once more closes it.
@@ -91,18 +99,20 @@ async function load(job) {
 }
 
 async function copy(id) {
-  if (navigator.clipboard) await navigator.clipboard.writeText(id)
-  else copyOldWay(id)
+  const copied = await navigator.clipboard?.writeText(id).then(() => true, () => false)
+  if (!copied) copyOldWay(id)
   app.extensionManager.toast.add({ severity: 'success', summary: say('copied', { id }), life: 2000 })
 }
 
-// Browsers give no clipboard to pages that came over plain http from another machine.
+// Browsers give no clipboard to pages that came over plain http from another machine, or that may not use it.
 function copyOldWay(text) {
+  const at = document.activeElement
   const field = element('textarea', { value: text, style: 'position:fixed;opacity:0' })
   document.body.append(field)
   field.select()
   document.execCommand('copy')
   field.remove()
+  at?.focus()
 }
 
 async function tried(work) {

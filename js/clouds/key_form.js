@@ -9,11 +9,11 @@ export function keyForm(providers) {
   const box = element('div', { className: 'wan-clouds' })
   const fill = () => {
     const wanted = states().filter(row => !providers || providers.includes(row.provider))
-    if (box.childElementCount) return
+    if (box.querySelector('form')) return
     if (wanted.length) box.replaceChildren(...wanted.map(keyRow), element('p', { className: 'small', textContent: say('keyPrivate') }))
   }
   listen(fill)
-  refresh().catch(error => box.append(element('p', { className: 'warn', role: 'alert', textContent: error.message })))
+  refresh().catch(error => box.prepend(element('p', { className: 'warn', role: 'alert', textContent: error.message })))
   fill()
   return box
 }
@@ -48,7 +48,7 @@ function keyRow({ provider, label, site }) {
   for (const kind of ['keydown', 'keyup', 'paste', 'copy', 'cut']) field.addEventListener(kind, event => kind === 'keydown' && event.key === 'Escape' ? undefined : event.stopPropagation())
   listen(show)
   show()
-  return element('div', { className: 'key' }, element('strong', { textContent: label }), ' ', told, form)
+  return element('div', { className: 'key' }, element('strong', { textContent: label }), ': ', told, form)
 }
 
 export function textOf(row) {

@@ -7,7 +7,13 @@ let known = []
 
 export const stateOf = provider => known.find(row => row.provider === provider)
 export const states = () => known
-export const listen = changed => heard.add(changed)
+export const lacksKey = provider => (stateOf(provider)?.state ?? 'set') !== 'set' // not, where nothing is known
+
+// Gives the function that ends it.
+export function listen(changed) {
+  heard.add(changed)
+  return () => heard.delete(changed)
+}
 
 export async function refresh() {
   tell(await get('/keys'))

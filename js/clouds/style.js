@@ -5,13 +5,13 @@ const RULES = `
 .wan-clouds * { box-sizing: border-box; }
 .wan-clouds button { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); cursor: pointer;
   border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px; padding: 2px 8px; min-height: 26px; }
-.wan-clouds button:hover:enabled { filter: brightness(1.25); }
-.wan-clouds button:disabled { opacity: .45; cursor: default; }
+.wan-clouds button:hover:not(:disabled, [aria-disabled=true]) { filter: brightness(1.25); }
+.wan-clouds button:is(:disabled, [aria-disabled=true]) { opacity: .45; cursor: default; }
 .wan-clouds :is(button, input, video, a):focus-visible { outline: 2px solid #6ab0ff; outline-offset: 1px; }
 .wan-clouds input { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); min-width: 0; flex: 1;
   border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px; padding: 4px 8px; }
 .wan-clouds p { margin: 6px 0; }
-.wan-clouds .row { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
+:is(.wan-clouds .row, .wan-clouds.row) { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
 .wan-clouds .small { opacity: .8; font-size: 12px; }
 .wan-clouds .warn { color: #e69f3c; }
 .wan-clouds.panel { height: 100%; overflow-y: auto; padding: 10px; }
@@ -24,7 +24,7 @@ const RULES = `
   overflow-wrap: anywhere; }
 .wan-clouds li .row { margin-top: 4px; }
 .wan-clouds li video { grid-column: 1 / -1; width: 100%; background: #000; border-radius: 4px; }
-.wan-clouds .mark { border-radius: 4px; padding: 0 6px; background: #8884; white-space: nowrap; }
+.wan-clouds .mark { border-radius: 4px; padding: 0 6px; background: #8884; overflow-wrap: anywhere; }
 .wan-clouds .mark.open { background: #b36b00; color: #fff; }
 .wan-clouds .mark.here { background: #22703c; color: #fff; }
 .wan-clouds.line { width: 100%; font-size: 12px; overflow: hidden; }

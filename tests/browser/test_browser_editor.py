@@ -15,7 +15,7 @@ import pytest
 from comfy_server import PACK, ComfyServer
 from editor import FLAGS, Editor, chromium, missing
 from PIL import Image
-from test_browser_clouds import wait
+from test_browser_clouds import FRESH, IMAGES, wait
 
 from tests.wan_remote.journals import entry
 from tests.wan_remote.stand_in.client import GMI_KEY, StandIn
@@ -42,6 +42,7 @@ SET = """([id, name, value]) => {
   const widget = app.graph.getNodeById(id).widgets.find(widget => widget.name === name)
   widget.value = value
 }"""
+FOCUSED = "element => element === document.activeElement"
 LINE = "id => app.graph.getNodeById(id).widgets.find(w => w.name === 'wan_flf2v_price').element.textContent"
 
 
@@ -144,7 +145,7 @@ def test_the_price_follows_the_widgets(editor: Editor) -> None:
         assert "no API key" not in editor.page.evaluate(LINE, node)
         saved = editor.page.evaluate("() => app.graph.serialize().nodes[0].widgets_values.length")
         assert saved == editor.page.evaluate(
-            "id => app.graph.getNodeById(id).widgets.filter(w => w.name !== 'wan_flf2v_price').length", node
+            "id => app.graph.getNodeById(id).widgets.filter(w => !w.name.startsWith('wan_flf2v')).length", node
         )
 
 
@@ -188,3 +189,107 @@ def test_keys_go_in_and_never_come_out(keyless: ComfyServer, base: Path) -> None
         call(keyless, path)[1] for path in ("/wan_flf2v/keys", "/wan_flf2v/jobs", "/wan_flf2v/prices", "/settings")
     ]
     assert all(GMI_KEY not in text for text in [said, keyless.log(), *answers])
+    told, name = f"my key is {GMI_KEY}", f"{6003:040d}"
+    kept = base / "user" / "__wan_flf2v" / "jobs" / f"{name}.graph"
+    before = kept.read_text()
+    kept.write_text(json.dumps({"1": {"class_type": "Note", "inputs": {"text": told}}}))
+    status, said = call(keyless, f"/wan_flf2v/jobs/graph?name={name}")
+    assert (status, "my key is" in said, GMI_KEY in said) == (200, True, False)
+    kept.write_text(before)
+    file.unlink()  # the tests below begin without
+
+
+@pytest.mark.parametrize("name", ["", "..%2Fkeys", "../keys", "..", f"{7001:040d}", f"{6003:040d}.graph", "%00"])
+@pytest.mark.parametrize("what", ["graph", "picture"])
+def test_nothing_outside_the_journal_is_given(keyless: ComfyServer, what: str, name: str) -> None:
+    assert call(keyless, f"/wan_flf2v/jobs/{what}?name={name}")[0] == 404
+
+
+def test_a_journal_that_cannot_be_read_is_said(editor: Editor, keyless: ComfyServer, base: Path) -> None:
+    found = panel(editor)
+    jobs = base / "user" / "__wan_flf2v" / "jobs"
+    jobs.rename(jobs.with_name("aside"))
+    jobs.write_text("a file where the folder should be")
+    try:
+        status, said = call(keyless, "/wan_flf2v/jobs")
+        assert (status, "can't be read" in said, str(base) in said) == (500, True, False)
+        found.get_by_role("button", name="Refresh").click()
+        found.get_by_text("The jobs can't be shown: the journal").wait_for()
+    finally:
+        jobs.unlink()
+        jobs.with_name("aside").rename(jobs)
+    found.get_by_role("button", name="Refresh").click()
+    found.get_by_text("5000 jobs").wait_for()
+
+
+def test_a_run_asks_for_the_key_that_it_lacks_once(editor: Editor, keyless: ComfyServer, clouds: StandIn) -> None:
+    clouds.reset()
+    editor.nodes_2(False)
+    editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
+    run, dialog = "app.extensionManager.command.execute('Comfy.QueuePrompt')", editor.page.locator("dialog.wan-clouds")
+    editor.page.evaluate(f"() => void {run}")
+    field = dialog.get_by_label("API key for GMI Cloud", exact=True)
+    field.wait_for()
+    assert field.evaluate(FOCUSED)
+    assert field.get_attribute("type") == "password"
+    assert editor.page.evaluate("app.queuePrompt(0)") is False, "pressed twice"
+    assert dialog.count() == 1
+    editor.page.keyboard.type("a b")
+    editor.page.keyboard.press("Enter")
+    dialog.get_by_text("spaces, line breaks").wait_for()
+    assert field.evaluate(FOCUSED)
+    editor.page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert keyless.get("/queue") == {"queue_running": [], "queue_pending": []}
+    editor.page.evaluate(f"() => void {run}")
+    dialog.get_by_role("button", name="Open settings").click()
+    rows = editor.page.locator(".wan-clouds .key")
+    rows.filter(has_text="WAVESPEED_API_KEY").wait_for()
+    assert not rows.filter(has_text="WaveSpeedAI").locator("input").is_visible(), "the variable rules"
+    row, file = rows.filter(has_text="GMI Cloud"), keyless.base / "user" / "__wan_flf2v" / "keys.json"
+    for key in ("another-key-0001", GMI_KEY):  # stored, then replaced
+        row.locator("input").fill(key)
+        row.get_by_role("button").click()
+        row.get_by_text("Stored.").wait_for()
+        wait(editor, lambda key=key: file.is_file() and json.loads(file.read_text()) == {"gmi": key})
+        assert key not in editor.page.content()
+        assert row.locator("input").input_value() == ""
+    editor.close_dialogs()
+    saved = keyless.base / "user" / "default" / "comfy.settings.json"
+    assert GMI_KEY not in saved.read_text() + keyless.log()
+    assert clouds.posts() == 0
+    assert editor.problems == []
+
+
+def test_collecting_pays_for_nothing(editor: Editor, keyless: ComfyServer, clouds: StandIn) -> None:
+    clouds.settings(frames=9)
+    clouds.plan("gmi", "queued", "success")
+    editor.command("Comfy.QueuePrompt")  # of the graph above, whose key is set by now
+    wait(editor, clouds.accepted)
+    editor.command("Comfy.Interrupt")
+    wait(editor, lambda: keyless.get("/queue")["queue_running"] == [])
+    row = panel(editor).locator("li").filter(has_text="a walk")
+    collect = row.get_by_role("button", name="Collect")
+    collect.focus()
+    editor.page.keyboard.press("Enter")
+    row.locator("[role=status]").wait_for()
+    assert editor.page.evaluate("document.activeElement.dataset.does") == "collect", "the focus was lost"
+    edges = row.evaluate(
+        "row => [row.getBoundingClientRect().right, row.querySelector('.mark').getBoundingClientRect().right]"
+    )
+    assert edges[1] <= edges[0], "hangs out of the tab"
+    name = json.loads(call(keyless, "/wan_flf2v/jobs?count=1")[1])["jobs"][0]["name"]
+    assert call(keyless, "/wan_flf2v/jobs/collect", {"name": name})[0] == 200  # in another tab
+    row.get_by_text("here", exact=True).wait_for()
+    assert len(clouds.records("file")) == 1
+    row.get_by_role("button", name="Play the clip").click()
+    editor.page.wait_for_function("() => document.querySelector('.wan-clouds video')?.readyState >= 1")
+    row.get_by_role("button", name="Copy the id").click()
+    editor.page.get_by_text(f"Copied {clouds.jobs()[0]['id']}").wait_for()
+    row.get_by_role("button", name="Load the graph").click()
+    editor.page.wait_for_function(
+        "id => app.extensionManager.workflow.activeWorkflow.path.includes(id)", arg=clouds.jobs()[0]["id"]
+    )
+    assert [node["type"] for node in editor.nodes()] == ["LoadImage", "LoadImage", "WanFLF2VGMI", "SaveVideo"]
+    assert clouds.posts() == 1
+    assert editor.problems == []
