@@ -8,7 +8,7 @@ import { addStyle } from './clouds/style.js'
 import { say } from './clouds/texts.js'
 import { button, element } from './lib/element.js'
 import { watch } from './lib/watch.js'
-import { place } from './nodes/place.js'
+import { place } from './lib/place.js'
 
 const WIDGET = 'wan_flf2v_price'
 const ASKING = ['WanFLF2VFetchResult', 'WanFLF2VAccount'] // cost nothing, and need a key too

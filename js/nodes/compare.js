@@ -1,7 +1,7 @@
 // Two clips side by side, with one set of controls.
 
 import { button, element } from '../lib/element.js'
-import { place } from './place.js'
+import { place } from '../lib/place.js'
 import { InStep } from './in_step.js'
 import { address, onResult } from './results.js'
 import { say } from './say.js'

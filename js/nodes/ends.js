@@ -1,7 +1,7 @@
 // The given images of a clip against its frames, with what was measured.
 
 import { element } from '../lib/element.js'
-import { place } from './place.js'
+import { place } from '../lib/place.js'
 import { address, onResult } from './results.js'
 import { say } from './say.js'
 import { wipe } from './wipe.js'

@@ -3,7 +3,7 @@
 import { clipOf, hasSize, modelOf } from './clip.js'
 import { element } from '../lib/element.js'
 import { get } from '../lib/server.js'
-import { place } from './place.js'
+import { place } from '../lib/place.js'
 import { value } from './graph.js'
 import { sizes } from './sizes.js'
 import { say } from './say.js'

@@ -2,7 +2,7 @@
 
 import { clipOf } from './clip.js'
 import { element } from '../lib/element.js'
-import { place } from './place.js'
+import { place } from '../lib/place.js'
 import { readers, set, source, value } from './graph.js'
 import { say } from './say.js'
 import { watch } from '../lib/watch.js'

@@ -1,6 +1,6 @@
 // A place for our elements on a node, below its widgets.
 
-import { element } from '../lib/element.js'
+import { element } from './element.js'
 
 const MARGIN = 28 // pixels that the classic canvas takes of it above and below, and some for the eye
 
