@@ -120,7 +120,7 @@ def test_ranks_forget_a_run_that_nobody_holds(setup: Setup, pool: Pool) -> None:
     velocity: Velocity | None = model_velocity(model, conds(), 4.0)
     assert velocity is not None
     velocity(NOISE, 900.0)
-    number, group = velocity.number, model.start()  # type: ignore[attr-defined]
+    number, group = velocity.__self__.number, model.start()  # type: ignore[attr-defined]
     assert group.call_first("velocity", NOISE, 900.0, number) is not None
     velocity = None
     assert group.call_first("velocity", NOISE, 900.0, number) is None

@@ -71,7 +71,7 @@ def test_what_a_lora_does_is_told_there_too(
     names = {f"{stem}.lora_{side}": shape for stem in (layer, other)
              for side, shape in (("down", (2, width)), ("up", (width, 2)))}  # fmt: skip
     save_file({f"{name}.weight": torch.zeros(shape) for name, shape in names.items()}, tmp_path / "a.safetensors")
-    sampled = SimpleNamespace(settings=SimpleNamespace(seed=3))
+    sampled = SimpleNamespace(settings=SimpleNamespace(seed=3), approximated="exact")
     vae = SimpleNamespace(config=SimpleNamespace(upscale=1))
     pipeline = SimpleNamespace(recipe=FLF2V, vae=vae, generate=lambda *given, **options: sampled)
     monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pipeline)
