@@ -129,13 +129,15 @@ class Editor:
         self.page.get_by_text(NAME, exact=True).click()
 
     def open_template(self, name: str) -> None:
-        """Click it open in the dialog; returns once its graph is there."""
+        """Click it open in the dialog; returns once its graph is there and the dialog gone."""
         self.browse_templates()
-        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        card.click()
         self.page.wait_for_function(
             "name => app.extensionManager.workflow.activeWorkflow?.path.includes(name) && app.graph._nodes.length > 0",
             arg=name,
         )
+        card.wait_for(state="hidden")
 
     def search(self, words: str, name: str) -> Any:
         """Type into the search for nodes, on an empty canvas: the first row it offers that has ``name``."""
