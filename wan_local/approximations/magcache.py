@@ -61,17 +61,15 @@ def magcache(
     skipped: set[int] = set()
     ratio, error, count, before = 1.0, 0.0, 0, None
     for step, (may, expert) in enumerate(zip(window, experts, strict=True)):
-        if may and expert == before:
+        same, before = expert == before, expert
+        if may and same:
             ratio *= ratios[step]
             error += abs(1 - ratio)
             count += 1
             if error < threshold and count <= in_a_row:
                 skipped.add(step)
-            else:
-                ratio, error, count = 1.0, 0.0, 0
-        else:
-            ratio, error, count = 1.0, 0.0, 0
-        before = expert
+                continue
+        ratio, error, count = 1.0, 0.0, 0
     return frozenset(skipped)
 
 
