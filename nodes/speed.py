@@ -38,7 +38,7 @@ class WanFLF2VSpeed(io.ComfyNode):
                     optional=True,
                     tooltip="Steps of the middle without a forward: by a list, by easycache while the latents move "
                     "little, by magcache's curve. Never the first fifth, nor below sigma 0.65. On the bundled model "
-                    "easycache 36 forwards of 100, 47 dB; magcache 52, 64 dB.",
+                    "easycache 34 forwards of 100, 47 dB; magcache 52, 64 dB.",
                 ),
                 io.Int.Input(
                     "skip_in_a_row",
