@@ -66,8 +66,8 @@ async def run(comfyui: aiohttp.ClientSession, graph: dict[str, Any]) -> dict[str
                 sys.exit(f"{data['node_type']}: {data['exception_message']}")
             elif event["type"] == "execution_interrupted":
                 sys.exit("stopped in ComfyUI")
-            elif event["type"] == "execution_success":
-                break
+            elif event["type"] == "executing" and data["node"] is None:
+                break  # execution_success comes earlier: the history may not have the result by then
         else:
             sys.exit("ComfyUI closed the connection; the graph may go on there")
     async with comfyui.get(f"/history/{prompt}") as answer:

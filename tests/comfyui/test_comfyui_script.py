@@ -11,6 +11,18 @@ from comfy_server import PACK, ComfyServer, checkout, interpreter
 SCRIPT = PACK / "docs" / "api" / "comfyui_queue.py"
 
 
+# A host whose history is a second behind what it says on the socket.
+LATE_HISTORY = """
+import time, execution
+done = execution.PromptQueue.task_done
+def late(*arguments, **named):
+    time.sleep(1)
+    return done(*arguments, **named)
+execution.PromptQueue.task_done = late
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
 def run(server: ComfyServer, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [interpreter(checkout()), str(SCRIPT), *map(str, arguments)]
     command += ["--server", f"http://127.0.0.1:{server.port}", "--steps", "1"]
@@ -24,9 +36,20 @@ def test_it_uploads_follows_and_brings_the_mp4(server: ComfyServer, tmp_path: Pa
     assert " of " in done.stderr
     with av.open(str(tmp_path / "clip.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 17
-    # ComfyUI has the result by now and says success at once: the socket was there before.
+    # ComfyUI has the result by now and is done at once: the socket was there before.
     again = run(server, first, last, 'say "hi"', tmp_path / "again.mp4")
     assert again.returncode == 0, again.stderr
+
+
+def test_it_waits_for_a_history_that_comes_after_the_end_is_said(tmp_path: Path) -> None:
+    first, last = (PACK / "demo" / f"nano_{name}.png" for name in ("first", "last"))
+    plugins = tmp_path / "comfyui" / "custom_nodes"
+    plugins.mkdir(parents=True)
+    (plugins / "late_history.py").write_text(LATE_HISTORY, "utf-8")
+    with ComfyServer(tmp_path / "comfyui") as late:
+        done = run(late, first, last, "a circle", tmp_path / "clip.mp4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clip.mp4").stat().st_size > 0
 
 
 def test_a_wrong_value_is_told_with_its_node(server: ComfyServer, tmp_path: Path) -> None:
