@@ -1,8 +1,9 @@
 """What every approximation saves and costs: ``python -m benchmarks.speed_prices`` prints what ``docs/speed.md`` shows.
 
-Each clip is made in full and then under every choice, with the same seed: on held-out clips of the bundled model, and
-on a model of random weights with Wan's head width, both under the published schedule of 50 steps at shift 16. Seconds
-are of the processor, on one thread, while sampling.
+Each clip is made in full and then under every choice, with the same seed: on held-out clips of the bundled models, and
+on a model of random weights with Wan's head width, all under the published schedule of 50 steps at shift 16 (the pair
+at its own 12). Sparse attention is for such heads and for long clips, so its clips are the random model's, of more
+tokens, and its least number of tokens is lowered. Seconds are of the processor, on one thread, while sampling.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from training.draw import random_clips
 from training.held_out import true_clip
-from training.report import FRAMES, SEED, SETTINGS, SIZE
+from training.report import FRAMES, PAIR_SHIFT, SEED, SETTINGS, SIZE
+from training.report import pair as nano_pair
 from wan_local.approximations import NOTHING, PRESETS, Approximations, named
+from wan_local.approximations.run import ApproximatedRun
 from wan_local.denoiser import Denoiser
 from wan_local.ends.measure import psnr, ssim
 from wan_local.generate import Pipeline
@@ -50,6 +55,32 @@ CHOICES: Mapping[str, Settings] = {
     "nag 11, at guidance 1": replace(UNGUIDED, approximations=Approximations(nag=11.0)),
     "33 steps and nothing else": replace(PLAIN, steps=33),
 }
+SPARSE: Mapping[str, Settings] = {
+    named(each): replace(PLAIN, approximations=each) for each in (Approximations(sparse=tau) for tau in (0.5, 1.0, 1.3))
+}
+LONG = {"width": 128, "height": 128, "length": 81}  # 1,344 tokens: 21 blocks of keys
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """Clips under one list of choices.
+
+    Attributes:
+        title: of its table.
+        pipeline: that makes them.
+        clips: how many.
+        choices: name to settings.
+        own: what its settings have in place of those of the choices.
+    """
+
+    title: str
+    pipeline: Pipeline
+    clips: int
+    choices: Mapping[str, Settings] = field(default_factory=lambda: CHOICES)
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, settings: Settings) -> Settings:
+        return replace(settings, **self.own)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,34 +110,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed_prices", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--wide-clips", type=int, default=3, help="of the model of random weights")
+    parser.add_argument("--clips", type=int, default=32, help="of the bundled model, and of the random one")
+    parser.add_argument("--pair-clips", type=int, default=8, help="of the bundled pair")
+    parser.add_argument("--sparse-clips", type=int, default=3, help="of sparse attention, 1,344 tokens each")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = Pipeline.from_pretrained(ROOT / "weights" / "nano")
-    for title, each, clips in (
-        (f"Random weights, heads of 128, {args.wide_clips} clips", of_random_weights(pipeline), args.wide_clips),
-        (f"The bundled model, {args.clips} held-out clips", pipeline, args.clips),
+    nano, pair = Pipeline.from_pretrained(ROOT / "weights" / "nano"), nano_pair(ROOT / "weights")[0]
+    wide = of_random_weights(nano)
+    for series in (
+        Series(title="The bundled model", pipeline=nano, clips=args.clips),
+        Series(title="The bundled pair", pipeline=pair, clips=args.pair_clips, own={"shift": PAIR_SHIFT}),
+        Series(title="Random weights, heads of 128", pipeline=wide, clips=args.clips),
+        Series(title="Random weights, sparse", pipeline=wide, clips=args.sparse_clips, own=LONG, choices=SPARSE),
     ):
         rows: dict[str, list[Price]] = {}
-        if clips:
-            _maker(each, 0)(replace(UNGUIDED, steps=1))  # what is done once does not count
-        for index in range(clips):
-            for name, price in prices_of(each, index):
+        if series.clips:
+            _maker(series, 0)(replace(UNGUIDED, steps=1))  # what is done once does not count
+        for index in range(series.clips):
+            for name, price in prices_of(series, index):
                 rows.setdefault(name, []).append(price)
-            print("\n".join(["", f"{title}: after {index + 1}", "", *table(rows)]), flush=True)
+            print("\n".join(["", f"{series.title}: after {index + 1}", "", *table(rows)]), flush=True)
 
 
-def prices_of(pipeline: Pipeline, index: int) -> Iterator[tuple[str, Price]]:
+def prices_of(series: Series, index: int) -> Iterator[tuple[str, Price]]:
     """Every choice on one clip."""
-    make = _maker(pipeline, index)
-    exact = {settings: make(settings) for settings in (PLAIN, UNGUIDED)}
-    clip, _ = true_clip(random_clips(SEED, index + 1)[index], FRAMES, SIZE)
-    images = {frame: clip[frame] for frame in (0, -1)}
-    yield "exact", _price(exact[PLAIN], exact[PLAIN], images)
-    for name, settings in CHOICES.items():
-        plain = exact[UNGUIDED if settings.guidance == 1 else PLAIN]
-        yield name, _price(make(settings), plain, images)
+    make = _maker(series, index)
+    exact = {scale: make(settings) for scale, settings in _plain(series.choices)}
+    images = _images(series, index)
+    for name, settings in {"exact": PLAIN, **series.choices}.items():
+        made = make(settings) if settings != PLAIN else exact[PLAIN.guidance]
+        yield name, _price(made, exact[settings.guidance], images)
 
 
 def of_random_weights(pipeline: Pipeline) -> Pipeline:
@@ -135,9 +168,22 @@ def table(rows: Mapping[str, Sequence[Price]]) -> Iterator[str]:
         )
 
 
-def _maker(pipeline: Pipeline, index: int) -> Callable[[Settings], Made]:
-    clip = random_clips(SEED, index + 1)[index]
-    first, last = (true_clip(clip, FRAMES, SIZE)[0][frame].permute(2, 0, 1) for frame in (0, -1))
+def _plain(choices: Mapping[str, Settings]) -> Iterator[tuple[float, Settings]]:
+    """The exact runs that these are held against, by their guidance scale."""
+    scales = {PLAIN.guidance, *(each.guidance for each in choices.values())}
+    yield from ((each.guidance, each) for each in (PLAIN, UNGUIDED) if each.guidance in scales)
+
+
+def _images(series: Series, index: int) -> dict[int, Tensor]:
+    """Frame to image ``[H, W, 3]`` 0..1."""
+    settings = series.of(PLAIN)
+    clip, _ = true_clip(random_clips(SEED, index + 1)[index], settings.length, settings.width)
+    return {frame: clip[frame] for frame in (0, -1)}
+
+
+def _maker(series: Series, index: int) -> Callable[[Settings], Made]:
+    caption, pipeline = random_clips(SEED, index + 1)[index].caption, series.pipeline
+    first, last = (image.permute(2, 0, 1) for image in _images(series, index).values())
 
     def make(settings: Settings) -> Made:
         began: list[float] = []
@@ -146,7 +192,8 @@ def _maker(pipeline: Pipeline, index: int) -> Callable[[Settings], Made]:
             if progress.stage == "sample" and not began:
                 began.append(time.process_time())
 
-        sampled = pipeline.generate(first, last, clip.caption, replace(settings, seed=index), heard)
+        with mock.patch.dict(ApproximatedRun.__init__.__kwdefaults__, min_tokens=0):
+            sampled = pipeline.generate(first, last, caption, replace(series.of(settings), seed=index), heard)
         seconds = time.process_time() - began[0]
         return Made(frames=pipeline.decode(sampled), seconds=seconds, told=sampled.approximated)
 
