@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from ..wan_local.chain import Chain, segments_of, split_prompts, tell_of_stills
 from ..wan_local.frames import collect
-from ..wan_local.settings import STILL, Fit, Settings, published_negative_prompt
+from ..wan_local.settings import published_negative_prompt
 from . import host, widgets
 from .host import io
-from .pipelines import pipeline_of
+from .pipelines import pipeline_of, settings_of
 from .progress import ending, summary
 from .repairs import repaired
 from .sockets.image import all_images
@@ -69,6 +70,7 @@ class WanFLF2VChain(io.ComfyNode):
                 ),
                 widgets.motion(),
                 widgets.repair(),
+                *widgets.longer(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images"),
@@ -95,38 +97,16 @@ class WanFLF2VChain(io.ComfyNode):
         vae: Any,
         images: Tensor,
         prompts: str,
-        negative_prompt: str,
-        width: int,
-        height: int,
         segment_length: int,
         fps: float,
-        seed: int,
-        steps: int,
-        guidance: float,
-        shift: float,
-        sampler: str,
-        fit: Fit,
         loop: bool,
         clip_vision: Any = None,
-        motion: float = STILL,
         repair: str = widgets.NO_REPAIR,
+        **chosen: Any,
     ) -> io.NodeOutput:
         segments = segments_of(list(all_images(images, "images")), split_prompts(prompts), loop=loop)
         began = time.perf_counter()
-        settings = Settings(
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            length=segment_length,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            shift=shift,
-            sampler=sampler,
-            fit=fit,
-            motion=motion,
-            approximations=model.approximations,
-        )
+        settings = settings_of(model, segment_length, **chosen)
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings)
         tell_of_stills(segments, segment_length)
         folder, name = _place(model, clip, vae, clip_vision)
@@ -135,13 +115,11 @@ class WanFLF2VChain(io.ComfyNode):
         sampled, joins = chain.sample(report), chain.joins()
         decoded, told = chain.decode_stream(sampled, report), ""
         if repair != widgets.NO_REPAIR:
-            whole = chain.closed(collect(decoded, chain.frames))
-            done = repaired(whole, chain.given(), repair, report, fit=fit)
-            decoded, told = iter([done.frames[: chain.frames]]), str(done)
+            decoded, told = chain.repaired(decoded, partial(repaired, how=repair, on_progress=report, fit=settings.fit))
         frames = collect(joins.passing(decoded), chain.frames).to(host.result_device())
         before = f", {made} of them made before" if made else ""
         lines = [
-            f"{len(segments)} clips{before}: {summary(frames, fps)}, seed {seed}; "
+            f"{len(segments)} clips{before}: {summary(frames, fps)}, seed {settings.seed}; "
             f"made in {time.perf_counter() - began:.0f} s, {sampled[0].approximated}",
             *map(str, joins.report()),
             *told.splitlines(),

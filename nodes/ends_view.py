@@ -40,10 +40,12 @@ def entry(frames: Tensor, images: Mapping[int, Tensor], fit: Fit, report: ends.R
     return {**_finite(report.as_json()), "pairs": pairs}
 
 
-def of_clip(frames: Tensor, images: Mapping[int, Tensor], fit: Fit) -> list[dict[str, Any]]:
-    """The same of frames that nobody has measured yet; none where it can't be, since the clip itself is made."""
+def of_clip(
+    frames: Tensor, images: Mapping[int, Tensor], fit: Fit, report: ends.Report | None = None
+) -> list[dict[str, Any]]:
+    """The same of frames that may not be measured yet; none where it can't be, since the clip itself is made."""
     try:
-        return [entry(frames, images, fit, ends.report(frames, images, fit))]
+        return [entry(frames, images, fit, report or ends.report(frames, images, fit))]
     except (OSError, WanError) as error:
         host.log.warning("the ends of the clip are not shown: %s", error)
         return []

@@ -8,13 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..wan_local.approximations import NOTHING
 from ..wan_local.keyframes import Keyframe, placed
-from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, WINDOWS, Longer
-from ..wan_local.settings import FIT, STILL, Fit, Settings, published_negative_prompt
+from ..wan_local.settings import published_negative_prompt
 from . import ends_view, host, kept_latents, run_speed, widgets
 from .host import io
-from .pipelines import pipeline_of
+from .pipelines import pipeline_of, settings_of
 from .progress import CODE, ending, summary
 from .repairs import repaired
 from .sockets.keyframes import images_of_clip
@@ -73,45 +71,19 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         clip: Any,
         vae: Any,
         prompt: str,
-        negative_prompt: str,
-        width: int,
-        height: int,
         length: int,
         fps: float,
-        seed: int,
-        steps: int,
-        guidance: float,
-        shift: float,
-        sampler: str,
         first_image: Tensor | None = None,
         last_image: Tensor | None = None,
         clip_vision: Any = None,
         keyframes: tuple[Keyframe, ...] | None = None,
-        fit: Fit = FIT,
         repair: str = widgets.NO_REPAIR,
-        motion: float = STILL,
-        longer: str = PLAIN,
-        window: int = WINDOW,
-        overlap: int = OVERLAP,
+        **chosen: Any,
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         given = placed(asked, length)
         began = time.perf_counter()
-        settings = Settings(
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            length=length,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            shift=shift,
-            sampler=sampler,
-            fit=fit,
-            motion=motion,
-            longer=Longer(way=longer, window=window, overlap=overlap),
-            approximations=model.approximations,
-        )
+        settings = settings_of(model, length, **chosen)
         has_ends = not given.keys().isdisjoint((0, length - 1))
         pipeline, report = pipeline_of(model, clip, vae, clip_vision, settings, has_ends=has_ends)
         sampled = pipeline.generate(None, None, prompt, settings, report, keyframes=asked)
@@ -120,13 +92,12 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
         seconds = time.perf_counter() - began
-        text = f"{summary(images, fps)}, seed {seed}; made in {seconds:.0f} s, {sampled.approximated}"
-        alike = sampled.approximated == NOTHING and longer != WINDOWS
-        pace = run_speed.told(model, sampled.grid, guidance, report.step_seconds, alike=alike)
-        text = "\n".join(filter(None, (text, pace)))
+        text = f"{summary(images, fps)}, seed {settings.seed}; made in {seconds:.0f} s, {sampled.approximated}"
+        pace = run_speed.told(model, sampled.grid, settings.guidance, report.step_seconds, sampled.approximated)
+        text, measured = "\n".join(filter(None, (text, pace))), None
         if repair != widgets.NO_REPAIR:
-            done = repaired(images, given, repair, report, fit=fit)
-            images, text = done.frames, f"{text}\n\n{indent(str(done), CODE)}"
+            done = repaired(images, given, repair, report, fit=settings.fit)
+            images, measured, text = done.frames, done.after, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
-        shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, fit)
+        shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, settings.fit, measured)
         return io.NodeOutput(images, of_frames(images, fps, sampled.approximated), ui={ends_view.KEY: shown})

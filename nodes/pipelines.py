@@ -6,6 +6,7 @@ from typing import Any
 
 from ..wan_local.errors import InputError
 from ..wan_local.generate import Pipeline
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.settings import Settings
 from . import widgets
 from .progress import Reporter
@@ -15,6 +16,24 @@ from .sockets.model import WanModel
 from .sockets.vae import autoencoder
 
 SHARES = {"encode text": 0.03, "encode images": 0.05, "sample": 0.84, "decode": 0.08}  # of the time, roughly
+
+
+def settings_of(
+    model: WanModel, length: int, longer: str = PLAIN, window: int = WINDOW, overlap: int = OVERLAP, **chosen: Any
+) -> Settings:
+    """The settings of clips of ``length`` frames.
+
+    Args:
+        model: as it is connected, which says what is approximated.
+        length: of each clip.
+        longer, window, overlap: of :func:`.widgets.longer`.
+        chosen: other fields of :class:`Settings`, as the widgets give them.
+
+    Raises:
+        InputError: a value that can't be used.
+    """
+    way = Longer(way=longer, window=window, overlap=overlap)
+    return Settings(length=length, longer=way, approximations=model.approximations, **chosen)
 
 
 def pipeline_of(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..wan_local import speed
+from ..wan_local.approximations import NOTHING
 from ..wan_local.errors import InputError
 from ..wan_local.flops import transformer_forward
 from ..wan_local.parallel.setup import Setup
@@ -17,20 +18,18 @@ from . import host, pace
 TERA, GIGA = 1e12, 1e9
 
 
-def told(
-    model: Any, grid: Grid, guidance: float, step_seconds: float | None, batch: int = 1, *, alike: bool = True
-) -> str:
+def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, approximated: str, batch: int = 1) -> str:
     """A line on a finished run, whose pace is kept for the next estimate; nothing of a run without a step.
 
     Args:
         model: as connected, of one transformer or of two experts.
-        grid: of each clip.
+        grid: of each clip, and what one forward saw of it.
         guidance: that was asked for.
         step_seconds: what a step took.
+        approximated: what was not calculated in full. The median of unlike steps says nothing, nor does one of windows.
         batch: clips sampled at once.
-        alike: every step calculated the whole clip in full; of others the median says nothing.
     """
-    if not (step_seconds and alike):
+    if not step_seconds or approximated != NOTHING or grid.in_a_forward.frames < grid.frames:
         return ""
     forwards = batch * forwards_of(model, grid, guidance)
     setup, device = _setup(model), model.device

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..wan_local.approximations import NOTHING
 from ..wan_local.denoiser import approximated_run, needs_negative, velocity_of
-from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, WINDOWS, Longer
+from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, lengthened, make_sampler
 from . import host, run_speed, widgets
@@ -57,8 +57,9 @@ class WanFLF2VSampler(io.ComfyNode):
         overlap: int = OVERLAP,
     ) -> io.NodeOutput:
         config, way = model.transformer.config, Longer(way=longer, window=window, overlap=overlap)
-        grid, batch = clip_of(latent, config)
-        denoisers = model.denoisers(way.grid(grid), batch)
+        size, batch = clip_of(latent, config)
+        grid = way.grid(size)
+        denoisers = model.denoisers(grid, batch)
         prompts = {"positive": positive, "negative": negative}
         if not needs_negative(denoisers, guidance, model.approximations):
             del prompts["negative"]
@@ -80,8 +81,6 @@ class WanFLF2VSampler(io.ComfyNode):
             f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
             f"sampled in {time.perf_counter() - began:.0f} s; {about}"
         )
-        pace = run_speed.told(
-            model, grid, guidance, report.step_seconds, batch, alike=about == NOTHING and longer != WINDOWS
-        )
+        pace = run_speed.told(model, grid, guidance, report.step_seconds, about, batch)
         host.show_text("\n".join(filter(None, (text, pace))))
         return io.NodeOutput(sampled(host.denormalise_latents(latents).to(host.result_device()), about))

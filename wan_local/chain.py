@@ -9,7 +9,7 @@ image.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from torch import Tensor
 from . import kept
 from .approximations import named
 from .encoders.cache import identity
+from .ends import Repaired
 from .errors import InputError, OutputError, WanError
+from .frames import collect
 from .generate import Pipeline, Sampled
 from .joins import Joins
 from .keyframes import FIRST, LAST, Keyframe, place_of, placed
@@ -32,6 +34,9 @@ CARRIED = TEMPORAL_STRIDE + 1  # frames that a clip takes over from the one befo
 SEPARATOR = "---"
 SAME = 1 / 255  # mean difference of two images that are one and the same to a viewer
 FORMAT = "1"  # of a kept segment; another number makes all before it unknown
+
+Repairs = Callable[[Tensor, Mapping[int, Keyframe]], Repaired]
+"""Frames ``[F, H, W, 3]`` 0..1 and the images that were given for some of them, to frames that are nearer to them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -160,7 +165,7 @@ class Chain:
         return count * self.grid.frames - shared * self.overlap
 
     def given(self) -> dict[int, Keyframe]:
-        """The images of the whole by frame, for a repair of :meth:`closed` frames."""
+        """The images of the whole by frame; of a loop the first is behind the last frame, too."""
         step, found = self.grid.frames - self.overlap, dict[int, Keyframe]()
         for index, segment in enumerate(self.segments):
             for each in segment.keyframes:
@@ -172,11 +177,15 @@ class Chain:
             found[self.frames] = found[0]
         return found
 
-    def closed(self, frames: Tensor) -> Tensor:
-        """Frames ``[F, H, W, 3]`` of the whole; of a loop the first once more behind the last, which goes over into it.
+    def repaired(self, chunks: Iterator[Tensor], repair: Repairs) -> tuple[Iterator[Tensor], str]:
+        """The frames as ``repair`` leaves them, and what is to be said of them.
 
-        So what is done to the frames beside an image is done on both sides of it."""
-        return torch.cat([frames, frames[:1]]) if self.loop else frames
+        Of a loop it is given the first frame once more behind the last, which goes over into it: so what is done to the
+        frames beside an image is done on both sides of it.
+        """
+        frames = collect(chunks, self.frames)
+        done = repair(torch.cat([frames, frames[:1]]) if self.loop else frames, self.given())
+        return iter([done.frames[: self.frames]]), str(done)
 
     def joins(self) -> Joins:
         """What looks at the joins while :meth:`decode_stream` passes through it."""
@@ -252,7 +261,7 @@ class Chain:
 
     def _named(self) -> list[str]:
         """A name for each segment, of all that decides its latents."""
-        names: list[str] = []
+        names, settings = list[str](), asdict(replace(self.settings, longer=self.settings.longer.acting))
         for index, segment in enumerate(self.segments):
             images = [
                 (place_of(each, self.grid.frames), each.strength, each.low_noise_strength, each.whole_group,
@@ -264,7 +273,7 @@ class Chain:
             ends = any(place == self.grid.frames - 1 for place, *_ in images)
             closing = self.loop and index and index == len(self.segments) - 1
             closes = names[0] if closing and (self.carried or not ends) else ""
-            choices = (FORMAT, self._model, asdict(self.settings), segment.prompt, images, before, closes)
+            choices = (FORMAT, self._model, settings, segment.prompt, images, before, closes)
             names.append(identity([], *choices))
         return names
 

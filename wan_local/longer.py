@@ -56,6 +56,11 @@ class Longer:
         """Latent frames that neighbours share."""
         return self.overlap // TEMPORAL_STRIDE
 
+    @property
+    def acting(self) -> Longer:
+        """The same without windows where none are made: what is to be told from another run."""
+        return self if self.way == WINDOWS else Longer(way=self.way)
+
     def divides(self, grid: Grid) -> bool:
         """Whether a clip of this size is made in windows."""
         return self.way == WINDOWS and grid.frames > self.window

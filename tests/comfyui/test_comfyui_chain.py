@@ -86,6 +86,15 @@ def test_images_are_exact_where_that_is_asked_for(server: ComfyServer) -> None:
         assert np.array_equal(found[frame], np.asarray(Image.open(PACK / "demo" / name).convert("RGB")))
 
 
+def test_clips_longer_than_those_of_training_are_other_clips(server: ComfyServer) -> None:
+    found = {}
+    for way in ("plain", "windows"):
+        run = server.run(chain(images=2, segment_length=9, longer=way, window=5, overlap=0))
+        assert "9 frames of 64x64" in report(run)[0]
+        found[way] = frames(server, run)
+    assert np.abs(found["windows"] - found["plain"]).mean() > 1
+
+
 def test_experts_take_over_frames_of_the_clip_before(server: ComfyServer) -> None:
     """A LoRA on one of them is another chain."""
     graph = chain(segment_length=13)

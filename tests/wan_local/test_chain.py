@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from wan_local.errors import InputError, NumericError, OutputError
 from wan_local.generate import Pipeline
 from wan_local.joins import Joins
 from wan_local.keyframes import Keyframe
+from wan_local.longer import Longer
 from wan_local.notices import listening
 from wan_local.progress import Progress
 from wan_local.settings import Settings
@@ -117,8 +119,6 @@ def test_images_are_found_again_in_the_whole(one: Pipeline, continuing: Pipeline
 
     def places(pipeline: Pipeline, *, loop: bool) -> dict[int, int]:
         chain = Chain(pipeline, segments_of(IMAGES, ["a disc"], loop=loop), SETTINGS, loop=loop)
-        frames = torch.zeros(chain.frames, 1, 1, 3)
-        assert len(chain.closed(frames)) == chain.frames + loop
         return {
             frame: next(index for index, image in enumerate(IMAGES) if torch.equal(image, each.images[0]))
             for frame, each in chain.given().items()
@@ -192,8 +192,11 @@ def test_what_goes_on_from_a_changed_clip_changes_too(continuing: Pipeline, tmp_
 def test_other_weights_and_settings_are_other_clips(one: Pipeline, tmp_path: Path) -> None:
     segments = segments_of(IMAGES[:2], ["a disc"])
     Chain(one, segments, SETTINGS, folder=tmp_path, model="m").sample()
-    for settings, model in ((SETTINGS, "n"), (Settings(length=F, steps=1, seed=4, guidance=1.0), "m")):
+    slower = replace(SETTINGS, longer=Longer(way="riflex"))
+    for settings, model in ((SETTINGS, "n"), (replace(SETTINGS, seed=4), "m"), (slower, "m")):
         assert Chain(one, segments, settings, folder=tmp_path, model=model).made_before() == 0
+    no_windows = replace(SETTINGS, longer=Longer(window=9, overlap=4))
+    assert Chain(one, segments, no_windows, folder=tmp_path, model="m").made_before() == 1
 
 
 def test_a_kept_file_that_is_cut_short_is_made_again(one: Pipeline, tmp_path: Path) -> None:

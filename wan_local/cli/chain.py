@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,6 @@ def make(
     from .. import video
     from ..approximations import named
     from ..chain import Chain, tell_of_stills
-    from ..frames import collect
 
     folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
     video.check_path(args.output)
@@ -99,17 +99,16 @@ def make(
         sys.stdout.flush()
         sampled = chain.sample(bar)
         joins = chain.joins()
-        decoded, told = chain.decode_stream(sampled, bar), []
+        decoded, told = chain.decode_stream(sampled, bar), ""
         if args.repair:
-            whole = chain.closed(collect(decoded, chain.frames))
-            done = repair_option.repair(whole, chain.given(), args.repair, settings.fit, pipeline, bar)
-            decoded, told = iter([done.frames[: chain.frames]]), [str(done)]
+            how = partial(repair_option.repair, how=args.repair, fit=settings.fit, pipeline=pipeline, on_progress=bar)
+            decoded, told = chain.repaired(decoded, how)
         about = named(settings.approximations)
         video.write(joins.passing(decoded), args.output, rate, metadata={video.APPROXIMATIONS: about})
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
     print(f"video {args.output} ({chain.frames} frames, {grid.width * scale}x{grid.height * scale}, "
           f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})")  # fmt: skip
-    print("\n".join([*map(str, joins.report()), *told]))
+    print("\n".join([*map(str, joins.report()), *told.splitlines()]))
 
 
 def _model(args: argparse.Namespace) -> str:

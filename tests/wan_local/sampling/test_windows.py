@@ -105,6 +105,15 @@ def test_a_window_sees_the_images_that_lie_in_it(config: TransformerConfig, give
     assert spy.seen == [(each, *image) for each, image in zip(frames, expected, strict=True)]
 
 
+def test_a_keyframe_is_in_the_window_it_lies_in_alone() -> None:
+    given = cond(None)
+    given.condition[:, 3, 4] = 0.7
+    cut = given.in_windows(3, 0, I2V)
+    masks = [cut.in_window(window).condition[0, 3, :, 0, 0] for window in cut.windows]
+    expected = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.7, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    torch.testing.assert_close(masks, [torch.tensor(each) for each in expected])
+
+
 def test_a_window_of_the_whole_clip_sees_both_images() -> None:
     spy = Spy()
     cond_velocity(spy, cond(rows(0, 6)).in_windows(9, 2, FLF))(torch.zeros(1, 16, FRAMES, 2, 2), 500.0)
