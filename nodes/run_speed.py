@@ -11,6 +11,7 @@ from ..wan_local import speed
 from ..wan_local.errors import InputError
 from ..wan_local.flops import transformer_forward
 from ..wan_local.parallel.setup import Setup
+from ..wan_local.sampling import forwards_of
 from ..wan_local.shapes import Grid
 from . import host, pace
 
@@ -30,9 +31,10 @@ def told(
         batch: clips sampled at once.
         alike: every step calculated the whole clip in full; of others the median says nothing.
     """
-    if not (step_seconds and alike):
+    counts = {forwards_of(each.scale(guidance)) for each in model.denoisers(grid)}
+    if not step_seconds or not alike or len(counts) > 1:  # of two experts, one guided, either's step may be the median
         return ""
-    forwards = batch * forwards_of(model, grid, guidance)
+    forwards = batch * counts.pop()
     setup, device = _setup(model), model.device
     if setup is not None:
         pace.remember(host.device_name(device), pace.kind(setup), grid, step_seconds / forwards)
@@ -42,7 +44,7 @@ def told(
     best = None if setup is None or device.type != "cuda" else _best(getattr(torch, setup.dtype), device)
     if setup is None or best is None:
         return line
-    return f"{line}, {rate / best / setup.gpus:.0%} of this GPU's {best / TERA:.0f} at best"
+    return f"{line}, {rate / best / setup.gpus:.0%} of this GPU's {best / TERA:.0f} at best in {setup.dtype}"
 
 
 def _setup(model: Any) -> Setup | None:
@@ -52,11 +54,6 @@ def _setup(model: Any) -> Setup | None:
     except InputError:
         return None
     return found
-
-
-def forwards_of(model: Any, grid: Grid, guidance: float) -> int:
-    """Forwards that a step takes: one, or two under guidance."""
-    return 1 if all(each.scale(guidance) == 1 for each in model.denoisers(grid)) else 2
 
 
 @cache
