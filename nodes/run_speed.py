@@ -12,6 +12,7 @@ from ..wan_local.approximations import NOTHING
 from ..wan_local.errors import InputError
 from ..wan_local.flops import transformer_forward
 from ..wan_local.parallel.setup import Setup
+from ..wan_local.sampling import forwards_of
 from ..wan_local.shapes import Grid
 from . import host, pace
 
@@ -31,7 +32,10 @@ def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, ap
     """
     if not step_seconds or approximated != NOTHING or grid.in_a_forward.frames < grid.frames:
         return ""
-    forwards = batch * forwards_of(model, grid, guidance)
+    counts = {forwards_of(each.scale(guidance)) for each in model.denoisers(grid)}
+    if len(counts) > 1:  # of two experts, one guided, either's step may be the median
+        return ""
+    forwards = batch * counts.pop()
     setup, device = _setup(model), model.device
     if setup is not None:
         pace.remember(host.device_name(device), pace.kind(setup), grid, step_seconds / forwards)
@@ -41,7 +45,7 @@ def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, ap
     best = None if setup is None or device.type != "cuda" else _best(getattr(torch, setup.dtype), device)
     if setup is None or best is None:
         return line
-    return f"{line}, {rate / best / setup.gpus:.0%} of this GPU's {best / TERA:.0f} at best"
+    return f"{line}, {rate / best / setup.gpus:.0%} of this GPU's {best / TERA:.0f} at best in {setup.dtype}"
 
 
 def _setup(model: Any) -> Setup | None:
@@ -51,11 +55,6 @@ def _setup(model: Any) -> Setup | None:
     except InputError:
         return None
     return found
-
-
-def forwards_of(model: Any, grid: Grid, guidance: float) -> int:
-    """Forwards that a step takes: one, or two under guidance."""
-    return 1 if all(each.scale(guidance) == 1 for each in model.denoisers(grid)) else 2
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK, ComfyServer
-from editor import FLAGS, Editor, chromium, missing
+from editor import Editor, missing
 from PIL import Image
 from test_browser_clouds import FRESH, IMAGES, wait
 
@@ -98,15 +98,11 @@ def keyless(clouds: StandIn, base: Path) -> Iterator[ComfyServer]:
 
 
 @pytest.fixture(scope="module")
-def page(keyless: ComfyServer) -> Iterator[Editor]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
-        opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{keyless.port}/")
-        opened.start()
-        yield opened
-        browser.close()
+def page(keyless: ComfyServer, browser: Any) -> Iterator[Editor]:
+    opened = Editor(browser.new_page(viewport={"width": 1600, "height": 1000}), f"http://127.0.0.1:{keyless.port}/")
+    opened.start()
+    yield opened
+    opened.page.close()
 
 
 def panel(editor: Editor) -> Any:

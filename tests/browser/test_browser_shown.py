@@ -128,6 +128,24 @@ def test_arrow_keys_move_a_keyframe(editor: Editor, canvas: bool) -> None:
     assert editor.problems == []
 
 
+def test_the_mouse_drags_a_keyframe_and_not_its_node(editor: Editor, canvas: bool) -> None:
+    editor.open_template("Wan FLF2V nano keyframes")
+    editor.nodes_2(canvas)
+    editor.fit()
+    places = "() => app.graph._nodes.map(node => [node.id, ...node.pos].join()).sort()"
+    before, frame = editor.page.evaluate(places), value(editor, "WanFLF2VKeyframe", "frame")
+    last = value(editor, "WanFLF2VLocal", "length") - 1
+    box = editor.page.get_by_role("slider", name="this image: frame").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    editor.page.mouse.move(box["x"] + box["width"] * frame / last, middle)
+    editor.page.mouse.down()
+    editor.page.mouse.move(box["x"] + box["width"], middle, steps=5)
+    editor.page.mouse.up()
+    assert value(editor, "WanFLF2VKeyframe", "frame") == last
+    assert editor.page.evaluate(places) == before
+    assert editor.problems == []
+
+
 def test_two_clips_play_in_step(editor: Editor, canvas: bool) -> None:
     editor.nodes_2(False)
     editor.page.evaluate(TWO_CLIPS)

@@ -25,6 +25,7 @@ import inside_keyframes  # noqa: F401  (likewise)
 import inside_loras  # noqa: F401  (likewise)
 import inside_model  # noqa: F401  (likewise)
 import inside_packed  # noqa: F401  (likewise)
+import inside_run_speed  # noqa: F401  (likewise)
 import inside_switches  # noqa: F401  (likewise)
 import inside_video  # noqa: F401  (likewise)
 from inside_checks import CHECKS, Check

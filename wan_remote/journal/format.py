@@ -22,6 +22,8 @@ TYPES = {
     "tuple[str, ...]": list,
     "Mapping[str, Any]": dict,
 }
+COLUMNS: dict[str, Any] = {column.name: TYPES[str(column.type)] for column in fields(Entry)}
+"""Name to what JSON may hold there; made once, since a journal has thousands of entries."""
 
 
 def text_of(entry: Entry) -> bytes:
@@ -35,10 +37,12 @@ def parse(text: bytes) -> Entry | None:
         return None
     if row.get("state") == "gone":  # of format 1
         row["state"] = State.MISSING.value
-    known = {column.name: str(column.type) for column in fields(Entry)}
-    values = {name: value for name, value in row.items() if name in known}
-    if not all(isinstance(value, TYPES[known[name]]) for name, value in values.items()):  # type: ignore[arg-type]
-        return None
+    values = {}
+    for name, value in row.items():
+        if name in COLUMNS:
+            if not isinstance(value, COLUMNS[name]):
+                return None
+            values[name] = value
     for names in ("earlier", "rivals"):
         if names in values:
             values[names] = tuple(str(name) for name in values[names])
