@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import av
+import pytest
 from comfy_server import PACK, ComfyServer, checkout, interpreter
 
 SCRIPT = PACK / "docs" / "api" / "comfyui_queue.py"
@@ -24,8 +25,11 @@ NODE_CLASS_MAPPINGS = {}
 
 
 def run(server: ComfyServer, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [interpreter(checkout()), str(SCRIPT), *map(str, arguments)]
-    command += ["--server", f"http://127.0.0.1:{server.port}", "--steps", "1"]
+    return run_at(f"http://127.0.0.1:{server.port}", *arguments)
+
+
+def run_at(address: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [interpreter(checkout()), str(SCRIPT), *map(str, arguments), "--server", address, "--steps", "1"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
 
@@ -59,3 +63,11 @@ def test_a_wrong_value_is_told_with_its_node(server: ComfyServer, tmp_path: Path
     assert "node_errors" in done.stderr
     assert "seed" in done.stderr
     assert not (tmp_path / "clip.mp4").exists()
+
+
+@pytest.mark.parametrize("missing", ["an image", "ComfyUI"])
+def test_what_is_not_there_is_told_in_one_line(missing: str, tmp_path: Path) -> None:
+    first = PACK / "demo" / "nano_first.png" if missing == "ComfyUI" else tmp_path / "none.png"
+    done = run_at("http://127.0.0.1:9", first, first, "a circle", tmp_path / "clip.mp4")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert ("127.0.0.1:9" if missing == "ComfyUI" else "none.png") in done.stderr

@@ -63,16 +63,7 @@ def test_a_cloud_gives_a_clip_that_is_paid_for_once(cloud: StandIn, tmp_path: Pa
     assert (without.returncode, len(without.stderr.splitlines())) == (1, 1), without.stderr
 
 
-@pytest.mark.parametrize("name", ["comfyui_queue.py", "cloud_clip.py"])
-def test_an_image_that_is_not_there_is_one_line(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("aiohttp")
-    done = script(name, tmp_path / "none.png", LAST, "the sun sets", tmp_path / "out")
+def test_a_cloud_is_told_of_an_image_that_is_not_there_in_one_line(tmp_path: Path) -> None:
+    done = script("cloud_clip.py", tmp_path / "none.png", LAST, "the sun sets", tmp_path / "out")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert "none.png" in done.stderr
-
-
-def test_no_comfyui_at_the_address_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("aiohttp")
-    done = script("comfyui_queue.py", FIRST, LAST, "a circle", tmp_path / "a.mp4", "--server", "http://127.0.0.1:9")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert "127.0.0.1:9" in done.stderr
