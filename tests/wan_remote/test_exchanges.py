@@ -89,6 +89,15 @@ def test_a_line_that_is_too_slow_or_stands_still_is_told(monkeypatch, pause):
     assert took < 3.0
 
 
+def test_a_line_that_was_cut_off_has_not_sent_all_of_it(monkeypatch):
+    """However late that is looked at: the HTTP library goes on to the answer when its sending breaks."""
+    monkeypatch.setattr(api, "SLOWEST", 10**9)
+    told = api._given_up
+    monkeypatch.setattr(api, "_given_up", lambda cutoff: time.sleep(0.5) or told(cutoff))
+    with raw_server(slow_reader(0.2), room=2**16) as raw:
+        assert call(raw, body=BODY, read=0.3) == Lost(failure=Failure.LOST, why=api.TOO_SLOW)
+
+
 def test_the_person_learns_that_it_was_the_line(world, monkeypatch):
     monkeypatch.setattr("wan_remote.submission.READ", 0.3)
 

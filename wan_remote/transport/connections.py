@@ -74,7 +74,8 @@ class _Bounded:
             self.cutoff.moved(len(piece))
 
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
-        self.cutoff.sent = True
+        # The library asks for the answer also behind a pipe that broke, as it does where we ended the sending.
+        self.cutoff.sent = not self.cutoff.over
         response = super().getresponse(*arguments, **options)  # type: ignore[misc]
         self.cutoff.check()  # a head that ends with the connection is taken for a whole one
         return response
