@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from wan_local import cli
+from wan_local import cli, images
+from wan_local.errors import WanError
 
 from . import gif
 
@@ -43,6 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     own = bool(args.first)
     first, last = (Path(args.first), Path(args.last)) if own else (FIRST, LAST)
+    for name, path in (("FIRST", first), ("LAST", last)):
+        try:
+            images.read(path)
+        except WanError as error:
+            print(f"make demo: {name}: {error}", file=sys.stderr)
+            return cli.FAILED
     prompt = args.prompt if args.prompt or own else PROMPT.read_text("utf-8").strip()
     print(BEFORE.format(side=SIDE, length=LENGTH, first=first.name, last=last.name), flush=True)
 

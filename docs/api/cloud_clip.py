@@ -53,5 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     try:
         asyncio.run(main(parser.parse_args()))
-    except RemoteError as error:  # one line: what happened, whether it was paid, what to do
+    except (RemoteError, OSError) as error:  # one line: what happened, whether it was paid, what to do
         sys.exit(str(error))

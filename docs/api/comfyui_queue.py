@@ -89,4 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--server", default="http://127.0.0.1:8188")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
-    asyncio.run(main(parser.parse_args()))
+    try:
+        asyncio.run(main(parser.parse_args()))
+    except (aiohttp.ClientError, OSError) as error:  # no ComfyUI at that address, no such image
+        sys.exit(str(error))

@@ -89,6 +89,15 @@ def test_one_image_alone_is_wrong_use(alone: str, capsys) -> None:
     assert "give both images, or neither" in capsys.readouterr().err
 
 
+def test_an_image_that_is_not_there_is_told_first_and_in_the_words_of_make(tmp_path: Path, capsys) -> None:
+    assert program.main([f"--first={program.FIRST}", f"--last={tmp_path / 'none.png'}"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("make demo: LAST: ")
+    assert "none.png is not there" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_an_old_python_is_told_which_it_needs(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text(

@@ -61,3 +61,9 @@ def test_a_cloud_gives_a_clip_that_is_paid_for_once(cloud: StandIn, tmp_path: Pa
         **cloud.environment | {"WAVESPEED_API_KEY": ""},
     )
     assert (without.returncode, len(without.stderr.splitlines())) == (1, 1), without.stderr
+
+
+def test_an_image_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = script("cloud_clip.py", tmp_path / "none.png", LAST, "the sun sets", tmp_path / "clips")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "none.png" in done.stderr
