@@ -63,7 +63,8 @@ def test_a_wrong_value_is_told_with_its_node(server: ComfyServer, tmp_path: Path
 
 def test_what_is_not_there_is_told_in_one_line(server: ComfyServer, tmp_path: Path) -> None:
     first = PACK / "demo" / "nano_first.png"
-    for image, more, named in (("none.png", (), "none.png"), (first, ("--server", "http://127.0.0.1:9"), "127.0.0.1:9")):
+    nobody = ("--server", "http://127.0.0.1:9")
+    for image, more, named in (("none.png", (), "none.png"), (first, nobody, "127.0.0.1:9")):
         command = [interpreter(checkout()), str(SCRIPT), str(image), str(first), "a circle", str(tmp_path / "a.mp4")]
         command += ["--server", f"http://127.0.0.1:{server.port}", *more]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)
