@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.wan_local.test_generate import make_pipeline
 from wan_local import chain as chains
@@ -128,6 +132,23 @@ def test_images_are_found_again_in_the_whole(one: Pipeline, continuing: Pipeline
     assert places(one, loop=True) == {0: 0, F - 1: 1, 2 * F - 2: 2, 3 * F - 3: 0}
     assert places(continuing, loop=False) == {0: 0, F - 1: 1, 2 * F - 6: 2}
     assert places(continuing, loop=True) == {0: 0, F - 1: 1, 2 * F - 6: 2, 3 * F - 15: 0}
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_repair_sees_what_a_loop_goes_over_into(one: Pipeline, loop: bool) -> None:
+    chain = Chain(one, segments_of(IMAGES, ["a disc"], loop=loop), SETTINGS, loop=loop)
+    made = torch.arange(float(chain.frames)).view(-1, 1, 1, 1).expand(-1, 8, 8, 3)
+    seen: list[Tensor] = []
+
+    def repair(frames: Tensor, given: Mapping[int, Keyframe]) -> Any:
+        seen.append(frames)
+        assert max(given) == len(frames) - 1
+        return SimpleNamespace(frames=frames + 1)
+
+    repaired, _ = chain.repaired(iter([made]), repair)
+    assert len(seen[0]) == chain.frames + loop
+    assert torch.equal(seen[0][-1], made[0] if loop else made[-1])
+    assert torch.equal(torch.cat(list(repaired)), made + 1)
 
 
 def test_progress_tells_which_clip(one: Pipeline) -> None:
