@@ -125,7 +125,7 @@ def main() -> None:
     ):
         rows: dict[str, list[Price]] = {}
         if series.clips:
-            _maker(series, 0)(replace(UNGUIDED, steps=1))  # what is done once does not count
+            _maker(series, 0, _images(series, 0))(replace(UNGUIDED, steps=1))  # what is done once does not count
         for index in range(series.clips):
             for name, price in prices_of(series, index):
                 rows.setdefault(name, []).append(price)
@@ -134,9 +134,10 @@ def main() -> None:
 
 def prices_of(series: Series, index: int) -> Iterator[tuple[str, Price]]:
     """Every choice on one clip."""
-    make = _maker(series, index)
-    exact = {scale: make(settings) for scale, settings in _plain(series.choices)}
     images = _images(series, index)
+    make = _maker(series, index, images)
+    scales = {settings.guidance for settings in series.choices.values()}
+    exact = {each.guidance: make(each) for each in (PLAIN, UNGUIDED) if each is PLAIN or each.guidance in scales}
     for name, settings in {"exact": PLAIN, **series.choices}.items():
         made = make(settings) if settings != PLAIN else exact[PLAIN.guidance]
         yield name, _price(made, exact[settings.guidance], images)
@@ -168,12 +169,6 @@ def table(rows: Mapping[str, Sequence[Price]]) -> Iterator[str]:
         )
 
 
-def _plain(choices: Mapping[str, Settings]) -> Iterator[tuple[float, Settings]]:
-    """The exact runs that these are held against, by their guidance scale."""
-    scales = {PLAIN.guidance, *(each.guidance for each in choices.values())}
-    yield from ((each.guidance, each) for each in (PLAIN, UNGUIDED) if each.guidance in scales)
-
-
 def _images(series: Series, index: int) -> dict[int, Tensor]:
     """Frame to image ``[H, W, 3]`` 0..1."""
     settings = series.of(PLAIN)
@@ -181,9 +176,9 @@ def _images(series: Series, index: int) -> dict[int, Tensor]:
     return {frame: clip[frame] for frame in (0, -1)}
 
 
-def _maker(series: Series, index: int) -> Callable[[Settings], Made]:
+def _maker(series: Series, index: int, images: Mapping[int, Tensor]) -> Callable[[Settings], Made]:
     caption, pipeline = random_clips(SEED, index + 1)[index].caption, series.pipeline
-    first, last = (image.permute(2, 0, 1) for image in _images(series, index).values())
+    first, last = (image.permute(2, 0, 1) for image in images.values())
 
     def make(settings: Settings) -> Made:
         began: list[float] = []
@@ -192,6 +187,7 @@ def _maker(series: Series, index: int) -> Callable[[Settings], Made]:
             if progress.stage == "sample" and not began:
                 began.append(time.process_time())
 
+        # Sparse attention for clips of any length; of the other choices none asks.
         with mock.patch.dict(ApproximatedRun.__init__.__kwdefaults__, min_tokens=0):
             sampled = pipeline.generate(first, last, caption, replace(series.of(settings), seed=index), heard)
         seconds = time.process_time() - began[0]
