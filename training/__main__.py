@@ -5,7 +5,8 @@
 N minutes are one learning-rate curve of every part, one after the other. Checkpoints are in ``training/runs``: a
 command that was killed goes on where it was when it is given again, and after a whole curve it begins another from
 what the last one reached. Everything begins with the weights in ``weights/``, or with ``--new`` from nothing. With
-``--only`` the minutes are for some parts alone; what reads the same latents can train in processes side by side.
+``--only`` the minutes are for some parts alone; what reads the same latents can train in processes side by side. With
+``--sizes`` it sees clips of one size alone: what learns from a transformer learns where that is good.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from .train_transformer import TEXT_CONFIG, attend, new_transformer, train_trans
 from .train_vae import new_vae, train_vae
 
 ROOT = Path(__file__).resolve().parents[1]
-GRIDS = (Grid(frames=17, height=64, width=64), Grid(frames=33, height=128, width=128))
+GRIDS = {64: Grid(frames=17, height=64, width=64), 128: Grid(frames=33, height=128, width=128)}
+"""Clips by their width."""
+SMALL = GRIDS[64]
 VAE, DATA, TRANSFORMER = "vae", "data", "transformer"
 SHARES = {VAE: 0.3, DATA: 0.15, TRANSFORMER: 0.35, HIGH: 0.07, LOW: 0.13}
 """Of the minutes; how they are divided among the parts that are trained."""
@@ -47,19 +50,20 @@ MOST_SHARDS = 400  # of each size
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """How many clips a step takes: 17-frame crops of the VAE, and clips of each of ``GRIDS``."""
+    """How many clips a step takes: 17-frame crops of the VAE, and clips by their width."""
 
     vae: int
-    clips: tuple[int, ...]
+    clips: dict[int, int]
 
 
-BATCH = {"cpu": Batch(vae=2, clips=(32, 6)), "cuda": Batch(vae=32, clips=(256, 128))}
+BATCH = {"cpu": Batch(vae=2, clips={64: 32, 128: 6}), "cuda": Batch(vae=32, clips={64: 256, 128: 128})}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, required=True, help="how long, all parts together")
     parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="parts that are trained")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=list(GRIDS), default=list(GRIDS), help="width of clips")
     parser.add_argument("--new", action="store_true", help="begin from nothing")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs", help="checkpoints, clips and logs")
     parser.add_argument("--output", type=Path, default=ROOT / "weights", help="where nano/ and nano_pair/ go")
@@ -67,7 +71,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    training = Training(args.runs, args.output, torch.device(args.device), new=args.new)
+    training = Training(args.runs, args.output, torch.device(args.device), args.sizes, new=args.new)
     training.run(plan(args.runs, args.only, 60 * args.minutes))
 
 
@@ -101,8 +105,8 @@ class Plan:
 class Training:
     """All parts of the nano model, each from its last checkpoint, or else from ``output``, or else from nothing."""
 
-    def __init__(self, runs: Path, output: Path, device: torch.device, *, new: bool) -> None:
-        self.runs, self.device, self.new = runs, device, new
+    def __init__(self, runs: Path, output: Path, device: torch.device, sizes: list[int], *, new: bool) -> None:
+        self.runs, self.device, self.sizes, self.new = runs, device, sizes, new
         self.nano, self.pair = output / "nano", output / "nano_pair"
         self.batch = BATCH[device.type]
 
@@ -111,12 +115,14 @@ class Training:
         tokenizer = self.tokenizer()
         vae = self.vae(plan.curve(VAE))
         image_encoder = self.image_encoder(plan.seconds).to(self.device)
-        shards = [Shards(self.runs / DATA, grid, vae, image_encoder, tokenizer) for grid in GRIDS]
+        grids = [GRIDS[size] for size in self.sizes]
+        shards = [Shards(self.runs / DATA, grid, vae, image_encoder, tokenizer) for grid in grids]
         if curve := plan.curve(DATA):
             for each in shards:
                 each.make(MOST_SHARDS, curve.seconds / len(shards))
         text_encoder = self.text_encoder()
-        batches = Batches(shards, list(self.batch.clips), text_encoder, str(tokenizer), self.device)
+        counts = [self.batch.clips[size] for size in self.sizes]
+        batches = Batches(shards, counts, text_encoder, str(tokenizer), self.device)
         transformer = self.transformer(text_encoder, batches, plan.curve(TRANSFORMER))
         for level in (HIGH, LOW):
             if curve := plan.curve(level):
@@ -147,10 +153,10 @@ class Training:
             trained = True
         vae.to(self.device).requires_grad_(False)
         if trained:
-            statistics = measure(vae, GRIDS[0].frames, GRIDS[0].height)
+            statistics = measure(vae, SMALL.frames, SMALL.height)
             set_statistics(vae.cpu(), *statistics)
             vae.to(self.device)
-            vae.config = replace(vae.config, latent_rgb=fit_latent_rgb(vae, GRIDS[0].frames, GRIDS[0].height))
+            vae.config = replace(vae.config, latent_rgb=fit_latent_rgb(vae, SMALL.frames, SMALL.height))
         if curve is not None:
             export.write_vae(self.nano, vae)
         return vae

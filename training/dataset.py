@@ -73,7 +73,8 @@ class Shards:
     def load(self) -> dict[str, Tensor]:
         """All clips in one piece."""
         shards = [load_file(path) for path in self.made()]
-        return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+        with torch.autocast("cpu", enabled=False):  # which has no rule for float16 on a CPU
+            return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
     @torch.inference_mode()
     def _make(self, shard: int) -> None:

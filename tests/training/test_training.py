@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training import __main__ as command
-from training import dataset, train_image_encoder, train_pair, train_transformer, train_vae
+from training import dataset, loop, train_image_encoder, train_pair, train_transformer, train_vae
 from training.batches import Batches
 from training.known import MOST_MIDDLE, random_known
 from training.loop import Curve, Recipe, train
@@ -39,9 +39,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         train_transformer.CONFIG, dim=16, ffn_dim=24, num_heads=1, num_layers=3, text_dim=16, freq_dim=16, image_dim=16
     )
     for module, name, value in (
-        (command, "GRIDS", (GRID,)),
+        (command, "GRIDS", {32: GRID}),
+        (command, "SMALL", GRID),
         (command, "MOST_SHARDS", 1),
-        (command, "BATCH", {"cpu": command.Batch(vae=1, clips=(4,))}),
+        (command, "BATCH", {"cpu": command.Batch(vae=1, clips={32: 4})}),
         (command, "TEXT_CONFIG", type(train_transformer.TEXT_CONFIG)(**text)),
         (dataset, "SHARD", 8),
         (train_image_encoder, "CONFIG", toy_image),
@@ -56,11 +57,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, parts: list[str], *, new: bool = False, seconds: float = A_MOMENT) -> None:
-    training = command.Training(folder / "runs", folder / "weights", CPU, new=new)
+    training = command.Training(folder / "runs", folder / "weights", CPU, [32], new=new)
     training.run(command.plan(folder / "runs", parts, seconds))
 
 
-def test_from_nothing_and_on(toy: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_from_nothing_and_on(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """In what each CPU is faster at: which that is on this one does not matter."""
+    for module in (loop, dataset):
+        monkeypatch.setattr(module, "fast_dtype", lambda device: dtype)
     parts = list(command.SHARES)
     run(tmp_path, parts, new=True)
     nano, pair = tmp_path / "weights" / "nano", tmp_path / "weights" / "nano_pair"
