@@ -198,6 +198,16 @@ class ComfyServer:
     def post(self, path: str, body: Any) -> tuple[int, Any]:
         return self._call(path, body)
 
+    def free(self, done: Callable[[], bool], **wishes: bool) -> None:
+        """Ask for models or memory back, every second until it is ``done``, for 30 s at most: a wish that comes
+        after the host has looked for one and before it sleeps (it collects garbage then) waits for the next run."""
+        deadline = time.monotonic() + 30
+        while not done() and time.monotonic() < deadline:
+            self.post("/free", wishes)
+            asked = time.monotonic()
+            while not done() and time.monotonic() - asked < 1:
+                time.sleep(0.05)
+
     def kill(self, how: int) -> None:
         """Send the process a signal and wait for its end."""
         assert self._process is not None

@@ -205,10 +205,7 @@ def test_unload_models_gives_the_gpus_back(server: ComfyServer, reference: np.nd
     made(server, on_gpus())
     pids = ranks(server)
     assert len(pids) == 2
-    server.post("/free", {"unload_models": True})
-    deadline = time.monotonic() + 30
-    while alive(pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    server.free(lambda: not alive(pids), unload_models=True)
     assert not alive(pids)
     graph = on_gpus()
     graph[MODEL]["inputs"]["model_name"] = "nano (bundled)"  # runs again
