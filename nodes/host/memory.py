@@ -70,6 +70,12 @@ def hold(module: torch.nn.Module, load_device: torch.device, offload: torch.devi
     return patcher(module, load_device=load_device, offload_device=offload)
 
 
+def is_dynamic(patcher: Any) -> bool:
+    """Whether a model of :func:`hold` may be on the GPU in part, page by page; none is in old hosts."""
+    told = getattr(patcher, "is_dynamic", None)
+    return told is not None and bool(told())
+
+
 def load(patcher: Any, activations: int = 0, *, whole: bool = False, beside: Iterable[Any] = ()) -> None:
     """Bring a model to its device with room for ``activations`` bytes; call it before every use.
 

@@ -174,7 +174,7 @@ class HostedVAE:
         return self.patcher.model_size()
 
     def is_dynamic(self) -> bool:
-        return getattr(self.patcher, "is_dynamic", lambda: False)()
+        return host.is_dynamic(self.patcher)
 
     # -- inside ------------------------------------------------------------------------------------------
 

@@ -52,6 +52,26 @@ def models_are_held_by_the_patcher_that_the_host_has_chosen(nodes: Any) -> None:
 
 
 @check
+def a_model_is_dynamic_where_the_host_says_so(nodes: Any) -> None:
+    told = nodes.host.is_dynamic
+    assert not told(SimpleNamespace())
+    for answer in (False, True):
+        assert told(SimpleNamespace(is_dynamic=lambda answer=answer: answer)) is answer
+
+
+@check
+def a_page_of_another_site_is_refused_whatever_the_server_lets_through(nodes: Any) -> None:
+    own = importlib.import_module(f"{nodes.__name__}.host.web").is_own
+    assert own({})  # a program
+    assert own({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example", "Host": "127.0.0.1:8188"})
+    assert own({"Origin": "http://localhost:8188", "Host": "localhost:8188"})
+    for site in ("cross-site", "same-site"):
+        assert not own({"Sec-Fetch-Site": site, "Origin": "http://localhost:8188", "Host": "localhost:8188"})
+    assert not own({"Origin": "http://other.example", "Host": "localhost:8188"})
+    assert not own({"Origin": "null", "Host": "localhost:8188"})
+
+
+@check
 def a_line_stands_on_its_node_where_the_host_can_show_one(nodes: Any) -> None:
     shown: list[tuple[str, str]] = []
     able = SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node)))
