@@ -27,8 +27,8 @@ WORDS = {
 }
 HEAD = """# How a paid job stands
 
-Drawn by `REMOTE_STATES=docs/remote_states.md python -m pytest tests/wan_remote/test_states.py` from the table in
-`wan_remote/states.py`, which the journal keeps to; a test holds this page to it.
+Drawn by `REMOTE_STATES=docs/remote_states.md python -m pytest tests/wan_remote/test_states.py`
+from the table in `wan_remote/states.py`, which the journal keeps to; a test holds this page to it.
 
 """
 
