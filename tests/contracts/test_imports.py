@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -46,3 +48,11 @@ def test_rooms_form_no_circle(library: str) -> None:
         tuple(TopologicalSorter(needs).static_order())
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", ["wan_local.parallel.rank_model", "wan_local.generate"])
+def test_what_encoders_need_is_imported_when_one_is_loaded(module: str) -> None:
+    """It takes as long as half of torch, and each rank is a process that loads no encoder."""
+    asked = f"import sys, {module}; print({{'transformers', 'ftfy', 'huggingface_hub'}} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"

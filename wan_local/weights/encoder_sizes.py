@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import transformers
+from typing import TYPE_CHECKING
 
 from . import sizes
 from .detect import count_layers
-from .source import TensorSource
+from .source import TensorSource, imported
+
+if TYPE_CHECKING:
+    import transformers
 
 CLIP_HEAD_DIM = 80  # of CLIP ViT-H/14, which no shape tells
 
@@ -23,7 +26,7 @@ def umt5_config(source: TensorSource) -> transformers.UMT5Config:
         vocab, width = entries["shared.weight"].shape
         inner = entries[first + "0.SelfAttention.q.weight"].shape[0]
         buckets, heads = entries[first + "0.SelfAttention.relative_attention_bias.weight"].shape
-        return transformers.UMT5Config(
+        return imported("transformers", source.path).UMT5Config(
             vocab_size=vocab, d_model=width, d_kv=inner // heads, num_heads=heads,
             d_ff=entries[first + "1.DenseReluDense.wi_1.weight"].shape[0],
             num_layers=count_layers(entries, "encoder.block."), relative_attention_num_buckets=buckets,
@@ -41,7 +44,7 @@ def clip_config(source: TensorSource) -> transformers.CLIPVisionConfig:
     try:
         rows, width = entries["embeddings.position_embedding.weight"].shape
         patch = entries["embeddings.patch_embedding.weight"].shape[-1]
-        return transformers.CLIPVisionConfig(
+        return imported("transformers", source.path).CLIPVisionConfig(
             hidden_size=width, intermediate_size=entries["encoder.layers.0.mlp.fc1.weight"].shape[0],
             num_hidden_layers=count_layers(entries, "encoder.layers."),
             num_attention_heads=max(1, width // CLIP_HEAD_DIM), image_size=round((rows - 1) ** 0.5) * patch,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from torch import nn
 
 from ..encoders.image import ImageEncoder
@@ -19,7 +18,10 @@ from ..quantised import Embedding, Linear, packing_of
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import TensorSource, not_importable, reason
+from .source import TensorSource, imported, not_importable, reason
+
+if TYPE_CHECKING:
+    import transformers
 
 TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
 SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
@@ -68,7 +70,7 @@ def load_text_encoder(
     config, source = text_parts(source)
     check_dtypes(source)
     words = _tokenizer(folder) if folder is not None else _carried(opened)
-    model: Any = build(source, "umT5 encoder", lambda: transformers.UMT5EncoderModel(config))
+    model: Any = build(source, "umT5 encoder", lambda: _library(source.path).UMT5EncoderModel(config))
     wide = [name for name in source.entries if name.endswith(".wo.weight")]
     if source.packed:
         dtype = torch.bfloat16 if dtype in (None, torch.float16) else dtype
@@ -89,7 +91,7 @@ def load_image_encoder(
     """Load CLIP's vision tower from a pipeline folder or one file; arguments and errors as above."""
     config, source = image_parts(open_source(path, "image_encoder"))
     check_dtypes(source)
-    model = build(source, "CLIP image encoder", lambda: transformers.CLIPVisionModel(config))
+    model = build(source, "CLIP image encoder", lambda: _library(source.path).CLIPVisionModel(config))
     if any(name.startswith(TOWER) for name in model.state_dict()):
         source = source.renamed(lambda name: TOWER + name)
     if source.packed:
@@ -106,7 +108,7 @@ def text_parts(source: TensorSource) -> tuple[transformers.UMT5Config, TensorSou
     """
     if source.format == diffusers_dir.NAME:
         _check_sign(source, "encoder.block.", "text_encoder")
-        config = _config(source, transformers.UMT5Config)
+        config = _config(source, _library(source.path).UMT5Config)
         _check_layers(source, "num_layers", config.num_layers, "encoder.block.")
         return config, _without_twin(source).only(lambda name: name.startswith(TEXT_ROOTS))
     source = _of_checkpoint(source, T5_IN_TRANSFORMERS)
@@ -127,7 +129,7 @@ def image_parts(source: TensorSource) -> tuple[transformers.CLIPVisionConfig, Te
     if source.format == diffusers_dir.NAME:
         source = _tower(source)
         _check_sign(source, "encoder.layers.", "image_encoder")
-        config = _config(source, transformers.CLIPVisionConfig)
+        config = _config(source, _library(source.path).CLIPVisionConfig)
         _check_layers(source, "num_hidden_layers", config.num_hidden_layers, "encoder.layers.")
         return config, source
     source = _of_checkpoint(source, TOWER + CLIP_IN_TRANSFORMERS)
@@ -137,6 +139,11 @@ def image_parts(source: TensorSource) -> tuple[transformers.CLIPVisionConfig, Te
         _check_official(source, "visual.patch_embedding.weight", "visual.transformer.0.", "image_encoder")
         source = official_encoders.clip(source)
     return encoder_sizes.clip_config(source), source
+
+
+def _library(path: str) -> Any:
+    """transformers, for the encoder at ``path``."""
+    return imported("transformers", path)
 
 
 def hold_packed(model: nn.Module, source: TensorSource) -> None:
@@ -178,7 +185,7 @@ def _check_sign(source: TensorSource, stem: str, part: str) -> None:
 
 
 def _config(source: TensorSource, kind: Any) -> Any:
-    towers = source.config.get("vision_config") if kind is transformers.CLIPVisionConfig else None
+    towers = source.config.get("vision_config") if kind.model_type == "clip_vision_model" else None
     given = towers if isinstance(towers, dict) else dict(source.config)  # a config may be of both towers
     try:
         return kind.from_dict(given)
@@ -251,6 +258,7 @@ def _tokenizer(folder: Path) -> Any:
         raise UnreadableWeights(
             f"{folder} is not there; the text encoder needs its tokenizer, download that folder too, or name it"
         )
+    transformers = _library(str(folder))
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if int(tokenizer.model_max_length) < 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,8 +167,22 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(shown, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
+def imported(package: str, path: str) -> Any:
+    """A package, late: transformers takes as long as half of torch, and ranks load no encoder.
+
+    Raises:
+        WeightsError: what lies at ``path`` needs it, and it can't be imported.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise not_importable(path, package, error) from error
+
+
 def not_importable(path: str, package: str, error: ImportError) -> WeightsError:
-    """The error for a package that is there and broken, often through another one: nothing is wrong with the file."""
+    """The error for a package that is missing, or broken, often through another one: nothing is wrong with the file."""
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return WeightsError(f"{path} needs {package}, which is not installed; bring it with `pip install {package}`")
     first: BaseException = error
     while (before := first.__cause__ or first.__context__) is not None:
         first = before

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import transformers
 
 from tests import tiny
 from wan_local import weights
 from wan_local.errors import WeightsError, WrongModel
-from wan_local.weights import load_encoders
 
 WHAT = {
     "UMT5EncoderModel": weights.load_text_encoder,
@@ -40,7 +42,8 @@ class Broken:
 @pytest.mark.parametrize("name", WHAT)
 def test_a_package_that_can_not_be_imported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.write_pipeline(tmp_path)
-    monkeypatch.setattr(load_encoders.transformers, name, Broken(name))
+    monkeypatch.setattr(transformers, name, Broken(name))
+    monkeypatch.setitem(sys.modules, "transformers", transformers)  # whoever imported it anew before
     with pytest.raises(WeightsError) as caught:
         WHAT[name](tmp_path)
     message = str(caught.value)
@@ -53,6 +56,20 @@ def test_a_package_that_can_not_be_imported(name: str, tmp_path: Path, monkeypat
     assert not isinstance(caught.value, WrongModel)
 
 
+@pytest.mark.parametrize("load", [weights.load_text_encoder, weights.load_image_encoder])
+def test_a_package_that_is_not_there(
+    load: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_pipeline(tmp_path)
+
+    def find(name: str) -> ModuleType:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("importlib.import_module", find)
+    with pytest.raises(WeightsError, match="needs transformers, which is not installed; .*pip install transformers"):
+        load(tmp_path)
+
+
 def test_a_transformers_that_takes_no_torch_as_old_as_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is imported all the same, with stand-ins for its models that raise when they are made."""
     tiny.write_pipeline(tmp_path)
@@ -60,8 +77,8 @@ def test_a_transformers_that_takes_no_torch_as_old_as_this(tmp_path: Path, monke
     def absent(*_: object) -> None:
         raise ImportError("CLIPVisionModel requires the PyTorch library but it was not found in your environment.")
 
-    monkeypatch.setattr(load_encoders.transformers, "CLIPVisionModel", absent)
-    monkeypatch.setattr(load_encoders.transformers, "is_torch_available", lambda: False)
-    monkeypatch.setitem(sys.modules, "transformers", load_encoders.transformers)  # whoever imported it anew before
+    monkeypatch.setattr(transformers, "CLIPVisionModel", absent)
+    monkeypatch.setattr(transformers, "is_torch_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)  # whoever imported it anew before
     with pytest.raises(WeightsError, match=r"does not work with torch .*; bring a newer torch, or `pip install"):
         weights.load_image_encoder(tmp_path)
