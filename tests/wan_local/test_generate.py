@@ -25,16 +25,19 @@ TEXT_LEN, TEXT_DIM, IMAGE_DIM = 8, 12, 16
 class Words:
     """Stands for the text encoder: each prompt gets rows of its own; what was asked is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = TEXT_DIM) -> None:
         self.asked: list[str] = []
+        self._width = width
 
     def encode(self, prompts: list[str]) -> torch.Tensor:
         self.asked = list(prompts)
         seeds = [sum(map(ord, prompt)) for prompt in prompts]
-        return torch.stack([torch.randn(TEXT_LEN, TEXT_DIM, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        drawn = (torch.Generator().manual_seed(seed) for seed in seeds)
+        return torch.stack([torch.randn(TEXT_LEN, self._width, generator=each) for each in drawn])
 
 
 def make_pipeline(**sizes: int) -> Pipeline:
+    """Random weights of these sizes of a transformer; the encoders are as wide as it takes them."""
     torch.manual_seed(0)
     config = TransformerConfig(**{
         "dim": 24, "ffn_dim": 32, "num_heads": 2, "num_layers": 2, "text_dim": TEXT_DIM, "freq_dim": 16,
@@ -45,12 +48,12 @@ def make_pipeline(**sizes: int) -> Pipeline:
         torch.nn.init.normal_(parameter, std=0.3)
     eyes = CLIPVisionModel(
         CLIPVisionConfig(
-            hidden_size=IMAGE_DIM, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-            image_size=32, patch_size=16,
+            hidden_size=config.image_dim or IMAGE_DIM, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, image_size=32, patch_size=16,
         )
     ).eval()  # fmt: skip
     vae = WanVAE(VAEConfig(dim=4, num_res_blocks=1)).eval()
-    return Pipeline([Denoiser(transformer=transformer)], vae, Words(), ImageEncoder(eyes))
+    return Pipeline([Denoiser(transformer=transformer)], vae, Words(config.text_dim), ImageEncoder(eyes))
 
 
 @pytest.fixture(scope="module")

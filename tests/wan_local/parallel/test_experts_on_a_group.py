@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.wan_local.parallel import long_clips
 from tests.wan_local.parallel import split_cases as cases
 from wan_local import lora
 from wan_local.denoiser import Denoiser, pair_of, velocity_of
@@ -57,10 +58,16 @@ def velocities(denoisers: list[Denoiser]) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def expected(files: dict[str, Path]) -> list[Tensor]:
+def pair(files: dict[str, Path]) -> list[Denoiser]:
+    """Both of them here."""
     high, low = (load_transformer(files[name]) for name in ("high", "low"))
     lora.apply(low, [lora.Use(lora=lora.read(files["lora"], parameter_shapes(low)), strength=0.7)])
-    return velocities(pair_of(high, low, 0.9, LOW_GUIDANCE))
+    return pair_of(high, low, 0.9, LOW_GUIDANCE)
+
+
+@pytest.fixture(scope="module")
+def expected(pair: list[Denoiser]) -> list[Tensor]:
+    return velocities(pair)
 
 
 def setup(files: dict[str, Path], **more: object) -> Setup:
@@ -75,19 +82,29 @@ def worst(found: list[Tensor], expected: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
 
 
-def test_each_step_is_done_by_its_expert_on_real_ranks(files: dict[str, Path], expected: list[Tensor]) -> None:
-    pool = Pool()
-    try:
-        model = GroupTransformer(setup(files), pool)
-        assert "both experts stay on each GPU (0.0 GB of weights)" in model.why
-        assert worst(velocities(denoisers_of(model)), expected) <= 1e-5
-        pids = model.start().pids
-        again = GroupTransformer(setup(files, boundary=0.3, low_guidance=None), pool)
-        assert worst(velocities(denoisers_of(again))[:1], expected[:1]) <= 1e-5
-        assert again.start().pids == pids  # they know both: when each works is the caller's
-        assert [told["loads"] for told in model.statistics()] == [1, 1]
-    finally:
-        pool.close()
+def test_each_step_is_done_by_its_expert_on_real_ranks(
+    files: dict[str, Path], expected: list[Tensor], pool: Pool
+) -> None:
+    model = GroupTransformer(setup(files), pool)
+    assert "both experts stay on each GPU (0.0 GB of weights)" in model.why
+    assert worst(velocities(denoisers_of(model)), expected) <= 1e-5
+    pids = model.start().pids
+    again = GroupTransformer(setup(files, boundary=0.3, low_guidance=None), pool)
+    assert worst(velocities(denoisers_of(again))[:1], expected[:1]) <= 1e-5
+    assert again.start().pids == pids  # they know both: when each works is the caller's
+    assert [told["loads"] for told in model.statistics()] == [1, 1]
+
+
+def test_long_clips_keyframes_and_chains_are_those_of_one_gpu(
+    files: dict[str, Path], pair: list[Denoiser], pool: Pool
+) -> None:
+    """Strengths are each expert's own, and a clip of a chain takes over five frames from the one before it."""
+    model = GroupTransformer(setup(files), pool)
+    expected = long_clips.made(pair, model.config)
+    found = long_clips.worst(long_clips.made(denoisers_of(model), model.config), expected)
+    print({what: f"{value:.1e}" for what, value in found.items()})
+    assert max(found.values()) <= 1e-5
+    assert min(long_clips.between(expected)) > 1e-3
 
 
 @pytest.mark.parametrize("turns", [False, True])

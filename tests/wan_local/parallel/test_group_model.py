@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.wan_local.parallel import long_clips
 from tests.wan_local.parallel import split_cases as cases
 from wan_local import lora
+from wan_local.denoiser import Denoiser
 from wan_local.errors import Cancelled, InputError, WrongModel
-from wan_local.parallel.group_model import GroupTransformer, Setup
+from wan_local.parallel.group_model import GroupTransformer, Setup, denoisers_of
 from wan_local.quantised import parameter_shapes
 from wan_local.ranks import Pool, RankError
 from wan_local.sampling import model_velocity
@@ -80,6 +82,19 @@ def test_windows_are_cut_on_every_gpu(folder: Path, setup: Setup, pool: Pool) ->
     found = cases.trajectory(model_velocity(model, cut, cases.GUIDANCE), given["noise"])
     assert error(found, expected) <= 1e-5
     assert error(found, truth(folder)) > 1e-3
+
+
+@pytest.mark.parametrize("guidance", [4.0, 1.0], ids=["cfg 2", "ulysses 2"])
+def test_long_clips_keyframes_and_chains_are_those_of_one(
+    folder: Path, setup: Setup, pool: Pool, guidance: float
+) -> None:
+    model = GroupTransformer(setup, pool)
+    alone = [Denoiser(transformer=load_transformer(folder / "model.safetensors"))]
+    expected = long_clips.made(alone, model.config, guidance)
+    found = long_clips.worst(long_clips.made(denoisers_of(model), model.config, guidance), expected)
+    print({what: f"{value:.1e}" for what, value in found.items()})
+    assert max(found.values()) <= 1e-5
+    assert min(long_clips.between(expected)) > 1e-3
 
 
 def test_guidance_one_asks_one_side(folder: Path, setup: Setup, pool: Pool) -> None:
