@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.wan_local.test_generate import make_pipeline
 from tests.wan_local.weights import packed_files as files
 from wan_local import lora
+from wan_local.denoiser import Denoiser
+from wan_local.keyframes import Keyframe
+from wan_local.longer import Longer
 from wan_local.model import WanTransformer
 from wan_local.quantised import parameter_shapes
+from wan_local.settings import Settings
 from wan_local.weights import load_transformer
 
 E4M3 = torch.float8_e4m3fn
@@ -108,6 +115,49 @@ def test_beside_equals_merged_into_the_dequantized_weights(
     after = packed.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before)
+
+
+WAYS = {"a keyframe": Longer(), "RIFLEx": Longer(way="riflex"), "windows": Longer(way="windows", window=9, overlap=4)}
+
+
+def clips(model: WanTransformer, uses: Sequence[lora.Use] = ()) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """Latents of a clip with an image in the middle, in every way, as a person would make it; LoRAs merged, beside."""
+    model.config = replace(model.config, trained_frames=17)  # RIFLEx acts on more than 6 latent frames
+    pipeline = make_pipeline(**asdict(model.config))
+    pipeline.denoisers = (Denoiser(transformer=model),)
+    applied = pipeline.use_loras(uses)
+    first, middle, last = (torch.rand(1, 3, 16, 48, generator=torch.Generator().manual_seed(at)) for at in range(3))
+    settings = {"length": 25, "steps": 2, "seed": 7, "guidance": 4.0, "shift": 5.0}
+    keyframes = [Keyframe(images=middle, frame=12)]
+    found = {
+        way: pipeline.generate(
+            first[0], last[0], "a disc", Settings(longer=longer, **settings), keyframes=keyframes
+        ).latents
+        for way, longer in WAYS.items()
+    }  # fmt: skip
+    return found, (applied[0].merged, applied[0].beside)
+
+
+@pytest.mark.parametrize("kind", ["fp8 scaled", "GGUF Q8_0", "bf16"])
+def test_long_clips_and_keyframes_are_those_of_weights_it_was_merged_into(
+    kind: str, tmp_path: Path, state: dict[str, Tensor], path: Path
+) -> None:
+    """In every window, and under slower time, as a file with the sums in it."""
+    place = PACKED[kind](tmp_path / "model.bin", state)
+    merged = load_transformer(place, dtype=torch.float32, unpack=True)
+    plain, _ = clips(merged)
+    found = lora.read(path, parameter_shapes(merged))
+    lora.merge(merged, [(found, 0.8)])
+    expected, _ = clips(merged)
+    model = load_transformer(place, dtype=torch.float32)
+    model.compute_dtype = torch.float32
+    made, counted = clips(model, [lora.Use(lora=found, strength=0.8)])
+    assert counted == ((1, 0) if kind == "bf16" else (0, 1))
+    errors = {way: files.relative_error(made[way], expected[way]) for way in WAYS}
+    print(f"{kind}: { ({way: f'{value:.1e}' for way, value in errors.items()}) }")
+    assert max(errors.values()) < 1e-4
+    assert all(files.relative_error(plain[way], expected[way]) > 0.05 for way in WAYS)
+    assert all(files.relative_error(expected["a keyframe"], expected[way]) > 1e-3 for way in ("RIFLEx", "windows"))
 
 
 def test_several_at_once_add_up(tmp_path: Path, state: dict[str, Tensor], path: Path, other: Path) -> None:
