@@ -176,7 +176,7 @@ def ends_seen(keyframes: Mapping[int, Keyframe], grid: Grid, seen: int) -> tuple
     """The images that the image encoder sees: the first and the last of the clip, as far as they are given.
 
     Models without learned positions were trained with the first image's embeddings alone; they get the last's where
-    there is no first.
+    there is no first. One of strength 0 is not seen: it is as if it were not given.
 
     Args:
         keyframes: of :func:`wan_local.keyframes.placed`.
@@ -186,6 +186,7 @@ def ends_seen(keyframes: Mapping[int, Keyframe], grid: Grid, seen: int) -> tuple
     Returns:
         images ``[3, H0, W0]`` 0..1, and which of the two the first of them is: 0 or 1.
     """
-    given = [keyframes.get(frame) for frame in (0, grid.frames - 1)]
+    counted = strengths(keyframes)
+    given = [keyframes[frame] if frame in counted else None for frame in (0, grid.frames - 1)]
     images = [each.images[0] for each in given if each is not None]
     return images[:seen], 1 if given[0] is None else 0

@@ -210,9 +210,11 @@ def _check_sparse(tau: float, denoisers: Sequence[Denoiser], device: torch.devic
 
 
 def _attending(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximated: ApproximatedRun) -> list[Cond]:
-    """With the kernel that was chosen, and sparse attention where the clip is long enough for it."""
+    """With the kernel that was chosen, and sparse attention where what a forward sees is long enough for it."""
     known, patch = conds[0].condition, denoisers[0].transformer.config.patch_size
-    sparse = approximated.sparse(math.prod(known.shape[2:]) // math.prod(patch))
+    frames = max((window.stop - window.begin for window in conds[0].windows), default=known.shape[2])
+    whose = ["a window of this one has"] if conds[0].windows else []
+    sparse = approximated.sparse(frames * math.prod(known.shape[3:]) // math.prod(patch), *whose)
     if sparse is not None:
         _check_sparse(sparse.tau, denoisers, known.device)
     return [replace(cond, sparse=sparse, attention=approximated.options.attention) for cond in conds]

@@ -247,7 +247,7 @@ class Pipeline:
         tell_of_moves(asked, settings.length)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
-        check_run(settings.approximations, self.denoisers, grid.tokens, self.device)
+        check_run(settings.approximations, self.denoisers, grid.in_a_forward.tokens, self.device)
         clock = Clock(on_progress)
 
         clock.start("encode text")

@@ -237,5 +237,8 @@ def test_the_image_encoder_sees_the_ends_alone() -> None:
     assert seen(0, -1, most=1) == ([first], 0)
     assert seen(-1, most=1) == ([last], 1)
     assert seen(0, -1, most=0) == ([], 0)
+    nowhere = placed([at(0, strength=0.0), at(-1, strength=0.2)], 17)
+    images, which = ends_seen(nowhere, GRID, 2)
+    assert ([image.mean().item() for image in images], which) == ([last], 1)
     piece = placed([Keyframe(images=picture(5, 5), frame=-5)], 17)
     assert torch.equal(ends_seen(piece, GRID, 2)[0][0], picture(5, 5)[-1])

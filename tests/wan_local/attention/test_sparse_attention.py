@@ -9,17 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.wan_local.test_generate import make_pipeline
 from wan_local import kitchen, notices
 from wan_local.approximations import Approximations
 from wan_local.approximations.run import ApproximatedRun
 from wan_local.attention import Sparse, SparseAttention, sdpa, sparse
 from wan_local.config import TransformerConfig
 from wan_local.denoiser import Denoiser, pair_of, velocity_of
-from wan_local.errors import InputError, NumericError
+from wan_local.errors import Cancelled, InputError, NumericError
+from wan_local.longer import Longer
 from wan_local.model import WanTransformer
 from wan_local.model.rope import apply_rope, rope_table
-from wan_local.sampling import Cond, cond_velocity, make_sampler
+from wan_local.sampling import Cond, cond_velocity, denoise, make_sampler
 from wan_local.sampling.cond import given_frames
+from wan_local.settings import Settings
 
 pytestmark = pytest.mark.skipif(sparse.kernel(torch.device("cpu"))[0] is None, reason="needs comfy-kitchen's sol_attn")
 
@@ -260,6 +263,43 @@ def test_a_run_in_which_it_would_do_nothing_says_so() -> None:
     assert len(said) == 2
     assert "sparse=1 does nothing: it is for clips of 481 tokens or more, and this one has 480" in said[0]
     assert "finds no step of 1 behind the first fifth" in said[1]
+
+
+def test_of_a_clip_in_windows_it_is_a_window_that_must_be_long_enough() -> None:
+    """4 of 6 latent frames at most, 320 tokens of 480: what it would not do is not counted as done."""
+
+    def model(*inputs: Tensor, sparse: Sparse | None = None) -> Tensor:
+        asked.append(sparse is not None)
+        return torch.zeros_like(inputs[0][:, :16])
+
+    asked: list[bool] = []
+    said: list[str] = []
+    model.config = CONFIG
+    conds = [replace(cond(None, 0, 5), image=None).in_windows(3, 1, model.config)] * 2
+    for least in (321, 320):
+        run = run_of(5, min_tokens=least)
+        with notices.listening(said.append):
+            velocity = velocity_of([Denoiser(transformer=model)], conds, 1.0, approximated=run)
+        denoise(velocity, torch.zeros(1, 16, 6, 20, 16), run.sampler)
+        assert any(asked) == (least == 320)
+        assert run.told() == f"sparse 1: attention sparse in {4 if least == 320 else 0} of 5 steps"
+    assert said == ["sparse=1 does nothing: it is for clips of 321 tokens or more, and a window of this one has 320"]
+
+
+def test_a_clip_whose_windows_are_short_is_not_refused_for_what_they_need() -> None:
+    pipeline = make_pipeline(num_heads=1)  # of 24 channels, which it can't be used with
+    settings = {"length": 81, "width": 640, "height": 384, "steps": 1, "approximations": Approximations(sparse=1.0)}
+
+    def asked(longer: Longer) -> None:
+        def stop(progress: object) -> None:
+            raise Cancelled("it began")
+
+        pipeline.generate(torch.rand(3, 16, 16), None, "a", Settings(longer=longer, **settings), stop)
+
+    with pytest.raises(InputError, match="sparse=1 can't be used here"):
+        asked(Longer())
+    with pytest.raises(Cancelled, match="it began"):
+        asked(Longer(way="windows", window=17, overlap=8))
 
 
 def test_a_model_that_it_is_not_made_for_is_refused_before_its_first_step() -> None:
