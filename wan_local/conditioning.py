@@ -154,7 +154,7 @@ def conditions(
     Raises:
         NumericError: the VAE gave NaN or infinity.
     """
-    if motion != STILL and len(keyframes) < 2:
+    if motion != STILL and max(len(strengths(keyframes, level)) for level in (HIGH, LOW)) < 2:
         tell(f"motion={motion:g} acts between two images, and one is given; it changes nothing")
     latents: dict[tuple[int, ...], Tensor] = {}
 

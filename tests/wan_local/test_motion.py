@@ -74,7 +74,9 @@ def test_the_condition_has_it_and_the_mask_stays() -> None:
     with listening(told.append):
         alone = placed(both_ends(FIRST, None), 17)
         assert torch.equal(conditions(vae, alone, grid, motion=1.4).each, conditions(vae, alone, grid).each)
-    assert told == ["motion=1.4 acts between two images, and one is given; it changes nothing"]
+        unseen = placed([*both_ends(FIRST, None), Keyframe(images=LAST[None], frame=-1, strength=0.0)], 17)
+        assert torch.equal(conditions(vae, unseen, grid, motion=1.4).each, conditions(vae, alone, grid).each)
+    assert told == ["motion=1.4 acts between two images, and one is given; it changes nothing"] * 2
 
 
 def test_a_pipeline_uses_it_and_a_value_outside_is_refused() -> None:
