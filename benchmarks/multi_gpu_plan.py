@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from wan_local.config import WAN_FLF2V_14B
 from wan_local.flops import transformer_forward
 from wan_local.memory.stored import released
 from wan_local.parallel.degrees import Degrees, choose
@@ -22,6 +23,9 @@ COUNTS = (1, 2, 4, 5, 8)
 
 
 def main() -> None:
+    print("| size | operations of a guided step | 4090 s/step |\n|---|---|---|")
+    for grid in SIZES:
+        print(alone(grid, GPUS[-1]))
     for grid in SIZES:
         print(f"\n### {grid.width}x{grid.height}, 81 frames ({grid.tokens:,} tokens), guided\n")
         print("| GPUs | split | leaves a GPU in a step | with fsdp | on a GPU | with fsdp | "
@@ -31,6 +35,13 @@ def main() -> None:
             print(row(grid, count, 1))
         for count in (4, 8, 16):
             print(row(grid, count, 2))
+
+
+def alone(grid: Grid, rates: GpuRates) -> str:
+    """One GPU that holds the whole model, in fp8 if not in bfloat16."""
+    flops = transformer_forward(WAN_FLF2V_14B, grid)
+    seconds = step_seconds(flops, moved(WAN_FLF2V_14B, grid, Degrees()), Degrees(), rates)
+    return f"| {grid.width}x{grid.height} | 2 x {flops / 1e15:.2f} PFLOP | {seconds:.1f} |"
 
 
 def row(grid: Grid, gpus: int, machines: int) -> str:

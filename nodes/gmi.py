@@ -18,7 +18,7 @@ class WanFLF2VGMI(io.ComfyNode):
             display_name="Wan FLF2V (GMI Cloud)",
             category=cloud_inputs.CATEGORY,
             description="Makes a video between two images with Wan2.1 FLF2V 14B at GMI Cloud, 1280x720. Costs money "
-            "there, once for the same inputs. The key comes from GMI_API_KEY, never from a graph.",
+            "there, once for the same inputs. The key is stored by *Set key* on the node, never in a graph.",
             inputs=[
                 *cloud_inputs.images(),
                 io.String.Input(

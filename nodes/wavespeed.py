@@ -18,7 +18,7 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
             display_name="Wan FLF2V (WaveSpeedAI)",
             category=cloud_inputs.CATEGORY,
             description="Makes a video between two images with Wan2.1 FLF2V 14B at WaveSpeedAI. Costs money there, "
-            "once for the same inputs. The key comes from WAVESPEED_API_KEY, never from a graph.",
+            "once for the same inputs. The key is stored by *Set key* on the node, never in a graph.",
             inputs=[
                 *cloud_inputs.images(),
                 io.String.Input(

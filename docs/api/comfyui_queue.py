@@ -23,7 +23,9 @@ FIRST, LAST, MAKER, SAVER = "2", "3", "4", "5"  # nodes of that graph
 
 
 async def main(args: argparse.Namespace) -> None:
-    async with aiohttp.ClientSession(args.server) as comfyui:
+    args.output.parent.mkdir(parents=True, exist_ok=True)  # now, and not when the clip is there
+    address = args.server if "://" in args.server else f"http://{args.server}"
+    async with aiohttp.ClientSession(address) as comfyui:
         graph = json.loads(GRAPH.read_text("utf-8"))
         graph[FIRST]["inputs"]["image"] = await upload(comfyui, args.first)
         graph[LAST]["inputs"]["image"] = await upload(comfyui, args.last)

@@ -14,6 +14,8 @@ from editor import Editor
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
 ASLEEP = (2, 4)  # muted, bypassed
+FIRST_TRIED = "Wan FLF2V nano model"
+READABLE = 0.6  # a scale; below 8/14 the classic canvas draws no text
 
 
 @pytest.mark.parametrize("title", TITLES)
@@ -40,6 +42,13 @@ def test_a_template_opens_by_a_click(editor: Editor, title: str) -> None:
         outside = [box.kind for box in boxes if not any(box.within(*group) for group in groups)]
         assert set(outside) <= {"MarkdownNote"}, "higher than their groups"
     assert editor.problems == []
+
+
+def test_the_template_that_is_tried_first_opens_with_its_text_readable(editor: Editor) -> None:
+    editor.open_template(FIRST_TRIED)
+    editor.page.wait_for_function("least => app.canvas.ds.scale >= least", arg=READABLE)
+    editor.fit()
+    assert editor.page.evaluate("app.canvas.ds.scale") >= READABLE
 
 
 def check_inputs(node: dict[str, Any], inputs: dict[str, Any]) -> None:

@@ -35,10 +35,10 @@ def run_at(address: str, *arguments: object) -> subprocess.CompletedProcess[str]
 
 def test_it_uploads_follows_and_brings_the_mp4(server: ComfyServer, tmp_path: Path) -> None:
     first, last = (PACK / "demo" / f"nano_{name}.png" for name in ("first", "last"))
-    done = run(server, first, last, 'say "hi"', tmp_path / "clip.mp4")
+    done = run_at(f"127.0.0.1:{server.port}", first, last, 'say "hi"', tmp_path / "new" / "clip.mp4")
     assert done.returncode == 0, done.stderr
     assert " of " in done.stderr
-    with av.open(str(tmp_path / "clip.mp4")) as container:
+    with av.open(str(tmp_path / "new" / "clip.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 17
     # ComfyUI has the result by now and is done at once: the socket was there before.
     again = run(server, first, last, 'say "hi"', tmp_path / "again.mp4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks import multi_gpu_plan
 from wan_local.config import WAN_FLF2V_14B
 from wan_local.flops import transformer_forward
 from wan_local.memory.stored import released
@@ -22,6 +24,7 @@ from wan_local.shapes import Grid
 
 REAL = Grid(frames=81, height=720, width=1280)
 H100 = GpuRates(name="H100", flops=352e12, link=300e9)
+PAGE = Path(__file__).parents[3] / "docs" / "multi_gpu.md"
 
 
 @pytest.fixture(params=[(1, 8, 1), (1, 4, 2), (1, 5, 1), (1, 1, 8), (2, 4, 1)])
@@ -105,3 +108,13 @@ def test_weights_of_a_gpu() -> None:
     print(f"720p in bf16: {alone / 1e9:.1f} GB on one GPU, {eight / 1e9:.1f} GB on each of eight with fsdp")
     assert alone > weights.transformer
     assert eight < 0.35 * alone
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.ops.aten, "_fused_rms_norm"), reason="the tables are of a torch with a fused RMSNorm"
+)
+def test_the_page_has_the_tables_of_today(capsys: pytest.CaptureFixture[str]) -> None:
+    multi_gpu_plan.main()
+    page = PAGE.read_text("utf-8").splitlines()
+    missing = [line for line in capsys.readouterr().out.splitlines() if line not in page]
+    assert not missing, "print them with: python -m benchmarks.multi_gpu_plan"
