@@ -6,6 +6,7 @@ import { attachCompare } from './compare.js'
 import { attachEnds } from './ends.js'
 import { attachEstimate } from './estimate.js'
 import { offerExamples } from './examples.js'
+import { keepLines } from './lines.js'
 import { addStyle } from './style.js'
 import { attachTimeline } from './timeline.js'
 import { again } from '../lib/watch.js'
@@ -28,6 +29,7 @@ app.registerExtension({
   name: 'WanFLF2V.nodes',
   setup() {
     addStyle()
+    keepLines()
     for (const ended of ['execution_success', 'execution_error']) api.addEventListener(ended, again)
   },
   nodeCreated(node) {

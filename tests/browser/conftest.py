@@ -102,3 +102,11 @@ def editor(page: Editor) -> Editor:
     page.problems.clear()
     page.close_dialogs()
     return page
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "nodes 2.0"])
+def canvas(request: pytest.FixtureRequest, editor: Editor) -> bool:
+    """What to give ``nodes_2``: both canvases, where the page has two."""
+    if request.param and not editor.has_nodes_2:
+        pytest.skip("this page has no Nodes 2.0")
+    return bool(request.param)

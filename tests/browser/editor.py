@@ -102,6 +102,12 @@ class Editor:
         self.page.wait_for_load_state("networkidle")  # the blueprints come last
         self.page.set_default_timeout(PATIENCE)
 
+    def another_tab(self) -> Editor:
+        """One more page of the same person."""
+        opened = Editor(self.page.context.new_page(), self.address)
+        opened.start()
+        return opened
+
     @property
     def has_nodes_2(self) -> bool:
         return bool(self.page.evaluate("'Comfy.VueNodes.Enabled' in app.extensionManager.setting.settings"))

@@ -31,6 +31,20 @@ ALONE = """([kind, values]) => {
   for (const [name, value] of Object.entries(values)) node.widgets.find(w => w.name === name).value = value
   return node.id
 }"""
+SET = """([id, name, value]) => {
+  const widget = app.graph.getNodeById(id).widgets.find(widget => widget.name === name)
+  widget.value = value
+}"""
+# Sets ``runEnded`` a moment after the page has heard that the next run has ended: some then take the line away.
+LISTEN = """() => {
+  window.runEnded = false
+  for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])
+    comfyAPI.api.api.addEventListener(end, () => setTimeout(() => { runEnded = true }, 300), {once: true})
+}"""
+HEIGHT = "id => app.graph.getNodeById(id).size[1]"
+PICTURES = """() => [...document.querySelectorAll('.wan-flf2v-wipe img')]
+  .map(image => `${image.naturalWidth}x${image.naturalHeight}`)"""
+UNCOVERED = "[...document.querySelectorAll('.wan-flf2v-wipe img + img')].map(image => image.style.clipPath)"
 LINES = "id => (app.graph.getNodeById(id).widgets ?? []).filter(w => w.type === 'progressText').map(w => w.value)"
 
 
@@ -49,6 +63,15 @@ def wait(editor: Editor, until: Callable[[], Any]) -> Any:
     return found
 
 
+def queue(editor: Editor) -> None:
+    editor.page.evaluate(LISTEN)
+    editor.command("Comfy.QueuePrompt")
+
+
+def ended(editor: Editor) -> None:
+    editor.page.wait_for_function("runEnded")
+
+
 def line(editor: Editor, node: int) -> str:
     """What stands on a node below its widgets, on the classic canvas."""
     return "".join(editor.page.evaluate(LINES, node))
@@ -60,31 +83,57 @@ def test_run_stop_run_of_a_freshly_dropped_node_is_one_bill(editor: Editor, clou
     cloud.plan("wavespeed", "processing", "completed")
     editor.nodes_2(False)
     node = editor.page.evaluate(FRESH, [kind, *IMAGES])
-    editor.command("Comfy.QueuePrompt")
+    queue(editor)
     wait(editor, cloud.accepted)
     editor.command("Comfy.Interrupt")
-    assert wait(editor, lambda: line(editor, node).startswith("stopped") and line(editor, node))
+    ended(editor)
+    wait(editor, lambda: line(editor, node).startswith("stopped"))
     cloud.always("gmi", "success")
     cloud.always("wavespeed", "completed")
-    editor.command("Comfy.QueuePrompt")
+    queue(editor)
     job = cloud.jobs()[0]["id"]
-    assert wait(editor, lambda: all(words in line(editor, node) for words in ("frames of", job)))
+    ended(editor)
+    wait(editor, lambda: all(words in line(editor, node) for words in ("frames of", job)))
     assert cloud.accepted() == 1
     assert cloud.posts() == 1
 
 
-@pytest.mark.parametrize("nodes_2", [False, True])
-def test_nodes_that_run_alone_show_their_answer(editor: Editor, cloud: StandIn, nodes_2: bool) -> None:
-    if nodes_2 and not editor.has_nodes_2:
-        pytest.skip("this page has no Nodes 2.0")
+def test_nodes_that_run_alone_show_their_answer(editor: Editor, cloud: StandIn, canvas: bool) -> None:
     values = {"provider": "wavespeed", "what": "balance"}
     node = editor.page.evaluate(ALONE, ["WanFLF2VAccount", values])
-    editor.nodes_2(nodes_2)
-    editor.command("Comfy.QueuePrompt")
-    if nodes_2:
+    editor.nodes_2(canvas)
+    queue(editor)
+    ended(editor)
+    if canvas:
         shown = editor.page.locator(f"[data-node-id='{node}']")
         wait(editor, lambda: "12.5" in shown.inner_text())
         assert shown.inner_text().count("12.5") == 1
     else:
         wait(editor, lambda: "12.5" in line(editor, node))
     assert editor.complaints() == []
+
+
+def test_the_ends_of_a_clip_unfold_on_its_node(editor: Editor, cloud: StandIn, canvas: bool) -> None:
+    cloud.always("gmi", "success")
+    node = editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
+    editor.page.evaluate(SET, [node, "seed", 2100 + canvas])  # none that was made before
+    editor.nodes_2(canvas)
+    queue(editor)
+    ended(editor)
+    fold = editor.page.locator(".wan-flf2v details")
+    summary = fold.locator("summary")
+    summary.get_by_text("Ends of the clip").wait_for()
+    closed = editor.page.evaluate(HEIGHT, node)
+    summary.focus()
+    editor.page.keyboard.press("Enter")
+    for words in ("first frame", "last frame", "dB PSNR", "colour difference", "jitter", "largest jump"):
+        fold.get_by_text(words).first.wait_for()
+    editor.page.wait_for_function(f"({PICTURES})().join() === '128x72,128x72,128x72,128x72'")  # the clip's size
+    slider = fold.get_by_role("slider", name="last frame: how much of the image is shown")
+    slider.focus()
+    editor.page.keyboard.press("End")
+    assert editor.page.evaluate(UNCOVERED) == ["inset(0px 50% 0px 0px)", "inset(0px 0% 0px 0px)"]
+    if not canvas:
+        editor.page.wait_for_function(f"before => ({HEIGHT})({node}) > before", arg=closed)  # nothing hangs out
+    assert cloud.posts() == 1
+    assert editor.problems == []

@@ -34,13 +34,6 @@ PICTURES = "() => [...document.querySelectorAll('.wan-flf2v-wipe img')].map(imag
 MOMENTS = "() => [...document.querySelectorAll('.wan-flf2v-clips video')].map(video => video.currentTime)"
 
 
-@pytest.fixture(params=[False, True], ids=["classic", "nodes 2.0"])
-def canvas(request: pytest.FixtureRequest, editor: Editor) -> bool:
-    if request.param and not editor.has_nodes_2:
-        pytest.skip("this page has no Nodes 2.0")
-    return request.param
-
-
 def run(editor: Editor, kind: str) -> None:
     """Press Run and wait until a node of that kind shows what it made."""
     if kind == "WanFLF2VLocal":  # of a node that is not made anew the host sends nothing
