@@ -46,7 +46,7 @@ def test_images_become_one_video_and_the_clips_are_kept(
     command[command.index("a disc\n---\na square")] = "a disc\n---\na circle"
     assert main(command) == 0
     again = capsys.readouterr()
-    assert f"1 of 2 clips were made before, in {tmp_path / 'clip.chain'}" in again.out
+    assert f"1 of 2 clips made before, in {tmp_path / 'clip.chain'}" in again.out
     assert "1/2 sample" not in again.err
 
 

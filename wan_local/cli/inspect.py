@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import UnreadableWeights, WanError
+from ..words import counted
 
 if TYPE_CHECKING:
     from ..memory import Plan
@@ -63,7 +64,7 @@ def _plans(path: str) -> tuple[Plan, ...]:
 
 def _table(plan: Plan) -> str:
     """One line a setting: gigabytes on the GPU at each stage, the most of them, and the most in the host."""
-    lines = [f"GB for {plan.frames} frames of {plan.width}x{plan.height}, networks in bfloat16"]
+    lines = [f"GB for {counted(plan.frames, 'frame')} of {plan.width}x{plan.height}, networks in bfloat16"]
     lines.append(f"  {'--offload':<10}" + "".join(f"{name:>10}" for name in COLUMNS))
     for setting in plan.settings:
         sizes = [*(stage.device for stage in setting.stages), setting.device, setting.host]
