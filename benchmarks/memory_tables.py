@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from wan_local.config import WAN_EXPERT_14B, WAN_FLF2V_14B, WAN_VAE, Transformer
 from wan_local.longer import WINDOWS, Longer
 from wan_local.memory import Weights, plan, stored
 from wan_local.memory.activations import RESERVE, vae_decode_work, vae_encode_work
-from wan_local.memory.plan import LARGEST, choose_offloaded, everything_fits, resident_bytes, sampling_work
+from wan_local.memory.plan import LARGEST, LONG, choose_offloaded, everything_fits, resident_bytes, sampling_work
 from wan_local.shapes import Grid
 
 GB, GIB = 1e9, 2**30
@@ -18,7 +19,7 @@ CARDS = (8, 12, 16, 24, 32, 48, 80)
 CLIPS = {
     "832x480, 81 frames": Grid(frames=81, height=480, width=832),
     "1280x720, 81 frames": Grid(frames=81, height=720, width=1280),
-    "832x480, 161 frames": Grid(frames=161, height=480, width=832),
+    "832x480, 161 frames": LONG,
 }
 STORED = {"bfloat16": 2, "blocks in fp8": 1}  # bytes a number
 
@@ -63,7 +64,7 @@ def of_experts() -> Iterator[str]:
 
 def of_windows() -> Iterator[str]:
     """161 frames in one forward and in windows of 81: each stage, and the fewest blocks offloaded."""
-    grids = [Grid(frames=161, height=height, width=width) for width, height in ((832, 480), (1280, 720))]
+    grids = [LONG, replace(LARGEST, frames=LONG.frames)]
     ways = {"at once": grids, "in windows": [Longer(way=WINDOWS).grid(grid) for grid in grids]}
     model = stored.released(torch.bfloat16, 2)
     yield "| 161 frames, bfloat16, `--offload 40` | VAE encode | sampling | VAE decode | host |"

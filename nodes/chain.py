@@ -12,6 +12,7 @@ from torch import Tensor
 from ..wan_local.chain import Chain, segments_of, split_prompts, tell_of_stills
 from ..wan_local.frames import collect
 from ..wan_local.settings import published_negative_prompt
+from ..wan_local.words import counted
 from . import host, widgets
 from .host import io
 from .pipelines import pipeline_of, settings_of
@@ -119,7 +120,7 @@ class WanFLF2VChain(io.ComfyNode):
         frames = collect(joins.passing(decoded), chain.frames).to(host.result_device())
         before = f", {made} of them made before" if made else ""
         lines = [
-            f"{len(segments)} clips{before}: {summary(frames, fps)}, seed {settings.seed}; "
+            f"{counted(len(segments), 'clip')}{before}: {summary(frames, fps)}, seed {settings.seed}; "
             f"made in {time.perf_counter() - began:.0f} s, {sampled[0].approximated}",
             *map(str, joins.report()),
             *told.splitlines(),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..wan_local.words import counted
 from ..wan_remote import Request
 from ..wan_remote.errors import InvalidRequest
 from ..wan_remote.request import MOST_TAKES
@@ -146,7 +147,8 @@ def pixels(image: Tensor, name: str) -> np.ndarray:
     if image.ndim == 4 and image.shape[0] > 1:
         count = image.shape[0]
         raise InvalidRequest(
-            f"{name} is a batch of {count} images, which would be {count} clips to pay for; give one image, such as by "
-            "core's ImageFromBatch, or a list if you want a clip of each"
+            f"{name} is a batch of {counted(count, 'image')}, which would be "
+            f"{counted(count, 'clip')} to pay for; give one image, such as by core's ImageFromBatch, or a list if you "
+            "want a clip of each"
         )
     return (one_image(image, name).movedim(0, -1) * 255.0).round().byte().cpu().numpy()

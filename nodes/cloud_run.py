@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..wan_local import video
 from ..wan_local.settings import FIT
+from ..wan_local.words import counted
 from ..wan_remote import Folders, Interrupted, Keys, RemoteError, Request, Result, Watch, all_of, fetch, run_all
 from ..wan_remote.collecting import told
 from ..wan_remote.container import measure
@@ -165,8 +166,9 @@ def _check_room(results: Sequence[Result]) -> None:
     need, room = sum(clip.frames * clip.height * clip.width * FRAME_BYTES for clip in clips), host.room_for_results()
     if need > room:
         raise StorageError(
-            f"all {len(results)} clips are here, in {results[0].path.parent}; their frames take {need / 2**30:.1f} GiB "
-            f"of memory and {room / 2**30:.1f} are free: queue fewer at once, nothing is paid for again"
+            f"all {counted(len(results), 'clip')} are here, in {results[0].path.parent}; their frames take "
+            f"{need / 2**30:.1f} GiB of memory and {room / 2**30:.1f} are free: queue fewer at once, nothing is paid "
+            "for again"
         )
 
 

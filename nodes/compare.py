@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..wan_local import video
 from ..wan_local.ends import psnr
+from ..wan_local.words import counted
 from . import host, widgets
 from .host import io
 from .progress import CODE, ending, summary
@@ -66,7 +67,7 @@ def difference(first: Tensor, second: Tensor) -> str:
     if first.shape[1:] != second.shape[1:]:
         return "of different sizes, so no PSNR"
     found = [psnr(a.cpu(), b.cpu()) for a, b in zip(first, second, strict=False)]
-    least, usual = min(found), statistics.median(found)
+    least, usual, frames = min(found), statistics.median(found), counted(len(found), "frame")
     if math.isinf(least):
-        return f"the same in all {len(found)} frames"
-    return f"PSNR of {len(found)} frames: {usual:.1f} dB median, {least:.1f} dB at frame {found.index(least)}"
+        return f"the same in {'all ' * (len(found) > 1)}{frames}"
+    return f"PSNR of {frames}: {usual:.1f} dB median, {least:.1f} dB at frame {found.index(least)}"

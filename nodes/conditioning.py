@@ -12,6 +12,7 @@ from ..wan_local.keyframes import Keyframe, placed, tell_of_moves
 from ..wan_local.progress import Progress
 from ..wan_local.settings import STILL, Fit
 from ..wan_local.shapes import Grid
+from ..wan_local.words import counted
 from . import host, widgets
 from .host import io
 from .progress import Reporter, ending
@@ -82,8 +83,7 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
             embeddings = image_embeddings(SocketImageEncoder(clip_vision), seen, grid, fit)
         vae = autoencoder(vae)
         condition = conditions(vae, given, grid, fit=fit, motion=motion, on_progress=report)
-        count = "1 image" if len(given) == 1 else f"{len(given)} images"
-        host.show_text(f"{count} encoded, for {length} frames of {width}x{height}")
+        host.show_text(f"{counted(len(given), 'image')} encoded, for {counted(length, 'frame')} of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())
         rgb = vae.config.latent_rgb
         positive, negative = (attach(prompt, condition, embeddings, rgb) for prompt in (positive, negative))

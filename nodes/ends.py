@@ -11,6 +11,7 @@ from ..wan_local.errors import InputError
 from ..wan_local.keyframes import Keyframe, place_of
 from ..wan_local.settings import MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
 from ..wan_local.shapes import latent_frames
+from ..wan_local.words import counted
 from . import ends_view, host, widgets
 from .host import io
 from .progress import CODE, Reporter, ending
@@ -106,5 +107,5 @@ def _place(keyframe: Keyframe, frames: int) -> int:
     if latent_frames(frames) != latent_frames(frames - 1):
         return place_of(keyframe, frames)
     if not -frames <= keyframe.frame < frames:
-        raise InputError(f"{keyframe.name} is at frame {keyframe.frame}, outside a clip of {frames} frames")
+        raise InputError(f"{keyframe.name} is at frame {keyframe.frame}, outside a clip of {counted(frames, 'frame')}")
     return keyframe.frame % frames

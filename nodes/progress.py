@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..wan_local.config import LatentRGB
 from ..wan_local.progress import Progress
+from ..wan_local.words import counted
 from . import host
 
 BAR = 1000  # units of the bar
@@ -107,4 +108,4 @@ def summary(images: Tensor, fps: float) -> str:
     """What came out, of IMAGE ``[F, H, W, 3]``: "81 frames of 1280x720, 5.06 s at 16 fps"; ``fps`` 0 is not known."""
     frames, height, width = images.shape[:3]
     lasting = f", {frames / fps:.2f} s at {fps:g} fps" if fps else ""
-    return f"{frames} frames of {width}x{height}{lasting}"
+    return f"{counted(frames, 'frame')} of {width}x{height}{lasting}"

@@ -10,6 +10,7 @@ from ..wan_local.denoiser import approximated_run, needs_negative, velocity_of
 from ..wan_local.longer import OVERLAP, PLAIN, WINDOW, Longer
 from ..wan_local.progress import Progress
 from ..wan_local.sampling import denoise, initial_noise, lengthened, make_sampler
+from ..wan_local.words import counted
 from . import host, run_speed, widgets
 from .host import io
 from .progress import Reporter, ending
@@ -78,8 +79,8 @@ class WanFLF2VSampler(io.ComfyNode):
         )
         about = NOTHING if run is None else run.told()
         text = (
-            f"latent of {grid.frames} frames of {grid.width}x{grid.height}, seed {seed}, {steps} steps of {sampler}; "
-            f"sampled in {time.perf_counter() - began:.0f} s; {about}"
+            f"latent of {counted(grid.frames, 'frame')} of {grid.width}x{grid.height}, seed {seed}, "
+            f"{counted(steps, 'step')} of {sampler}; sampled in {time.perf_counter() - began:.0f} s; {about}"
         )
         pace = run_speed.told(model, grid, guidance, report.step_seconds, about, batch)
         host.show_text("\n".join(filter(None, (text, pace))))

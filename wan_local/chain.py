@@ -29,6 +29,7 @@ from .notices import tell
 from .progress import OnProgress, Progress, ignore
 from .settings import Settings
 from .shapes import TEMPORAL_STRIDE, Grid
+from .words import counted
 
 CARRIED = TEMPORAL_STRIDE + 1  # frames that a clip takes over from the one before: whole latent frames with the first
 SEPARATOR = "---"
@@ -69,8 +70,8 @@ def segments_of(images: Sequence[Tensor], prompts: Sequence[str], *, loop: bool 
     pairs = list(zip(images, [*images[1:], images[0]] if loop else images[1:], strict=False))
     if len(prompts) not in (1, len(pairs)):
         raise InputError(
-            f"{len(prompts)} prompts are given for {len(pairs)} clips; give one for all, or one for each, with a line "
-            f"{SEPARATOR} between them"
+            f"{counted(len(prompts), 'prompt')} are given for {counted(len(pairs), 'clip')}; give one for all, or one "
+            f"for each, with a line {SEPARATOR} between them"
         )
     if any(not prompt.strip() for prompt in prompts) and len(prompts) > 1:
         raise InputError(f"a prompt between two lines {SEPARATOR} is empty; write one, or take a line out")
@@ -141,8 +142,8 @@ class Chain:
         shortest = 2 * self.carried + TEMPORAL_STRIDE - 1
         if settings.length < shortest:
             raise InputError(
-                f"clips of {settings.length} frames have no room for the {self.carried} frames that each takes over "
-                f"from the one before; use {shortest} or more"
+                f"clips of {counted(settings.length, 'frame')} have no room for the {self.carried} frames that each "
+                f"takes over from the one before; use {shortest} or more"
             )
         for index, segment in enumerate(segments):
             if segment.keyframes or not index:
@@ -228,10 +229,9 @@ class Chain:
             ).latents
         except BaseException:
             if len(self.segments) > 1 and self._folder is not None:
-                tell(
-                    f"clip {index + 1} of {len(self.segments)} was not made; the {index} before it are kept, and the "
-                    "same chain goes on there"
-                )
+                made = self.made_before()  # not the number of it: a full disk keeps fewer
+                goes_on = f"goes on, with {counted(made, 'clip')} kept" if made else "begins again, with no clip kept"
+                tell(f"clip {index + 1} of {len(self.segments)} was not made; the same chain {goes_on}")
             raise
         self._keep(index, latents)
         return latents

@@ -16,6 +16,7 @@ from .images import AnyImage, to_tensor
 from .notices import tell
 from .shapes import FIRST_CHUNK, TEMPORAL_STRIDE, check_frames, latent_frames, video_frames
 from .weights.experts import LOW
+from .words import counted
 
 FIRST, LAST = 0, -1
 """Frames of a clip; as in Python, those below 0 count from its end."""
@@ -59,7 +60,7 @@ class Keyframe:
         if count < 1 or (count - FIRST_CHUNK) % TEMPORAL_STRIDE:
             below = max(FIRST_CHUNK, video_frames(latent_frames(count)))
             raise InputError(
-                f"{self.name} has {count} images; give 1, or a piece of a clip of 4n+1 frames: {below} or "
+                f"{self.name} has {counted(count, 'image')}; give 1, or a piece of a clip of 4n+1 frames: {below} or "
                 f"{below + TEMPORAL_STRIDE}"
             )
 
@@ -107,8 +108,8 @@ def placed(keyframes: Sequence[Keyframe], frames: int) -> dict[int, Keyframe]:
     room = latent_frames(frames)
     if len(keyframes) > room:
         raise InputError(
-            f"{len(keyframes)} images are given and length={frames} has room for {room}, one every {TEMPORAL_STRIDE} "
-            "frames; give fewer, or make the clip longer"
+            f"{counted(len(keyframes), 'image')} are given and length={frames} has room for {room}, one every "
+            f"{TEMPORAL_STRIDE} frames; give fewer, or make the clip longer"
         )
     found: dict[int, Keyframe] = {}
     for keyframe in keyframes:
@@ -144,14 +145,15 @@ def place_of(keyframe: Keyframe, frames: int) -> int:
     frame = asked + frames if asked < 0 else asked
     if not 0 <= frame < frames:
         raise InputError(
-            f"{keyframe.name} is at frame {asked}, outside a clip of {frames} frames; use 0 to {frames - 1}, or "
-            f"{-frames} to -1 from the end"
+            f"{keyframe.name} is at frame {asked}, outside a clip of {counted(frames, 'frame')}; use 0 to "
+            f"{frames - 1}, or {-frames} to -1 from the end"
         )
     place = (frame + TEMPORAL_STRIDE // 2) // TEMPORAL_STRIDE * TEMPORAL_STRIDE
     if place + count > frames:
         raise InputError(
-            f"{keyframe.name} is a piece of {count} frames from frame {place} on, and the clip ends at frame "
-            f"{frames - 1}; " + (f"use frame {frames - count} or below" if count <= frames else "give fewer images")
+            f"{keyframe.name} is a piece of {counted(count, 'frame')} from frame {place} on, and the clip ends at "
+            f"frame {frames - 1}; "
+            + (f"use frame {frames - count} or below" if count <= frames else "give fewer images")
         )
     return place
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from .errors import InputError
 from .shapes import TEMPORAL_STRIDE, Grid, check_frames, latent_frames, video_frames
+from .words import counted
 
 PLAIN, RIFLEX, WINDOWS = "plain", "riflex", "windows"
 WAYS = (PLAIN, RIFLEX, WINDOWS)
@@ -43,7 +44,8 @@ class Longer:
             raise InputError(f"overlap={self.overlap!r} can't be used; give a whole number of frames from 0")
         if self.shared >= self.seen:
             raise InputError(
-                f"overlap={self.overlap} leaves nothing new in a window of {self.window} frames; give at most {most}"
+                f"overlap={self.overlap} leaves nothing new in a window of {counted(self.window, 'frame')}; give "
+                f"at most {most}"
             )
 
     @property

@@ -208,6 +208,6 @@ def _odd(session: Session, entry: Entry, clip: Clip | None) -> str:
     if not small and clip.frames > 1 and clip.seconds >= SHORTER * seconds:
         return ""
     return (
-        f"the clip is {clip.width}x{clip.height} with {clip.frames} frames in {clip.seconds:.1f} s, and "
+        f"the clip is {clip.width}x{clip.height}, {clip.seconds:.1f} s long (frames: {clip.frames}), and "
         f"{width}x{height} in {seconds} s was asked for"
     )

@@ -88,7 +88,7 @@ def all_of(outcomes: Sequence[Result | RemoteError], names: Sequence[str] | None
             reasons.setdefault(str(outcome), []).append(name)
     kept = "none is here"
     if results:
-        kept = f"the other {len(results)} are kept and cost nothing more when the same inputs are queued again"
+        kept = f"what is here ({len(results)}) is kept and costs nothing more when the same inputs are queued again"
     lines = [f"{', '.join(failed)}: {reason}" for reason, failed in reasons.items()]
     raise SomeFailed("\n".join([f"{len(outcomes) - len(results)} of {len(outcomes)} clips failed; {kept}", *lines]))
 
@@ -152,8 +152,8 @@ class _Many:
 
     def _stopped(self, asked: int) -> str:
         done, _, made, _ = self.board.counts()
-        going = f", {made} go on in the cloud" if made else ""
+        going = f", and in the cloud: {made}" if made else ""
         return (
-            f"stopped; {done} of {asked} clips are here{going}: queue the same inputs again to go on, what is here or "
-            "in the cloud is not paid for again"
+            f"stopped; clips that are here: {done} of {asked}{going}: queue the same inputs again to go on, what is "
+            "here or in the cloud is not paid for again"
         )

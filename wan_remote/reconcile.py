@@ -16,6 +16,7 @@ from .job import Job
 from .journal import Entry
 from .listing import Listing, read_list
 from .matching import Fit, age, cloud_ahead, fit, same_inputs, sent_at, window
+from .retry import span
 from .session import Session
 from .states import Event, State
 from .watch import sleep, to_the_end
@@ -217,7 +218,7 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
     else:
         news = "its list can't be had" if look is None else "its list does not settle it"
         wait = SEEN_AFTER - age(session, entry) if entry.state is State.INTENT else 0.0
-        when = f"in {max(wait, 60.0) / 60.0:.0f} minutes" if wait > 0.0 else "later"
+        when = f"in {span(max(wait, 60.0))}" if wait > 0.0 else "later"
         advice = (
             f"queue the same inputs again {when} to have it looked for once more; or see on the site of {label} "
             f"whether there is a job of that time and collect that {collect}; or, {again}"

@@ -24,6 +24,7 @@ from ...wan_local.config import LatentRGB, TransformerConfig
 from ...wan_local.errors import InputError
 from ...wan_local.sampling import Cond
 from ...wan_local.shapes import TEMPORAL_STRIDE
+from ...wan_local.words import counted
 from .. import host
 
 LATENT_RGB = "wan_flf2v_latent_rgb"  # keys of ours, which core carries along
@@ -98,7 +99,8 @@ def read(conditioning: Any, name: str, config: TransformerConfig, latent_shape: 
 def _only_entry(conditioning: Any, name: str) -> tuple[Tensor, dict[str, Any]]:
     if len(conditioning) != 1:
         raise InputError(
-            f"{name} holds {len(conditioning)} prompts; this sampler takes one: connect a single text encode node"
+            f"{name} holds {counted(len(conditioning), 'prompt')}; this sampler takes one: connect a single "
+            "text encode node"
         )
     text, values = conditioning[0]
     scheduled = values.get("start_percent", 0.0) > 0.0 or values.get("end_percent", 1.0) < 1.0

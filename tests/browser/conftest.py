@@ -51,8 +51,8 @@ def server(clouds: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     settings.write_text('{"Comfy.TutorialCompleted": true}')  # else the dialog of templates opens by itself
     for path in (PACK / "demo").glob("*.png"):
         shutil.copy(path, base / "input" / path.name)
-    for name in ("first.png", "last.png"):
-        shutil.copy(PACK / "demo" / f"real_{name}", base / "input" / name)
+    for name, picture in (("first", "real_first"), ("middle", "nano_middle"), ("last", "real_last")):
+        shutil.copy(PACK / "demo" / f"{picture}.png", base / "input" / f"{name}.png")
     for path in (PACK / "workflows" / "api").glob("*.json"):
         for row in json.loads(path.read_text("utf-8")).values():
             give_files(base / "models", row["class_type"], row["inputs"])

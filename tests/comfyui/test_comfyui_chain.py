@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,31 @@ BATCH, CHAIN, REPORT = "80", "81", "82"
 SIZE = {"width": 64, "height": 64, "segment_length": 5, "fps": 8.0, "fit": "crop", "loop": False}
 SAMPLING = {"seed": 0, "steps": 1, "guidance": 1.0, "shift": 16.0, "sampler": "unipc"}
 VALUES = {**SIZE, **SAMPLING, "negative_prompt": "", "prompts": PROMPT}
+GOES_ON = "clip 2 of 2 was not made; the same chain goes on, with 1 clip kept"
+# A host whose disk is full behind one kept clip, and whose text encoder gives no numbers for "broken", while the file
+# named so lies beside it.
+FAULTS = """
+import errno, os, pathlib
+import comfy.sd
+here = pathlib.Path(__file__).parent
+write, encode = pathlib.Path.write_bytes, comfy.sd.CLIP.encode_from_tokens_scheduled
+tokenize = comfy.sd.CLIP.tokenize
+def full(path, data):
+    if (here / "full").exists() and any(path.parent.glob("[!.]*.latents.safetensors")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return write(path, data)
+def remember(clip, text, *more, **named):
+    clip.said = text
+    return tokenize(clip, text, *more, **named)
+def broken(clip, *more, **named):
+    found = encode(clip, *more, **named)
+    if (here / "broken").exists() and clip.said == "broken":
+        found[0][0].fill_(float("nan"))
+    return found
+pathlib.Path.write_bytes = full
+comfy.sd.CLIP.tokenize, comfy.sd.CLIP.encode_from_tokens_scheduled = remember, broken
+NODE_CLASS_MAPPINGS = {}
+"""
 
 
 def chain(images: int = 3, **values: Any) -> Graph:
@@ -75,6 +102,10 @@ def test_a_loop_leaves_out_the_frame_it_begins_with(server: ComfyServer) -> None
     assert any("stand nearly still" in text for text in server.run(still).texts(CHAIN))
 
 
+def test_one_clip_is_no_plural(server: ComfyServer) -> None:
+    assert report(server.run(chain(images=2, seed=7)))[0].startswith("1 clip: 5 frames of 64x64")
+
+
 def test_images_are_exact_where_that_is_asked_for(server: ComfyServer) -> None:
     """On the clips of the loop before: a repair is no other chain."""
     run = server.run(chain(images=2, loop=True, seed=1, repair="exact"))
@@ -115,11 +146,73 @@ def test_experts_take_over_frames_of_the_clip_before(server: ComfyServer) -> Non
     assert "clips of 9 frames have no room for the 5 frames that each takes over" in server.run(graph).error
 
 
+@pytest.fixture(scope="module")
+def faulty(new_base: Callable[..., Path], models: Path) -> Iterator[ComfyServer]:
+    base = new_base("faulty", models)
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "faults.py").write_text(FAULTS, "utf-8")
+    with ComfyServer(base) as running:
+        yield running
+
+
+def kept_clips(server: ComfyServer) -> list[Path]:
+    return sorted((server.base / "output" / "wan_flf2v" / "chains").glob("*"))
+
+
+def test_a_clip_that_fails_is_one_line_and_the_same_graph_goes_on(faulty: ComfyServer) -> None:
+    graph, fault = chain(prompts=f"{PROMPT}\n---\nbroken"), faulty.base / "custom_nodes" / "broken"
+    fault.touch()
+    run = faulty.run(graph)
+    fault.unlink()
+    assert run.status == "error"
+    (line,) = run.error.splitlines()
+    assert "NaN" in line
+    assert any(GOES_ON in text for text in run.texts(CHAIN))
+    assert "failed" in run.texts(CHAIN)[-1]
+    assert len(kept_clips(faulty)) == 1
+    again = faulty.run(graph)
+    assert report(again)[0].startswith("2 clips, 1 of them made before: 9 frames")
+    assert len(kept_clips(faulty)) == 2
+
+
+def test_a_disk_that_fills_between_clips_costs_no_clip(faulty: ComfyServer) -> None:
+    """The video comes out, the node says what is not kept, and another run makes that alone."""
+    for path in kept_clips(faulty):
+        path.unlink()
+    fault = faulty.base / "custom_nodes" / "full"
+    fault.touch()
+    run = faulty.run(chain(seed=5))
+    fault.unlink()
+    assert report(run)[0].startswith("2 clips: 9 frames")
+    (told,) = {line for text in run.texts(CHAIN) for line in text.splitlines() if "could not be kept" in line}
+    assert told.startswith("clip 2 could not be kept (can't write ")
+    assert told.endswith(
+        ": No space left on device; name another place or free this one); the chain goes on, but a stop would lose it"
+    )
+    assert len(kept_clips(faulty)) == 1
+    again = faulty.run(chain(seed=5, window=77))  # another graph to the host, the same chain
+    assert report(again)[0].startswith("2 clips, 1 of them made before: 9 frames")
+    assert np.array_equal(frames(faulty, again), frames(faulty, run))
+
+
+def test_a_stop_in_the_second_clip_leaves_the_first(faulty: ComfyServer) -> None:
+    def stop(run: Run, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data["node"] == CHAIN and data["value"] > data["max"] / 2:
+            faulty.interrupt()
+
+    graph = chain(seed=6, steps=8)
+    run = faulty.run(graph, stop)
+    assert run.status == "interrupted"
+    assert any(GOES_ON in text for text in run.texts(CHAIN))
+    assert report(faulty.run(graph))[0].startswith("2 clips, 1 of them made before: 9 frames")
+
+
 @pytest.mark.parametrize(
     ("images", "values", "message"),
     [
         (1, {}, "1 image is given and a chain goes from image to image; give 2 or more"),
         (3, {"prompts": "a\n---\nb\n---\nc"}, "3 prompts are given for 2 clips"),
+        (2, {"prompts": "a\n---\nb"}, "2 prompts are given for 1 clip; give one for all"),
     ],
 )
 def test_what_is_no_chain_is_one_line(server: ComfyServer, images: int, values: dict[str, Any], message: str) -> None:

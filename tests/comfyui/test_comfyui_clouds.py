@@ -311,7 +311,7 @@ def test_a_failure_in_a_list_loses_no_other_clip(online: ComfyServer, cloud: Sta
     [error] = run.of("execution_error")
     said = error["exception_message"].strip().splitlines()
     print("\n".join(said))
-    assert said[0].startswith("1 of 3 clips failed; the other 2 are kept and cost nothing more")
+    assert said[0].startswith("1 of 3 clips failed; what is here (2) is kept and costs nothing more")
     assert re.match(r"[123]: GMI Cloud refused the request: the prompt is not liked", said[1])
     assert error["exception_type"] == "wan_remote.SomeFailed"
     assert run.texts(GMI)[-1].startswith("2 of 3 done, 1 failed\n")
@@ -346,7 +346,7 @@ def test_a_stop_ends_a_whole_list(online: ComfyServer, cloud: StandIn) -> None:
     run = online.run(asked)
     assert run.status == "interrupted"
     said = run.texts(GMI)[-1]
-    assert re.match(r"stopped; 0 of 5 clips are here, [12] go on in the cloud: queue the same inputs again", said)
+    assert re.match(r"stopped; clips that are here: 0 of 5, and in the cloud: [12]: queue the same inputs again", said)
     cloud.settings(room=0)
     cloud.always("gmi", "success")
     cloud.control(finish="success")

@@ -116,6 +116,26 @@ def test_what_has_no_place_is_one_line(server: ComfyServer, rows: list[dict[str,
         assert message in run.error
 
 
+def test_keyframes_a_frame_apart_are_both_moved_or_one_is_refused(server: ComfyServer) -> None:
+    """Frames 5 and 6 lie nearest to 4 and 8, frames 4 and 5 both to 4."""
+
+    def graph(one: int, two: int) -> Graph:
+        graph = single_nodes()
+        graph[COND]["inputs"]["length"] = 17
+        return keyframes(graph, {"frame": one}, {"frame": two, "image": [LAST, 0]})
+
+    run = server.run(graph(5, 6))
+    assert run.status == "success", run.error
+    shown = "\n".join(run.texts(COND))
+    assert "keyframe 1 at frame 5 is moved to frame 4: images stand at every 4th frame" in shown
+    assert "keyframe 2 at frame 6 is moved to frame 8: images stand at every 4th frame" in shown
+    for refused in (graph(4, 5), whole_node(graph(4, 5))):
+        run = server.run(refused)
+        assert run.status == "error"
+        (line,) = run.error.splitlines()
+        assert line.startswith("two images stand at frame 4 (asked for: 4 and 5): keyframe 1 and keyframe 2; leave one")
+
+
 def test_no_image_at_all_is_one_line(server: ComfyServer) -> None:
     run = server.run(without(single_nodes(), "first_image", "last_image"))
     assert "no image is given; give a first image, a last image or keyframes" in run.error

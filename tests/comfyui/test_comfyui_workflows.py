@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer
+from nano_graph import node
+from PIL import Image
+from test_comfyui_nodes import frames
 
 TITLES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 QUEUED = {path.stem: json.loads(path.read_text("utf-8")) for path in (PACK / "workflows" / "api").glob("*.json")}
@@ -104,18 +108,38 @@ def test_the_switch_runs_one_sampler(
     server: ComfyServer, name: str, slow: set[str], fast: set[str], four_steps: bool
 ) -> None:
     """Both graphs on small models: the LoRAs and their sampler run with the switch on, the other with it off."""
-    queue = in_short(QUEUED[name])
+    queue = on_small_models(in_short(QUEUED[name]), LEVELS)
+    for row in queue.values():
+        if row["class_type"] == "ComfySwitchNode":
+            row["inputs"]["switch"] = four_steps
     titles = {key: row["_meta"]["title"] for key, row in queue.items() if "_meta" in row}
-    for key, row in queue.items():
-        here = {
-            "WanFLF2VLoadModel": {"model_name": LEVELS.get(titles.get(key), "nano (bundled)")},
-            "WanFLF2VLoadVAE": {"vae_name": "nano (bundled)"},
-            "WanFLF2VLoRA": {"lora_name": "nano_lora.safetensors"},
-            "WanFLF2VConditioning": {"width": 64, "height": 64},
-            "ComfySwitchNode": {"switch": four_steps},
-            "LoadImage": {"image": "nano_first.png"},
-        }
-        row["inputs"] |= here.get(row["class_type"], {})
+    run = server.run(queue)
+    assert run.status == "success", run.error
+    ran = {data["node"] for data in run.of("executed")} | {data["node"] for data in run.of("executing")}
+    assert {titles[key] for key in ran if key in titles} & (slow | fast) == (fast if four_steps else slow)
+
+
+LEVELS = {"High noise": "nano_high_noise.safetensors", "Low noise": "nano_low_noise.safetensors"}
+PAIR_LEVELS = {"High noise": "nano high noise (bundled)", "Low noise": "nano low noise (bundled)"}
+ENCODERS = {"CLIPLoader": 1, "CLIPVisionLoader": 2}  # and the output of our loader that gives the same
+SMALL = {
+    "WanFLF2VLoadVAE": {"vae_name": "nano (bundled)"},
+    "WanFLF2VLoRA": {"lora_name": "nano_lora.safetensors"},
+    "WanFLF2VConditioning": {"width": 64, "height": 64},
+    "WanFLF2VLocal": {"width": 64, "height": 64},
+    "WanFLF2VChain": {"width": 64, "height": 64},
+}
+IMAGES = {"first.png": "nano_first.png", "middle.png": "nano_middle.png", "last.png": "nano_last.png"}
+
+
+def on_small_models(queue: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
+    """The same graph with other names in its loaders: the bundled model's for a title that ``levels`` does not name."""
+    for row in queue.values():
+        row["inputs"] |= SMALL.get(row["class_type"], {})
+        if row["class_type"] == "WanFLF2VLoadModel":
+            row["inputs"]["model_name"] = levels.get(row.get("_meta", {}).get("title"), "nano (bundled)")
+        if row["class_type"] == "LoadImage":
+            row["inputs"]["image"] = IMAGES[row["inputs"]["image"]]
     # The bundled text and image encoders come from its folder.
     load = {"folder": "nano (bundled)", "weight_dtype": "default", "attention": "auto"}
     queue["load"] = {"class_type": "WanFLF2VLoadPipeline", "inputs": load}
@@ -124,14 +148,49 @@ def test_the_switch_runs_one_sampler(
         for field, value in row["inputs"].items():
             if isinstance(value, list) and value[0] in encoders:
                 row["inputs"][field] = ["load", encoders[value[0]]]
-    run = server.run({key: row for key, row in queue.items() if key not in encoders})
+    return {key: row for key, row in queue.items() if key not in encoders}
+
+
+def of_kind(queue: dict[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    """The one node of a kind, and its inputs."""
+    ((key, row),) = [(key, row) for key, row in queue.items() if row["class_type"] == kind]
+    return key, row["inputs"]
+
+
+def test_keyframes_of_the_pair_run_with_a_strength_for_each(server: ComfyServer) -> None:
+    """The image in the middle is met better at full strength of both than where it does not count."""
+
+    def middle(high: float, low: float) -> float:
+        queue = on_small_models(deepcopy(QUEUED["wan_flf2v_high_and_low_keyframes"]), PAIR_LEVELS)
+        keyframe, local = of_kind(queue, "WanFLF2VKeyframe")[1], of_kind(queue, "WanFLF2VLocal")
+        assert (keyframe["strength"], keyframe["low_noise_strength"]) == (0.7, 0.2)
+        keyframe.update(frame=8, strength=high, low_noise_strength=low)
+        local[1].update(length=17, steps=12)
+        queue["one"] = node("ImageFromBatch", image=[local[0], 0], batch_index=8, length=1)
+        queue["shown"] = node("SaveImage", images=["one", 0], filename_prefix="middle")
+        run = server.run(queue)
+        assert run.status == "success", run.error
+        assert any(file["filename"].endswith(".mp4") for output in run.outputs.values()
+                   for file in output.get("images", []))  # fmt: skip
+        given = np.asarray(Image.open(PACK / "demo" / "nano_middle.png").convert("RGB").resize((64, 64)), float)
+        return float(np.abs(frames(server, run, "shown")[0] - given).mean())
+
+    full, usual, none = middle(1.0, 1.0), middle(0.7, 0.2), middle(0.0, 0.0)
+    print(f"difference from the image in the middle: {full:.1f} full, {usual:.1f} as saved, {none:.1f} without")
+    assert full < none
+
+
+def test_the_chain_of_the_pair_takes_frames_over(server: ComfyServer) -> None:
+    """13 + 13 frames, five of them shared; a prompt for each clip."""
+    queue = on_small_models(deepcopy(QUEUED["wan_flf2v_high_and_low_chain"]), PAIR_LEVELS)
+    chain, inputs = of_kind(queue, "WanFLF2VChain")
+    inputs.update(segment_length=13, steps=2)
+    run = server.run(queue)
     assert run.status == "success", run.error
-    ran = {data["node"] for data in run.of("executed")} | {data["node"] for data in run.of("executing")}
-    assert {titles[key] for key in ran if key in titles} & (slow | fast) == (fast if four_steps else slow)
-
-
-LEVELS = {"High noise": "nano_high_noise.safetensors", "Low noise": "nano_low_noise.safetensors"}
-ENCODERS = {"CLIPLoader": 1, "CLIPVisionLoader": 2}  # and the output of our loader that gives the same
+    assert any(text.startswith("clip 2/2: sampling") for text in run.texts(chain))
+    report = "".join(run.outputs[of_kind(queue, "PreviewAny")[0]]["text"]).splitlines()
+    assert report[0].startswith("2 clips: 21 frames of 64x64")
+    assert report[1].startswith("join at frame 13: jump x")
 
 
 def test_the_server_offers_the_templates(server: ComfyServer) -> None:

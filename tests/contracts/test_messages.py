@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = re.compile(r"\bload_(vae|transformer|text_encoder|image_encoder|model|parts)\b|\bfrom_pretrained\b|`\w+`")
+COUNTED = ("clip", "frame", "image", "step", "prompt", "tensor", "parameter", "forward", "part", "job")
+PLURAL = re.compile(rf" ({'|'.join(COUNTED)})s\b")
+# What is followed by a plural and is never one: a constant, or a number above one by what was asked before.
+NEVER_ONE = {"TEMPORAL_STRIDE", "MAX_TENSORS", "self.carried", "own.steps", "len(outcomes)"}
 
 
 def silent(tree: ast.AST) -> Iterator[ast.AST]:
@@ -36,6 +41,21 @@ def test_no_message_names_a_function(room: str) -> None:
     paths = [path for path in (ROOT / room).rglob("*.py") if "cli" not in path.parts]
     found = [(str(path.relative_to(ROOT)), text) for path in paths for text in texts(path) if FUNCTION.search(text)]
     assert sum(1 for path in paths for _ in texts(path)) > 50
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ["nodes", "wan_local", "wan_remote"])
+def test_nothing_is_counted_as_one_clips(room: str) -> None:
+    """:func:`wan_local.words.counted` writes a number with what it counts."""
+    found = [
+        f"{path.relative_to(ROOT)}: {ast.unparse(number.value)}{word.value}"
+        for path in (ROOT / room).rglob("*.py")
+        for text in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(text, ast.JoinedStr)
+        for number, word in pairwise(text.values)
+        if isinstance(number, ast.FormattedValue) and isinstance(word, ast.Constant)
+        if PLURAL.match(word.value) and ast.unparse(number.value) not in NEVER_ONE
+    ]
     assert found == []
 
 

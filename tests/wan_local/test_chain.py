@@ -169,7 +169,7 @@ def test_after_a_stop_it_goes_on_where_it_was(one: Pipeline, tmp_path: Path) -> 
     stopped = Counted(one, fails_at=2, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), listening(told.append):
         Chain(stopped, segments, SETTINGS, folder=tmp_path).sample()
-    assert told == ["clip 2 of 2 was not made; the 1 before it are kept, and the same chain goes on there"]
+    assert told == ["clip 2 of 2 was not made; the same chain goes on, with 1 clip kept"]
     again = Counted(one)
     chain = Chain(again, segments, SETTINGS, folder=tmp_path)
     assert chain.made_before() == 1
@@ -239,6 +239,11 @@ def test_a_full_disk_loses_no_clip(one: Pipeline, tmp_path: Path, monkeypatch: p
         found = torch.cat(list(chain.decode_stream(chain.sample())))
     assert [text for text in told if "clip 1 could not be kept (can't write: No space left" in text]
     assert torch.equal(found, run(one, segments))
+    told.clear()
+    stopped = Counted(one, fails_at=2, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), listening(told.append):
+        Chain(stopped, segments, SETTINGS, folder=tmp_path).sample()
+    assert told[-1] == "clip 2 of 2 was not made; the same chain begins again, with no clip kept"
 
 
 # -- what can't be ---------------------------------------------------------------------------------------------------
@@ -254,6 +259,7 @@ def test_a_full_disk_loses_no_clip(one: Pipeline, tmp_path: Path, monkeypatch: p
             ["a", "b", "c"],
             "3 prompts are given for 2 clips; give one for all, or one for each, with a line ---",
         ),
+        (IMAGES[:2], ["a", "b"], "2 prompts are given for 1 clip; give one"),
         (IMAGES, ["a", " "], "a prompt between two lines --- is empty"),
     ],
 )

@@ -450,7 +450,7 @@ def test_loras_are_merged_and_told(model, images, tmp_path, capsys):
     plain, changed, off = (tmp_path / f"{name}.mp4" for name in ("plain", "changed", "off"))
     assert main(arguments(model, images, plain)) == 0
     assert main(arguments(model, images, changed, "--lora", f"{lora}:2.5")) == 0
-    assert "LoRA a.safetensors: 2 tensors change 1 parameters, strength 2.5" in capsys.readouterr().out
+    assert "LoRA a.safetensors: 2 tensors change 1 parameter, strength 2.5" in capsys.readouterr().out
     assert not torch.equal(video.read(changed)[0], video.read(plain)[0])
     assert main(arguments(model, images, off, "--lora", str(lora), "--lora", f"{lora}:-1")) == 0
     assert torch.equal(video.read(off)[0], video.read(plain)[0])

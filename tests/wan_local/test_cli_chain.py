@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from PIL import Image
 from tests import tiny
 from wan_local import video
 from wan_local.cli import main
+from wan_local.errors import NumericError
+from wan_local.generate import Pipeline
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +51,52 @@ def test_images_become_one_video_and_the_clips_are_kept(
     command[command.index("a disc\n---\na square")] = "a disc\n---\na circle"
     assert main(command) == 0
     again = capsys.readouterr()
-    assert f"1 of 2 clips were made before, in {tmp_path / 'clip.chain'}" in again.out
+    assert f"1 of 2 clips made before, in {tmp_path / 'clip.chain'}" in again.out
     assert "1/2 sample" not in again.err
+
+
+def test_a_disk_that_fills_between_clips_costs_no_clip(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The video comes out, what is not kept is said, and the same command makes that alone."""
+    write, command = Path.write_bytes, ["chain", *images, *options(model, tmp_path, "--prompt", "a disc")]
+
+    def full(path: Path, data: bytes) -> int:
+        if any(path.parent.glob("[!.]*.latents.safetensors")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        assert main(command) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "could not be kept" in line]
+    assert "clip 2 could not be kept (can't write " in told
+    assert "No space left on device; name another place or free this one); the chain goes on" in told
+    first, _ = video.read(tmp_path / "clip.mp4")
+    assert main(command) == 0
+    assert "1 of 2 clips made before" in capsys.readouterr().out
+    assert torch.equal(video.read(tmp_path / "clip.mp4")[0], first)
+
+
+def test_a_clip_that_fails_is_said_and_the_same_command_goes_on(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, command = Pipeline.generate, ["chain", *images, *options(model, tmp_path, "--prompt", "a\n---\nb")]
+
+    def failing(pipeline: Pipeline, first: None, last: None, prompt: str, *rest: Any, **named: Any) -> Any:
+        if prompt == "b":
+            raise NumericError("step 1 gave NaN")
+        return generate(pipeline, first, last, prompt, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "generate", failing)
+        assert main(command) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].endswith("step 1 gave NaN")
+    assert any("clip 2 of 2 was not made; the same chain goes on, with 1 clip kept" in line for line in told)
+    assert not (tmp_path / "clip.mp4").exists()
+    assert main(command) == 0
+    assert "1 of 2 clips made before" in capsys.readouterr().out
 
 
 def test_a_loop_of_one_image_goes_on_and_back(

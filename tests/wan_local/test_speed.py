@@ -44,7 +44,7 @@ def test_a_forward_is_its_blocks_and_its_ends() -> None:
 def test_what_is_told_of_a_fast_gpu() -> None:
     told = bench.table(H100, 50)
     print(told)
-    assert "a guided step     22.88 s   573 TFLOP/s; 50 steps take 19.1 min" in told
+    assert "a guided step     22.88 s   573 TFLOP/s; 50 steps in 19.1 min" in told
     assert "  the rest         2.24 s" in told
     assert bench.reasons(H100, ["cudnn"], (9, 0)) == ["this step reaches 72% of one large product's rate"]
 

@@ -56,7 +56,7 @@ def test_a_table_makes_its_clips_beside_it_and_again_for_nothing(world, pairs):
     done = generate(world, GMI, "--jobs", jobs, "--prompt", "of the command line", "--seed", "5")
     assert done.returncode == 0, done.stderr
     *lines, end = done.stdout.splitlines()
-    assert end == "3 of 3 clips are here"
+    assert end == "clips that are here: 3 of 3"
     assert [line.split()[:3] for line in lines] == [["line", "2", "done"], ["line", "3", "done"], ["line", "5", "done"]]
     made = {(job["body"]["prompt"], job["body"]["seed"]): job["id"] for job in world.cloud.jobs()}
     assert set(made) == {("a crane, unfolding", 7), ("of the command line", 8), ("two\nlines", 5)}
@@ -178,7 +178,7 @@ def test_one_failure_is_told_at_the_end_and_costs_no_other(world, pairs):
     assert [line.split()[2] for line in done.stdout.splitlines()[:3]].count("failed") == 1
     assert "GMI Cloud refused the request: the prompt is not liked" in done.stdout
     end = done.stdout.splitlines()[-1]
-    assert end.startswith("2 of 3 clips are here, 1 failed; the same command again goes on")
+    assert end.startswith("clips that are here: 2 of 3, 1 failed; the same command again goes on")
     assert generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p").returncode == 0
     assert world.cloud.accepted() == 3
 

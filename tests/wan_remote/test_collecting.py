@@ -93,7 +93,7 @@ def test_a_clip_that_is_not_what_was_asked_for_is_told(world, monkeypatch):
     give(world, monkeypatch, video("mp4", "libx264", 64, 64, 1))
     first, again = world.run(world.gmi()), world.run(world.gmi())
     for outcome in (first, again):
-        assert "the clip is 64x64 with 1 frames" in outcome.value.note
+        assert "the clip is 64x64, 0.1 s long (frames: 1), and 1280x720 in 5 s" in outcome.value.note
         assert "1280x720 in 5 s was asked for" in outcome.value.note
         assert any(outcome.value.note in line for line in outcome.lines)
 

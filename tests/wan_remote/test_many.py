@@ -54,7 +54,7 @@ def test_a_failure_loses_no_other_clip_and_a_resume_buys_only_that_one(world):
     which = str(failed.index(True) + 1)
     first, second = str(told.value).splitlines()
     assert first == (
-        "1 of 4 clips failed; the other 3 are kept and cost nothing more when the same inputs are queued again"
+        "1 of 4 clips failed; what is here (3) is kept and costs nothing more when the same inputs are queued again"
     )
     assert second.startswith(f"{which}: GMI Cloud refused the request: the prompt is not liked")
     assert any(f"{which} failed: GMI Cloud refused" in line for line in watch.lines)
@@ -105,7 +105,9 @@ def test_a_stop_ends_all_and_the_same_list_goes_on(world):
     with pytest.raises(wan_remote.Interrupted) as told:
         run_all(world, requests, watch)
     finger.join()
-    assert str(told.value).startswith("stopped; 0 of 5 clips are here, 2 go on in the cloud: queue the same inputs")
+    assert str(told.value).startswith(
+        "stopped; clips that are here: 0 of 5, and in the cloud: 2: queue the same inputs"
+    )
     world.cloud.settings(room=0)
     world.cloud.control(finish="success")
     world.cloud.always(GMI, "success")

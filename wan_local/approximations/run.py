@@ -18,6 +18,7 @@ from ..notices import tell
 from ..progress import OnProgress, Progress
 from ..sampling import Sampler, Sides, Velocity
 from ..sampling.guidance import combine, forwards_of
+from ..words import counted
 from .cfg_zero import combine_scaled, steps_at_rest
 from .easycache import EasyCache
 from .guidance_reuse import GuidanceReuse
@@ -98,12 +99,12 @@ class ApproximatedRun:
 
     def told(self) -> str:
         """What was chosen and what it has saved, for a person."""
-        skipped = f"{self.skipped} of {self.sampler.num_steps} steps skipped"
+        skipped = f"{self.skipped} of {counted(self.sampler.num_steps, 'step')} skipped"
         saved = [skipped] if self.options.skip != OFF else []
         if self.options.sparse:
-            saved.append(f"attention sparse in {self.sparse_steps} of {self.sampler.num_steps} steps")
+            saved.append(f"attention sparse in {self.sparse_steps} of {counted(self.sampler.num_steps, 'step')}")
         if self.forwards < self.all_forwards:
-            saved.append(f"{self.forwards} of {self.all_forwards} forwards")
+            saved.append(f"{self.forwards} of {counted(self.all_forwards, 'forward')}")
         return ": ".join(filter(None, (named(self.options), ", ".join(saved))))
 
     def next_step(self) -> int:

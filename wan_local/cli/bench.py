@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..settings import LENGTH, STEPS
+from ..words import counted
 from .dtypes import DTYPES, dtype_of
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     kernels = sorted({kernel for problem, kernel in used.items() if problem[3] == problem[4] == grid.tokens})
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {args.dtype}, "
           f"attention {', '.join(kernels) or args.attention}")  # fmt: skip
-    print(f"{args.width}x{args.height}, {args.length} frames, {grid.tokens:,} tokens")
+    print(f"{args.width}x{args.height}, {counted(args.length, 'frame')}, {counted(grid.tokens, 'token')}")
     print(table(found, args.steps))
     for reason in reasons(found, kernels, torch.cuda.get_device_capability(device)):
         print(f"- {reason}")
@@ -63,9 +64,9 @@ def run(args: argparse.Namespace) -> None:
 def table(speed: Speed, steps: int) -> str:
     """Seconds and rates of a guided step, part by part."""
     blocks = speed.blocks
-    minutes = speed.step * steps / 60
+    whole = f"{counted(steps, 'step')} in {speed.step * steps / 60:.1f} min"
     rows = [
-        ("a guided step", speed.step, f"{speed.rate / 1e12:.0f} TFLOP/s; {steps} steps take {minutes:.1f} min"),
+        ("a guided step", speed.step, f"{speed.rate / 1e12:.0f} TFLOP/s; {whole}"),
         ("  attention", speed.attention * blocks, f"{speed.attention_work / speed.attention / 1e12:.0f} TFLOP/s"),
         ("  products", speed.products * blocks, f"{speed.products_work / speed.products / 1e12:.0f} TFLOP/s"),
         ("  the rest", speed.rest * blocks, "norms, rotation, activation, sums"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..progress import Progress
 from ..settings import Settings
+from ..words import counted
 from . import generate, repair_option, several_gpus
 from .lora_option import parse
 
@@ -94,7 +95,7 @@ def make(
         grid, scale = chain.grid, pipeline.vae.config.upscale
         video.check_path(args.output, need_bytes=chain.frames * grid.height * grid.width * scale**2 // 4)
         made = chain.made_before()
-        kept = [f"{made} of {len(segments)} clips were made before, in {folder}"] if made else []
+        kept = [f"{made} of {counted(len(segments), 'clip')} made before, in {folder}"] if made else []
         print("\n".join([*lines, f"seed {chain.settings.seed}", *kept]))
         sys.stdout.flush()
         sampled = chain.sample(bar)
@@ -106,7 +107,7 @@ def make(
         about = named(settings.approximations)
         video.write(joins.passing(decoded), args.output, rate, metadata={video.APPROXIMATIONS: about})
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
-    print(f"video {args.output} ({chain.frames} frames, {grid.width * scale}x{grid.height * scale}, "
+    print(f"video {args.output} ({counted(chain.frames, 'frame')}, {grid.width * scale}x{grid.height * scale}, "
           f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})")  # fmt: skip
     print("\n".join([*map(str, joins.report()), *told.splitlines()]))
 

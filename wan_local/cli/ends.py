@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..settings import FIT, FITS, REACH, REPAIRS, REPORT
+from ..words import counted
 from . import keyframe_option
 from .progress_bar import ProgressBar
 
@@ -93,7 +94,9 @@ def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
     for each in keyframe_option.written(args):
         name, frame = each.name, each.frame
         if not -length <= frame < length:
-            raise InputError(f"{name} is outside a video of {length} frames; use 0 to {length - 1}, or -1 for the last")
+            raise InputError(
+                f"{name} is outside a video of {counted(length, 'frame')}; use 0 to {length - 1}, or -1 for the last"
+            )
         if frame % length in found:
             raise InputError(f"{name} is a second image for frame {frame % length}; leave one out")
         found[frame % length] = images.read(each.path)

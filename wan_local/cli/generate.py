@@ -30,6 +30,7 @@ from ..settings import (
     Settings,
     check_boundary,
 )
+from ..words import counted
 from . import PROGRAM, keyframe_option, longer_option, lora_option, repair_option, several_gpus, speed_options
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
@@ -213,7 +214,7 @@ def run(args: argparse.Namespace) -> None:
             _keep(sampled, args)
             raise
     size = f"{grid.width * scale}x{grid.height * scale}"
-    print(f"video {args.output} ({grid.frames} frames, {size}, {float(rate):g} fps, "
+    print(f"video {args.output} ({counted(grid.frames, 'frame')}, {size}, {float(rate):g} fps, "
           f"{time.monotonic() - began:.1f} s, {sampled.approximated})")  # fmt: skip
     print(found)
 

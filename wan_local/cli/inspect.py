@@ -9,13 +9,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import UnreadableWeights, WanError
+from ..words import counted
 
 if TYPE_CHECKING:
     from ..memory import Plan
 
 DESCRIPTION = """\
 Say what a weight file or folder holds: model, format, sizes, dtypes, memory. Of a transformer also say what making a
-video with it takes on a GPU and in the host, for every way of --offload. Reads headers only."""
+video with it takes on a GPU and in the host, for every way of --offload: of 81 frames, and of 161 at once and in
+windows. Reads headers only."""
 COLUMNS = ("text", "image", "VAE in", "sampling", "VAE out", "GPU", "host")
 
 
@@ -45,10 +47,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plans(path: str) -> tuple[Plan, ...]:
-    """Memory of a run in bfloat16; none where the files hold no whole transformer."""
+    """Memory of runs in bfloat16, the last one in windows; none where the files hold no whole transformer."""
     import torch
 
+    from ..longer import WINDOWS, Longer
     from ..memory import plan, stored
+    from ..memory.plan import LONG, USUAL
     from ..weights.experts import find_pair
 
     try:
@@ -58,12 +62,15 @@ def _plans(path: str) -> tuple[Plan, ...]:
     if found is None:
         return ()
     config, weights, vae = found
-    return plan(config, weights, vae=vae)
+    return plan(config, weights, vae=vae, grids=(*USUAL, LONG, Longer(way=WINDOWS).grid(LONG)))
 
 
 def _table(plan: Plan) -> str:
     """One line a setting: gigabytes on the GPU at each stage, the most of them, and the most in the host."""
-    lines = [f"GB for {plan.frames} frames of {plan.width}x{plan.height}, networks in bfloat16"]
+    from ..longer import OVERLAP, WINDOW
+
+    seen = f"at most {plan.forward} in a forward (--windows {WINDOW}:{OVERLAP}), " if plan.forward else ""
+    lines = [f"GB for {counted(plan.frames, 'frame')} of {plan.width}x{plan.height}, {seen}networks in bfloat16"]
     lines.append(f"  {'--offload':<10}" + "".join(f"{name:>10}" for name in COLUMNS))
     for setting in plan.settings:
         sizes = [*(stage.device for stage in setting.stages), setting.device, setting.host]

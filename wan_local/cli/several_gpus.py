@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..settings import BOUNDARY
+from ..words import counted
 from .lora_option import expert_of, parse, told
 
 if TYPE_CHECKING:
@@ -123,4 +124,4 @@ def lines(model: GroupTransformer) -> list[str]:
         for level, (_, given) in zip((HIGH, LOW), model.setup.models, strict=False)
         for path, strength in given
     ]
-    return [*loras, f"{model.setup.gpus} GPUs: {model.why}"]
+    return [*loras, f"{counted(model.setup.gpus, 'GPU')}: {model.why}"]

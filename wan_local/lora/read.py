@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import ParameterMismatch, UnreadableWeights, WrongModel
 from ..weights.formats import pickled, safetensors_file
 from ..weights.source import Entry
+from ..words import counted
 from . import keys
 from .assemble import Parts, assemble
 from .delta import Delta, Difference, Replacement
@@ -43,7 +44,8 @@ class Lora:
 
     def report(self) -> str:
         """One line: what is used and what is not."""
-        line = f"{Path(self.path).name}: {self.matched} tensors change {len(self.deltas)} parameters"
+        tensors = f"{counted(self.matched, 'tensor')} change{'s' * (self.matched == 1)}"
+        line = f"{Path(self.path).name}: {tensors} {counted(len(self.deltas), 'parameter')}"
         if self.unmatched:
             line += f"; {len(self.unmatched)} not used ({_some(self.unmatched)})"
         return line
@@ -176,8 +178,8 @@ def _json(text: str) -> dict[str, object]:
 def _not_usable(source: _Source, found: tuple[str, ...]) -> str:
     return (
         f"{source.path} changes layers of this model in a way that can't be used: {len(found)} of "
-        f"{len(source.entries)} tensors ({_some(found)}); LoRA, LoHa, LoKr, GLoRA, DoRA and differences can, so merge "
-        "it into the weights with the tool that made it, or extract a LoRA from what it merged"
+        f"{counted(len(source.entries), 'tensor')} ({_some(found)}); LoRA, LoHa, LoKr, GLoRA, DoRA and differences "
+        "can, so merge it into the weights with the tool that made it, or extract a LoRA from what it merged"
     )
 
 
@@ -209,8 +211,8 @@ def _check_shapes(source: _Source, deltas: Mapping[str, Delta], shapes: Mapping[
     if wrong:
         sized = [f"{name} is {list(there)}, not {list(here)}" for name, there, here in wrong]
         raise ParameterMismatch(
-            f"{source.path} was made for a model of another size: {len(wrong)} of {len(deltas)} changes do not fit "
-            f"({_some(tuple(sized))}); use a LoRA of this model",
+            f"{source.path} was made for a model of another size: no place for {len(wrong)} of "
+            f"{counted(len(deltas), 'change')} ({_some(tuple(sized))}); use a LoRA of this model",
             misshapen=tuple(wrong),
         )
 

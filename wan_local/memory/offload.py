@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..free_memory import host_has_room
 from ..model import WanTransformer
+from ..words import counted
 from .queues import Mark, PageLock, Queue, queue_of
 from .storage import DeviceCopies, HostBlock, TensorPlaces, tensor_places, tensors_of
 
@@ -361,7 +362,9 @@ def offloaded_blocks(blocks: int, offloaded: int) -> list[int]:
         InputError: more than there are, or fewer than none.
     """
     if not 0 <= offloaded <= blocks:
-        raise InputError(f"offload={offloaded} can't be used: the model has {blocks} blocks; use 0 to {blocks}")
+        raise InputError(
+            f"offload={offloaded} can't be used: the model has {counted(blocks, 'block')}; use 0 to {blocks}"
+        )
     return [index for index in range(blocks) if (index + 1) * offloaded // blocks > index * offloaded // blocks]
 
 

@@ -29,6 +29,7 @@ Offloading = str | int
 
 USUAL = (Grid(frames=81, height=480, width=832), Grid(frames=81, height=720, width=1280))
 LARGEST = USUAL[-1]
+LONG = Grid(frames=161, height=480, width=832)  # the longest clip, in the smaller size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,12 +109,17 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All settings for one size of clip."""
+    """All settings for one size of clip.
+
+    Attributes:
+        forward: the most video frames that one forward of the transformer sees, for a clip in windows; None is all.
+    """
 
     width: int
     height: int
     frames: int
     settings: tuple[Setting, ...]
+    forward: int | None = None
 
 
 def plan(
@@ -139,6 +145,7 @@ def plan(
             width=grid.width,
             height=grid.height,
             frames=grid.frames,
+            forward=grid.forward,
             settings=tuple(Setting(offload=way, stages=_stages(config, weights, vae, grid, way)) for way in chosen),
         )
         for grid in grids

@@ -24,6 +24,7 @@ from ..sampling import Model
 from ..shapes import Grid
 from ..vae import Autoencoder, WanVAE
 from ..weights.experts import Pair
+from ..words import counted
 from .activations import RESERVE, dequantized_bytes
 from .fitting import FittingVAE
 from .offload import Offload, offloaded_blocks
@@ -201,7 +202,7 @@ class Turns:
                     self._ahead.close()
             # Not before the error is gone: its traceback holds what was calculated until then.
             self._more += max(1, blocks // 5)
-            was = f"with {offloaded} of {blocks} blocks in host memory"
+            was = f"with {offloaded} of {counted(blocks, 'block')} in host memory"
             tell(f"memory ran out {was}; sampling begins again with more there")
 
     def _leave(self) -> None:

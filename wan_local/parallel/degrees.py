@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..words import counted
 
 AUTO = 0  # what stands for "choose" in the fields that people fill in
 
@@ -45,12 +46,13 @@ def check(degrees: Degrees, heads: int, gpus: int) -> None:
         raise InputError(f"cfg={degrees.cfg} can't be used: guidance has cond and uncond alone; use 1 or 2")
     if heads % degrees.ulysses:
         raise InputError(
-            f"ulysses={degrees.ulysses} does not divide the {heads} heads of this model; use one of "
+            f"ulysses={degrees.ulysses} does not divide the {counted(heads, 'head')} of this model; use one of "
             f"{', '.join(map(str, divisors(heads, 16)))}, or ring"
         )
     if degrees.gpus != gpus:
         raise InputError(
-            f"{degrees} makes {degrees.gpus} GPUs, and gpus={gpus}; the three must multiply to the number of GPUs"
+            f"{degrees} makes {counted(degrees.gpus, 'GPU')}, and gpus={gpus}; the three must multiply to the "
+            "number of GPUs"
         )
 
 

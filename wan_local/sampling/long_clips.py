@@ -12,6 +12,7 @@ from ..longer import PLAIN, RIFLEX, Longer
 from ..model.rope import axis_pairs, intrinsic
 from ..notices import tell
 from ..shapes import latent_frames, video_frames
+from ..words import counted
 from .cond import Cond
 from .windows import shuffled
 
@@ -37,7 +38,7 @@ def lengthened(
         most = longer.seen
     if total <= most:
         tell(
-            f"{longer.way} acts on clips of more than {video_frames(most)} frames, and this one has "
+            f"{longer.way} acts on clips of more than {counted(video_frames(most), 'frame')}, and this one has "
             f"{video_frames(total)}; it changes nothing"
         )
         return list(conds), noise

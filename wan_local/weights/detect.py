@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ..config import WAN_LATENTS_MEAN
 from ..errors import WrongModel
 from ..shapes import TEMPORAL_STRIDE
+from ..words import counted
 from . import names
 from .source import Entry, TensorSource, listed
 
@@ -126,7 +127,7 @@ def wrong(source: TensorSource, found: str, needed: str) -> WrongModel:
     known = found
     if found == UNKNOWN:
         some = listed(source.entries) or "nothing"
-        found = f"not a model known here (it has {len(source.entries)} tensors: {some})"
+        found = f"not a model known here (it has {counted(len(source.entries), 'tensor')}: {some})"
     elif found in (TEXT_TRANSFORMER, OTHER_TRANSFORMER):
         found = (
             f"a {found}: {side(source, 'patch_embedding.weight', 1)} input channels; "

@@ -16,6 +16,7 @@ import torch
 from ..errors import ParameterMismatch, UnreadableWeights, WrongModel
 from ..notices import tell
 from ..quantised.ggml_codebooks import TABLES, of_package
+from ..words import counted
 from .names import PREFIXES
 from .source import DTYPES, NAMES_SHOWN, TensorSource, listed, same_parameter, shown
 
@@ -37,8 +38,8 @@ def fitted(source: TensorSource, expected: Mapping[str, tuple[int, ...]]) -> Ten
 
 def told_left(names: tuple[str, ...]) -> str:
     """How tensors that are left over are spoken of."""
-    what = "1 tensor belongs" if len(names) == 1 else f"{len(names):,} tensors belong"
-    return f"{what} to no layer of the model and {'is' if len(names) == 1 else 'are'} not used ({listed(names)})"
+    belong, are = ("belongs", "is") if len(names) == 1 else ("belong", "are")
+    return f"{counted(len(names), 'tensor')} {belong} to no layer of the model and {are} not used ({listed(names)})"
 
 
 def check_parameters(source: TensorSource, expected: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:

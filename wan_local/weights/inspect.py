@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import ParameterMismatch, WeightsError
 from ..model import WanTransformer
 from ..vae import WanVAE
+from ..words import counted
 from . import detect, sizes
 from .experts import find_pair
 from .fit import check_parameters
@@ -130,7 +131,7 @@ def inspect(path: AnyPath) -> Report:
     return Report(
         path=str(Path(path)),
         format=next((report.format for report in reports if report.kind != "unreadable"), "unknown"),
-        kind=f"pipeline of {len(reports)} parts{broken}",
+        kind=f"pipeline of {counted(len(reports), 'part')}{broken}",
         parameters=0,
         memory=_memory(
             sum(report.parameters for report in reports), sum(report.memory.get(STORED, 0) for report in reports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from ..encoders.text import TextEncoder
 from ..errors import UnreadableWeights
 from ..operations import Operations
 from ..quantised import Embedding, Linear, packing_of
+from ..words import counted
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
@@ -141,7 +143,7 @@ def image_parts(source: TensorSource) -> tuple[transformers.CLIPVisionConfig, Te
     return encoder_sizes.clip_config(source), source
 
 
-def _library(path: str) -> Any:
+def _library(path: str) -> ModuleType:
     """transformers, for the encoder at ``path``."""
     return imported("transformers", path)
 
@@ -199,7 +201,7 @@ def _check_layers(source: TensorSource, key: str, said: int, stem: str) -> None:
     """A model of as many layers as the config says is only built if the weights have them."""
     there = detect.count_layers(source.entries, stem)
     if said != there:
-        raise sizes.contradiction(source, key, f"the weights have {there} layers")
+        raise sizes.contradiction(source, key, f"the weights have {counted(there, 'layer')}")
 
 
 def _without_twin(source: TensorSource) -> TensorSource:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -167,7 +167,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(shown, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
-def imported(package: str, path: str) -> Any:
+def imported(package: str, path: str) -> ModuleType:
     """A package, late: transformers takes as long as half of torch, and ranks load no encoder.
 
     Raises:

@@ -65,7 +65,7 @@ async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, i
         except RemoteError as error:
             failed, state, told_of = failed + 1, "failed", str(error)
         lines.append(f"{name:{width}}  {state:6}  {told_of}")
-    end = f"{len(asked) - failed} of {len(asked)} clips are here"
+    end = f"clips that are here: {len(asked) - failed} of {len(asked)}"
     if failed:
         end += f", {failed} failed; the same command again goes on, and what is here is not paid for again"
     return "\n".join([*lines, end]), min(failed, 1)

@@ -374,7 +374,7 @@ BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
     "a patch kernel and more of another size": (
         {"patch_embedding.diff": torch.zeros(32, 16, 1, 2, 2), "blocks.0.ffn.0.diff_b": torch.zeros(47)},
         ParameterMismatch,
-        "2 of 2 changes do not fit",
+        "no place for 2 of 2 changes",
     ),
 }
 NOT_USABLE = (  # parts of layers that this model has; the rest alone would be another change
@@ -388,7 +388,7 @@ for mark in NOT_USABLE:
             WrongModel,
             f"in a way that can't be used: 1 of 3 tensors ('{prefix}{mark}')",
         )
-BAD["OFT alone"] = {"lycoris_blocks_0_ffn_0.oft_blocks": torch.ones(3)}, WrongModel, "can't be used: 1 of 1 tensors"
+BAD["OFT alone"] = {"lycoris_blocks_0_ffn_0.oft_blocks": torch.ones(3)}, WrongModel, "can't be used: 1 of 1 tensor ("
 
 
 @pytest.mark.parametrize("case", BAD)

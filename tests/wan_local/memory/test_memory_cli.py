@@ -90,16 +90,24 @@ def test_inspect_prints_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     assert "GB for 81 frames of 832x480" in text
     assert "GB for 81 frames of 1280x720" in text
+    assert "GB for 161 frames of 832x480, networks" in text
+    assert "GB for 161 frames of 832x480, at most 85 in a forward (--windows 81:28), networks" in text
     for way in ("none", "0", "1", "2"):
-        assert text.count(f"\n  {way:<10}") == 2
+        assert text.count(f"\n  {way:<10}") == 4
     assert main(["inspect", str(folder), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    (first, second) = told["plan"]
+    (first, second, long, windows) = told["plan"]
     assert (first["width"], first["height"], first["frames"]) == (832, 480, 81)
     assert [setting["offload"] for setting in second["settings"]] == ["none", 0, 1, 2]
     assert [stage["name"] for stage in second["settings"][0]["stages"]] == [
         "text encode", "image encode", "VAE encode", "sampling", "VAE decode",
     ]  # fmt: skip
+    assert [each["frames"] for each in (long, windows)] == [161, 161]
+    assert [each["forward"] for each in told["plan"]] == [None, None, None, 85]
+    for whole, cut in zip(long["settings"], windows["settings"], strict=True):
+        sizes = [{stage["name"]: stage["device"] for stage in each["stages"]} for each in (whole, cut)]
+        assert {name for name in sizes[0] if sizes[0][name] != sizes[1][name]} == {"sampling"}
+        assert sizes[1]["sampling"] < sizes[0]["sampling"]
 
 
 def test_inspect_plans_nothing_for_what_makes_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_what_a_lora_does_is_told_there_too(
     monkeypatch.setattr(cli_generate, "_write", lambda *given: ["ends"])
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--lora", f"{tmp_path / 'a.safetensors'}:0.5")) == 0
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("LoRA a.safetensors: 2 tensors change 1 parameters; 2 not used ('lora_te_encoder_block_0")
+    assert line.startswith("LoRA a.safetensors: 2 tensors change 1 parameter; 2 not used ('lora_te_encoder_block_0")
     assert line.endswith("strength 0.5")
 
 

@@ -205,7 +205,7 @@ def test_other_models_are_named(tmp_path, pipeline):
         load_transformer(flux)
     other = tmp_path / "other.safetensors"
     save_file({"some.weight": torch.zeros(2)}, other)
-    with pytest.raises(WrongModel, match="not a model known here \\(it has 1 tensors: some.weight"):
+    with pytest.raises(WrongModel, match="not a model known here \\(it has 1 tensor: some.weight"):
         load_transformer(other)
     single = tmp_path / "vae.safetensors"
     save_file(load_file(pipeline / "vae" / "diffusion_pytorch_model.safetensors"), single)

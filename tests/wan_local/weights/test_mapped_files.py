@@ -153,7 +153,7 @@ def test_other_systems_say_what_is_wrong_with_a_file_too(tmp_path, monkeypatch, 
     ("header", "size", "reason"),
     [
         ({"a": row("F32", [2], 0, 8), "b": row("F32", [2], 4, 12)}, 12, "'?b'? overlaps"),
-        ({"a": row("F32", [1], 0, 4), "b": row("F32", [1], 8, 12)}, 12, "4 bytes before '?b'? belong to no tensor"),
+        ({"a": row("F32", [1], 0, 4), "b": row("F32", [1], 8, 12)}, 12, "no tensor has the 4 bytes before '?b'?"),
         ({"a": row("F32", [1], 0, 4)}, 9, "5 bytes behind its last tensor"),
         ({"a": row("F99", [1], 0, 4)}, 4, "'F99'"),
         ({"a": row("F32", [True], 0, 4)}, 4, "shape"),

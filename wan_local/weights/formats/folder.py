@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ...errors import UnreadableWeights
+from ...words import counted
 from ..source import Entry, listed, reason, shown
 from . import safetensors_file
 
@@ -71,7 +72,7 @@ def _indexed(folder: Path) -> list[Path]:
         )
     if absent := [name for name in names if not _is_file(folder / name)]:
         raise UnreadableWeights(
-            f"{folder} lacks {len(absent)} of {len(names)} shards ({listed(absent)}); download them"
+            f"{folder} lacks {len(absent)} of {counted(len(names), 'shard')} ({listed(absent)}); download them"
         )
     return [folder / name for name in names]
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from ...errors import UnreadableWeights
 from ...quantised.ggml import GGML, packed_bytes
+from ...words import counted
 from ..source import Entry, reason, shown
 from .mapped import MappedFile
 
@@ -138,7 +139,9 @@ class _Cursor:
 
     def check(self, count: int) -> None:
         if count > self._limit - self.at:
-            raise EOFError(f"its header needs {count:,} bytes at byte {self.at:,}, and {self._limit:,} are there")
+            raise EOFError(
+                f"its header needs {counted(count, 'byte')} at byte {self.at:,}, and the file has {self._limit:,}"
+            )
 
     def skip(self, count: int) -> None:
         self.check(count)
@@ -174,7 +177,7 @@ class _Cursor:
             length = int.from_bytes(file.read(8), "little")
             at += 8 + length
             if at > self._limit:
-                raise EOFError(f"its header needs {at:,} bytes, and {self._limit:,} are there")
+                raise EOFError(f"its header needs {counted(at, 'byte')}, and the file has {self._limit:,}")
             if length:
                 file.seek(at)
 
@@ -196,7 +199,7 @@ def _read(cursor: _Cursor) -> tuple[dict[str, object], dict[str, Row], int]:
         raise ValueError(f"it is {told}; versions {' and '.join(map(str, VERSIONS))}, little-endian, can be read")
     tensors, entries = cursor.number("<Q"), cursor.number("<Q")
     if tensors > MAX_TENSORS or entries > MAX_METADATA:
-        raise ValueError(f"it says that it has {tensors:,} tensors and {entries:,} other entries")
+        raise ValueError(f"it says that it has {counted(tensors, 'tensor')} and {entries:,} other entries")
     metadata: dict[str, object] = {}
     for _ in range(entries):
         key = cursor.text()

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ...errors import UnreadableWeights
+from ...words import counted
 from ..source import DTYPES, reason, shown
 
 NORESERVE = 0x4000  # MAP_NORESERVE of linux/asm-generic/mman.h; Python's mmap names it only from 3.13 on
@@ -59,7 +60,7 @@ class MappedFile:
             return self._bytes(start, end, kind.itemsize).view(kind).reshape(shape)
         except MemoryError as error:
             raise UnreadableWeights(
-                f"{self._path}: there is no memory for {shown(name)} ({end - start:,} bytes); free some"
+                f"{self._path}: there is no memory for {shown(name)} ({counted(end - start, 'byte')}); free some"
             ) from error
         except Exception as error:  # the library, the kernel and torch each have their own
             raise UnreadableWeights(

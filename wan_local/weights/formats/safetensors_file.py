@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ...errors import UnreadableWeights
+from ...words import counted
 from ..source import Entry, reason, shown
 from . import mistaken
 from .mapped import MappedFile
@@ -54,8 +55,8 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             length = struct.unpack("<Q", start[:LENGTH_BYTES])[0] if _plausible(start) else 0
             if not _plausible(start) or length > MAX_HEADER:
                 raise UnreadableWeights(
-                    f"{path} is not a safetensors file (it starts with {start[:LENGTH_BYTES]!r} and is {size:,} bytes "
-                    "long); download it again, or name another file"
+                    f"{path} is not a safetensors file (it starts with {start[:LENGTH_BYTES]!r} and is "
+                    f"{counted(size, 'byte')} long); download it again, or name another file"
                 )
             if LENGTH_BYTES + length > size:
                 raise _cut_short(path, size, LENGTH_BYTES + length, "header")
@@ -136,7 +137,7 @@ def _row(name: str, row: object) -> Row:
     if not _whole(place) or len(place) != 2 or place[1] < place[0]:
         raise ValueError(f"{shown(name)} has the data_offsets {shown(place)}")
     if math.prod(shape) * ITEM_BITS[dtype] != (place[1] - place[0]) * 8:
-        raise ValueError(f"{shown(name)} of shape {shape} does not fit its {place[1] - place[0]} bytes")
+        raise ValueError(f"{shown(name)} of shape {shape} does not fit its {counted(place[1] - place[0], 'byte')}")
     return dtype, tuple(shape), place[0], place[1]
 
 
@@ -151,10 +152,10 @@ def _check_cover(rows: dict[str, Row], size: int) -> None:
         if start < at:
             raise ValueError(f"{shown(name)} overlaps the tensor before it")
         if start > at:
-            raise ValueError(f"{start - at} bytes before {shown(name)} belong to no tensor")
+            raise ValueError(f"no tensor has the {counted(start - at, 'byte')} before {shown(name)}")
         at = end
     if at < size:
-        raise ValueError(f"it knows nothing of {size - at} bytes behind its last tensor")
+        raise ValueError(f"it knows nothing of {counted(size - at, 'byte')} behind its last tensor")
 
 
 def _plausible(start: bytes) -> bool:
@@ -163,6 +164,6 @@ def _plausible(start: bytes) -> bool:
 
 def _cut_short(path: Path, size: int, needed: int, what: str) -> UnreadableWeights:
     return UnreadableWeights(
-        f"{path} is cut short: its {what} needs {needed:,} bytes and {size:,} are there, "
+        f"{path} is cut short: its {what} needs {counted(needed, 'byte')} and the file has {size:,}, "
         f"bytes {size:,} to {needed - 1:,} are missing ({needed - size:,} in all); download it again"
     )
