@@ -11,8 +11,8 @@ export function place(node, name, content) {
   const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height, getValue: () => '' }
   node.addDOMWidget(name, 'wan_flf2v', box, options).serialize = false // no entry among the saved values
   const grow = () => {
-    const [width, tall] = node.computeSize()
-    if (node.size[0] < width || node.size[1] < tall) node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], tall)])
+    const tall = node.computeSize()[1] // its width would push the node over its neighbour
+    if (node.size[1] < tall) node.setSize([node.size[0], tall])
     node.setDirtyCanvas?.(true, true)
   }
   return () => requestAnimationFrame(grow)

@@ -42,6 +42,7 @@ LISTEN = """() => {
     comfyAPI.api.api.addEventListener(end, () => setTimeout(() => { runEnded = true }, 300), {once: true})
 }"""
 HEIGHT = "id => app.graph.getNodeById(id).size[1]"
+WIDTH = "id => app.graph.getNodeById(id).size[0]"
 PICTURES = """() => [...document.querySelectorAll('.wan-flf2v-wipe img')]
   .map(image => `${image.naturalWidth}x${image.naturalHeight}`)"""
 UNCOVERED = "[...document.querySelectorAll('.wan-flf2v-wipe img + img')].map(image => image.style.clipPath)"
@@ -117,6 +118,7 @@ def test_the_ends_of_a_clip_unfold_on_its_node(editor: Editor, cloud: StandIn, c
     cloud.always("gmi", "success")
     node = editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
     editor.page.evaluate(SET, [node, "seed", 2100 + canvas])  # none that was made before
+    wide = editor.page.evaluate(WIDTH, node)
     editor.nodes_2(canvas)
     queue(editor)
     ended(editor)
@@ -135,5 +137,6 @@ def test_the_ends_of_a_clip_unfold_on_its_node(editor: Editor, cloud: StandIn, c
     assert editor.page.evaluate(UNCOVERED) == ["inset(0px 50% 0px 0px)", "inset(0px 0% 0px 0px)"]
     if not canvas:
         editor.page.wait_for_function(f"before => ({HEIGHT})({node}) > before", arg=closed)  # nothing hangs out
+    assert editor.page.evaluate(WIDTH, node) == wide  # nor over the next node
     assert cloud.posts() == 1
     assert editor.problems == []
