@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from comfy_server import why_not
 NAME = "ComfyUI-WanFLF2V"  # the pack, as the dialog of templates lists it
 LOADING = 180_000  # ms; the page is heavy, the machine may be busy
 PATIENCE = 45_000  # ms, for anything else: what hangs hangs in every test after it
+AGAIN = 10_000  # ms, after which a person would press again
 CLOSING = 1_500  # ms that a dialog takes to fade away
 BESIDE = (20, 500)  # left of any dialog
 SETTLE = 200  # ms; a view that has not moved for so long has arrived
@@ -138,19 +140,32 @@ class Editor:
         """Click it open in the dialog; returns once its graph is there and the dialog gone."""
         self.browse_templates()
         card = self.page.get_by_test_id(f"template-workflow-{name}")
-        card.click()
+        self.until(card.click, lambda: card.wait_for(state="hidden", timeout=AGAIN))
         self.page.wait_for_function(
             "name => app.extensionManager.workflow.activeWorkflow?.path.includes(name) && app.graph._nodes.length > 0",
             arg=name,
         )
-        card.wait_for(state="hidden")
+
+    def until(self, press: Callable[[], None], seen: Callable[[], None]) -> None:
+        """Press, and again where nothing comes of it: a page that draws itself anew loses a click now and then."""
+        from playwright.sync_api import TimeoutError as Unseen  # late: without Playwright these tests are left out
+
+        deadline = time.monotonic() + PATIENCE / 1000
+        while True:
+            press()
+            try:
+                return seen()
+            except Unseen:
+                if time.monotonic() > deadline:
+                    raise
 
     def search(self, words: str, name: str) -> Any:
         """Type into the search for nodes, on an empty canvas: the first row it offers that has ``name``."""
         self.command("Comfy.NewBlankWorkflow")
         self.page.wait_for_function("app.graph._nodes.length === 0")
-        self.page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 500})
-        self.page.locator("input:focus").fill(words)
+        canvas, field = self.page.locator("#graph-canvas"), self.page.locator("input:focus")
+        self.until(lambda: canvas.dblclick(position={"x": 700, "y": 500}), lambda: field.wait_for(timeout=AGAIN))
+        field.fill(words)
         row = self.page.get_by_role("option").filter(has_text=name).first
         row.wait_for()
         return row
