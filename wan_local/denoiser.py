@@ -213,8 +213,8 @@ def _attending(denoisers: Sequence[Denoiser], conds: Sequence[Cond], approximate
     """With the kernel that was chosen, and sparse attention where what a forward sees is long enough for it."""
     known, patch = conds[0].condition, denoisers[0].transformer.config.patch_size
     frames = max((window.stop - window.begin for window in conds[0].windows), default=known.shape[2])
-    whose = ["a window of this one has"] if conds[0].windows else []
-    sparse = approximated.sparse(frames * math.prod(known.shape[3:]) // math.prod(patch), *whose)
+    whose = "a window of this one" if conds[0].windows else "this one"
+    sparse = approximated.sparse(frames * math.prod(known.shape[3:]) // math.prod(patch), whose)
     if sparse is not None:
         _check_sparse(sparse.tau, denoisers, known.device)
     return [replace(cond, sparse=sparse, attention=approximated.options.attention) for cond in conds]

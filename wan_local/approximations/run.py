@@ -70,7 +70,7 @@ class ApproximatedRun:
             self.at_rest = steps_at_rest(len(experts))
         self._tell_of_what_does_nothing()
 
-    def sparse(self, tokens: int, whose: str = "this one has") -> Sparse | None:
+    def sparse(self, tokens: int, whose: str = "this one") -> Sparse | None:
         """Sparse attention of a forward of so many tokens, and in which steps. None for none, which is said where it
         was asked for; ``whose`` is what has the tokens in that."""
         if not self.options.sparse:
@@ -81,7 +81,7 @@ class ApproximatedRun:
             return sparse
         why = f"finds no step of {self.sampler.num_steps} behind the first fifth; use more steps"
         if not sparse.is_for(tokens):
-            why = f"is for clips of {sparse.min_tokens:,} tokens or more, and {whose} {tokens:,}"
+            why = f"is for clips of {sparse.min_tokens:,} tokens or more, and {whose} has {tokens:,}"
         tell(f"{OPTION}={sparse.tau:g} does nothing: it {why}")
         return None
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.wan_local.parallel.long_clips import LENGTH, WAYS
 from tests.wan_local.test_generate import make_pipeline
 from tests.wan_local.weights import packed_files as files
 from wan_local import lora
 from wan_local.denoiser import Denoiser
 from wan_local.keyframes import Keyframe
-from wan_local.longer import Longer
 from wan_local.model import WanTransformer
 from wan_local.quantised import parameter_shapes
 from wan_local.settings import Settings
@@ -117,9 +117,6 @@ def test_beside_equals_merged_into_the_dequantized_weights(
     assert all(torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before)
 
 
-WAYS = {"a keyframe": Longer(), "RIFLEx": Longer(way="riflex"), "windows": Longer(way="windows", window=9, overlap=4)}
-
-
 def clips(model: WanTransformer, uses: Sequence[lora.Use] = ()) -> tuple[dict[str, Tensor], tuple[int, int]]:
     """Latents of a clip with an image in the middle, in every way, as a person would make it; LoRAs merged, beside."""
     model.config = replace(model.config, trained_frames=17)  # RIFLEx acts on more than 6 latent frames
@@ -127,7 +124,7 @@ def clips(model: WanTransformer, uses: Sequence[lora.Use] = ()) -> tuple[dict[st
     pipeline.denoisers = (Denoiser(transformer=model),)
     applied = pipeline.use_loras(uses)
     first, middle, last = (torch.rand(1, 3, 16, 48, generator=torch.Generator().manual_seed(at)) for at in range(3))
-    settings = {"length": 25, "steps": 2, "seed": 7, "guidance": 4.0, "shift": 5.0}
+    settings = {"length": LENGTH, "steps": 2, "seed": 7, "guidance": 4.0, "shift": 5.0}
     keyframes = [Keyframe(images=middle, frame=12)]
     found = {
         way: pipeline.generate(
