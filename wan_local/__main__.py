@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from .cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from .cli import main
+
+        sys.exit(main())
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__):
+            raise
+        sys.exit(
+            f"python -m {__package__}: {error.name} is not installed in {sys.executable}; use the Python that ComfyUI "
+            "runs in, or bring it with `pip install -r requirements.txt`"
+        )

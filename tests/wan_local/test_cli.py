@@ -459,3 +459,18 @@ def test_loras_are_merged_and_told(model, images, tmp_path, capsys):
 def test_a_lora_that_is_none_is_one_line(model, images, tmp_path, capsys):
     assert main(arguments(model, images, tmp_path / "a.mp4", "--lora", str(tmp_path / "none.safetensors:1"))) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["wan_local inspect weights/nano --json", "wan_remote jobs"])
+def test_a_reader_that_has_gone_is_no_error(library: str, tmp_path: Path) -> None:
+    """As `head` goes when it has seen enough."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *library.split()], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100,
+            env={**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}, cwd=ROOT,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert done.stderr == ""

@@ -7,6 +7,7 @@ use, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import NoReturn
 
@@ -36,10 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with notices.listening(lambda text: print(f"warning: {text}", file=sys.stderr)):
             args.run(args)
+        sys.stdout.flush()
     except (KeyboardInterrupt, Cancelled):
         return _say(args.parser.prog, "stopped; a finished file from before is untouched", STOPPED)
     except WanError as error:
         return _say(args.parser.prog, str(error), FAILED)
+    except BrokenPipeError:  # whoever read it has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except MemoryError as error:
         return _say(args.parser.prog, f"out of memory ({error}); use a smaller size or length", FAILED)
     except RuntimeError as error:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
+from ..words import counted
 from .errors import one_line
 from .messages import Buffer, Channel, Fields, to_the_driver
 from .process import Process, kill, lives, machine
@@ -204,8 +205,8 @@ class Cluster:
         world, have = self._settings["world"], self._ray.cluster_resources()
         for kind, each in (("GPU", self._settings["gpus"]), ("CPU", self._settings["cpus"])):
             if each * world > have.get(kind, 0) + 1e-6:
-                wanted = f"{world} ranks want {each * world:g} {kind}"
-                raise InputError(f"{wanted}, the Ray cluster has {have.get(kind, 0):g}; ask for fewer ranks")
+                wanted = f"{each * world:g} {kind} for {counted(world, 'rank')}"
+                raise InputError(f"Ray has no {wanted}, its cluster has {have.get(kind, 0):g}; ask for fewer ranks")
         alive = sum(bool(node["Alive"]) for node in self._ray.nodes())
         if self._settings["placement"] == "STRICT_SPREAD" and alive < world:
             raise InputError(f"{world} ranks on a machine each, the Ray cluster has {alive}; add machines")

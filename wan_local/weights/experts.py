@@ -18,7 +18,7 @@ from ..errors import InputError, WrongModel
 from ..notices import tell
 from ..sampling.schedule import TRAIN_TIMESTEPS
 from ..settings import BOUNDARY, check_boundary
-from .formats.folder import read_json
+from .formats.folder import files, read_json
 from .load import AnyPath, transformer_source
 from .source import TensorSource
 
@@ -26,6 +26,7 @@ OFFICIAL = ("high_noise_model", "low_noise_model")
 DIFFUSERS = ("transformer", "transformer_2")
 HIGH, LOW = "high", "low"
 OTHER = {HIGH: LOW, LOW: HIGH}
+SINGLE = (".safetensors", ".gguf")  # endings of files that hold an expert
 LEVEL = re.compile(r"(?<![a-z])(high|low)(?=[_\- ]?noise|(?![a-z]))", re.IGNORECASE)
 TOLD_BY = "blocks.0.modulation"  # small, and never the same in two models that were trained
 
@@ -64,8 +65,8 @@ def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None 
     """The two experts of a model; None where it is one transformer.
 
     Args:
-        path: a model folder, or the file or folder of the high-noise expert (of either, if the other lies beside it
-            under the name that says so).
+        path: a model folder, a folder with the two files and no others, or the file or folder of the high-noise
+            expert (of either, if the other lies beside it under the name that says so).
         low: file or folder of the low-noise expert.
         boundary: 0..1; None takes the folder's own, else 0.9.
 
@@ -84,6 +85,8 @@ def find_pair(path: AnyPath, low: AnyPath | None = None, boundary: float | None 
     elif all((place / name).is_dir() for name in DIFFUSERS):
         both = place / DIFFUSERS[0], place / DIFFUSERS[1]
         own = _own_boundary(place)
+    elif (single := _two_files(place)) is not None:
+        both = single
     elif (beside := _beside(place)) is not None:
         both = (place, beside) if _own_level(place) == HIGH else (beside, place)
         tell(f"{beside.name} lies beside {place.name} and is taken as the other of Wan2.2's two experts")
@@ -167,18 +170,26 @@ def _own_boundary(folder: Path) -> float | None:
     return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
 
 
+def _two_files(place: Path) -> tuple[Path, Path] | None:
+    """The high-noise and the low-noise file of a folder that has no other weights."""
+    weights = [path for suffix in SINGLE for path in files(place, f"*{suffix}")]
+    if len(weights) != 2 or not _are_alike(*weights):
+        return None
+    high = weights[0] if _own_level(weights[0]) == HIGH else weights[1]
+    return high, weights[1 - weights.index(high)]
+
+
 def _beside(place: Path) -> Path | None:
     """The one other file or folder that has the same name but for high and low."""
-    own = _own_level(place)
-    if own is None or not place.parent.is_dir():
+    if not place.parent.is_dir():
         return None
-
-    def plain(name: str) -> str:
-        return LEVEL.sub("", name).lower()
-
-    found = [
-        other
-        for other in place.parent.iterdir()
-        if plain(other.name) == plain(place.name) and _own_level(other) == OTHER[own]
-    ]
+    found = [other for other in place.parent.iterdir() if _are_alike(place, other)]
     return found[0] if len(found) == 1 else None
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    """Whether one name says high, the other low, and all else of them is the same."""
+    own = _own_level(one)
+    if own is None or _own_level(other) != OTHER[own]:
+        return False
+    return LEVEL.sub("", one.name).lower() == LEVEL.sub("", other.name).lower()

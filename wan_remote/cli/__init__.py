@@ -6,6 +6,7 @@ Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use).
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, before)
     line.clear()
     text, status = result if isinstance(result, tuple) else (result, 0)
-    print(text)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read it has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 

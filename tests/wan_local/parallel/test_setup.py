@@ -168,7 +168,7 @@ def test_a_folder_in_which_a_file_has_changed_is_another_model(tmp_path: Path, n
 
 def test_more_gpus_than_there_are(base: Setup) -> None:
     there = torch.cuda.device_count()
-    with pytest.raises(TooFewGPUs, match=rf"{there + 1} ranks want GPUs up to cuda:{there}, but torch sees {there}"):
+    with pytest.raises(TooFewGPUs, match=rf"cuda:{there} is asked for .*, but torch sees {there} CUDA"):
         devices(replace(base, device="cuda", gpus=there + 1))
     assert devices(replace(base, device="cuda", gpus=3, ray_address="10.0.0.1:6379")) == ("cuda",) * 3
     assert devices(replace(base, gpus=setup.FEW)) == ("cpu",) * setup.FEW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests import tiny
 from wan_local import weights
 from wan_local.errors import WeightsError, WrongModel
 
+ROOT = Path(__file__).parents[3]
 WHAT = {
     "UMT5EncoderModel": weights.load_text_encoder,
     "CLIPVisionModel": weights.load_image_encoder,
@@ -82,3 +85,15 @@ def test_a_transformers_that_takes_no_torch_as_old_as_this(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "transformers", transformers)  # whoever imported it anew before
     with pytest.raises(WeightsError, match=r"does not work with torch .*; bring a newer torch, or `pip install"):
         weights.load_image_encoder(tmp_path)
+
+
+def test_a_python_without_torch_is_told_in_one_line(tmp_path: Path) -> None:
+    """As the system's own is, which `python` may be in a shell that knows nothing of ComfyUI."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    command = [sys.executable, "-m", "wan_local", "inspect", str(tmp_path)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"python -m wan_local: torch is not installed in {sys.executable}; use the Python")
+    assert len(done.stderr.splitlines()) == 1

@@ -13,9 +13,10 @@ from tests import tiny
 from wan_local.denoiser import load_denoisers
 from wan_local.errors import InputError, UnreadableWeights, WrongModel
 from wan_local.notices import listening
-from wan_local.weights import load_transformer
+from wan_local.weights import inspect, load_transformer
 from wan_local.weights.experts import Pair, find_pair, level_of, open_pair
 from wan_local.weights.formats import safetensors_file
+from wan_local.weights.inspect import OF_PAIR
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,17 @@ def test_two_files_and_one_that_finds_the_other(files: tuple[Path, Path]) -> Non
         assert told == []
         assert find_pair(files[0]) == find_pair(files[1]) == expected
     assert told[0] == f"{files[1].name} lies beside {files[0].name} and is taken as the other of Wan2.2's two experts"
+
+
+def test_a_folder_of_the_two_files_alone(files: tuple[Path, Path], tmp_path: Path) -> None:
+    place = shutil.copytree(files[0].parent, tmp_path / "pair")
+    (place / "README.md").write_text("the bundled pair is such a folder")
+    assert find_pair(place) == Pair(high=place / files[0].name, low=place / files[1].name)
+    assert [part.notes[0] for part in inspect(place).parts] == [*OF_PAIR.values()]
+    shutil.copy(files[0], place / "another.safetensors")
+    assert find_pair(place) is None
+    with pytest.raises(UnreadableWeights, match=r"pair holds several models: another\.safetensors, .*name the file"):
+        inspect(place)
 
 
 def test_an_expert_whose_other_is_not_there_is_one_model(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def read_shards(folder: Path) -> dict[str, Entry]:
         found, _ = safetensors_file.read_header(shard)
         if twice := sorted(entries.keys() & found.keys()):
             raise UnreadableWeights(
-                f"{shard} repeats {shown(twice[0])} from another file of {folder}; keep one set of weights there"
+                f"{folder} holds several models: {listed([path.name for path in shards])} "
+                f"all have {shown(twice[0])}; name the file that you mean"
             )
         entries |= found
     return entries
