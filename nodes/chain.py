@@ -30,7 +30,7 @@ LENGTH = "segment_length"
 class WanFLF2VChain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        width, height, length = widgets.size(LENGTH)
+        width, height, length = widgets.size(LENGTH, "each clip")
         return host.schema(
             node_id="WanFLF2VChain",
             display_name="Wan FLF2V Chain",

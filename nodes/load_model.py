@@ -19,7 +19,8 @@ class WanFLF2VLoadModel(io.ComfyNode):
             node_id="WanFLF2VLoadModel",
             display_name="Load Wan FLF2V Model",
             category=widgets.ROOT,
-            description="Loads a Wan2.1 first-last-frame transformer from one file in models/diffusion_models.",
+            description="Loads a first-last-frame transformer of Wan2.1, or an expert of Wan2.2, from one file in "
+            "models/diffusion_models.",
             inputs=[
                 io.Combo.Input(
                     "model_name",

@@ -26,7 +26,8 @@ class WanFLF2VLoRA(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=host.model_files(KIND),
-                    tooltip="A file in models/loras, made for Wan2.1 14B. The log says what of it was used.",
+                    tooltip="A file in models/loras, made for Wan2.1 or Wan2.2 14B. The node and the log say what of "
+                    "it was used.",
                 ),
                 io.Float.Input(
                     "strength",

@@ -75,8 +75,8 @@ def keyframes(*, lazy: bool = True) -> Any:
     )
 
 
-def size(length: str = "length") -> list[io.Int.Input]:
-    """Width, height and length; the latter may have another name."""
+def size(length: str = "length", of: str = "the video") -> list[io.Int.Input]:
+    """Width, height and length; the latter may have another name, and be the length of something else."""
     side = {"min": PIXEL_MULTIPLE, "max": MAX_SIDE, "step": PIXEL_MULTIPLE}
     tooltip = "Pixels, a multiple of 16. The 14B model was trained for 1280x720 in all, in any aspect."
     return [
@@ -88,7 +88,7 @@ def size(length: str = "length") -> list[io.Int.Input]:
             min=SHORTEST,
             max=LONGEST,
             step=TEMPORAL_STRIDE,
-            tooltip="Frames of the video: 4n+1. The model was trained on 81.",
+            tooltip=f"Frames of {of}: 4n+1. The model was trained on 81.",
         ),
     ]
 
