@@ -7,6 +7,8 @@ const MARGIN = 28 // pixels that the classic canvas takes of it above and below,
 // Put `content` there; whatever changes its height calls the function that comes back.
 export function place(node, name, content) {
   const box = element('div', { className: 'wan-flf2v' }, content)
+  // The first Nodes 2.0 takes the move of a slider for one of its node.
+  box.addEventListener('pointermove', event => event.target.closest('input') && event.stopPropagation())
   const height = () => (content.hidden ? 0 : Math.ceil(content.scrollHeight) + MARGIN)
   const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height, getValue: () => '' }
   node.addDOMWidget(name, 'wan_flf2v', box, options).serialize = false // no entry among the saved values

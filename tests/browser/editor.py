@@ -17,6 +17,7 @@ PATIENCE = 45_000  # ms, for anything else: what hangs hangs in every test after
 AGAIN = 10_000  # ms, after which a person would press again
 CLOSING = 1_500  # ms that a dialog takes to fade away
 BESIDE = (20, 500)  # left of any dialog
+OUTDATED = "is outdated. Backend requires"
 SETTLE = 200  # ms; a view that has not moved for so long has arrived
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -197,9 +198,10 @@ class Editor:
         self.page.wait_for_function(STILL, polling=SETTLE)
 
     def complaints(self) -> list[str]:
-        """Texts of the dialogs and notices that stand before the graph."""
+        """Texts of the dialogs and notices that stand before the graph, but for the host's on the page's version."""
         places = self.page.locator("[role=dialog]:visible, [role=alert]:visible, [data-testid=error-overlay]:visible")
-        return [text.strip() for text in places.all_inner_texts() if text.strip()]
+        texts = [text.strip() for text in places.all_inner_texts()]
+        return [text for text in texts if text and OUTDATED not in text]
 
     def close_dialogs(self) -> None:
         """By Escape, or by a click beside the dialog: the page of ComfyUI 0.8.0 does not listen to Escape in all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ BATCH, CHAIN, REPORT = "80", "81", "82"
 SIZE = {"width": 64, "height": 64, "segment_length": 5, "fps": 8.0, "fit": "crop", "loop": False}
 SAMPLING = {"seed": 0, "steps": 1, "guidance": 1.0, "shift": 16.0, "sampler": "unipc"}
 VALUES = {**SIZE, **SAMPLING, "negative_prompt": "", "prompts": PROMPT}
+PATIENCE = 120.0  # s
 GOES_ON = "clip 2 of 2 was not made; the same chain goes on, with 1 clip kept"
 # A host whose disk is full behind one kept clip, and whose text encoder gives no numbers for "broken", while the file
 # named so lies beside it.
@@ -204,6 +207,19 @@ def test_a_stop_in_the_second_clip_leaves_the_first(faulty: ComfyServer) -> None
     run = faulty.run(graph, stop)
     assert run.status == "interrupted"
     assert any(GOES_ON in text for text in run.texts(CHAIN))
+    assert report(faulty.run(graph))[0].startswith("2 clips, 1 of them made before: 9 frames")
+
+
+def test_a_chain_killed_with_its_server_goes_on_in_the_next(faulty: ComfyServer) -> None:
+    graph, before = chain(seed=8, steps=8), len(kept_clips(faulty))
+    status, _ = faulty.queue(graph)
+    assert status == 200
+    deadline = time.monotonic() + PATIENCE
+    while len(kept_clips(faulty)) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    faulty.kill(signal.SIGKILL)
+    faulty.start()
     assert report(faulty.run(graph))[0].startswith("2 clips, 1 of them made before: 9 frames")
 
 
