@@ -279,5 +279,17 @@ def test_the_page_about_the_editor_has_every_address_and_no_other() -> None:
     assert f"a page of at most {most:.0f} jobs" in text("docs/editor.md")
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_how_large_the_bundled_model_is(name: str) -> None:
+    size = sum(path.stat().st_size for path in (ROOT / "weights" / "nano").rglob("*") if path.is_file())
+    assert f"{size / 1e6:.0f} MB" in (ROOT / name).read_text("utf-8")
+
+
+def test_the_official_code_is_that_of_the_golden_tensors() -> None:
+    commit = re.search(r"Wan-Video/Wan2\.1 at commit (\w+)", text("tests/golden/README.md"))
+    assert commit
+    assert f"(Wan-Video/Wan2.1, commit {commit[1]})" in text("docs/numerics.md")
+
+
 def test_how_long_a_finished_job_is_kept() -> None:
     assert f"{NUMBER[tidying.KEPT]}, and as long as its file is there" in text("docs/remote_states.md")
