@@ -15,7 +15,7 @@ from wan_local.memory.plan import LARGEST, LONG, choose_offloaded, everything_fi
 from wan_local.shapes import Grid
 
 GB, GIB = 1e9, 2**30
-CARDS = (8, 12, 16, 24, 32, 48, 80)
+GPUS = (8, 12, 16, 24, 32, 48, 80)
 CLIPS = {
     "832x480, 81 frames": Grid(frames=81, height=480, width=832),
     "1280x720, 81 frames": Grid(frames=81, height=720, width=1280),
@@ -40,15 +40,15 @@ def by_stage() -> Iterator[str]:
 
 
 def by_card(model: TransformerConfig = WAN_FLF2V_14B) -> Iterator[str]:
-    """The fewest blocks offloaded with which a clip fits into a card."""
+    """The fewest blocks offloaded with which a clip fits into a GPU."""
     columns = [(itemsize, clip) for itemsize in STORED.values() for clip in CLIPS]
     names = [f"{'fp8' if itemsize == 1 else 'bf16'} {clip}" for itemsize, clip in columns]
-    yield "| card | " + " | ".join(names) + " |"
+    yield "| GPU | " + " | ".join(names) + " |"
     yield "|---|" + "---|" * len(names)
-    for card in CARDS:
+    for gpu in GPUS:
         sizes = ((stored.released(torch.bfloat16, itemsize, model), clip) for itemsize, clip in columns)
-        cells = (setting(*found, CLIPS[clip], card) for found, clip in sizes)
-        yield f"| {card} GB | " + " | ".join(cells) + " |"
+        cells = (setting(*found, CLIPS[clip], gpu) for found, clip in sizes)
+        yield f"| {gpu} GB | " + " | ".join(cells) + " |"
 
 
 def of_experts() -> Iterator[str]:
@@ -77,15 +77,15 @@ def of_windows() -> Iterator[str]:
             yield f"| {found.width}x{found.height}, {way} | {' | '.join(cells)} | {only.host / GB:.1f} |"
     yield ""
     columns = [(grid, f"{grid.width}x{grid.height}, {way}") for way, sizes in ways.items() for grid in sizes]
-    yield "| card | " + " | ".join(name for _, name in columns) + " |"
+    yield "| GPU | " + " | ".join(name for _, name in columns) + " |"
     yield "|---|" + "---|" * len(columns)
-    for card in CARDS:
-        yield f"| {card} GB | " + " | ".join(setting(*model, grid, card) for grid, _ in columns) + " |"
+    for gpu in GPUS:
+        yield f"| {gpu} GB | " + " | ".join(setting(*model, grid, gpu) for grid, _ in columns) + " |"
 
 
-def setting(config: TransformerConfig, weights: Weights, grid: Grid, card: int) -> str:
-    """What ``--offload auto`` comes to on an empty card of so many GiB."""
-    free = card * GIB
+def setting(config: TransformerConfig, weights: Weights, grid: Grid, gpu: int) -> str:
+    """What ``--offload auto`` comes to on an empty GPU of so many GiB."""
+    free = gpu * GIB
     if everything_fits(config, weights, WAN_VAE, grid, free):
         return "none"
     offloaded = choose_offloaded(config, weights, grid, free)

@@ -43,7 +43,7 @@ def transformer_pair(config: TransformerConfig, grid: Grid, device: str, dtype: 
     latents = torch.randn(1, config.in_dim, *grid.latent_shape, device=device, dtype=dtype)
     text = torch.randn(1, config.text_len, config.text_dim, device=device, dtype=dtype)
     image = torch.randn(1, config.image_tokens, config.image_dim, device=device, dtype=dtype)
-    halves = image.view(2, -1, config.image_dim)  # as diffusers' pipeline gives both pictures
+    halves = image.view(2, -1, config.image_dim)  # as diffusers' pipeline gives both images
     timestep = torch.tensor([500.0], device=device)
     return Pair(
         name=f"DiT forward {kind(dtype)}, width {config.dim}, {config.num_layers} blocks, {grid.tokens} tokens",

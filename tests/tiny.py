@@ -55,7 +55,7 @@ def text_encoder(seed: int = 2) -> UMT5EncoderModel:
 
 
 def image_encoder(seed: int = 3) -> CLIPVisionModel:
-    """transformers' CLIP vision tower; 5 rows a picture, so 10 for both."""
+    """transformers' CLIP vision tower; 5 embeddings an image, so 10 for both."""
     torch.manual_seed(seed)
     config = CLIPVisionConfig(
         hidden_size=IMAGE_DIM, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=28,

@@ -74,8 +74,8 @@ class Batches:
     def draw(self, step: int, *, alike: bool = False) -> Batch:
         """The batch of a step, from torch's global generator; sizes take turns.
 
-        With ``alike`` the same ends are known of all its clips, and ``image`` has the rows of those alone: a model
-        that looks at the images takes the rows of both or of one of them.
+        With ``alike`` the same ends are known of all its clips, and ``image`` has the embeddings of those alone: a
+        model that looks at the images takes those of both or of one of them.
         """
         if step % REFRESH == 0 or not self._data:
             self._refresh()
@@ -116,6 +116,6 @@ class Batches:
 
 
 def encode(text_encoder: nn.Module, ids: Tensor) -> Tensor:
-    """Token ids ``[B, S]`` to rows ``[B, S, text_dim]``, zero behind the prompt, as the pipeline gives them."""
+    """Token ids ``[B, S]`` to embeddings ``[B, S, text_dim]``, zero behind the prompt, as the pipeline gives them."""
     mask = (ids != 0).long()
     return text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]

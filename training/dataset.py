@@ -1,4 +1,4 @@
-"""Clips as the transformers see them, computed once: latents, mask, condition, image rows, token ids.
+"""Clips as the transformers see them, computed once: latents, mask, condition, image embeddings, token ids.
 
 Shards of ``SHARD`` clips in half precision, each from its own seed, so that making them can stop and go on. Their
 names begin with a fingerprint of the VAE's encoder: other latents are other shards.

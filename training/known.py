@@ -1,6 +1,6 @@
 """Which frames of a clip the model is given: mostly the first and the last, now and then something else.
 
-A model that has only ever seen first and last frames ignores a picture in the middle. So some clips have one end
+A model that has only ever seen first and last frames ignores an image in the middle. So some clips have one end
 alone, some have up to three more frames at multiples of four, whose latent frames end with them as the last one's
 does, and some begin with five or nine frames in a row, as a clip that goes on from another.
 """

@@ -1,4 +1,4 @@
-"""A linear map from the nano VAE's latents to colours, so that previews of what is being sampled are pictures.
+"""A linear map from the nano VAE's latents to colours, so that previews of what is being sampled are images.
 
 Programs have such a map built in for the released VAE. The nano VAE's channels mean other things, so its
 ``config.json`` brings one of its own.

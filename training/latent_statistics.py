@@ -3,7 +3,7 @@
 The released Wan-VAE comes with a mean and a standard deviation for each latent channel, and every program that knows
 Wan2.1 has these 32 numbers built in. The first layer behind the encoder and the first in front of the decoder are
 1x1x1 convolutions, so any change of scale and offset of the latents can be put into them: afterwards the nano VAE's
-latents have the official statistics, its pictures are unchanged, and nothing anywhere needs to know which VAE it is.
+latents have the official statistics, its frames are unchanged, and nothing anywhere needs to know which VAE it is.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Writes ``held_out.json`` (every clip's figures) and ``held_out.png`` (truth, result and cross-fade of some clips, row by
 row) into ``training/``, with ``--pair`` of the two experts as ``held_out_pair.*``, and with ``--large`` of 33 frames of
-128x128 as ``held_out_large.*``. With ``--demo`` the pictures and the prompt that ``make demo`` starts from.
+128x128 as ``held_out_large.*``. With ``--demo`` the images and the prompt that ``make demo`` starts from.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def write_demo(clip: Clip) -> None:
 
 
 def to_image(pixels: Tensor, zoom: int) -> Image.Image:
-    """``[H, W, 3]`` 0..1 to a picture, each pixel ``zoom`` wide."""
+    """``[H, W, 3]`` 0..1 to an image, each pixel ``zoom`` wide."""
     image = Image.fromarray((pixels * 255).round().clamp(0, 255).byte().numpy())
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 

@@ -36,7 +36,7 @@ class TransformerConfig:
         freq_dim: width of the sinusoidal timestep embedding.
         image_dim: width of the image encoder's output, or 0 for a model without image branch.
         image_tokens: rows of ``img_emb.emb_pos`` (514 for FLF2V: both images), or 0 where there is none (I2V).
-        text_len: text rows the model was trained with; shorter prompts are padded with zero rows.
+        text_len: text embeddings that the model was trained with; shorter prompts are padded with zeros.
         patch_size: latent cells per token ``(t, h, w)``.
         eps: epsilon of all norms but those of ``img_emb`` (which use 1e-5, as the official code does).
         trained_frames: length of the clips it was trained on; decides nothing but how a longer one is made.

@@ -20,8 +20,8 @@ def measure(lab: Lab) -> None:
         "torch", torch.__version__, cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(), cpus=os.cpu_count()
     )
     if lab.on_gpu:
-        card = torch.cuda.get_device_properties(0)
-        lab.tell("GPU", card.name, capability=f"{card.major}.{card.minor}", GB=round(card.total_memory / 1e9, 1))
+        gpu = torch.cuda.get_device_properties(0)
+        lab.tell("GPU", gpu.name, capability=f"{gpu.major}.{gpu.minor}", GB=round(gpu.total_memory / 1e9, 1))
         if shutil.which("nvidia-smi"):
             command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
             found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

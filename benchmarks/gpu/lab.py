@@ -156,7 +156,7 @@ class Lab:
         return model.eval()
 
     def inputs(self, grid: Grid, dtype: torch.dtype, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
-        """Latents, timestep, text rows and image rows of one forward; the same every time."""
+        """Latents, timestep, text and image embeddings of one forward; the same every time."""
         config, dice = self.config, torch.Generator().manual_seed(1)
         shapes = (
             (1, config.in_dim, *grid.latent_shape),

@@ -20,7 +20,7 @@ STEPS = 4
 
 
 class Rows:
-    """Stands for an encoder: rows of the right shape, whatever it is asked."""
+    """Stands for an encoder: embeddings of the right shape, whatever it is asked."""
 
     def __init__(self, *shape: int, device: torch.device) -> None:
         self.rows = torch.randn(shape, device=device, dtype=torch.bfloat16) * 0.1

@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("torch sees no GPU; --toy runs the same code at toy size on the CPU")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    name = f"{re.sub('[^a-z0-9]+', '-', card.lower())}{'_toy' if args.toy else ''}_{date.today():%Y%m}"
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    name = f"{re.sub('[^a-z0-9]+', '-', device_name.lower())}{'_toy' if args.toy else ''}_{date.today():%Y%m}"
     report = Report(args.out, name)
     lab = Lab(device=device, toy=args.toy, seconds=args.minutes * 60, report=report)
     with torch.no_grad():
         for part in [part for part in PARTS if part in wanted]:
             run_part(lab, part)
-    report.close(f"{card}, torch {torch.__version__}, {date.today()}{', toy sizes' if args.toy else ''}")
+    report.close(f"{device_name}, torch {torch.__version__}, {date.today()}{', toy sizes' if args.toy else ''}")
     for result in report.failed:
         print(result.line(), file=sys.stderr)
     return 1 if report.failed else 0

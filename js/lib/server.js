@@ -11,7 +11,7 @@ export function post(path, asked = {}) {
   return answered(path, { method: 'POST', headers, body: JSON.stringify(asked) })
 }
 
-// Where a picture lies, for an img.
+// Where an image lies, for an img.
 export const address = (path, asked) => api.apiURL(`${ROOT}${path}?${new URLSearchParams(asked)}`)
 
 async function answered(path, options) {

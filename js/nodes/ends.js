@@ -34,8 +34,8 @@ function view(clip, grow, title, folded) {
 
 function figure(pair, given, frames, grow) {
   const name = nameOf(pair.frame, frames)
-  const { box, pictures } = wipe(address(pair.image), address(pair.shown), name)
-  for (const picture of pictures) picture.onload = grow
+  const { box, images } = wipe(address(pair.image), address(pair.shown), name)
+  for (const image of images) image.onload = grow
   const caption = element('figcaption', {}, element('strong', { textContent: name }), ` ${match(given)}`)
   return element('figure', {}, box, caption)
 }

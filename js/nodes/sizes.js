@@ -38,11 +38,11 @@ async function aspectOf(node) {
   const name = value(node, 'image')
   if (typeof name !== 'string') return undefined
   const [, folder, file] = /^(?:(.*)\/)?([^/]+)$/.exec(name) ?? []
-  const picture = new Image()
-  picture.src = api.apiURL(`/view?${new URLSearchParams({ filename: file, subfolder: folder ?? '', type: 'input' })}`)
+  const image = new Image()
+  image.src = api.apiURL(`/view?${new URLSearchParams({ filename: file, subfolder: folder ?? '', type: 'input' })}`)
   try {
-    await picture.decode()
-    return picture.naturalWidth / picture.naturalHeight
+    await image.decode()
+    return image.naturalWidth / image.naturalHeight
   } catch {
     return undefined
   }

@@ -26,8 +26,8 @@ def temporary_file(ending: str) -> tuple[Path, dict[str, Any]]:
 def temporary_image(image: torch.Tensor) -> dict[str, Any]:
     """Write ``[H, W, 3]`` 0..1, a large one smaller; what the editor asks ``/view`` for."""
     pixels = (image.detach().float().clamp(0.0, 1.0) * 255.0).round().byte().cpu().numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((SIDE, SIDE))
+    small = Image.fromarray(np.ascontiguousarray(pixels))
+    small.thumbnail((SIDE, SIDE))
     path, place = temporary_file(".png")
-    picture.save(path, compress_level=1)
+    small.save(path, compress_level=1)
     return place

@@ -229,7 +229,7 @@ def asked_of_the_host(nodes: Any, door: Callable[..., Any], *given: Any) -> int:
 
 @check
 def the_host_is_asked_for_what_calculating_takes(nodes: Any) -> str:
-    """Counted while our own code runs, for both precisions; less and a GPU overflows, more and weights stay away."""
+    """Counted while our own code runs, for both precisions: less overflows a GPU, more leaves weights offloaded."""
     import torch
 
     live, activations = lib(nodes, "memory.live"), lib(nodes, "memory.activations")

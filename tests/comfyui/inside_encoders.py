@@ -103,7 +103,7 @@ def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
             rows = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
             assert len(loads) == comes, (room - need, loads)
             assert torch.equal(rows, expected)
-        # What the host would send away for it counts as room.
+        # What the host would offload for it counts as room.
         management.current_loaded_models = [
             SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)
         ]

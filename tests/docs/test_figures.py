@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 MEMORY, SEVERAL = ROOT / "docs" / "memory.md", ROOT / "docs" / "multi_gpu.md"
 MEASURED = ROOT / "benchmarks" / "results" / "nvidia-h100-80gb-hbm3_202611.md"
 WORDS = {
-    "README.md": {"; ": "; ", "VAE in tiles": "VAE in tiles", "none": "everything on the card"},
+    "README.md": {"; ": "; ", "VAE in tiles": "VAE in tiles", "none": "everything on the GPU"},
     "README.zh.md": {"; ": "；", "VAE in tiles": "VAE 分块", "none": "全部在显卡上", ", ": "，"},
 }
 SIZES = ("832x480, 81 frames", "1280x720, 81 frames")
@@ -34,7 +34,7 @@ def figure(part: str, what: str, named: str = "") -> float:
 
 @pytest.mark.parametrize("name", WORDS)
 def test_blocks_in_host_memory_are_those_of_the_page_on_memory(name: str) -> None:
-    head = next(row for row in rows(MEMORY) if row[0] == "card")
+    head = next(row for row in rows(MEMORY) if row[0] == "GPU")
     wanted, shown = {}, {}
     for row in rows(MEMORY)[rows(MEMORY).index(head) + 2 :]:
         if not row[0].endswith(" GB"):

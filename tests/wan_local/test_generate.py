@@ -23,7 +23,7 @@ TEXT_LEN, TEXT_DIM, IMAGE_DIM = 8, 12, 16
 
 
 class Words:
-    """Stands for the text encoder: each prompt gets rows of its own; what was asked is kept."""
+    """Stands for the text encoder: each prompt gets embeddings of its own; what was asked is kept."""
 
     def __init__(self, width: int = TEXT_DIM) -> None:
         self.asked: list[str] = []
@@ -262,7 +262,7 @@ def test_text_to_video_model_is_refused() -> None:
 
 
 def asked(pipeline: Pipeline, **settings: object) -> list[torch.Tensor | None]:
-    """The image rows that the transformer got at each call."""
+    """The image embeddings that the transformer got at each call."""
     seen = []
     pipeline.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[3]))
     pipeline.generate(FIRST, LAST, "a disc", Settings(**{**QUICK, "width": 48, "height": 32, **settings}))

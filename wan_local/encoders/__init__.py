@@ -1,4 +1,4 @@
-"""Text and images to the rows the transformer reads. The networks are transformers' own; see ``text.py``."""
+"""Text and images to the embeddings that the transformer reads. The networks are transformers' own; see ``text.py``."""
 
 from .image import ImageEncoder
 from .text import TextEncoder

@@ -1,7 +1,7 @@
 """Prompts that were encoded before, kept on disk, so that the text encoder need not be loaded for them.
 
-The released text encoder is 11 GB and says the same about the same text every time. A kept entry is the rows of one
-prompt without the zero rows behind them, in a file named by a hash of everything that decides their values: the
+The released text encoder is 11 GB and says the same about the same text every time. A kept entry is the embeddings of
+one prompt without the zeros behind them, in a file named by a hash of everything that decides their values: the
 encoder's files, the dtype, the device, the versions of the libraries, the tidied prompt. Files may be deleted at any
 time, and any number of processes may share the folder: each is written beside its place and moved there whole, and one
 that can't be read is as good as none.
@@ -39,7 +39,7 @@ ABANDONED = 3600.0  # seconds after which a temporary file belongs to nobody who
 
 
 class TextCache:
-    """A folder of kept rows.
+    """A folder of kept embeddings.
 
     Keys are 64 lowercase hexadecimal digits. Files in the folder that are not named by one are left alone.
 
@@ -52,7 +52,7 @@ class TextCache:
         self.folder, self.limit = Path(folder), limit
 
     def get(self, key: str) -> Tensor | None:
-        """The rows ``[text_len, width]`` kept under a key, zero rows behind the prompt; None if there are none."""
+        """The embeddings ``[text_len, width]`` kept under a key, zero behind the prompt; None if there are none."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -68,7 +68,7 @@ class TextCache:
         return torch.cat([rows, rows.new_zeros(text_len - len(rows), rows.shape[1])])
 
     def put(self, key: str, rows: Tensor) -> None:
-        """Keep rows ``[text_len, width]``. A folder that can't be written keeps nothing, and that is no error."""
+        """Keep embeddings ``[text_len, width]``. A folder that can't be written keeps nothing, and that is no error."""
         rows = rows.detach().cpu()
         filled = rows.ne(0).any(dim=1).nonzero()  # NaN is not 0
         short = rows[: int(filled[-1]) + 1 if len(filled) else 0].contiguous()
@@ -109,8 +109,8 @@ class CachedTextEncoder:
 
     Args:
         load: gives the :class:`wan_local.encoders.TextEncoder`; called once at most, and may raise as it will.
-        cache: where rows are kept.
-        identity: of the encoder and everything else that decides the rows, see :func:`identity`.
+        cache: where embeddings are kept.
+        identity: of the encoder and everything else that decides them, see :func:`identity`.
         using: what to hold while the encoder works, such as its stay on a device.
     """
 

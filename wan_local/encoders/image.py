@@ -1,4 +1,4 @@
-"""Images to the rows that the transformer's image branch reads.
+"""Images to the embeddings that the transformer's image branch reads.
 
 The network is transformers' ``CLIPVisionModel``; what is ours is what goes in and which layer comes out. Follows
 Wan2.1 ``wan/modules/clip.py``: squash to a square with a bicubic kernel without antialias and without rounding to
@@ -48,7 +48,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def encode(self, images: list[Tensor]) -> Tensor:
-        """Rows of the layer before the last.
+        """Embeddings: what the layer before the last gives.
 
         Args:
             images: each ``[3, H, W]`` in -1..1; for first-last give the first image, then the last.

@@ -1,7 +1,7 @@
-"""Prompts to the rows that the transformer's text branch reads.
+"""Prompts to the embeddings that the transformer's text branch reads.
 
 The network is transformers' ``UMT5EncoderModel``, the tokenizer transformers' own; ours is what goes in and what is
-done with the rows behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.py`` (``T5EncoderModel``).
+done with what is behind the prompt. Follows Wan-Video/Wan2.1 ``wan/modules/t5.py`` (``T5EncoderModel``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .text_clean import clean
 
-MAX_TEXT_LEN = 512  # rows the released model was trained with; a tokenizer may ask for fewer
+MAX_TEXT_LEN = 512  # text embeddings that the released model was trained with; a tokenizer may ask for fewer
 
 
 class Tokenizer(Protocol):
@@ -33,7 +33,7 @@ class TextEncoder:
     Args:
         tokenizer: a transformers tokenizer.
         model: transformers ``UMT5EncoderModel``.
-        text_len: rows of the result; None takes the tokenizer's ``model_max_length``, at most 512.
+        text_len: embeddings a prompt; None takes the tokenizer's ``model_max_length``, at most 512.
     """
 
     def __init__(self, tokenizer: Tokenizer, model: nn.Module, text_len: int | None = None) -> None:
@@ -54,7 +54,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """Rows of each prompt, zero behind its end.
+        """Embeddings of each prompt, zero behind its end.
 
         Args:
             prompts: any texts.
@@ -62,12 +62,12 @@ class TextEncoder:
         Returns:
             ``[B, text_len, width]`` in the dtype and on the device of the model.
         """
-        # One at a time: sums of another batch may round otherwise, and a prompt's rows must not depend on its company.
+        # One at a time: sums of another batch may round otherwise, and a prompt's must not depend on its company.
         return torch.cat([self._encode_one(prompt) for prompt in prompts])
 
     def _encode_one(self, prompt: str) -> Tensor:
         device = next(self.model.parameters()).device
         ids, mask = (rows.to(device) for rows in self.tokenize([prompt]))
         rows = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        # where, not a product: padded rows may hold anything, NaN included
+        # where, not a product: what is padded may hold anything, NaN included
         return torch.where(mask[..., None].bool(), rows, rows.new_zeros(()))

@@ -35,7 +35,7 @@ BLOCKS = 2  # of a transformer after which its memory grows no more
 LONGEST = 3  # chunks of a clip after which the VAE's memory grows no more; latent frames, where each is a chunk
 SIDE = 16  # latent cells: the VAE's memory is in proportion to the area, so a small frame is counted
 
-# By bytes of the dtype: one prompt of 512 rows through umT5-xxl, two images through CLIP ViT-H/14 with the output of
+# By bytes of the dtype: one prompt of 512 tokens through umT5-xxl, two images through CLIP ViT-H/14 with the output of
 # every layer kept. Counted with LiveBytes on two layers of the real width, torch 2.13 and transformers 5.23.
 TEXT_WORK = {2: 97_000_000, 4: 193_000_000}
 IMAGE_WORK = {2: 62_000_000, 4: 125_000_000}

@@ -116,9 +116,9 @@ def normalised(norm: nn.Module, rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class CrossAttention(SelfAttention):
-    """Attention of the video tokens to the text rows and, apart from them, to the image rows.
+    """Attention of the video tokens to the text embeddings and, apart from them, to the image embeddings.
 
-    Two softmaxes, added before the output layer. No mask: padded text rows attend, as they did in training.
+    Two softmaxes, added before the output layer. No mask: the padding of the text attends, as it did in training.
     """
 
     def __init__(self, config: TransformerConfig, operations: BlockLayers) -> None:
@@ -141,7 +141,7 @@ class CrossAttention(SelfAttention):
         return out.flatten(2)
 
     def read(self, q: Tensor, text: Tensor, context: Context) -> Tensor:
-        """What queries ``[B, L, N, K]`` take from rows of text ``[B, S, D]``, the same shape."""
+        """What queries ``[B, L, N, K]`` take from text embeddings ``[B, S, D]``, the same shape."""
         k = self.heads(rms_norm(self.norm_k, self.k(text))).to(context.dtype)
         return context.attend(q, k, self.heads(self.v(text)))
 

@@ -1,7 +1,7 @@
-"""What enters beside the video: the timestep, the text rows and the image rows.
+"""What enters beside the video: the timestep, the text embeddings and the image embeddings.
 
-Follows Wan2.1 ``wan/modules/model.py`` (sinusoidal_embedding_1d, MLPProj). Text and image rows stay two
-tensors for good; nothing is concatenated and cut apart again by a number that happens to fit one model.
+Follows Wan2.1 ``wan/modules/model.py`` (sinusoidal_embedding_1d, MLPProj). Both kinds of embeddings
+stay apart for good; nothing is concatenated and cut apart again by a number that happens to fit one model.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def embed_time(sinusoids: Tensor, embedding: nn.Sequential, projection: nn.Seque
 def embed_text(text: Tensor, embedding: nn.Sequential, dtype: torch.dtype) -> Tensor:
     """Two layers with tanh GELU; ``[B, S, text_dim]`` -> ``[B, S, D]`` in ``dtype``.
 
-    Zero rows behind a short prompt do not stay zero (the layers have biases), and they are attended to, as in
+    Zeros behind a short prompt do not stay zero (the layers have biases), and they are attended to, as in
     training.
     """
     return embedding(text.to(dtype))
 
 
 class ImageEmbedding(nn.Module):
-    """Image encoder rows to context rows: LayerNorm, two layers with exact GELU, LayerNorm.
+    """Image embeddings to what the blocks read: LayerNorm, two layers with exact GELU, LayerNorm.
 
-    With ``config.image_tokens`` a learned position is added to every row of the two images *before* the first
+    With ``config.image_tokens`` a learned position is added to every embedding of the two images *before* the first
     norm; it is what tells the first image from the last.
     """
 

@@ -45,14 +45,14 @@ def check_text(text: Tensor, batch: int, config: TransformerConfig) -> None:
 def paired_image(
     image: Tensor | None, batch: int, config: TransformerConfig, first_row: int | None = None
 ) -> Tensor | None:
-    """The image rows as ``[B, rows, image_dim]``, or None for a model without image branch and where rows is 0.
+    """The image embeddings as ``[B, rows, image_dim]``, or None for a model without image branch and for no rows.
 
-    Where the model has learned positions for two images, rows may also come as
+    Where the model has learned positions for two images, they may also come as
     ``[2 B, rows / 2, image_dim]``: first and last of the first sample, then of the second, and so on. Or they are those
     of one of the two, and ``first_row`` says which.
 
     Raises:
-        InputError: rows missing (text never stands in for them), not wanted, or not both images.
+        InputError: embeddings missing (text never stands in for them), not wanted, or not both images.
     """
     if not config.has_image_branch:
         if image is not None:
@@ -61,7 +61,7 @@ def paired_image(
     rows = config.image_tokens
     wanted = f"[{batch}, {rows or 'rows'}, {config.image_dim}]"
     if image is None:
-        raise InputError(f"image=None, but this model needs image rows; give {wanted} from the image encoder")
+        raise InputError(f"image=None, but this model needs image embeddings; give {wanted} from the image encoder")
     shape = tuple(image.shape)
     if len(shape) != 3 or shape[2] != config.image_dim:
         raise InputError(f"image of shape {shape} does not fit; give {wanted} from the image encoder")
@@ -75,6 +75,6 @@ def paired_image(
     if rows and shape == (2 * batch, rows // 2, config.image_dim) and rows % 2 == 0:
         return image.reshape(batch, rows, config.image_dim)
     if shape[0] != batch or (rows and shape[1] != rows):
-        both = " (the rows of both images, first then last)" if rows else ""
+        both = " (the embeddings of both images, first then last)" if rows else ""
         raise InputError(f"image of shape {shape} does not fit; give {wanted}{both}")
     return image

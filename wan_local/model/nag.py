@@ -25,7 +25,7 @@ class Nag:
     """What is kept away from.
 
     Attributes:
-        text: rows of the negative prompt, ``[B, S, text_dim]``; inside the blocks embedded, ``[B, S, D]``.
+        text: embeddings of the negative prompt, ``[B, S, text_dim]``; inside the blocks ``[B, S, D]``.
         scale: how far, above 1.
     """
 

@@ -1,11 +1,11 @@
-"""The Wan2.1 transformer: noisy latents, a timestep, text rows and image rows in; velocity out.
+"""The Wan2.1 transformer: noisy latents, a timestep, text and image embeddings in; velocity out.
 
 Mathematics only, on one device: no storage, no caches, no offload. Parameter names are those of the official
 checkpoint, so its weights load without renaming. Follows Wan2.1 ``wan/modules/model.py``; reading order:
 this file, ``blocks.py``, ``rope.py``, ``embeddings.py``, ``norms.py``.
 
-B batch, C channels, T,h,w latent frames/height/width, L video tokens, S text rows, D width, N heads, K head
-width.
+B batch, C channels, T,h,w latent frames/height/width, L video tokens, S text embeddings, D width, N heads,
+K head width.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class WanTransformer(nn.Module):
         Args:
             latents: ``[B, in_dim, T, h, w]``: noise, then mask and image latents if the model has them.
             timestep: ``[B]`` float32 or integer, 0..1000.
-            text: ``[B, S, text_dim]`` text encoder rows, zero behind the prompt. All S rows attend, so S
+            text: ``[B, S, text_dim]`` text embeddings, zero behind the prompt. All S attend, so S
                 should be ``config.text_len``, the length of training.
-            image: ``[B, rows, image_dim]`` image encoder rows; None for a model without image branch. With
+            image: ``[B, rows, image_dim]`` image embeddings; None for a model without image branch. With
                 learned positions both images, first then last, also as ``[2 B, rows / 2, image_dim]``. No rows at all
                 where the model is to see no image.
             sequence: how several GPUs share the tokens; each gets the whole inputs and the whole velocity. None for
@@ -149,8 +149,8 @@ class WanTransformer(nn.Module):
         image_row: int = 0,
         nag: Nag | None = None,
     ) -> Context:
-        """Everything the blocks read besides the tokens; text and image rows go in apart and stay apart. Of the kernels
-        the first reads those, the second the tokens."""
+        """Everything the blocks read besides the tokens; text and image embeddings go in apart and stay apart. Of the
+        kernels the first reads those, the second the tokens."""
         attention: Any = self.blocks[0].self_attn
         dtype = self.dtype_of(attention.q, time.device)
         text_dtype = self.dtype_of(self.text_embedding[0], time.device)

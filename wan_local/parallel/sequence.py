@@ -2,7 +2,7 @@
 
 Tokens are padded to a multiple of the parts, with twins of the last one. The padding is never attended to: keys and
 values are trimmed to the true length once they are together. So a twin stays the same as its token in every layer, and
-nothing that looks at the largest number among all tokens sees another one. Text and image rows are never sharded:
+nothing that looks at the largest number among all tokens sees another one. Text and image embeddings are never sharded:
 every GPU has all of them.
 """
 

@@ -1,7 +1,7 @@
 """Eight-bit whole numbers with scales, turned or not: what ComfyUI calls ``int8_tensorwise``.
 
 Turning ("ConvRot") multiplies every group of a row by an orthogonal matrix before it is rounded, which spreads what
-sticks out over the group. Unpacking turns it back. Format: comfy-kitchen, ``TensorWiseINT8Layout``.
+sticks out over the group. Dequantizing turns it back. Format: comfy-kitchen, ``TensorWiseINT8Layout``.
 """
 
 from __future__ import annotations

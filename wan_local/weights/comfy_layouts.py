@@ -2,7 +2,7 @@
 
 Written by ComfyUI's mixed precision layers (``comfy/ops.py``) and comfy-kitchen's ``state_dict_tensors``:
 ``LAYER.weight`` with the numbers, ``LAYER.weight_scale`` with a scale for all, for a row or for a block, and
-``LAYER.weight_scale_2`` with a second one for all. Unpacking them needs neither of the two.
+``LAYER.weight_scale_2`` with a second one for all. Dequantizing them needs neither of the two.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from ..errors import ParameterMismatch, WrongModel
 from .detect import count_layers
 from .source import TensorSource, reason, shown
 
-TEXT_LEN = 512  # rows of every released Wan model
+TEXT_LEN = 512  # text embeddings of every released Wan model
 HEAD_DIM = 128  # of every released Wan model; nothing in the weights' shapes tells it
 EPS = 1e-6  # likewise
 FRAMES = 81  # that every released Wan model was trained on

@@ -22,7 +22,7 @@ class Jobs:
     Attributes:
         entries: what is paid for or may be, and is not here, first; of these and of the others the newest first.
         unreadable: how many files hold an entry that can't be read.
-        beside: names of the pictures and graphs that are kept.
+        beside: names of the thumbnails and graphs that are kept.
     """
 
     entries: tuple[Entry, ...]

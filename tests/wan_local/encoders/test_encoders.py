@@ -1,4 +1,4 @@
-"""Encoders: what goes in, which rows come out, and the official files in transformers' classes."""
+"""Encoders: what goes in, which embeddings come out, and the official files in transformers' classes."""
 
 from __future__ import annotations
 

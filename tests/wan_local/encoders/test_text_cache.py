@@ -1,4 +1,4 @@
-"""Kept prompts: the very rows again without the encoder, whatever happens to the files, and within bounds."""
+"""Kept prompts: the very embeddings again without the encoder, whatever happens to the files, and within bounds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def rows(seed: int, length: int = 9, filled: int = 4, dtype: torch.dtype = torch
     return made
 
 
-# -- the very rows -------------------------------------------------------------------------------------------------
+# -- the very embeddings ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -27,10 +27,10 @@ def test_the_page_has_the_tables_of_today(lines: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("itemsize", "clip", "card"),
+    ("itemsize", "clip", "gpu"),
     [(1, "1280x720, 81 frames", 8), (1, "1280x720, 81 frames", 12), (2, "1280x720, 81 frames", 12),
      (1, "832x480, 161 frames", 8)],
 )  # fmt: skip
-def test_a_clip_fits_into_a_small_card(itemsize: int, clip: str, card: int) -> None:
+def test_a_clip_fits_into_a_small_card(itemsize: int, clip: str, gpu: int) -> None:
     config, weights = stored.released(torch.bfloat16, itemsize)
-    assert memory_tables.setting(config, weights, memory_tables.CLIPS[clip], card) != "does not fit"
+    assert memory_tables.setting(config, weights, memory_tables.CLIPS[clip], gpu) != "does not fit"

@@ -197,7 +197,7 @@ def test_activations_of_the_vae_within_a_twentieth(size: tuple[int, int], dtype:
 
 @released
 def test_the_released_vae_at_720p() -> None:
-    """The figures that cards are chosen by: GB of decoding and encoding 1280x720, in float32 and bfloat16."""
+    """The figures that GPUs are chosen by: GB of decoding and encoding 1280x720, in float32 and bfloat16."""
     shape = USUAL[1].latent_shape
     for item, decode, encode in ((4, 15.13, 12.49), (2, 7.57, 6.24)):
         assert vae_decode_work(WAN_VAE, shape, item) / 1e9 == pytest.approx(decode, rel=0.01)

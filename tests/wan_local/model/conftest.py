@@ -148,7 +148,7 @@ def build(config: TransformerConfig, seed: int = 1) -> WanTransformer:
 
 
 def inputs(config: TransformerConfig, *, batch=1, size=(2, 4, 6), text_rows=512, seed=7) -> SimpleNamespace:
-    """Random inputs; image rows as one row of both images a sample."""
+    """Random inputs; image embeddings of both images in one, a sample."""
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> torch.Tensor:

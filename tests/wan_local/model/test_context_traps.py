@@ -1,4 +1,4 @@
-"""Text and image rows: kept apart, in order, complete, unmasked."""
+"""Text and image embeddings: kept apart, in order, complete, unmasked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_missing_image_rows_are_an_error_and_never_text(lab, kind):
 
 
 def test_text_never_passes_through_k_img(lab):
-    """As many text rows as image rows, so that no length could tell them apart."""
+    """As many text embeddings as image embeddings, so that no length could tell them apart."""
     model = lab.build(lab.tiny("flf"))
     given = lab.inputs(model.config, text_rows=14)
     seen = {"k_img": [], "v_img": [], "k": [], "v": []}
@@ -153,7 +153,7 @@ def test_no_image_at_all_adds_nothing_and_has_to_be_said(lab):
 
 
 def test_padded_text_rows_attend(lab):
-    """Zero rows behind a prompt are not masked; a mask would make both lengths equal. diffusers agrees."""
+    """Zeros behind a prompt are not masked; a mask would make both lengths equal. diffusers agrees."""
     ours, theirs = lab.pair(lab.tiny("t2v"))
     given = lab.inputs(ours.config, text_rows=12)
     given.text[:, 5:] = 0

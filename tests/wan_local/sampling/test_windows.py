@@ -42,7 +42,7 @@ class Spy:
 
 
 def cond(image: Tensor | None, image_row: int | None = None, first: float = 1.0, last: float = 1.0) -> Cond:
-    """Its last channel numbers the latent frames; image rows are numbered too."""
+    """Its last channel numbers the latent frames; image embeddings are numbered too."""
     condition = torch.zeros(1, 20, FRAMES, 2, 2)
     condition[:, -1] = torch.arange(FRAMES).view(-1, 1, 1)
     condition[:, :4, 0], condition[:, 3, -1] = first, last
