@@ -25,6 +25,7 @@ from wan_local.shapes import Grid
 from .pairs import Pair, transformer_pair, vae_pairs
 
 LENGTHS = (17, 49, 97)
+WIDTHS, DTYPES = (512, 1024, 1536), (torch.float32, torch.bfloat16)  # of the transformers that a CPU does in seconds
 SAME = 0.03  # relative; bfloat16 rounds differently on both sides, float32 agrees to 1e-5
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,14 +55,17 @@ def main() -> None:
 def pairs(device: str) -> list[Pair]:
     """Work of a size the machine does in seconds; on a GPU the released networks' own widths."""
     if device == "cpu":
-        small = TransformerConfig(
-            dim=768, ffn_dim=2048, num_heads=6, num_layers=4, text_dim=512, image_dim=256, image_tokens=514
-        )
+        networks = [
+            TransformerConfig(
+                dim=dim, ffn_dim=8 * dim // 3, num_heads=dim // 128, num_layers=3, text_dim=512, image_dim=256,
+                image_tokens=514,
+            )
+            for dim in WIDTHS
+        ]  # fmt: skip
         grid = Grid(frames=17, height=256, width=256)
         clip = Grid(frames=17, height=128, width=128)
         return [
-            transformer_pair(small, grid, device, torch.float32),
-            transformer_pair(small, grid, device, torch.bfloat16),
+            *(transformer_pair(each, grid, device, dtype) for each in networks for dtype in DTYPES),
             *vae_pairs(VAEConfig(dim=32), clip, device, torch.float32),
             *vae_pairs(VAEConfig(dim=96), Grid(frames=9, height=64, width=64), device, torch.float32),
         ]
