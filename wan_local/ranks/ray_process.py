@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..words import counted
 from .errors import one_line
 from .messages import Buffer, Channel, Fields, to_the_driver
 from .process import Process, kill, lives, machine
@@ -205,7 +204,7 @@ class Cluster:
         world, have = self._settings["world"], self._ray.cluster_resources()
         for kind, each in (("GPU", self._settings["gpus"]), ("CPU", self._settings["cpus"])):
             if each * world > have.get(kind, 0) + 1e-6:
-                wanted = f"{each * world:g} {kind} for {counted(world, 'rank')}"
+                wanted = f"{each * world:g} {kind} (ranks: {world})"
                 raise InputError(f"Ray has no {wanted}, its cluster has {have.get(kind, 0):g}; ask for fewer ranks")
         alive = sum(bool(node["Alive"]) for node in self._ray.nodes())
         if self._settings["placement"] == "STRICT_SPREAD" and alive < world:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
-from ..words import counted
 
 LAUNCHERS = ("local", "ray")
 BACKENDS = ("auto", "gloo", "nccl")
@@ -205,9 +204,8 @@ def check_devices(devices: tuple[str, ...]) -> None:
     wanted = [int(device.partition(":")[2] or 0) for device in devices if device.startswith("cuda")]
     there = torch.cuda.device_count() if wanted else 0
     if wanted and max(wanted) >= there:
-        names = f"torch sees {counted(there, 'CUDA GPU')} on this machine"
-        ranks = counted(len(wanted), "rank")
-        raise InputError(f"cuda:{max(wanted)} is asked for ({ranks} in all), but {names}; ask for fewer GPUs")
+        names = f"torch sees {there} CUDA GPU{'' if there == 1 else 's'} on this machine"
+        raise InputError(f"cuda:{max(wanted)} is asked for (ranks: {len(wanted)}), but {names}; ask for fewer GPUs")
 
 
 def step_limit(given: str | float | None = None) -> Limits:

@@ -137,7 +137,7 @@ def test_stop_between_and_within_steps(folder: Path, setup: Setup, pool: Pool) -
     [
         ({"gpus": 3, "ulysses": 3}, "ulysses=3 does not divide the 4 heads of this model; use one of 1, 2, 4, or ring"),
         ({"gpus": 4, "cfg": 2, "ulysses": 2, "ring": 2}, "makes 8 GPUs, and gpus=4"),
-        ({"gpus": 4, "device": "cuda"}, r"cuda:3 is asked for \(4 ranks in all\), but torch sees \d+ CUDA GPU"),
+        ({"gpus": 4, "device": "cuda"}, r"cuda:3 is asked for \(ranks: 4\), but torch sees \d+ CUDA GPU"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_starts(setup: Setup, pool: Pool, change: dict, match: str) -> None:

@@ -138,7 +138,7 @@ def test_more_ranks_than_gpus(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert cuda_devices(2) == ("cuda:0", "cuda:1")
     check_devices(("cuda:1", "cuda:1", "cpu"))
-    with pytest.raises(InputError, match=r"cuda:2 is asked for \(3 ranks in all\), but torch sees 2 CUDA GPUs"):
+    with pytest.raises(InputError, match=r"cuda:2 is asked for \(ranks: 3\), but torch sees 2 CUDA GPUs"):
         cuda_devices(3)
     ranks = RankGroup(GroupSpec(target="toy_rank:Toy", devices=("cuda:0", "cuda:5")))
     with pytest.raises(InputError, match="ask for fewer GPUs"):

@@ -68,11 +68,11 @@ def test_two_machines_one_of_them_lost(cluster, tmp_path):
 
 def test_more_ranks_than_the_cluster_has_room_for(cluster):
     ranks = group("ray", cluster.address, world=40, cpus=1)
-    with pytest.raises(InputError, match=r"Ray has no 40 CPU for 40 ranks, its cluster has \d+; ask for fewer ranks"):
+    with pytest.raises(InputError, match=r"Ray has no 40 CPU \(ranks: 40\), its cluster has \d+; ask for fewer ranks"):
         ranks.start()
     assert ranks.pids == []
     GPUs = GroupSpec(target="toy_rank:Toy", devices=("cuda", "cuda"), launcher="ray", ray=ranks.spec.ray)
-    with pytest.raises(InputError, match=r"Ray has no 2 GPU for 2 ranks, its cluster has 0"):
+    with pytest.raises(InputError, match=r"Ray has no 2 GPU \(ranks: 2\), its cluster has 0"):
         RankGroup(GPUs).start()
     few, many = cluster.nodes, cluster.nodes + 1
     with pytest.raises(InputError, match=rf"{many} ranks on a machine each, the Ray cluster has {few}; add machines"):
