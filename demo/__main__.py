@@ -17,7 +17,7 @@ from . import gif
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "weights" / "nano"
 FIRST, LAST, PROMPT = HERE / "nano_first.png", HERE / "nano_last.png", HERE / "nano_prompt.txt"
-SIDE, LENGTH = 64, 17  # what the bundled model was trained on
+SIDE, LENGTH = 128, 33  # what the bundled model was trained on
 STEPS = 30
 OUTPUT = Path("output")
 BEFORE = """\

@@ -188,6 +188,9 @@ class Training:
         resumed(self.runs / TRANSFORMER, both)
         if curve is not None:
             train_transformer(self.runs / TRANSFORMER, both, batches, curve, self.device)
+            frames = max(GRIDS[size].frames for size in self.sizes)
+            config = transformer.config
+            transformer.config = replace(config, trained_frames=max(frames, config.trained_frames))
             export.write_transformer(self.nano, transformer)
             if self.new:
                 export.write_encoder(self.nano / "text_encoder", text_encoder)

@@ -31,7 +31,7 @@ FRAMES, SIZE = 17, 64
 LARGE = {"frames": 33, "size": 128}
 SETTINGS = {"steps": 30, "shift": 16.0, "guidance": 2.0, "negative_prompt": ""}
 PAIR_SHIFT = 5.0
-DEMO_CLIP = 18  # which held-out clip the demo shows
+DEMO_CLIP = 14  # which held-out clip the demo shows
 SHOWN_CLIPS, SHOWN_FRAMES, ZOOM = 8, 9, 2
 
 
@@ -141,8 +141,8 @@ def sheet(results: list[Result]) -> Image.Image:
 
 
 def write_demo(clip: Clip) -> None:
-    video, _ = draw_parts([clip], FRAMES, SIZE)
-    for name, index in (("first", 0), ("middle", FRAMES // 2), ("last", -1)):
+    video, _ = draw_parts([clip], *LARGE.values())
+    for name, index in (("first", 0), ("middle", LARGE["frames"] // 2), ("last", -1)):
         to_image(video[0, :, index].permute(1, 2, 0) * 0.5 + 0.5, 1).save(ROOT / "demo" / f"nano_{name}.png")
     (ROOT / "demo" / "nano_prompt.txt").write_text(clip.caption + "\n")
 

@@ -1,6 +1,6 @@
 """Post a graph to a running ComfyUI, follow it to its end, get its video.
 
-    python docs/api/comfyui_queue.py first.png last.png "an orange circle becomes pink" clip.mp4
+    python docs/api/comfyui_queue.py first.png last.png "a white circle moves over the top" clip.mp4
 
 Needs aiohttp, which ComfyUI's own Python has. The graph is a file of ``workflows/api``; one of your own comes from the
 editor: Workflow, Export (API).

@@ -19,7 +19,7 @@ PAPER, INK, SOFT = (24, 24, 24), (235, 235, 235), (150, 170, 180)
 ICON = 256  # pixels; the registry shows at most 400
 BANNER = (1260, 540)  # 21:9
 TILE, GAP = 220, 20
-SHOWN = (0, 4, 8, 12, 16)  # frames
+SHOWN = (0, 8, 16, 24, 32)  # frames
 
 
 def tile(frame: np.ndarray, side: int) -> Image.Image:

@@ -365,7 +365,7 @@ def test_two_tabs_show_the_same_jobs_and_pay_once(editor: Editor, keyless: Comfy
 def test_page_and_server_stay_quick_with_thousands_of_jobs_while_a_run_goes_on(
     editor: Editor, keyless: ComfyServer, base: Path
 ) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     refresh = panel(editor).get_by_role("button", name="Refresh")
     for path in (base / "user" / "__wan_flf2v" / "jobs").glob("*.json"):
         path.touch()  # all of them have to be read again

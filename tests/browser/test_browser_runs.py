@@ -42,7 +42,7 @@ def press_run(editor: Editor, server: ComfyServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(page: Editor, server: ComfyServer) -> dict[str, Any]:
     """The run of the nano template, which stays open."""
-    page.open_template(NANO)
+    page.open_small(NANO)
     return press_run(page, server)
 
 
@@ -70,7 +70,7 @@ def test_a_file_it_made_brings_the_graph_back(editor: Editor, made: dict[str, An
     editor.page.evaluate(DROP, [file["filename"], file["subfolder"]])
     editor.page.wait_for_function("app.graph._nodes.some(node => node.type === 'WanFLF2VLocal')")
     local = next(node for node in editor.nodes() if node["type"] == "WanFLF2VLocal")
-    assert local["widgets"]["prompt"].startswith("an orange circle")
+    assert local["widgets"]["prompt"].startswith("a white circle")
     assert (local["widgets"]["length"], local["widgets"]["steps"]) == (17, 20)
     linked = dict(local["inputs"])
     assert all(linked[name] for name in ("model", "clip", "vae", "first_image", "last_image"))

@@ -30,7 +30,6 @@ TWO_CLIPS = """() => {
     load.connect(0, many, 0); many.connect(0, video, 0); video.connect(0, compare, at)
   }
 }"""
-PICTURES = "() => [...document.querySelectorAll('.wan-flf2v-wipe img')].map(image => image.naturalWidth)"
 MOMENTS = "() => [...document.querySelectorAll('.wan-flf2v-clips video')].map(video => video.currentTime)"
 
 
@@ -52,13 +51,13 @@ def value(editor: Editor, kind: str, name: str) -> Any:
 
 
 def test_the_estimate_follows_the_widgets_and_knows_the_time_after_a_run(editor: Editor) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     lines = estimate(editor)
-    lines.get_by_text("2.13 s of video (17 frames at 8 fps) · 80 tokens").wait_for()
+    lines.get_by_text("1.06 s of video (17 frames at 16 fps) · 80 tokens").wait_for()
     lines.get_by_text("no GPU is used").or_(lines.get_by_text("GB (")).wait_for()
     if "unknown yet" in lines.inner_text():  # no test before has run this model
         editor.page.evaluate(PUT, ["WanFLF2VLocal", "length", 9])
-        lines.get_by_text("1.13 s of video (9 frames at 8 fps) · 48 tokens").wait_for()
+        lines.get_by_text("0.56 s of video (9 frames at 16 fps) · 48 tokens").wait_for()
     run(editor, "WanFLF2VLocal")
     lines.get_by_text("as measured here before").wait_for()
     editor.page.evaluate(PUT, ["WanFLF2VLocal", "length", 10])
@@ -68,14 +67,14 @@ def test_the_estimate_follows_the_widgets_and_knows_the_time_after_a_run(editor:
 
 
 def test_saved_graphs_have_no_entry_of_what_is_only_shown(editor: Editor) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     saved = "app.graph.serialize().nodes.find(node => node.type === 'WanFLF2VLocal').widgets_values"
     named = f"({NODE})('WanFLF2VLocal').widgets.filter(widget => !widget.name.startsWith('wan_flf2v'))"
     assert editor.page.evaluate(f"{saved}.length") == editor.page.evaluate(f"{named}.length")
 
 
 def test_ends_are_compared_by_a_slider(editor: Editor, canvas: bool) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     editor.page.evaluate(PUT, ["WanFLF2VLocal", "steps", 2])
     editor.page.evaluate(PUT, ["WanFLF2VLocal", "length", 9])
     editor.nodes_2(canvas)
@@ -90,7 +89,7 @@ def test_ends_are_compared_by_a_slider(editor: Editor, canvas: bool) -> None:
     assert picture.evaluate("image => image.style.clipPath") == "inset(0px 100% 0px 0px)"
     editor.page.keyboard.press("ArrowRight")
     assert picture.evaluate("image => image.style.clipPath") == "inset(0px 99% 0px 0px)"
-    editor.page.wait_for_function(f"({PICTURES})().join() === '64,64,64,64'")
+    editor.wipes_of("64x64")
     shown = editor.page.locator(".wan-flf2v details")
     for words in ("first frame", "last frame", "dB PSNR", "colour difference", "jitter", "largest jump"):
         assert words in shown.inner_text()
@@ -172,7 +171,7 @@ def test_two_clips_play_in_step(editor: Editor, canvas: bool) -> None:
 
 
 def test_a_size_keeps_the_aspect_of_the_first_image(editor: Editor) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     editor.page.get_by_role("button", name="480p").click()
     editor.page.wait_for_function(f"({WIDGET})(['WanFLF2VLocal', 'width']) === 624")
     assert value(editor, "WanFLF2VLocal", "height") == 624
@@ -186,7 +185,7 @@ def test_a_template_without_its_images_brings_them(editor: Editor, server: Comfy
     for name in names:
         (server.base / "input" / name).unlink()
     editor.page.evaluate("app.refreshComboInNodes()")
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     editor.nodes_2(False)
     bring = """() => app.graph._nodes.filter(node => node.type === 'LoadImage')
       .map(node => node.widgets.find(widget => widget.name === 'wan_flf2v_examples'))"""
@@ -202,7 +201,7 @@ def test_a_template_without_its_images_brings_them(editor: Editor, server: Comfy
 
 
 def test_our_modules_leave_the_page_quick_while_a_run_goes_on(editor: Editor) -> None:
-    editor.open_template("Wan FLF2V nano model")
+    editor.open_small("Wan FLF2V nano model")
     session = editor.page.context.new_cdp_session(editor.page)
     session.send("Profiler.enable")
     session.send("Profiler.start")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import PACK, ComfyServer, Run
+from comfy_server import ComfyServer, Run
 from nano_graph import FIRST, IMAGES, LAST, LOAD, MODEL, PROMPT, VAE, Graph, node, single_nodes
 from PIL import Image
 from test_comfyui_nodes import LEVEL, frames, made
@@ -117,7 +117,7 @@ def test_images_are_exact_where_that_is_asked_for(server: ComfyServer) -> None:
     assert sum("(100% match by SSIM)" in line for line in lines) == 3
     found = frames(server, run)
     for frame, name in ((0, "nano_first.png"), (4, "nano_last.png")):
-        assert np.array_equal(found[frame], np.asarray(Image.open(PACK / "demo" / name).convert("RGB")))
+        assert np.array_equal(found[frame], np.asarray(Image.open(server.base / "input" / name).convert("RGB")))
 
 
 def test_clips_longer_than_those_of_training_are_other_clips(server: ComfyServer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Run
-from nano_graph import DECODE, FIRST, IMAGES, LAST, Graph, node, single_nodes
+from nano_graph import DECODE, FIRST, IMAGES, LAST, Graph, node, single_nodes, small_image
 from PIL import Image
 
 from wan_local import video
@@ -36,7 +36,7 @@ def frames(server: ComfyServer, run: Run, key: str = IMAGES) -> np.ndarray:
 
 
 def image(name: str) -> np.ndarray:
-    return np.asarray(Image.open(PACK / "demo" / f"nano_{name}.png").convert("RGB"))
+    return np.asarray(small_image(f"nano_{name}.png"))
 
 
 def figures(run: Run) -> dict[str, Any]:

@@ -74,10 +74,10 @@ def check_result(server: ComfyServer, run: Run, workflow: dict[str, Any], bar: f
 
 
 def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
-    server: ComfyServer, workflow: dict[str, Any]
+    server: ComfyServer, bundled: dict[str, Any]
 ) -> None:
-    run = server.run(workflow)
-    check_result(server, run, workflow, ENDS_PSNR)
+    run = server.run(bundled)
+    check_result(server, run, bundled, ENDS_PSNR)
     print(f"took {run.events[-1][0]:.1f} s, {len(run.of('progress'))} messages, {len(run.images)} previews")
     assert run.of("progress"), "the node showed no progress"
     assert run.images, "the node showed no preview"

@@ -141,7 +141,7 @@ def test_ends_come_as_pairs_of_pictures_with_figures(server: ComfyServer, sample
     assert [pair["frame"] for pair in clip["pairs"]] == [row["frame"] for row in clip["given"]] == [0, 8]
     image, shown = (Image.open(io.BytesIO(view(server, clip["pairs"][0][name]))) for name in ("image", "shown"))
     assert image.size == shown.size == (64, 64)
-    assert image.tobytes() == Image.open(PACK / "demo" / "nano_first.png").convert("RGB").tobytes()
+    assert image.tobytes() == Image.open(server.base / "input" / "nano_first.png").convert("RGB").tobytes()
     assert clip["given"][0]["psnr_db"] > 15
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -80,3 +81,32 @@ def numbers(cell: str) -> str:
     found = re.match(NUMBER, cell)
     assert found, cell
     return found[1]
+
+
+OPTIONS = {  # of Wan FLF2V Speed: the rows of the page that its tooltip tells
+    "preset": ("balanced (skip list)", "fast (skip list, skip_in_a_row 2)"),
+    "skip": ("skip easycache", "skip magcache"),
+    "guidance_reuse": ("guidance_reuse 2",),
+    "guidance_highest": ("guidance_highest 0.99",),
+    "guidance_lowest": ("guidance_lowest 0.65",),
+    "cfg_zero": ("cfg_zero on",),
+}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_prices_on_the_node_are_those_of_the_page(language: str) -> None:
+    page = rows(ROOT / "docs" / "speed.md")
+    named = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))["WanFLF2VSpeed"]["inputs"]
+    nag = next(row for row in page if row[0].startswith("nag"))  # the first table is of the bundled model
+    assert f" {nag[6]} dB" in named["nag"]["tooltip"]
+    for option, choices in OPTIONS.items():
+        tooltip = named[option]["tooltip"]
+        for choice in choices:
+            _, forwards, _, _, psnr, _, lost = next(row for row in page if row[0] == choice)
+            wanted = [f"{forwards} forwards", f"{float(psnr):.0f} dB"]
+            wanted += [f"ends {lost} dB"] * (option != "skip")  # the other is not told there
+            if language == "zh":
+                wanted = [f" {forwards} 次", f"{float(psnr):.0f} dB"] + [f"首尾降低 {lost} dB"] * (option != "skip")
+            if choice == "skip magcache":
+                wanted[0] = f"magcache {forwards}," if language == "en" else f"magcache 减为 {forwards} 次"
+            assert [each for each in wanted if each not in tooltip] == [], option

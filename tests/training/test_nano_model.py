@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from training.draw import draw, random_clips
 from training.latent_statistics import set_statistics
-from training.report import DEMO_CLIP, FRAMES, SEED, SETTINGS, SIZE, prompt_distance
+from training.report import DEMO_CLIP, FRAMES, LARGE, SEED, SETTINGS, SIZE, prompt_distance
 from wan_local import ends, images
 from wan_local.config import WAN_LATENTS_MEAN, WAN_LATENTS_STD, VAEConfig
 from wan_local.generate import Pipeline
@@ -103,7 +103,8 @@ def test_the_demo_is_a_held_out_clip_and_the_ends_are_exact(pipeline):
     workflow = json.loads((ROOT / "workflows" / "api" / "wan_flf2v_nano_model.json").read_text())
     assert prompt in [node["inputs"].get("prompt") for node in workflow.values()]
     first, last = (images.read(ROOT / "demo" / f"nano_{name}.png") for name in ("first", "last"))
-    frames = pipeline(first, last, prompt, width=SIZE, height=SIZE, length=FRAMES, seed=1, **SETTINGS)
+    frames, side = LARGE["frames"], LARGE["size"]
+    frames = pipeline(first, last, prompt, width=side, height=side, length=frames, seed=1, **SETTINGS)
     report = ends.report(frames, {0: first, len(frames) - 1: last})
     print(report)
     assert report.first.psnr >= ENDS_PSNR
@@ -117,9 +118,10 @@ def test_the_prompt_decides_the_path(pipeline):
     assert distance > SIZE / 4
 
 
-def test_held_out_figures_are_those_of_the_page():
-    """``training/README.md`` shows what ``training/held_out.json`` holds."""
-    figures = json.loads((ROOT / "training" / "held_out.json").read_text())["figures"]
+@pytest.mark.parametrize("name", ["held_out", "held_out_large"])
+def test_held_out_figures_are_those_of_the_page(name: str):
+    """``training/README.md`` shows what the files hold."""
+    figures = json.loads((ROOT / "training" / f"{name}.json").read_text())["figures"]
     page = (ROOT / "training" / "README.md").read_text()
     assert figures["clips"] >= 64
     for name in ("mean_first", "mean_last", "mean_middle", "mean_fade_middle", "mean_centroid", "mean_fade_centroid"):
