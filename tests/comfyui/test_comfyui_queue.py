@@ -17,9 +17,13 @@ import pytest
 from comfy_server import PACK, ComfyServer, Run
 from PIL import Image
 
+from training.draw import draw, random_clips
+from training.report import SEED
+
 LOAD, FIRST, LAST, LOCAL, SAVE_VIDEO, SAVE_IMAGE = map(str, range(1, 7))  # of the bundled workflow
 ENDS_PSNR = 24.0  # dB, the nano model's bar on images like those it was trained on
 MIDDLE = slice(5, 9)  # frames of the latent frame halfway, which previews show
+PREVIEWED = 18  # which of the held-out clips
 PREVIEW_PSNR = 18.0  # dB; through the map of the released VAE it is 10
 REAL_ENDS_PSNR = 12.0  # dB; photographs are far from its training: only that the ends are the right way round
 
@@ -81,6 +85,18 @@ def test_the_bundled_workflow_makes_a_video_between_the_two_bundled_frames(
     print(f"took {run.events[-1][0]:.1f} s, {len(run.of('progress'))} messages, {len(run.images)} previews")
     assert run.of("progress"), "the node showed no progress"
     assert run.images, "the node showed no preview"
+
+
+def test_previews_are_through_the_models_own_map(server: ComfyServer, workflow: dict[str, Any]) -> None:
+    """On a clip of which the latents themselves are 24 dB from its frames through that map."""
+    clip = random_clips(SEED, PREVIEWED + 1)[PREVIEWED]
+    video = ((draw([clip], 17, 64)[0].movedim(0, -1) + 1) * 127.5).round().byte().numpy()  # [F, H, W, 3]
+    for node, frame in ((FIRST, video[0]), (LAST, video[-1])):
+        Image.fromarray(frame).save(server.base / "input" / f"previewed_{node}.png")
+        workflow[node]["inputs"]["image"] = f"previewed_{node}.png"
+    workflow[LOCAL]["inputs"]["prompt"] = clip.caption
+    run = server.run(workflow)
+    assert run.status == "success", run.error
     jpeg = run.images[-1][run.images[-1].index(b"\xff\xd8") :]
     preview = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
     stills = np.stack([np.asarray(Image.open(path)) for path in saved(server, run, SAVE_IMAGE)])
