@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.docs.test_figures import rows
 from wan_local.config import WAN_EXPERT_14B, WAN_FLF2V_14B, WAN_VAE
 from wan_local.encoders import cache as text_cache
 from wan_local.flops import transformer_forward
@@ -51,12 +52,6 @@ newest = pytest.mark.skipif(
 def text(name: str) -> str:
     """A page in one line."""
     return " ".join((ROOT / name).read_text("utf-8").split())
-
-
-def tables(name: str) -> list[list[str]]:
-    """The cells of all rows."""
-    lines = (line for line in (ROOT / name).read_text("utf-8").splitlines() if line.startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def constant(file: str, name: str) -> Any:
@@ -198,9 +193,9 @@ BOUNDS = {  # the table's rows, and where the bound of each stands
 
 
 def test_the_bounds_of_parity_are_those_of_the_tests() -> None:
-    rows = {row[0]: row for row in tables("docs/numerics.md")}
+    named = {row[0]: row for row in rows(ROOT / "docs/numerics.md")}
     for begin, file in BOUNDS.items():
-        (row,) = (row for name, row in rows.items() if name.startswith(begin))
+        (row,) = (row for name, row in named.items() if name.startswith(begin))
         bound = re.search(r"^BOUND = (\S+)", (ROOT / file).read_text("utf-8"), re.MULTILINE)
         assert bound
         assert row[3] == bound[1]
@@ -208,7 +203,7 @@ def test_the_bounds_of_parity_are_those_of_the_tests() -> None:
 
 
 def test_the_releases_of_pyav_begin_with_the_oldest_that_is_asked_for() -> None:
-    (row,) = (row for row in tables("docs/numerics.md") if row[0][:1].isdigit())
+    (row,) = (row for row in rows(ROOT / "docs/numerics.md") if row[0][:1].isdigit())
     releases = row[0].split(", ")
     floor = re.search(r"^av>=(\S+)", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
     tried = re.search(r"^HOST_PYAV \?= (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
@@ -220,7 +215,7 @@ def test_the_releases_of_pyav_begin_with_the_oldest_that_is_asked_for() -> None:
 
 def test_the_types_of_gguf_are_those_that_are_read() -> None:
     named: set[str] = set()
-    for row in tables("docs/weights.md"):
+    for row in rows(ROOT / "docs/weights.md"):
         if row[0].startswith("GGUF ") and len(row) == 3:
             for name in row[0].removeprefix("GGUF ").split(", "):
                 named |= {kind for kind in FORMATS if re.fullmatch(name.replace("*", ".*"), kind)} or {name}
@@ -243,18 +238,18 @@ def test_who_packs_files_that_are_refused_is_named() -> None:
     ],
 )
 def test_every_layout_that_is_tested_has_its_row_of_figures(head: str, module: str, name: str) -> None:
-    found = tables("docs/weights.md")
+    found = rows(ROOT / "docs/weights.md")
     begin = next(at for at, row in enumerate(found) if row[0] == head)
     width = len(found[begin])
-    rows = []
+    own = []
     for row in found[begin + 2 :]:
         if len(row) != width or row[0] == "layout" or row[0].startswith("weights, "):
             break
-        rows.append(row)
+        own.append(row)
     tested = getattr(importlib.import_module(module), name)
-    assert sorted(row[0] for row in rows) == sorted(tested)
+    assert sorted(row[0] for row in own) == sorted(tested)
     if module.endswith("test_packed_formats"):
-        assert [row[0] for row in rows if float(row[-1]) > tested[row[0]][1]] == []
+        assert [row[0] for row in own if float(row[-1]) > tested[row[0]][1]] == []
 
 
 def test_what_the_page_about_hosts_says_of_the_oldest() -> None:
@@ -274,7 +269,7 @@ def test_what_the_page_about_hosts_says_of_the_oldest() -> None:
 def test_the_page_about_the_editor_has_every_address_and_no_other() -> None:
     source = (ROOT / "nodes" / "editor" / "__init__.py").read_text("utf-8")
     made = {f"{method.upper()} {path}" for method, path in re.findall(r'answer\("(\w+)", "([^"]+)"', source)}
-    told = {found[0] for row in tables("docs/editor.md") if (found := re.findall(r"(?:GET|POST) [/a-z]+", row[0]))}
+    told = {found[0] for row in rows(ROOT / "docs/editor.md") if (found := re.findall(r"(?:GET|POST) [/a-z]+", row[0]))}
     assert told == made
     most = constant("nodes/editor/jobs.py", "MOST")
     assert f"a page of at most {most:.0f} jobs" in text("docs/editor.md")
