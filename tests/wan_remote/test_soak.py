@@ -68,7 +68,8 @@ CHAOS = {
         (0.02, {"kind": "no_range"}),
     ],
 }
-DEFINITE = {"Rejected", "NoCredit", "JobFailed", "Moderated", "JobCancelled"}
+REFUSALS = {"Rejected": 400, "NoCredit": 402}
+DEFINITE = {*REFUSALS, "JobFailed", "Moderated", "JobCancelled"}
 
 
 def test_soak(world: World) -> None:
@@ -131,10 +132,35 @@ def soak(world: World) -> None:
             job = known[outcome.value.request_id]
             assert job["body"]["prompt"] == f"job {number}"
             assert outcome.value.sha256 == job["sha256"]
-        elif outcome.end in ("Rejected", "NoCredit"):
+        elif outcome.end in REFUSALS:
             assert made == 0, (number, ends[number])
-        else:  # an answer that was lost where the cloud's list does not tell twins apart; or a job that failed
+        else:
             assert outcome.end in ("SubmissionUnknown", "JobFailed"), (number, ends[number], outcome.text)
-    assert told["result"] >= 0.75 * JOBS
+    assert_owed_to_the_weather(world, finals)
     assert cloud.view()["violations"] == []
     world.assert_no_leak(*finals.values())
+
+
+def assert_owed_to_the_weather(world: World, finals: dict[int, Outcome]) -> None:
+    """Whatever has no result met its reason at the cloud; how many those are is the dice's affair.
+
+    A submission that was refused for now may end as unknown too: its list then shows another's lost job.
+    """
+    met: dict[str, list[tuple[str, int | None]]] = collections.defaultdict(list)
+    torn = 0  # submissions of which the cloud read half: their prompt is not known
+    for record in world.cloud.records():
+        if record["route"].endswith(".submit") and record["fault"]:
+            body = record.get("json")
+            torn += body is None
+            if body is not None:
+                met[body.get("payload", body)["prompt"]].append((record["fault"], record["told"]))
+    failed = {job["body"]["prompt"] for job in world.cloud.jobs() if not isinstance(job["last"], str)}
+    for number, outcome in finals.items():
+        prompt = f"job {number}"
+        if outcome.end in REFUSALS:
+            assert ("answer", REFUSALS[outcome.end]) in met[prompt], (prompt, outcome.text)
+        elif outcome.end == "JobFailed":
+            assert prompt in failed, (prompt, outcome.text)
+        elif outcome.end == "SubmissionUnknown":
+            torn -= not met[prompt]
+    assert torn >= 0
