@@ -45,9 +45,9 @@ def by_card(model: TransformerConfig = WAN_FLF2V_14B) -> Iterator[str]:
     names = [f"{'fp8' if itemsize == 1 else 'bf16'} {clip}" for itemsize, clip in columns]
     yield "| GPU | " + " | ".join(names) + " |"
     yield "|---|" + "---|" * len(names)
+    models = {itemsize: stored.released(torch.bfloat16, itemsize, model) for itemsize in STORED.values()}
     for gpu in GPUS:
-        sizes = ((stored.released(torch.bfloat16, itemsize, model), clip) for itemsize, clip in columns)
-        cells = (setting(*found, CLIPS[clip], gpu) for found, clip in sizes)
+        cells = (setting(*models[itemsize], CLIPS[clip], gpu) for itemsize, clip in columns)
         yield f"| {gpu} GB | " + " | ".join(cells) + " |"
 
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.wan_local.weights import packed_files
 from wan_local.attention import Sparse
 from wan_local.config import TransformerConfig
 from wan_local.model import WanTransformer
@@ -24,9 +23,9 @@ CONFIG = TransformerConfig(
     dim=96, ffn_dim=128, num_heads=4, num_layers=2, text_dim=32, freq_dim=32, text_len=8, image_dim=20, image_tokens=10,
 )  # fmt: skip
 WIDE = replace(CONFIG, dim=256, num_heads=2)  # heads as wide as sparse attention needs them
+NARROW = replace(CONFIG, dim=48, ffn_dim=64)  # a CPU is slow at products of fp8
 LONG = (5, 10, 26)  # 325 tokens: 6 blocks of 64, and an odd number
 GRIDS = {"48 tokens": (3, 8, 8), "45 tokens": (3, 6, 10), "3 tokens": (1, 2, 6)}  # two do not divide by 2 or 4
-STATED = json.dumps({"attention_head_dim": CONFIG.head_dim, "text_len": CONFIG.text_len})
 GUIDANCE, STEPS = 4.0, 2
 SPLITS: dict[int, list[dict[str, Any]]] = {
     2: [{"cfg": 2}, {"ulysses": 2}, {"ring": 2}],
@@ -43,23 +42,17 @@ def name(split: dict[str, Any], grid: str, fsdp: bool, backend: str = "own") -> 
     return f"{' x '.join(parts)}, {grid}{', fsdp' if fsdp else ''}{', ' + backend if backend != 'own' else ''}"
 
 
-def write_model(path: Path) -> None:
-    """Weights with sharp attention: with plain small ones a wrong rotation changes nothing that a test would see."""
-    save_file(weights(), path, {"config": STATED})
+def write_model(path: Path, config: TransformerConfig = CONFIG) -> None:
+    save_file(weights(config), path, {"config": stated(config)})
 
 
-def write_wide(path: Path) -> None:
-    """A model that sparse attention can be used with."""
-    stated = {"attention_head_dim": WIDE.head_dim, "text_len": WIDE.text_len}
-    save_file(weights(WIDE), path, {"config": json.dumps(stated)})
-
-
-def write_float8(path: Path) -> None:
-    """The same in scaled fp8, as ComfyUI marks it."""
-    packed_files.write_comfy_scaled(path, weights(), torch.float8_e4m3fn, STATED)
+def stated(config: TransformerConfig) -> str:
+    """What the shapes of weights don't say, as the file says it."""
+    return json.dumps({"attention_head_dim": config.head_dim, "text_len": config.text_len})
 
 
 def weights(config: TransformerConfig = CONFIG) -> dict[str, Tensor]:
+    """With sharp attention: with plain small numbers a wrong rotation changes nothing that a test would see."""
     torch.manual_seed(0)
     state = WanTransformer(config).state_dict()
     for key, value in state.items():

@@ -30,7 +30,7 @@ from wan_local.ranks import RankInfo  # noqa: E402
 
 MODEL = str(FOLDER / "model.safetensors")
 INFO = RankInfo(rank=RANK, world=WORLD, device="cpu", backend="gloo", timeout=77.0)
-TRUTH = load_file(FOLDER / "truth.safetensors")
+TRUTH = load_file(FOLDER / "truth.safetensors") | load_file(FOLDER / "more_truth.safetensors")
 
 
 def shared_velocity(rank: Rank):

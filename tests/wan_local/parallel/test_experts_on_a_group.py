@@ -37,8 +37,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("experts")
     found = {name: place / f"{name}.safetensors" for name in ("high", "low", "lora")}
     state = {name: value for name, value in cases.weights().items() if "img" not in name}
-    save_file(state, found["high"], {"config": cases.STATED})
-    save_file({name: value * 1.1 for name, value in state.items()}, found["low"], {"config": cases.STATED})
+    stated = {"config": cases.stated(cases.CONFIG)}
+    save_file(state, found["high"], stated)
+    save_file({name: value * 1.1 for name, value in state.items()}, found["low"], stated)
     torch.manual_seed(3)
     width = cases.CONFIG.dim
     pair = {"lora_A.weight": torch.randn(2, width), "lora_B.weight": torch.randn(width, 2)}

@@ -83,7 +83,7 @@ def test_room_that_is_taken(cluster):
     """Enough in all, but somebody else has it: Ray would wait for ever, we say what is free."""
     with group("ray", cluster.address, world=cluster.nodes, cpus=CPUS) as other:
         other.start()
-        late = group("ray", cluster.address, world=1, cpus=CPUS, limits={"start": 8})
+        late = group("ray", cluster.address, world=1, cpus=CPUS, limits={"start": 4})
         with pytest.raises(InputError, match=r"no room in the Ray cluster for 1 x 4 CPU; free now: "):
             late.start()
         assert other.alive, "nobody else's ranks are touched"
