@@ -1,4 +1,4 @@
-"""``make bench``: a table of ratios, ours over diffusers, and the memory of a decode by length.
+"""``make bench``: ratios, ours over diffusers, where the time goes, and the memory of a decode by length.
 
 The two are timed in turn in one process, so that a machine that slows down slows both; what counts is the median of
 the pairwise ratios. At most 1 is the bar.
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 from wan_local.config import WAN_FLF2V_14B, WAN_VAE, TransformerConfig, VAEConfig
 from wan_local.shapes import Grid
 
+from . import shares
 from .pairs import Pair, transformer_pair, vae_pairs
 
 LENGTHS = (17, 49, 97)
@@ -99,6 +101,7 @@ def measure(pair: Pair, rounds: int, device: str) -> dict[str, object]:
         "diffusers": statistics.median(theirs),
         "ratio": [min(ratios), statistics.median(ratios), max(ratios)],
         "tflops": pair.work / statistics.median(ours) / 1e12 if pair.work else None,
+        "shares": {"ours": shares.shares(pair.ours, device), "diffusers": shares.shares(pair.theirs, device)},
     }
     print(f"{pair.name}: ratio {row['ratio']}", file=sys.stderr, flush=True)
     return row
@@ -152,6 +155,7 @@ def table(rows: list[dict], memory: dict[str, dict[int, int]], args: argparse.Na
         spread = " | ".join(f"{ratio:.2f}" for ratio in row["ratio"])
         rate = f"{row['tflops']:.2f}" if row["tflops"] else ""
         lines.append(f"| {row['name']} | {row['ours']:.3f} | {row['diffusers']:.3f} | {spread} | {rate} |")
+    lines += ["", *where_the_time_goes(rows)]
     lengths = " | ".join(map(str, LENGTHS))
     lines += ["", f"| peak memory of a decode, MiB, by frames | {lengths} | max/min |"]
     lines.append("|---|" + "---|" * (len(LENGTHS) + 1))
@@ -159,3 +163,16 @@ def table(rows: list[dict], memory: dict[str, dict[int, int]], args: argparse.Na
         shown = " | ".join(f"{size / 2**20:.0f}" for size in sizes.values())
         lines.append(f"| {name} | {shown} | {max(sizes.values()) / min(sizes.values()):.3f} |")
     return "\n".join(lines)
+
+
+def where_the_time_goes(rows: list[dict]) -> Iterator[str]:
+    """Shares in percent, ours / diffusers, and the ratios that follow from them."""
+    kinds = (*shares.KERNELS, shares.REST)
+    yield f"| time, %, ours / diffusers | {' | '.join(kinds)} | ratio at equal kernels | with no rest |"
+    yield "|---|" + "---|" * (len(kinds) + 2)
+    for row in rows:
+        ours, theirs = row["shares"]["ours"], row["shares"]["diffusers"]
+        cells = " | ".join(f"{100 * ours[kind]:.0f} / {100 * theirs[kind]:.0f}" for kind in kinds)
+        found = shares.ratios(ours, theirs)
+        ratios = " | ".join(f"{each:.2f}" for each in found) if found else " | "
+        yield f"| {row['name']} | {cells} | {ratios} |"

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
+from tests.wan_local.weights import packed_files
 from wan_local.parallel.group_model import Setup
 from wan_local.ranks import Pool
 from wan_local.weights import load_transformer
@@ -22,6 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_transformer(place / "model.safetensors")
     truth = {grid: cases.alone(model, cases.inputs(size)) for grid, size in cases.GRIDS.items()}
     save_file(truth, place / "truth.safetensors")
+    packed, stated = cases.weights(cases.NARROW), cases.stated(cases.NARROW)
+    packed_files.write_comfy_scaled(place / "float8.safetensors", packed, torch.float8_e4m3fn, stated)
     return place
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from tests.wan_local.parallel import split_cases as cases
 from tests.wan_local.quantised.float8_here import has_float8_products, needs_float8_products
-from tests.wan_local.weights import packed_files
 from wan_local.attention import sparse
 from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.plan import moved
@@ -53,9 +52,7 @@ def has_sparse_attention() -> bool:
 def told(folder: Path) -> dict[int, dict[str, float]]:
     """What the ranks of each world have found; they try everything, once."""
     truth = {}
-    path = folder / "float8.safetensors"
-    packed_files.write_comfy_scaled(path, cases.weights(cases.NARROW), torch.float8_e4m3fn, cases.stated(cases.NARROW))
-    model = load_transformer(path, torch.bfloat16, float8_matmul=True)
+    model = load_transformer(folder / "float8.safetensors", torch.bfloat16, float8_matmul=True)
     with cases.float8_products(), torch.no_grad():
         for grid, size in cases.GRIDS.items() if has_float8_products() else ():
             given = cases.spread(cases.inputs(size))
