@@ -7,7 +7,7 @@ const RULES = `
 .wan-flf2v button { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e);
   border-radius: 4px; padding: 2px 8px; cursor: pointer; min-height: 24px; }
 .wan-flf2v button:hover { filter: brightness(1.25); }
-.wan-flf2v :is(button, input, summary, video):focus-visible { outline: 2px solid #6ab0ff; outline-offset: 1px; }
+.wan-flf2v :is(button, input, summary, video):focus-visible { outline: 2px solid #6ab0ff; outline-offset: -2px; }
 .wan-flf2v input[type=range] { width: 100%; margin: 0; height: 20px; accent-color: #6ab0ff; }
 .wan-flf2v-row { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; }
 .wan-flf2v-lines { margin-top: 4px; }
