@@ -330,11 +330,11 @@ def test_a_list_with_a_mistake_in_it_is_not_sent_at_all(online: ComfyServer, clo
     run = online.run(asked)
     said = run.of("execution_error")[0]["exception_message"].strip()
     assert re.match(r"clip [123] of 3: prompt is empty and GMI Cloud needs one; .* Nothing was sent", said)
-    asked["2"] = node("LoadImageTextDataSetFromFolder", folder="list_of_20")  # made by the first of these tests
+    asked["2"] = listed(online.base, 4)["1"]
     asked[GMI]["inputs"]["prompt"] = "one for all"
     run = online.run(asked)
     said = run.of("execution_error")[0]["exception_message"].strip()
-    assert said.startswith("first_image is a list of 3 and last_image one of 20, and each clip is paid for")
+    assert said.startswith("first_image is a list of 3 and last_image one of 4, and each clip is paid for")
     assert cloud.posts() == 0
 
 
