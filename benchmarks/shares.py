@@ -23,8 +23,7 @@ FORWARDS = 3
 
 
 def shares(work: Callable[[], torch.Tensor], device: str) -> dict[str, float]:
-    """Share of the time of each kind of kernel, 0..1, over some calls of ``work``; one before them warms up."""
-    work()
+    """Share of the time of each kind of kernel, 0..1, over some calls of ``work``, which is warm."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device != "cpu")
     with profile(activities=activities) as profiled:
         for _ in range(FORWARDS):

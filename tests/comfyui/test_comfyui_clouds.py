@@ -281,23 +281,23 @@ def listed(base: Path, count: int) -> Graph:
     return asked
 
 
-def test_a_list_of_ten_arrives_in_order_at_an_account_that_takes_two(online: ComfyServer, cloud: StandIn) -> None:
+def test_a_list_of_twenty_arrives_in_order_at_an_account_that_takes_two(online: ComfyServer, cloud: StandIn) -> None:
     cloud.settings(room=2)
-    run = online.run(listed(online.base, 10))
+    run = online.run(listed(online.base, 20))
     assert run.status == "success", run.error
-    assert cloud.accepted() == 10
+    assert cloud.accepted() == 20
     asked = {job["id"]: job["body"]["prompt"] for job in cloud.jobs()}
     prompts, ids = (run.outputs[key]["text"] for key in ("7", "8"))
     assert [asked[request_id] for request_id in ids] == prompts
-    assert len(set(prompts)) == 10
+    assert len(set(prompts)) == 20
     assert [row["filename"] for row in run.outputs[GMI]["images"]] == [f"{request_id}.mp4" for request_id in ids]
     saved = [online.base / "output" / row["subfolder"] / row["filename"] for row in run.outputs[VIDEO]["images"]]
     kept = [online.base / "output" / "wan_flf2v" / "gmi" / f"{request_id}.mp4" for request_id in ids]
     assert [packets(path) for path in saved] == [packets(path) for path in kept]
     texts = run.texts(GMI)
-    print(texts[len(texts) // 2], texts[-1], f"{run.events[-1][0]:.0f} s for 10 clips", sep="\n\n")
-    assert any(re.match(r"[0-9]+ of 10 done, [12] in the cloud, [0-9]+ waiting\n", text) for text in texts)
-    assert [line.split(":")[0] for line in texts[-1].splitlines()] == [str(number) for number in range(1, 11)]
+    print(texts[len(texts) // 2], texts[-1], f"{run.events[-1][0]:.0f} s for 20 clips", sep="\n\n")
+    assert any(re.match(r"[0-9]+ of 20 done, [12] in the cloud, [0-9]+ waiting\n", text) for text in texts)
+    assert [line.split(":")[0] for line in texts[-1].splitlines()] == [str(number) for number in range(1, 21)]
     starts = sorted((job["start"], 1) for job in cloud.jobs()) + sorted((job["end"], -1) for job in cloud.jobs())
     at_once = np.cumsum([change for _, change in sorted(starts)])
     assert at_once.max() == 2
@@ -330,11 +330,11 @@ def test_a_list_with_a_mistake_in_it_is_not_sent_at_all(online: ComfyServer, clo
     run = online.run(asked)
     said = run.of("execution_error")[0]["exception_message"].strip()
     assert re.match(r"clip [123] of 3: prompt is empty and GMI Cloud needs one; .* Nothing was sent", said)
-    asked["2"] = listed(online.base, 4)["1"]
+    asked["2"] = listed(online.base, 20)["1"]
     asked[GMI]["inputs"]["prompt"] = "one for all"
     run = online.run(asked)
     said = run.of("execution_error")[0]["exception_message"].strip()
-    assert said.startswith("first_image is a list of 3 and last_image one of 4, and each clip is paid for")
+    assert said.startswith("first_image is a list of 3 and last_image one of 20, and each clip is paid for")
     assert cloud.posts() == 0
 
 

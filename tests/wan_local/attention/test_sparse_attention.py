@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.wan_local.attention.sparse_here import needs_sparse
 from tests.wan_local.test_generate import make_pipeline
 from wan_local import kitchen, notices
 from wan_local.approximations import Approximations
@@ -24,7 +25,7 @@ from wan_local.sampling import Cond, cond_velocity, denoise, make_sampler
 from wan_local.sampling.cond import given_frames
 from wan_local.settings import Settings
 
-pytestmark = pytest.mark.skipif(sparse.kernel(torch.device("cpu"))[0] is None, reason="needs comfy-kitchen's sol_attn")
+pytestmark = needs_sparse
 
 GRID, HEADS, WIDTH = (6, 10, 8), 2, 128  # 480 tokens: 7.5 blocks of 64
 FRONT = 160  # both ends: 2.5 blocks

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.wan_local.attention.sparse_here import HAS_SPARSE, needs_sparse
 from tests.wan_local.parallel import split_cases as cases
 from tests.wan_local.quantised.float8_here import has_float8_products, needs_float8_products
-from wan_local.attention import sparse
 from wan_local.parallel.degrees import Degrees
 from wan_local.parallel.plan import moved
 from wan_local.sampling import model_velocity
@@ -44,10 +44,6 @@ OTHER = [
 ]
 
 
-def has_sparse_attention() -> bool:
-    return sparse.kernel(torch.device("cpu"))[0] is not None
-
-
 @pytest.fixture(scope="module")
 def told(folder: Path) -> dict[int, dict[str, float]]:
     """What the ranks of each world have found; they try everything, once."""
@@ -59,7 +55,7 @@ def told(folder: Path) -> dict[int, dict[str, float]]:
             velocity = model_velocity(model, cases.conds(given), cases.GUIDANCE)
             truth[f"float8, {grid}"] = velocity(given["noise"], 700.0)
     cases.write_model(folder / "wide.safetensors", cases.WIDE)
-    if has_sparse_attention():
+    if HAS_SPARSE:
         velocity = model_velocity(load_transformer(folder / "wide.safetensors"), cases.sparse_conds(0, 4), 4.0)
         with torch.no_grad():
             truth["sparse"] = velocity(cases.inputs(cases.LONG)["noise"], 700.0)
@@ -118,7 +114,7 @@ def test_fp8_products_are_rounded_as_on_one_gpu(told, world: int, grid: str) -> 
     assert apart > 2 * together
 
 
-@pytest.mark.skipif(not has_sparse_attention(), reason="needs comfy-kitchen's sol_attn")
+@needs_sparse
 def test_tokens_move_before_they_are_shared_out(told) -> None:
     """A clip of an odd number of tokens, so that one GPU has a twin of the last, which is in front of the others."""
     print(f"sparse on 2 GPUs: {told[2]['sparse']:.1e}; dense {told[2]['dense']:.1e}")

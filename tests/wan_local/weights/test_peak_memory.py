@@ -1,4 +1,4 @@
-"""What loading costs in memory, on a synthetic checkpoint of 1 to 2 GB: one copy of the weights, and no second."""
+"""What loading costs in memory, on a synthetic checkpoint of 2 GB: one copy of the weights, and no second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wan_local.model import WanTransformer
 
 pytestmark = pytest.mark.long
 
-CONFIG = TransformerConfig(dim=3072, ffn_dim=8320, num_heads=24, num_layers=2)
+CONFIG = TransformerConfig(dim=3584, ffn_dim=9728, num_heads=28, num_layers=2)
 ROOT = Path(__file__).resolve().parents[3]
 BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 # Peak and bytes of the result, of the process from before loading to after it; in a process of its own, since the
@@ -78,5 +78,5 @@ def test_loading_holds_one_copy(tmp_path: Path, stored: str, layers: int, wanted
     ratio = told["peak"] / told["size"]
     print(f"{size / 1e9:.2f} GB of {stored} as {wanted} ({how}): peak {told['peak'] / 1e9:.2f} GB, "
           f"{ratio:.3f} of the {told['size'] / 1e9:.2f} GB of the result")  # fmt: skip
-    assert told["size"] > 0.6e9
+    assert told["size"] > 0.9e9
     assert ratio <= 1.15

@@ -86,8 +86,6 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.carry_out(state, route, endpoint, request, names)
         record["accepted"] = route.endswith(".submit") and answer.status == 200 and bool(answer.body)
         record["status"] = answer.status
-        if fault and fault.kind == "answer":
-            record["told"] = fault.status
         self.send(answer, fault)
 
     do_POST = do_PUT = do_DELETE = do_HEAD = do_GET

@@ -176,7 +176,7 @@ class State:
 
     def remember(self, route: str, request: Request, fault: Fault | None) -> dict[str, Any]:
         record = {"route": route, "time": time.monotonic(), "fault": fault.kind if fault else None, "status": None}
-        record["told"] = None  # the status of a fault that answers by itself
+        record["told"] = fault.status if fault and fault.kind == "answer" else None  # in the place of "status"
         record.update(request.describe())
         with self.lock:
             self.records.append(record)
