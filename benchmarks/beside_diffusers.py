@@ -70,6 +70,7 @@ def pairs(device: str) -> list[Pair]:
             *(transformer_pair(each, grid, device, dtype) for each in networks for dtype in DTYPES),
             *vae_pairs(VAEConfig(dim=32), clip, device, torch.float32),
             *vae_pairs(VAEConfig(dim=96), Grid(frames=9, height=64, width=64), device, torch.float32),
+            *vae_pairs(VAEConfig(dim=96), Grid(frames=9, height=128, width=128), device, torch.float32),
         ]
     wide = TransformerConfig(
         dim=WAN_FLF2V_14B.dim, ffn_dim=WAN_FLF2V_14B.ffn_dim, num_heads=WAN_FLF2V_14B.num_heads, num_layers=2

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import winograd
 from .onednn import convolve
 from .stream import Stream
 
@@ -41,6 +42,9 @@ def causal_conv(conv: Any, x: Tensor, stream: Stream | None, *, silu: bool = Fal
     x = with_history(past, x, reach, silu)
     if stream is not None:
         stream.remember(conv, x[:, :, -reach:])
+    if winograd.pays(conv, x):
+        factors = stream.once(conv, winograd.transformed) if stream is not None else winograd.transformed(conv)
+        return winograd.convolve(conv, x, factors)
     return convolve(conv, x)
 
 

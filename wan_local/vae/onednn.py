@@ -25,17 +25,25 @@ def convolve(conv: Any, x: Tensor) -> Tensor:
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups)
 
 
-def _is_left_out(conv: Any, x: Tensor) -> bool:
-    """Whether torch would keep it from oneDNN. Only of torch's own class: others own the way to their weights."""
+def in_plain_float32(conv: Any, x: Tensor) -> bool:
+    """Whether this is torch's own layer (others own the way to their weights), on a CPU, in float32 and without
+    gradients."""
     return (
         type(conv) in (nn.Conv2d, nn.Conv3d)
         and x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_left_out(conv: Any, x: Tensor) -> bool:
+    """Whether torch would keep it from oneDNN."""
+    return (
+        in_plain_float32(conv, x)
         and x.shape[0] == 1
         and math.prod(x.shape[:4]) <= MOST
         and math.prod(x.shape[2:]) >= FEWEST
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )

@@ -9,6 +9,8 @@ Passing ``None`` instead of a stream means: the whole clip is here at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 class Stream:
     """What each temporal layer remembers between two chunks of one clip."""
 
-    __slots__ = ("_past",)
+    __slots__ = ("_made", "_past")
 
     def __init__(self) -> None:
         self._past: dict[nn.Module, Tensor] = {}
+        self._made: dict[nn.Module, Tensor] = {}
 
     def past(self, layer: nn.Module) -> Tensor | None:
         """The frames ``layer`` stored after the previous chunk, or None at the first one.
@@ -35,3 +38,9 @@ class Stream:
             self._past[layer] = frames.clone()
         else:
             past.copy_(frames)
+
+    def once(self, layer: nn.Module, make: Callable[[nn.Module], Tensor]) -> Tensor:
+        """What ``make`` makes of the weights of ``layer``, made at the first chunk."""
+        if layer not in self._made:
+            self._made[layer] = make(layer)
+        return self._made[layer]
