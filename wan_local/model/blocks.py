@@ -103,7 +103,7 @@ class SelfAttention(nn.Module):
             return turn(self.heads(normalised(norm, rows, context.dtype)), context.rope)
 
         def turned(part: Tensor, piece: slice) -> Tensor:
-            return apply_rope(self.heads(rms_norm(norm, part)), context.rope[piece]).flatten(2)
+            return apply_rope(self.heads(rms_norm(norm, part)), context.rope[piece], in_place=True).flatten(2)
 
         return self.heads(by_pieces(rows, turned, context.dtype, in_place=True))
 

@@ -79,13 +79,14 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, device: torch.device, 
     return torch.cat(axes, dim=-1).view(-1, 1, head_dim // 2)  # [L, 1, K / 2]
 
 
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+def apply_rope(x: Tensor, table: Tensor, *, in_place: bool = False) -> Tensor:
     """Turn queries or keys, which must already be normalised over the full width.
 
     Args:
         x: ``[B, L, N, K]``, any float dtype.
         table: :func:`rope_table`, ``[L, 1, K / 2]``; or its ``view_as_real``, ``[L, 1, K / 2, 2]``, for graphs that
             are compiled: complex numbers are not fused there. The result is the same on a CPU.
+        in_place: whether ``x`` may be written over, where gradients are not wanted.
 
     Returns:
         ``[B, L, N, K]`` fp32.
@@ -95,5 +96,9 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
         cosine, sine = (part.unsqueeze(-1) for part in table.unbind(-1))  # [L, 1, K / 2, 1]
         rows = x.float().unflatten(-1, (-1, 2))  # [B, L, N, K / 2, 2]
         return (rows * cosine + rows.flip(-1) * torch.cat([-sine, sine], dim=-1)).flatten(-2)
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [B, L, N, K / 2]
+    rows = x.float()
+    pairs = torch.view_as_complex(rows.unflatten(-1, (-1, 2)))  # [B, L, N, K / 2]
+    if (in_place or rows is not x) and not torch.is_grad_enabled():
+        pairs *= table
+        return rows
     return torch.view_as_real(pairs * table).flatten(-2)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wan_local.attention import sdpa
 from wan_local.config import WAN_FLF2V_14B, TransformerConfig
 from wan_local.memory.live import LiveBytes
-from wan_local.model import blocks, pieces
+from wan_local.model import blocks, norms, pieces
 from wan_local.model.blocks import Block, Context
 from wan_local.model.rope import rope_table
 from wan_local.shapes import Grid
@@ -117,6 +117,7 @@ def large() -> tuple[Block, Context, torch.Tensor]:
 def test_the_peak_of_a_block_at_720p(large: Any, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokens in float32 and never more than four tensors of them in bfloat16; it was 9.3 GB."""
     monkeypatch.setattr(blocks, "has_rms_norm", lambda device: fused)
+    monkeypatch.setattr(norms, "is_of_several_kernels", lambda x: not fused)
     block, context, x = large
     with torch.no_grad(), OneKernel(MovedBytes()) if fused else contextlib.nullcontext(), LiveBytes() as count:
         block(x, context)
@@ -135,6 +136,7 @@ def test_what_a_block_moves_at_720p(large: Any, kernel: bool, most: float, monke
         return heads
 
     monkeypatch.setattr(blocks, "has_rms_norm", lambda device: True)
+    monkeypatch.setattr(norms, "is_of_several_kernels", lambda x: False)
     monkeypatch.setattr(blocks, "rope_kernel", lambda heads: turn if kernel else None)
     with torch.no_grad(), OneKernel(count), count:
         block(x, context)

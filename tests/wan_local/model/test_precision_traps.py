@@ -9,9 +9,10 @@ import torch
 
 from wan_local import tf32
 from wan_local.attention import choose
+from wan_local.memory.live import LiveBytes
 from wan_local.model.blocks import Block, Context
 from wan_local.model.embeddings import ImageEmbedding, sinusoid
-from wan_local.model.norms import rms_norm
+from wan_local.model.norms import ROWS, linear_float32, rms_norm
 from wan_local.model.rope import rope_table
 from wan_local.quantised import CastingLayers
 
@@ -198,6 +199,30 @@ def test_rms_norm_of_mixed_dtypes_is_float32(dtypes):
     expected = wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.weight.double()
     assert got.dtype == torch.float32
     assert (got.double() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_rms_norm_in_few_tensors_has_the_bits_of_torchs(dtype):
+    layer = torch.nn.RMSNorm(96, eps=1e-6).to(dtype)
+    with torch.no_grad():
+        layer.weight.normal_(mean=1.0, std=0.3)
+        x = (3 * torch.randn(2, 500, 96)).to(dtype)
+        before = x.clone()
+        assert torch.equal(rms_norm(layer, x), layer(x))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_wide_weight_is_not_copied_to_float32_whole(batch):
+    layer = torch.nn.Linear(1000, 3500, dtype=torch.bfloat16)
+    x = torch.randn(batch, 1000)
+    exact = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
+    with torch.no_grad(), LiveBytes() as count:
+        got = linear_float32(layer, x)
+    assert count.peak < 4 * ROWS + 1e5 < 4 * layer.weight.numel() / 3
+    assert got.dtype == torch.float32
+    assert (got - exact).abs().max() < 1e-6 * exact.abs().max()
+    assert torch.allclose(linear_float32(layer, x), got, atol=1e-5)  # where gradients are wanted, in one product
 
 
 def test_patches_in_float32_are_not_made_in_tf32(lab):

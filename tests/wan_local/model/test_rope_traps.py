@@ -52,6 +52,16 @@ def test_turning_is_done_in_float32(lab, dtype):
     assert lab.errors(got, lab.rotate(x.double(), lab.angles(grid, 32)))[0] < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_what_is_turned_is_only_overwritten_where_it_may_be(dtype):
+    x, table = torch.randn(2, 30, 4, 32).to(dtype), rope_table((2, 3, 5), 32, torch.device("cpu"))
+    before = x.clone()
+    got = apply_rope(x, table)
+    assert torch.equal(x, before)
+    assert torch.equal(apply_rope(x, table, in_place=True), got)
+
+
 def test_rope_comes_after_the_norm_over_the_full_width(lab):
     """Queries and keys that reach the kernel, against float64 by hand; wrong orders must be far off."""
     model = lab.build(lab.tiny("flf", num_layers=1))
