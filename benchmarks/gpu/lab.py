@@ -104,9 +104,9 @@ class Lab:
 
     def clear(self) -> float:
         """Give back what nobody holds and begin to look for a peak; GB that are still in use."""
-        gc.collect()
         if not self.on_gpu:
             return 0.0
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / GIB

@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.contracts.test_doors import ROOT, sources
 
@@ -55,4 +56,27 @@ def test_what_encoders_need_is_imported_when_one_is_loaded(module: str) -> None:
     """It takes as long as half of torch, and each rank is a process that loads no encoder."""
     asked = f"import sys, {module}; print({{'transformers', 'ftfy', 'huggingface_hub'}} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+
+
+COUNTED = """
+import sys
+from wan_local import weights
+from wan_local.config import WAN_FLF2V_14B, WAN_VAE
+from wan_local.memory.activations import transformer_work, vae_decode_work, vae_encode_work
+from wan_local.shapes import Grid
+grid = Grid(frames=81, height=480, width=832)
+weights.load_transformer("weights/nano")
+vae_encode_work(WAN_VAE, grid.latent_shape), vae_decode_work(WAN_VAE, grid.latent_shape)
+transformer_work(WAN_FLF2V_14B, grid, 2)
+print({"sympy", "torch._dynamo"} & set(sys.modules))
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(TorchDispatchMode, "_should_skip_dynamo"), reason="this torch imports its compiler to count anything"
+)
+def test_loading_and_planning_import_no_compiler() -> None:
+    """It takes two seconds, in front of the first clip and in each rank."""
+    told = subprocess.run([sys.executable, "-c", COUNTED], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

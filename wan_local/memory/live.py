@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .meta_results import quickly
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors made inside it; those that were there before, such as weights, don't count.
@@ -29,13 +31,20 @@ class LiveBytes(TorchDispatchMode):
         self.at = ""
         self._known: dict[int, weakref.ref[object]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, a second in each process, to keep it away from what is counted."""
+        return False
+
     def __torch_dispatch__(
         self, function: Callable[..., object], types: object, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
             self._see(tensor, new=False)
-        result = function(*args, **kwargs)
+        result = quickly(function, args, kwargs)
+        if result is None:
+            result = function(*args, **kwargs)
         for tensor in _tensors(result):
             self._see(tensor, new=True)
         if self.live > self.peak:

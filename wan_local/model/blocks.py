@@ -159,6 +159,16 @@ def kept_away(out: Tensor, other: Tensor, scale: float) -> Tensor:
     return by_pieces(rows, moved, out.dtype, in_place=True).view(out.shape)
 
 
+def starting_modulation(rows: int, dim: int) -> Tensor:
+    """What a table of shifts, scales and gates begins with, ``[1, rows, D]``.
+
+    Nothing is drawn on the meta device, where weights are loaded to: torch would import half a compiler for it, 0.4 s
+    in each process.
+    """
+    table = torch.empty(1, rows, dim)
+    return table if table.is_meta else table.normal_().mul_(dim**-0.5)
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward, each added to the tokens; time gates first and last."""
 
@@ -174,7 +184,7 @@ class Block(nn.Module):
             nn.GELU(approximate="tanh"),  # keeps the place that the weights' names count; see gelu()
             operations.Linear(config.ffn_dim, dim),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim).mul_(dim**-0.5))
+        self.modulation = nn.Parameter(starting_modulation(6, dim))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """``[B, L, D]`` fp32, overwritten unless gradients are wanted -> the same."""
@@ -208,7 +218,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.head = operations.Linear(config.dim, config.out_dim * math.prod(config.patch_size))
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim).mul_(config.dim**-0.5))
+        self.modulation = nn.Parameter(starting_modulation(2, config.dim))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """``[B, L, D]`` fp32 and ``[B, D]`` fp32 -> ``[B, L, patch cells * out_dim]`` fp32."""

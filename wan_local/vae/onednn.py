@@ -25,19 +25,19 @@ def convolve(conv: Any, x: Tensor) -> Tensor:
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups)
 
 
-def in_plain_float32(conv: Any, x: Tensor) -> bool:
+def in_plain_float32(conv: nn.Module, x: Tensor) -> bool:
     """Whether this is torch's own layer (others own the way to their weights), on a CPU, in float32 and without
     gradients."""
     return (
         type(conv) in (nn.Conv2d, nn.Conv3d)
         and x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
+        and x.dtype == conv.get_parameter("weight").dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _is_left_out(conv: Any, x: Tensor) -> bool:
+def _is_left_out(conv: nn.Module, x: Tensor) -> bool:
     """Whether torch would keep it from oneDNN."""
     return (
         in_plain_float32(conv, x)

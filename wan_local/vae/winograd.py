@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ def pays(conv: nn.Module, x: Tensor) -> bool:
 
 def transformed(conv: nn.Module) -> Tensor:
     """The kernels ``[C', C, 3, 3, 3]`` of a convolution as the factors ``[16, 3 * C, C']`` of the products."""
-    weight: Any = conv.weight
+    weight = conv.get_parameter("weight")
     taps = weight.flatten(1).t().contiguous().unflatten(0, weight.shape[1:])  # [C, 3, 3, 3, C']: of time, row, column
     factors = weight.new_empty(4, 4, 3, *taps.shape[::4])
     for row, of_row in zip(factors, _spread(taps, 2), strict=True):
