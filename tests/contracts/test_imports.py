@@ -77,6 +77,6 @@ print({"sympy", "torch._dynamo"} & set(sys.modules))
     not hasattr(TorchDispatchMode, "_should_skip_dynamo"), reason="this torch imports its compiler to count anything"
 )
 def test_loading_and_planning_import_no_compiler() -> None:
-    """It takes two seconds, in front of the first clip and in each rank."""
+    """It takes two seconds in `inspect` and half of one in each rank."""
     told = subprocess.run([sys.executable, "-c", COUNTED], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

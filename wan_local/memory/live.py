@@ -7,13 +7,13 @@ What a kernel takes for itself while it works is no tensor and is not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .meta_results import quickly
+from .meta_results import quickly, tensors_in
 
 
 class LiveBytes(TorchDispatchMode):
@@ -40,12 +40,12 @@ class LiveBytes(TorchDispatchMode):
         self, function: Callable[..., object], types: object, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = kwargs or {}
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_in((args, kwargs)):
             self._see(tensor, new=False)
         result = quickly(function, args, kwargs)
         if result is None:
             result = function(*args, **kwargs)
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             self._see(tensor, new=True)
         if self.live > self.peak:
             self.peak, self.at = self.live, str(function)
@@ -63,15 +63,3 @@ class LiveBytes(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         del self._known[key]
         self.live -= size
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)

@@ -6,7 +6,7 @@ which imports the compiler and a computer algebra system. Counting the memory of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 import torch
@@ -26,10 +26,21 @@ IN_PLACE = {
 WRITTEN_OUT = {aten.mul.out, aten.silu.out}
 
 
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from tensors_in(part)
+
+
 def quickly(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> object:
     """The result of an operation on tensors of the meta device; None of one that is not known here, or elsewhere."""
-    given = [part for value in args for part in (value if isinstance(value, list | tuple) else (value,))]
-    tensors = [part for part in given if isinstance(part, Tensor)]
+    tensors = list(tensors_in((args, kwargs)))
     if not (all(tensor.is_meta for tensor in tensors) if tensors else kwargs.get("device") == torch.device("meta")):
         return None
     if function in IN_PLACE:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-ROWS = 2**20
-"""Numbers of a weight that are copied to float32 at a time."""
+from ..fused import KNOWS_RMS_NORM
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+COPIED = 2**20
+"""Numbers of a weight that are copied to float32 at a time."""
 
 
 def compute_dtype(layer: Any, device: torch.device) -> torch.dtype:
@@ -64,7 +66,7 @@ def linear_float32(layer: Any, x: Tensor) -> Tensor:
 def _by_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A product with the float32 copy of a weight, made of a few rows at a time and written over: that of the time
     projection is 0.63 GB in the released model. On a CPU the product takes a fifth of the time for it."""
-    rows = max(1, ROWS // weight.shape[1])
+    rows = max(1, COPIED // weight.shape[1])
     if torch.is_grad_enabled() or len(weight) <= rows:
         return functional.linear(x, weight.float(), bias)
     copy = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=weight.device)
@@ -101,7 +103,7 @@ def is_of_several_kernels(x: Tensor) -> bool:
     one it rounded before the weight. On the meta device memory is counted as it is on a CPU."""
     return (
         x.device.type in ("cpu", "meta")
-        and hasattr(torch.ops.aten, "_fused_rms_norm")
+        and KNOWS_RMS_NORM
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .layout import channels_last
 from .onednn import in_plain_float32
 
 FEWEST_CHANNELS = 128  # from which on it was faster
@@ -71,7 +72,7 @@ def convolve(conv: nn.Conv3d, x: Tensor, factors: Tensor) -> Tensor:
                 tiles = _tiles(given[start : stop + 2], rows, columns, scratch)
                 _products(tiles, factors, conv.bias, result[start:stop, rows, :, columns], scratch)
     whole = out.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
-    return whole.contiguous().movedim(-1, 1)
+    return channels_last(whole.movedim(-1, 1))
 
 
 class _Scratch:
