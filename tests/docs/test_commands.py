@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 import wan_local.cli
 import wan_remote.cli
+from tests.wan_remote.clocks import Impatient
 from tests.wan_remote.stand_in.client import GMI, WAVESPEED, StandIn
 from wan_local import weights
 
@@ -106,6 +107,7 @@ def cloud() -> Iterator[StandIn]:
 def test_a_command_of_a_cloud(command: str, folder: Path, cloud: StandIn, monkeypatch, capsys) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_DATA_HOME", str(folder / "state"))
+    monkeypatch.setattr("wan_remote.session.Clock", Impatient)
     for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     words = shlex.split(command)[3:]

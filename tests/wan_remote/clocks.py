@@ -1,4 +1,4 @@
-"""Clocks for tests: one that lets hours pass in no time, and one that lets them pass quickly."""
+"""Clocks for tests: one that lets hours pass in no time, one that lets them pass quickly, one that waits less."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ class FakeClock(Clock):
     def at(self, elapsed: float, action: Callable[[], object]) -> None:
         """Do something once that much time has passed."""
         self._at.append((elapsed, action))
+
+
+class Impatient(Clock):
+    """The real date, but waits and limits end after a twentieth of the time: for whole programs."""
+
+    def monotonic(self) -> float:
+        return 20 * super().monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 20)
 
 
 class FastClock(FakeClock):

@@ -186,7 +186,6 @@ def test_some_patience_is_taken(world, minutes):
 
 
 def test_the_command_line_has_takes(world):
-    world.poll_soon()
     world.cloud.always("gmi", "success")
     for more in ((), ("--take", "2"), ("--take", "2"), ()):
         assert world.command(GMI, *more).returncode == 0

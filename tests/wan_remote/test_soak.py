@@ -86,7 +86,7 @@ def soak(world: World) -> None:
     rng = random.Random(SEED)
     cloud = world.cloud
     cloud.settings(frames=9)
-    world.real_time(0.1)
+    world.real_time(0.03)
     world.caplog.set_level(logging.INFO, "urllib3")
     fates = {GMI: [["queued", "success"]] * 8, WAVESPEED: [["created", "completed"]] * 8}
     for provider, done in ((GMI, "success"), (WAVESPEED, "completed")):

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 import wan_remote
-from tests.wan_remote.clocks import FakeClock, FastClock
+from tests.wan_remote.clocks import FakeClock, FastClock, Impatient
 from tests.wan_remote.fault_case import DOWN, GMI, LOST, Case
 from tests.wan_remote.fault_ids import faults_of
 from tests.wan_remote.fault_table import Row
@@ -343,7 +343,7 @@ class World:
         output: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> Told:
-        """The command line in this process; ``plain`` adds no folders."""
+        """The command line in this process, where waits are short; ``plain`` adds no folders."""
         given = list(arguments)
         if not plain:
             given += ["--state", str(state or self.state)]
@@ -351,6 +351,7 @@ class World:
                 given += ["--output", str(output or self.output)]
         out, err = io.StringIO(), io.StringIO()
         with self.monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr("wan_remote.session.Clock", Impatient)
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             try:

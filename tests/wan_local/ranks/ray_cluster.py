@@ -11,6 +11,8 @@ import sys
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported: no token file is written
 os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 makes ranks wait for everything else that this machine does
+os.environ["RAY_enable_worker_prestart"] = "0"  # else it starts workers ahead, for every driver, that nobody uses
+os.environ["RAY_prestart_worker_first_driver"] = "0"
 
 
 def main(cpus: int) -> None:

@@ -209,7 +209,7 @@ def test_ranks_that_we_end_ourselves_during_a_call_were_not_killed_by_somebody()
 
 
 def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(ranks, pool, make, key, monkeypatch):
-    monkeypatch.setattr(group_module, "PING_SECONDS", 6.0)  # so long a frozen one is waited for
+    monkeypatch.setattr(group_module, "PING_SECONDS", 3.0)  # so long a frozen one is waited for
     for number in (signal.SIGKILL, signal.SIGSTOP):
         before = pool.lease(key[0], make)
         before.call("nothing")
@@ -226,8 +226,8 @@ def test_a_rank_lost_between_two_runs_costs_a_load_and_no_run(ranks, pool, make,
 def test_a_rank_frozen_in_a_collective(ranks, tmp_path):
     """SIGSTOP of the last rank while the other waits for it: the frozen one is blamed, and really ended."""
     with strike(ranks.pids[1], signal.SIGSTOP, tmp_path / "in") as sent:
-        error = failing(ranks, "wait_for_the_last", str(tmp_path / "in"), timeout=4)
-    assert time.monotonic() - sent[0] < 4 + ANSWER_SECONDS
+        error = failing(ranks, "wait_for_the_last", str(tmp_path / "in"), timeout=2)
+    assert time.monotonic() - sent[0] < 2 + ANSWER_SECONDS
     assert error.rank == 1
     assert "silent" in error.cause
 

@@ -1,11 +1,13 @@
-"""One rank of a world in which all splits are tried; rank 0 writes the errors.
+"""The ranks of the worlds in which all splits are tried; rank 0 of each writes the errors.
 
-``split_rank.py ROOT WORLD RANK FOLDER``
+``split_ranks.py ROOT FOLDER`` imports everything once, which takes longer than most splits, and forks the ranks.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT, WORLD, RANK, FOLDER = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+ROOT, FOLDER = sys.argv[1], Path(sys.argv[2])
 sys.path += [ROOT]
 
 import torch  # noqa: E402
@@ -29,7 +31,6 @@ from wan_local.parallel.sequence import ShardedSequence  # noqa: E402
 from wan_local.ranks import RankInfo  # noqa: E402
 
 MODEL = str(FOLDER / "model.safetensors")
-INFO = RankInfo(rank=RANK, world=WORLD, device="cpu", backend="gloo", timeout=77.0)
 TRUTH = load_file(FOLDER / "truth.safetensors") | load_file(FOLDER / "more_truth.safetensors")
 
 
@@ -53,10 +54,10 @@ def error(rank: Rank, grid: str) -> float:
     return float((found - TRUTH[grid]).abs().max() / TRUTH[grid].abs().max())
 
 
-def attentions_of_the_chosen_kernel(backend: str) -> int:
+def attentions_of_the_chosen_kernel(info: RankInfo, backend: str) -> int:
     """How many attentions of tokens to tokens, in one guided step, are done by the kernel that was asked for."""
     given, counted = cases.inputs(cases.GRIDS["45 tokens"]), []
-    rank = Rank(INFO, ulysses=WORLD, backend=backend)
+    rank = Rank(info, ulysses=info.world, backend=backend)
     rank.load(MODEL, dtype="float32")
     kernel = rank.models[0].attend
 
@@ -80,9 +81,9 @@ def float8_error(rank: Rank, grid: str) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
-def sparse_errors() -> dict[str, float]:
+def sparse_errors(info: RankInfo) -> dict[str, float]:
     """Of one guided look at a long clip under sparse attention, and of a dense look at it."""
-    rank = Rank(INFO, ulysses=WORLD)
+    rank = Rank(info, ulysses=info.world)
     rank.load(str(FOLDER / "wide.safetensors"), dtype="float32")
     found = {}
     conds = [asdict(cond) for cond in cases.sparse_conds(0, 4)]
@@ -93,11 +94,11 @@ def sparse_errors() -> dict[str, float]:
     return found
 
 
-def compiled_error(grid: str) -> tuple[float, list[str]]:
+def compiled_error(info: RankInfo, grid: str) -> tuple[float, list[str]]:
     """With compiled blocks, and what is said of them."""
     said: list[str] = []
     with notices.listening(said.append):
-        rank = Rank(INFO, ulysses=WORLD)
+        rank = Rank(info, ulysses=info.world)
         rank.load(MODEL, dtype="float32", compiled=True)
         return error(rank, grid), said
 
@@ -128,16 +129,17 @@ PATCHES = {
 }  # fmt: skip
 
 
-def main() -> None:
+def try_all(info: RankInfo) -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    store = dist.FileStore(str(FOLDER / f"store{WORLD}"), WORLD)
-    dist.init_process_group("gloo", store=store, rank=RANK, world_size=WORLD, timeout=timedelta(seconds=120))
+    world = info.world
+    store = dist.FileStore(str(FOLDER / f"store{world}"), world)
+    dist.init_process_group("gloo", store=store, rank=info.rank, world_size=world, timeout=timedelta(seconds=120))
     told: dict[str, Any] = {}
     for backend, table in (("own", cases.SPLITS), ("yunchang", cases.YUNCHANG)):
-        for split in table[WORLD]:
+        for split in table[world]:
             for sharded in cases.SHARDED:
-                rank = Rank(INFO, backend=backend, **split)
+                rank = Rank(info, backend=backend, **split)
                 size = rank.load(MODEL, dtype="float32", fsdp=sharded)
                 for grid in cases.GRIDS:
                     told[cases.name(split, grid, sharded, backend)] = error(rank, grid)
@@ -147,18 +149,18 @@ def main() -> None:
                 else:
                     told[f"sent {cases.name(split, '', False, backend)}"] = rank.statistics()["sent"]
     for backend in ("own", "yunchang"):
-        told[f"chosen kernel, {backend}"] = attentions_of_the_chosen_kernel(backend)
+        told[f"chosen kernel, {backend}"] = attentions_of_the_chosen_kernel(info, backend)
     for what, hook in (("float8", Rank._largest), ("float8, each GPU by itself", lambda self, value: value)):
         with cases.float8_products(), mock.patch.object(Rank, "_largest", hook):
-            rank = Rank(INFO, ulysses=WORLD)
+            rank = Rank(info, ulysses=info.world)
             rank.load(str(FOLDER / "float8.safetensors"), float8_matmul=True)
             for grid in cases.GRIDS if has_float8_products() else ():
                 told[f"{what}, {grid}"] = float8_error(rank, grid)
-    if WORLD == 2 and "sparse" in TRUTH:
-        told |= sparse_errors()
-    if WORLD == cases.COMPILED:
-        told["compiled"], told["said"] = compiled_error("45 tokens")
-    rank = Rank(INFO, ulysses=WORLD)
+    if world == 2 and "sparse" in TRUTH:
+        told |= sparse_errors(info)
+    if world == cases.COMPILED:
+        told["compiled"], told["said"] = compiled_error(info, "45 tokens")
+    rank = Rank(info, ulysses=info.world)
     rank.load(MODEL, dtype="float32")
     for mutation, (method, wrong) in PATCHES.items():
         with mock.patch.object(ShardedSequence, method, wrong):
@@ -166,8 +168,8 @@ def main() -> None:
     told["after the mutations"] = error(rank, "45 tokens")
     backend = rank._split(rank.degrees).groups.ulysses._handle._get_backend(torch.device("cpu"))
     told["timeout"] = backend.options._timeout.total_seconds()
-    if RANK == 0:
-        (FOLDER / f"told{WORLD}.json").write_text(json.dumps(told))
+    if info.rank == 0:
+        (FOLDER / f"told{world}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -181,6 +183,22 @@ def block_bytes(rank: Rank) -> int:
 def told_full_blocks() -> int:
     state = load_file(MODEL)
     return sum(value.nbytes for key, value in state.items() if key.startswith("blocks."))
+
+
+def main() -> None:
+    """One world after the other. Ends with 1 where a rank failed; the others of its world are ended then."""
+    for world in cases.SPLITS:
+        infos = [RankInfo(rank=rank, world=world, device="cpu", backend="gloo", timeout=77.0) for rank in range(world)]
+        ranks = [multiprocessing.get_context("fork").Process(target=try_all, args=(info,)) for info in infos]
+        for rank in ranks:
+            rank.start()
+        running = {rank.sentinel: rank for rank in ranks}
+        while running:
+            for ended in multiprocessing.connection.wait(list(running)):
+                if running.pop(ended).exitcode:
+                    for rank in ranks:
+                        rank.kill()
+                    raise SystemExit(1)
 
 
 if __name__ == "__main__":
