@@ -39,6 +39,8 @@ class Frame:
 
 def fitted(pixels: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
     """``[H, W, 3 or 4]`` uint8 to ``[height, width, 3]``; transparency is laid over black, as the local nodes do."""
+    if pixels.shape == (height, width, 3):
+        return pixels
     image = Image.fromarray(pixels)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
@@ -56,7 +58,9 @@ def fitted(pixels: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
 
 def fingerprint(pixels: np.ndarray) -> str:
     """Tells images apart by their pixels, however they are encoded."""
-    return sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    found = sha256(f"{pixels.shape}".encode())
+    found.update(np.ascontiguousarray(pixels))
+    return found.hexdigest()
 
 
 def elsewhere(address: str) -> Frame:
