@@ -13,8 +13,11 @@ BIN := $(VENV)/bin
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 # PyAV as hosts bring it: the video tests run on these releases too.
 HOST_PYAV ?= 14.2.0 17.0.0
+# Bytecode is kept, whatever the shell says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+# One more than a machine of two cores has: a third of the time of many tests is a wait for other processes.
 # Files start in the order of tests/conftest.py, not those of most tests first.
-WITHOUT_HOST := -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/comfyui --ignore=tests/browser tests
+WITHOUT_HOST := -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/comfyui --ignore=tests/browser tests
 FLOOR := .venv-floor
 FLOOR_TORCH ?= torch==2.5.0
 # The oldest Python from 3.10 that is here, pyenv's among them; torch 2.5 has none above 3.12.
