@@ -23,6 +23,12 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+# Without a GPU, what fades and slides behind a dialog takes two thirds of the time of a click.
+STILL_STYLE = """document.addEventListener('DOMContentLoaded', () => {
+  const style = document.createElement('style')
+  style.textContent = '*, *::before, *::after { animation: none !important; transition: none !important }'
+  document.head.append(style)
+})"""
 READY = "window.app?.graph && app.extensionManager?.setting && document.querySelector('.side-tool-bar-container')"
 # [left, top, right, bottom] of every node with its title, in units of the graph.
 CLASSIC_BOXES = """() => app.graph._nodes.map(node => {
@@ -104,6 +110,7 @@ class Editor:
 
     def start(self) -> None:
         self.page.set_default_timeout(LOADING)
+        self.page.add_init_script(STILL_STYLE)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         # The dialog of templates without the hundreds of the core, which take long to draw.
         self.page.route("**/templates/index*.json", lambda route: route.fulfill(json=[]))
