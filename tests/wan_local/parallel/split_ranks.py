@@ -195,9 +195,11 @@ def main() -> None:
         running = {rank.sentinel: rank for rank in ranks}
         while running:
             for ended in multiprocessing.connection.wait(list(running)):
-                if running.pop(ended).exitcode:
-                    for rank in ranks:
-                        rank.kill()
+                rank = running.pop(ended)
+                rank.join()  # its pipe closes before it has an exit code
+                if rank.exitcode:
+                    for other in ranks:
+                        other.kill()
                     raise SystemExit(1)
 
 
