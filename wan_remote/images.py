@@ -59,7 +59,7 @@ def fitted(pixels: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
 def fingerprint(pixels: np.ndarray) -> str:
     """Tells images apart by their pixels, however they are encoded."""
     found = sha256(f"{pixels.shape}".encode())
-    found.update(np.ascontiguousarray(pixels))
+    found.update(np.ascontiguousarray(pixels).data)
     return found.hexdigest()
 
 
