@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.connection
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -22,6 +20,7 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch.multiprocessing import start_processes  # noqa: E402
 
 from tests.wan_local.parallel import split_cases as cases  # noqa: E402
 from tests.wan_local.quantised.float8_here import has_float8_products  # noqa: E402
@@ -129,10 +128,10 @@ PATCHES = {
 }  # fmt: skip
 
 
-def try_all(info: RankInfo) -> None:
+def try_all(number: int, world: int) -> None:
+    info = RankInfo(rank=number, world=world, device="cpu", backend="gloo", timeout=77.0)
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    world = info.world
     store = dist.FileStore(str(FOLDER / f"store{world}"), world)
     dist.init_process_group("gloo", store=store, rank=info.rank, world_size=world, timeout=timedelta(seconds=120))
     told: dict[str, Any] = {}
@@ -186,21 +185,9 @@ def told_full_blocks() -> int:
 
 
 def main() -> None:
-    """One world after the other. Ends with 1 where a rank failed; the others of its world are ended then."""
+    """One world after the other; where a rank fails the others are ended, and its traceback is raised."""
     for world in cases.SPLITS:
-        infos = [RankInfo(rank=rank, world=world, device="cpu", backend="gloo", timeout=77.0) for rank in range(world)]
-        ranks = [multiprocessing.get_context("fork").Process(target=try_all, args=(info,)) for info in infos]
-        for rank in ranks:
-            rank.start()
-        running = {rank.sentinel: rank for rank in ranks}
-        while running:
-            for ended in multiprocessing.connection.wait(list(running)):
-                rank = running.pop(ended)
-                rank.join()  # its pipe closes before it has an exit code
-                if rank.exitcode:
-                    for other in ranks:
-                        other.kill()
-                    raise SystemExit(1)
+        start_processes(try_all, args=(world,), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":
