@@ -40,7 +40,7 @@ class Frame:
 def fitted(pixels: np.ndarray, width: int, height: int, fit: str) -> np.ndarray:
     """``[H, W, 3 or 4]`` uint8 to ``[height, width, 3]``; transparency is laid over black, as the local nodes do."""
     if pixels.shape == (height, width, 3):
-        return pixels
+        return pixels.copy()  # what is sent is what is hashed, whatever the caller does to it meanwhile
     image = Image.fromarray(pixels)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
