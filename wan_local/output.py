@@ -83,7 +83,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it would hide what went wrong before
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -103,7 +104,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _flush_to_disk(path: Path) -> None:
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 

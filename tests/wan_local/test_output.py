@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.wan_local.video_clip import clip
-from wan_local import video
+from wan_local import contact_sheet, kept, video
+from wan_local.encoders.cache import TextCache
 from wan_local.errors import NumericError, OutputError
+from wan_local.output import replacing
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +101,41 @@ def test_no_space_at_the_move_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         video.write(clip(5), target, 16)
     assert target.read_bytes() == b"a good film"
     assert leftovers(tmp_path) == []
+
+
+def test_everything_is_written_where_only_what_may_be_written_can_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        """As Windows has it."""
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("wan_local.output.os.fsync", fsync)
+    frames = clip(2)
+    video.write(frames, tmp_path / "clip.mp4", 16)
+    video.write_frames(frames, tmp_path / "frames")
+    contact_sheet.write(frames, {}, tmp_path / "sheet.png")
+    kept.write(tmp_path / "clip.latents.safetensors", torch.zeros(1, 16, 1, 2, 2))
+    TextCache(tmp_path / "prompts").put("0" * 64, torch.ones(2, 4))
+    files = sorted(path.name for path in tmp_path.rglob("*.*"))
+    assert files == ["0" * 64 + ".safetensors", "clip.latents.safetensors", "clip.mp4", "frame_00000.png",
+                     "frame_00001.png", "sheet.png"]  # fmt: skip
+
+
+def test_a_temporary_file_that_stays_does_not_hide_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is gone refuses both, and so does Windows while a virus scanner reads it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def fail() -> None:
+        monkeypatch.setattr(Path, "unlink", refuse)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: Input/output error"):
+        with replacing(tmp_path / "clip.mp4"):
+            fail()
 
 
 def test_a_good_file_is_replaced_and_links_are_followed(tmp_path: Path) -> None:
