@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from wan_local import kept, video
-from wan_local.cli import main
+from wan_local.cli import main, to_paste
 from wan_local.cli.progress_bar import ProgressBar
 from wan_local.generate import Pipeline
 from wan_local.progress import Progress
@@ -191,6 +191,30 @@ def test_inspect_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]
     assert "FLF2V transformer" in text
     assert main(["inspect", str(model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parts"]
+
+
+def test_a_name_that_the_output_has_no_letters_for_is_written_in_numbers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file on Windows, whose letters are those of its language."""
+    (tmp_path / "海").symlink_to(model / "vae")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    assert main(["inspect", str(tmp_path / "海")]) == 0
+    assert b"\\u6d77" in raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("platform", "line"),
+    [("linux", "decode '/my films/a.pt' --fps 8"), ("win32", 'decode "C:\\my films\\a.pt" --fps 8')],
+)
+def test_a_command_can_be_pasted_where_it_is_shown(
+    platform: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell of Windows takes ' for a letter."""
+    path = "C:\\my films\\a.pt" if platform == "win32" else "/my films/a.pt"
+    monkeypatch.setattr(sys, "platform", platform)
+    assert to_paste(["decode", path, "--fps", "8"]) == f"python -m wan_local {line}"
 
 
 # -- what can go wrong ------------------------------------------------------------------------------------------

@@ -7,8 +7,12 @@ use, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import notices
@@ -29,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     from . import bench, chain, decode, ends, generate, inspect
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file that it is sent to may not know a path's letters
     parser = Parser(prog=PROGRAM, description="Wan2.1 first-last-frame to video.", allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
     for command in (generate, chain, ends, decode, inspect, bench):
@@ -52,6 +58,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _say(args.parser.prog, "out of GPU memory; use a smaller size, a shorter length or --device cpu", FAILED)
     return DONE
+
+
+def to_paste(words: Sequence[str]) -> str:
+    """A command of this program as a person's shell takes it."""
+    return f"{PROGRAM} {subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)}"
 
 
 def _say(program: str, message: str, status: int) -> int:

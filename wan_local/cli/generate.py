@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ from ..settings import (
     check_boundary,
 )
 from ..words import counted
-from . import PROGRAM, keyframe_option, longer_option, lora_option, repair_option, several_gpus, speed_options
+from . import keyframe_option, longer_option, lora_option, repair_option, several_gpus, speed_options, to_paste
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -387,4 +386,4 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
     again += [] if args.device == "auto" else ["--device", args.device]
     again += [] if args.vae_dtype == "auto" else ["--vae-dtype", args.vae_dtype]
-    print(f"latents kept in {path}; to go on: {PROGRAM} {shlex.join(again)}", file=sys.stderr)
+    print(f"latents kept in {path}; to go on: {to_paste(again)}", file=sys.stderr)
