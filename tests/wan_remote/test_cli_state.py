@@ -11,6 +11,7 @@ import pytest
 
 from tests.wan_remote.fault_case import GMI
 from tests.wan_remote.world import ROOT
+from wan_remote.cli.arguments import state_folder
 
 
 def command(pack: Path, *more: str, home: Path) -> str:
@@ -54,6 +55,20 @@ def test_jobs_are_those_of_the_comfyui_that_the_pack_lies_in(world, comfy):
     outside = said(world, ROOT, "jobs", "--state", str(comfy), home=home)  # the folder of a ComfyUI will do
     assert outside.splitlines()[0] == f"jobs in {private / 'jobs'}:"
     assert said(world, ROOT, "jobs", home=home).splitlines()[0] == f"jobs in {home / 'wan_flf2v' / 'jobs'}:"
+
+
+def test_the_folder_of_a_comfyui_means_its_private_folder_before_any_node_has_run(world, comfy):
+    private, plain = comfy / "user" / "__wan_flf2v", world.tmp / "plain"
+    assert state_folder(str(comfy)) == private
+    (comfy / "jobs").mkdir()  # of somebody who kept them there before
+    assert state_folder(str(comfy)) == comfy
+    private.mkdir()
+    assert state_folder(str(comfy)) == comfy, "the same command read another journal from then on, and paid again"
+    (private / "jobs").mkdir()
+    refused = world.cli("jobs", "--state", str(comfy), plain=True)
+    assert refused.returncode == 2
+    assert "has two journals; move what is in" in refused.stderr
+    assert state_folder(str(plain)) == plain
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where this machine keeps what programs know has another name")

@@ -72,10 +72,15 @@ def image(text: str) -> Path | str:
 
 
 def state_folder(text: str) -> Path:
-    """Where a journal is kept, from that folder or the one of a ComfyUI."""
+    """Where a journal is kept, from that folder or the one of a ComfyUI, whose nodes may not have run yet."""
     folder = Path(text)
     inside = folder / "user" / PRIVATE
-    return inside if inside.is_dir() else folder
+    own, of_nodes = ((place / "jobs").is_dir() for place in (folder, inside))
+    if own and of_nodes:  # each knows of clips that the other would pay for again
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has two journals; move what is in {folder / 'jobs'} to {inside / 'jobs'}, and remove that folder"
+        )
+    return inside if _is_comfyui(folder) and not own else folder
 
 
 def default_state() -> Path:
@@ -83,9 +88,13 @@ def default_state() -> Path:
     same inputs are one clip here and there; else where this machine keeps what programs know."""
     for pack in _packs():
         base = pack.parent.parent
-        if pack.parent.name == "custom_nodes" and ((base / "user").is_dir() or (base / "folder_paths.py").is_file()):
+        if pack.parent.name == "custom_nodes" and _is_comfyui(base):
             return base / "user" / PRIVATE
     return own_state()
+
+
+def _is_comfyui(base: Path) -> bool:
+    return (base / "user").is_dir() or (base / "folder_paths.py").is_file()
 
 
 def _packs() -> Iterator[Path]:
