@@ -74,7 +74,6 @@ class KeyFile:
 
     def put(self, table: Mapping[str, Any]) -> None:
         """Write the file anew, whole or not at all, for its owner alone; raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(self.path, json.dumps(table).encode())
 
     def _look_at_mode(self) -> None:

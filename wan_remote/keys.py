@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import KeyInvalid, KeyMissing, StorageError
 from .key_file import KeyFile, Unreadable
+from .locks import held
 from .providers import PROVIDERS
 from .secret import Secret
 
@@ -69,7 +70,9 @@ class Keys:
             raise KeyInvalid(f"that has spaces, line breaks or other characters that no key has; copy it from {site}")
         file = self._file
         try:
-            file.put({**file.table(), provider: value})
+            file.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with held(file.path.with_suffix(".lock")):  # another key may be stored at the same time
+                file.put({**file.table(), provider: value})
         except Unreadable as error:
             failed = f"can't be read ({error}), so nothing was stored"
         except OSError as error:

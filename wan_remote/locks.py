@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import StorageError
 
+LONGEST_HELD = 60.0  # seconds that one program may take to read and write small files
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock that somebody has answers
 
 
@@ -58,6 +60,22 @@ def try_lock(file: Any, path: Path) -> bool:
     else:
         return True
     raise StorageError(f"{path} can't be locked ({failed}); nothing was sent, choose a folder on a local disk")
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path`` for the time of reading and writing a few small files.
+
+    Raises:
+        StorageError: somebody else does not end to, or the file system knows no locks.
+    """
+    end = time.monotonic() + LONGEST_HELD
+    with opened(path) as file:
+        while not try_lock(file, path):
+            if time.monotonic() > end:
+                raise StorageError(f"{path} is held by another program; nothing was sent, end that one")
+            time.sleep(0.05)
+        yield
 
 
 def unique() -> str:

@@ -13,9 +13,10 @@ import pytest
 
 import wan_remote
 from tests.wan_remote.journals import NAME
+from wan_remote import locks
 from wan_remote import watch as watches
 from wan_remote.errors import Interrupted
-from wan_remote.journal import Journal, locking
+from wan_remote.journal import Journal
 from wan_remote.locks import try_lock
 from wan_remote.watch import Watch
 
@@ -77,7 +78,7 @@ def claim(journal: Journal, order: list[str]) -> None:
 
 
 def test_a_claim_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(locking, "LONGEST_CLAIM", 0.2)
+    monkeypatch.setattr(locks, "LONGEST_HELD", 0.2)
     book = Journal(folder=tmp_path)
     with book.claiming():
         began = time.monotonic()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from wan_remote.errors import KeyInvalid, KeyMissing
+from wan_remote.key_file import KeyFile
 from wan_remote.keys import Keys
 from wan_remote.providers import PROVIDERS
 from wan_remote.secret import Secret
@@ -51,3 +55,21 @@ def test_an_organisation_is_checked():
     assert headers({"GMI_ORG_ID": " org-1 "}) == {"X-Organization-ID": "org-1"}
     with pytest.raises(KeyInvalid, match="GMI_ORG_ID"):
         headers({"GMI_ORG_ID": "a\nb"})
+
+
+def test_two_keys_stored_at_once_are_both_there(tmp_path, monkeypatch):
+    """Two tabs, or a tab and the command line."""
+    keys, real = Keys(folder=tmp_path, environ={}), KeyFile.table
+
+    def slow(file):
+        found = real(file)
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(KeyFile, "table", slow)
+    threads = [threading.Thread(target=keys.save, args=(name, f"sk-{name}-123456")) for name in PROVIDERS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: keys.resolve(name).reveal() for name in PROVIDERS} == {name: f"sk-{name}-123456" for name in PROVIDERS}

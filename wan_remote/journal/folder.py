@@ -13,11 +13,12 @@ from typing import Any
 from ..clock import Clock
 from ..errors import InvalidRequest, StorageError
 from ..files import probe_folder, write_private
+from ..locks import held
 from ..states import Event, State, after
 from ..watch import Watch
 from .entry import VERSION, Entry, former_fingerprint, same_inputs
 from .format import parse, text_of, version_of
-from .locking import SAME, alone, claiming
+from .locking import SAME, alone
 from .tidying import GRAPH, THUMBNAIL, prune
 
 MOST_GRAPH = 512 * 2**10  # bytes
@@ -157,7 +158,7 @@ class Journal:
         return [entry for entry in known if entry.provider == provider]
 
     def prune(self, output: Path) -> None:
-        """Forget jobs that ended long ago and whose clip is no longer below ``output``."""
+        """Forget jobs that ended long ago and whose clip is no longer on disk; see :mod:`.tidying`."""
         prune(self.folder, output, self.clock.time())
 
     def alone(self, name: str, watch: Watch, first: str = SAME) -> AbstractAsyncContextManager[None]:
@@ -166,7 +167,7 @@ class Journal:
 
     def claiming(self) -> AbstractContextManager[None]:
         """While an id found in a cloud's list is taken for an entry, nobody else takes one."""
-        return claiming(self.folder / "claims.lock")
+        return held(self.folder / "claims.lock")
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"

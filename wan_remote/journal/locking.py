@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ..errors import StorageError
 from ..locks import is_at, opened, try_lock
 from ..watch import SLICE, Watch, check
 
-LONGEST_CLAIM = 60.0  # seconds that one claim may take at most; it reads small files
 SAME = "another run of the same inputs"
 
 
@@ -43,19 +40,3 @@ async def alone(path: Path, watch: Watch, first: str = SAME) -> AsyncIterator[No
                 continue
             yield
             return
-
-
-@contextlib.contextmanager
-def claiming(path: Path) -> Iterator[None]:
-    """While an id found in a cloud's list is taken for an entry, nobody else takes one.
-
-    Raises:
-        StorageError: somebody else does not end to, or the file system knows no locks.
-    """
-    end = time.monotonic() + LONGEST_CLAIM
-    with opened(path) as file:
-        while not try_lock(file, path):
-            if time.monotonic() > end:
-                raise StorageError(f"{path} is held by another program; nothing was sent, end that one")
-            time.sleep(0.05)
-        yield
