@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from .locks import unique
+
+READ_OVER, BETWEEN = 2.0, 0.02  # seconds
 
 
 def write_private(path: Path, data: bytes, *, flush: bool = True) -> None:
@@ -27,13 +30,30 @@ def write_private(path: Path, data: bytes, *, flush: bool = True) -> None:
             file.flush()
             if flush:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         if flush:
             _sync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_file(source: Path, path: Path) -> None:
+    """Put ``source`` in the place of ``path``. Windows refuses that while anybody reads what is there, a list of jobs
+    or a virus scanner, which is soon over: it is tried for two seconds.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    end = time.monotonic() + READ_OVER
+    while True:
+        try:
+            return os.replace(source, path)
+        except PermissionError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(BETWEEN)
 
 
 def probe_folder(folder: Path) -> None:

@@ -94,6 +94,7 @@ BAD_PLACES = [
     "https://[::ffff:10.0.0.1]/clip.mp4",
     "https://192.168.1.1/clip.mp4",
     "https://user:word@example.com/clip.mp4",
+    "https://[x",
     "not an address",
 ]
 

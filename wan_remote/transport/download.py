@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from ..container import ending, why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
+from ..files import replace_file
 from .api import AGENT, CONNECT, NOBODY, OWN_CERTIFICATE, REACH, hide_queries, host_of
 from .bodies import TooMuch, Unreadable, bounded, encoding, unpacked
 from .connections import open_session
@@ -186,7 +187,10 @@ def _follow(
             return response
         place = response.headers.get("Location", "")
         response.close()
-        address = urljoin(address, place)
+        try:
+            address = urljoin(address, place)
+        except ValueError:
+            return BadDownload(f"{host_of(address)} sends the download to what is no address; nothing was fetched")
     return BadDownload(f"{host_of(address)} sends the download in a circle; nothing was fetched")
 
 
@@ -267,7 +271,7 @@ def _verify(part: Path, path: Path, state: _State, *, last: bool) -> RemoteError
         return None
     if last and not broken and not _is_page(part):
         place = path.with_suffix(UNREAD)
-        os.replace(part, place)
+        replace_file(part, place)
         return BadDownload(f"the cloud's file is no complete video: {why}; it is kept as {place}, look at it there")
     part.unlink(missing_ok=True)
     state.tag = None
@@ -292,7 +296,7 @@ def _finish(part: Path, path: Path, stop: threading.Event) -> File:
             digest.update(piece)
     size, path = part.stat().st_size, path.with_suffix(ending(part))
     _go_on(stop)
-    os.replace(part, path)
+    replace_file(part, path)
     return File(path=path, sha256=digest.hexdigest(), size=size)
 
 
