@@ -19,6 +19,8 @@ from tests.wan_remote.world import TestWatch
 from wan_remote import watch as watches
 from wan_remote.secret import Secret
 from wan_remote.transport import Answer, Api, Call, Failure, Lost, api
+from wan_remote.transport.connections import open_session
+from wan_remote.transport.cutoff import Cutoff
 
 SECRET = Secret("k" * 20, "a test")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -339,3 +341,18 @@ def test_every_call_has_a_connection_of_its_own():
         for _ in range(3):
             assert isinstance(asked.call(Call(method="GET", path="/jobs")), Answer)
     assert len(set(met)) == 3
+
+
+def test_what_stands_under_a_redirect_is_not_read():
+    """The library would read all of it, however long, to see whether it goes on from there."""
+
+    def talk(sock, raw):
+        head(sock)
+        sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: /on\r\nContent-Length: 9000000000\r\n\r\n" + b"x" * 65536)
+        raw.over.wait(20)
+
+    with raw_server(talk) as raw, open_session(Cutoff(threading.Event(), connect=5, limit=30, slowest=1), 5) as session:
+        began = time.monotonic()
+        answer = session.get(raw.address, allow_redirects=False, stream=True, timeout=5)
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/on")
+        assert time.monotonic() - began < 3

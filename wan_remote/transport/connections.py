@@ -29,6 +29,8 @@ def open_session(cutoff: Cutoff, silence: float, check: Check | None = None) -> 
         check: for connections that lead through no proxy.
     """
     session = requests.Session()
+    # Redirects are ours to follow: the library would read all of such an answer, however long, to find the next one.
+    session.get_redirect_target = lambda response: None  # type: ignore[method-assign]
     adapter = _Adapter(cutoff, silence, check)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
