@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +11,7 @@ from pathlib import Path
 from .clock import moment_text
 from .container import ENDINGS, Clip, measure, why_no_video
 from .errors import BadResponse, RemoteError, ResultExpired
+from .files import replace_file
 from .job import Job
 from .journal import Entry
 from .polling import again, another, still_going, wait
@@ -18,6 +20,7 @@ from .session import Session
 from .states import MOVES, Event, State
 from .transport import download, refuse_address
 from .transport.download import File
+from .transport.parts import forget, new_part
 from .watch import check, in_thread
 
 SMALLER, SHORTER = 0.5, 0.5  # share of the pixels and seconds asked for, below which a clip is spoken of
@@ -131,10 +134,12 @@ async def _brought(session: Session, entry: Entry, job: Job | None, wait_seconds
 
 async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) -> Result:
     """What is on disk, in the journal and as a result."""
-    if entry.state is not State.FETCHED or entry.sha256 != file.sha256:
+    output = session.folders.output
+    where = str(output.absolute())
+    if entry.state is not State.FETCHED or (entry.sha256, entry.output) != (file.sha256, where):
         clip = await in_thread(lambda stop: measure(file.path), session.watch)
         entry = session.journal.move(
-            entry, Event.STORED, file=str(file.path.relative_to(session.folders.output)), sha256=file.sha256,
+            entry, Event.STORED, file=str(file.path.relative_to(output)), output=where, sha256=file.sha256,
             size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(session, entry, clip),
         )  # fmt: skip
     said = f"; {entry.note}" if entry.note else ""
@@ -179,24 +184,36 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
 
 
 def _on_disk(session: Session, entry: Entry) -> File | None:
-    """The file of a job if it is whole: by its hash where that is known, else by its content."""
-    if entry.file:
-        paths = [session.folders.output / entry.file]
-    else:
-        paths = [_place(session, entry, ending) for ending in ENDINGS]
-    for path in paths:
+    """The file of a job if it is whole: by its hash where that is known, else by its content. One that a run with
+    another output folder brought is copied to that of this run."""
+    for path in entry.places(session.folders.output) or [_place(session, entry, ending) for ending in ENDINGS]:
         try:
             data = path.read_bytes()
+            digest = sha256(data).hexdigest()
+            if digest == entry.sha256 or (not entry.file and why_no_video(path) is None):
+                return File(path=_brought_over(session, entry, path), sha256=digest, size=len(data))
         except OSError:
             continue
-        digest = sha256(data).hexdigest()
-        if digest == entry.sha256 or (not entry.file and why_no_video(path) is None):
-            return File(path=path, sha256=digest, size=len(data))
     return None
 
 
+def _brought_over(session: Session, entry: Entry, path: Path) -> Path:
+    """A file below the output folder of this run: itself, or its copy; raises OSError."""
+    if path.is_relative_to(session.folders.output):
+        return path
+    here = _place(session, entry, path.suffix)
+    part = new_part(here)
+    try:
+        shutil.copyfile(path, part)
+        replace_file(part, here)
+    finally:
+        forget(part)
+    return here
+
+
 def _place(session: Session, entry: Entry, ending: str) -> Path:
-    return session.folders.output / session.provider.name / f"{entry.id}{ending}"
+    name = entry.id.replace(":", "_")  # on Windows what follows a colon is a hidden stream of the file
+    return session.folders.output / session.provider.name / f"{name}{ending}"
 
 
 def _odd(session: Session, entry: Entry, clip: Clip | None) -> str:

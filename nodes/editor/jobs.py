@@ -112,7 +112,8 @@ def _secrets() -> list[str]:
 
 def _row(entry: Entry, found: Jobs, secrets: list[str]) -> dict[str, Any]:
     cloud = PROVIDERS.get(entry.provider)  # none of a cloud that this version does not have
-    here = bool(entry.file) and (host.results_folder() / entry.file).is_file()
+    results = host.results_folder()
+    here = bool(entry.file) and (results / entry.file).is_file()
     stage, problem = collecting.of(entry.fingerprint)
     listed = None if cloud is None or cloud.prices is None else cloud.prices.of(entry.parameters)
     return {
@@ -131,7 +132,7 @@ def _row(entry: Entry, found: Jobs, secrets: list[str]) -> dict[str, Any]:
         "listed": listed,
         "said": redact(entry.message or entry.note, secrets),
         "file": Path(entry.file).as_posix() if here else "",
-        "deleted": entry.state is State.FETCHED and not here,
+        "deleted": entry.state is State.FETCHED and not any(path.is_file() for path in entry.places(results)),
         "collectable": bool(entry.id) and not here and cloud is not None,
         "picture": f"{entry.fingerprint}{THUMBNAIL}" in found.beside,
         "graph": f"{entry.fingerprint}{GRAPH}" in found.beside,

@@ -132,6 +132,24 @@ def test_a_file_that_came_before_a_kill_is_used(world, state):
     assert world.states() == ["fetched"]
 
 
+def test_a_clip_that_a_run_with_another_output_folder_brought_is_copied(world):
+    """Not downloaded again, which fails once its address has expired; and each run has it below its own folder."""
+    first, other = world.run(world.gmi()), world.tmp / "other"
+    again = world.run(world.gmi(), output=other)
+    assert (again.end, again.value.resumed) == ("result", True)
+    assert again.value.path == other / "gmi" / first.value.path.name
+    assert again.value.path.read_bytes() == first.value.path.read_bytes()
+    first.value.path.unlink()
+    assert world.run(world.gmi()).value.path.read_bytes() == again.value.path.read_bytes()
+    assert (world.cloud.posts(), len(world.cloud.records("file"))) == (1, 1)
+
+
+def test_an_id_with_a_colon_names_a_file_that_windows_has_too(world):
+    world.cloud.plan("gmi", "success", id="a:b")
+    made = world.run(world.gmi())
+    assert (made.value.request_id, made.value.path.name) == ("a:b", "a_b.mp4")
+
+
 def test_a_withheld_clip_is_not_bought_again(world):
     flagged = {"status": "completed", "outputs": [], "has_nsfw_contents": [True]}
     for _ in range(3):

@@ -7,10 +7,9 @@ import os
 
 import pytest
 
-from tests.wan_remote.fault_case import GMI
 from tests.wan_remote.journals import NOW, entry
 from wan_remote import watch as watches
-from wan_remote.journal import Entry, Journal
+from wan_remote.journal import Journal
 from wan_remote.journal.tidying import KEPT
 from wan_remote.states import State
 
@@ -72,27 +71,34 @@ def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
     book.folder.mkdir()
     (tmp_path / "here.mp4").touch()
     for name, file in (("a", "here.mp4"), ("b", "gone.mp4"), ("c", "here.mp4"), ("d", "gone.mp4")):
-        entry = Entry(
-            fingerprint=name, provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
-            state=State.FETCHED, ended_at=1.0, file=file,
-        )  # fmt: skip
-        os.utime(tmp_path / "jobs" / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
+        book.write(entry(name, state=State.FETCHED, ended_at=1.0, file=file, output=str(tmp_path)))
+        os.utime(tmp_path / "jobs" / f"{name}.json", (1.0, 1.0))
     book.prune(tmp_path)
     assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "c"]
 
 
+def test_a_clip_in_the_folder_of_other_runs_is_kept_too(tmp_path):
+    """A command line and a ComfyUI share a journal, and have an output folder each."""
+    book, theirs = Journal(folder=tmp_path / "jobs"), tmp_path / "theirs"
+    book.folder.mkdir()
+    theirs.mkdir()
+    (theirs / "here.mp4").touch()
+    for name, file, output in (("a", "here.mp4", theirs), ("b", "gone.mp4", theirs), ("before", "any.mp4", "")):
+        book.write(entry(name, state=State.FETCHED, ended_at=1.0, file=file, output=str(output)))
+        os.utime(tmp_path / "jobs" / f"{name}.json", (1.0, 1.0))
+    book.prune(tmp_path / "ours")
+    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "before"]
+
+
 def test_what_is_worked_on_is_not_tidied_away(tmp_path):
     book = Journal(folder=tmp_path)
-    entry = Entry(
-        fingerprint="n", provider=GMI, model="", scope="", parameters={}, first="a", last="b", seed=1,
-        state=State.FAILED, ended_at=1.0,
-    )  # fmt: skip
-    os.utime(tmp_path / f"{book.write(entry).fingerprint}.json", (1.0, 1.0))
+    old = book.write(entry("n", state=State.FAILED, ended_at=1.0))
+    os.utime(tmp_path / "n.json", (1.0, 1.0))
 
     async def main() -> None:
         async with book.alone("n", watches.Watch()):
             book.prune(tmp_path)
-            assert book.read("n") == entry
+            assert book.read("n") == old
         book.prune(tmp_path)
         assert book.read("n") is None
 

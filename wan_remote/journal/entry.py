@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from ..states import State
@@ -40,6 +41,7 @@ class Entry:
         thumbnail: address of a still of it, if anybody may see that one.
         queued_at, updated_at: when the cloud took it and last changed it, by the cloud's clock, if it says.
         file, sha256, size: the result, relative to the output folder.
+        output: that folder, absolute, since runs with others share a journal; empty if it was not noted down.
         submissions: how often it may have reached the cloud since the job before it ended.
     """
 
@@ -67,6 +69,7 @@ class Entry:
     message: str = ""
     note: str = ""
     file: str = ""
+    output: str = ""
     sha256: str = ""
     size: int = 0
     seconds: float = 0.0
@@ -82,6 +85,11 @@ class Entry:
         """Whether it is paid for, or may be, and its clip was never brought here."""
         sent = self.state is not State.INTENT or self.submissions > 0 or self.recovered
         return self.state.unfinished and sent
+
+    def places(self, output: Path) -> list[Path]:
+        """Where the file of a result may lie: below ``output``, or where the run that brought it had its videos."""
+        folders = [output, Path(self.output)] if self.output else [output]
+        return [folder / self.file for folder in folders] if self.file else []
 
 
 def same_inputs(one: Entry, two: Entry) -> bool:

@@ -17,8 +17,9 @@ THUMBNAIL, GRAPH = ".jpg", ".graph"  # endings of what lies beside an entry
 def prune(folder: Path, output: Path, now: float) -> None:
     """Forget jobs that ended three months ago. Reads only what was not touched for as long.
 
-    A job whose clip is still below ``output`` is kept: the same inputs are that clip, not another bill. Nor is one
-    forgotten that somebody works on.
+    A job whose clip is still on disk, below ``output`` or in the folder that was noted down for it, is kept: the same
+    inputs are that clip, not another bill. So is one of which no folder was noted: it may be another than ``output``.
+    Nor is one forgotten that somebody works on.
     """
     old = now - KEPT
     for path in folder.glob("*.json"):
@@ -28,7 +29,7 @@ def prune(folder: Path, output: Path, now: float) -> None:
             entry = parse(path.read_bytes())
             if entry is None or entry.state.unfinished or not 0.0 < entry.ended_at < old:
                 continue
-            if entry.file and (output / entry.file).is_file():
+            if entry.file and (not entry.output or any(path.is_file() for path in entry.places(output))):
                 continue
             lock = path.with_suffix(".lock")
             with opened(lock) as file:
