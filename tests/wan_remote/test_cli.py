@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
+import types
 from typing import Any
 
 import pytest
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED
+from tests.wan_remote.journals import entry
+from wan_remote.cli import main
+from wan_remote.journal import Journal
 
 MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
 
@@ -132,10 +138,6 @@ def test_command_line_wrong_value_is_refused_before_paying(world):
 
 
 def test_a_key_is_stored_from_the_keyboard_and_never_printed(tmp_path, monkeypatch, capsys):
-    import io
-
-    from wan_remote.cli import main
-
     for variable in ("GMI_API_KEY", "WAVESPEED_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("sys.stdin", io.StringIO("sk-typed-123456\n"))
@@ -150,9 +152,33 @@ def test_a_key_is_stored_from_the_keyboard_and_never_printed(tmp_path, monkeypat
     assert json.loads((tmp_path / "keys.json").read_text()) == {"gmi": "sk-typed-123456"}
 
 
-def test_images_that_can_not_be_read_are_told_in_one_line(tmp_path, capsys):
-    from wan_remote.cli import main
+@pytest.mark.parametrize("leaving", ["ctrl-c", "ctrl-d", "ctrl-c of windows"])
+def test_whoever_is_asked_for_a_key_may_leave(tmp_path, monkeypatch, capsys, leaving):
+    def asked(prompt):
+        if leaving == "ctrl-c":
+            signal.raise_signal(signal.SIGINT)
+            return "sk-" + "never" * 9
+        raise EOFError if leaving == "ctrl-d" else KeyboardInterrupt
 
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("getpass.getpass", asked)
+    assert main(["keys", "gmi", "--state", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines() == ["stopped"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_letters_that_a_file_does_not_know_are_no_traceback(tmp_path, monkeypatch):
+    """Windows gives a file the letters of its code page."""
+    journal = Journal(folder=tmp_path / "jobs")
+    journal.prepare()
+    journal.write(entry(parameters={"prompt": "一只纸鹤"}))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["jobs", "--state", str(tmp_path)]) == 0
+    assert r"\u4e00" in out.buffer.getvalue().decode()
+
+
+def test_images_that_can_not_be_read_are_told_in_one_line(tmp_path, capsys):
     (tmp_path / "page.png").write_text("<html>")
     for name in ("none.png", "page.png"):
         arguments = [

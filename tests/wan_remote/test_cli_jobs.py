@@ -91,6 +91,8 @@ BAD = {
     "name": ("first,last,prompt,name\n1a.png,1b.png,p,../up\n", "line 2, name: '../up' can't be the name of a file"),
     "names": ("first,last,prompt,name\n1a.png,1b.png,p,a\n2a.png,2b.png,p,A\n", "line 3, name: 'A' is that of line 2"),
     "quote": ('first,last,prompt\n1a.png,1b.png,"p"x\n', "it is no CSV"),
+    "quote in the header": ('"first"x,last,prompt\n1a.png,1b.png,p\n', "line 1: it is no CSV"),
+    "open quote": ('first,last,"prompt\n1a.png,1b.png,p\n', "it is no CSV"),
     "empty": ("first,last,prompt\n", "asks for nothing"),
     "address": ("first,last,prompt\nhttps://a.example/1.png,1b.png,p\n", "line 2, first: first is an address and GMI"),
 }

@@ -6,6 +6,7 @@ Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use).
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -19,12 +20,19 @@ from .arguments import parse
 from .progress_line import ProgressLine
 
 
+ASKING = ("keys",)  # commands that wait for the keyboard, where nothing looks at the line
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     given = parse(arguments)
     line = ProgressLine(sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file that it is sent to may not know a prompt's letters
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if given.command in ASKING:
+            raise Interrupted("stopped")
         line.stop()
 
     before = signal.signal(signal.SIGINT, stop)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..account import account, status
 from ..collecting import Result, told
-from ..errors import InvalidRequest, KeyInvalid, KeyMissing, RemoteError, StorageError
+from ..errors import Interrupted, InvalidRequest, KeyInvalid, KeyMissing, RemoteError, StorageError
 from ..images import fitted
 from ..journal import Journal
 from ..keys import Keys
@@ -114,7 +114,10 @@ async def keys(given: argparse.Namespace, watch: Watch) -> str:
     """Store a key, or say where keys are set. For ComfyUI the folder is ``user/__wan_flf2v``."""
     found = _keys(given)
     if given.cloud:
-        typed = getpass.getpass(f"key for {given.cloud}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        try:
+            typed = getpass.getpass(f"key for {given.cloud}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        except (EOFError, KeyboardInterrupt):  # Windows says the latter of Ctrl-C, without a signal
+            raise Interrupted("stopped") from None
         return f"stored in {found.save(given.cloud, typed)}"
     return "\n".join(f"{name}: {_source(found, name)}" for name in PROVIDERS)
 

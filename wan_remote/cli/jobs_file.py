@@ -111,7 +111,12 @@ def _rows(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
 
 def _of_folder(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
     pairs: dict[str, dict[str, Path]] = {}
-    for path in sorted(given.jobs.iterdir()):
+    try:
+        paths = sorted(given.jobs.iterdir())
+    except OSError as error:
+        mistakes.append(f"{given.jobs.name}: can't be read ({error.strerror})")
+        return
+    for path in paths:
         if path.suffix.lower() not in IMAGES or path.name.startswith("."):
             continue
         found = PAIRED.fullmatch(path.stem)
@@ -148,21 +153,19 @@ def _of_table(given: argparse.Namespace, mistakes: list[str]) -> Iterator[Wish]:
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restkey=NO_COLUMN, strict=True)
     known = {name for name in vars(given) if name not in APART} | {"name"}
     names = aliases(PROVIDERS[given.provider])
-    columns = {column: _option(column, names) for column in table.fieldnames or ()}
-    for column, option in columns.items():
-        if option not in known:
-            mistakes.append(f"line 1, {column or '(empty)'}: no such column; use {', '.join(sorted(known))}")
-    options = [_option(column, names) for column in table.fieldnames or ()]
-    mistakes += [f"line 1, {option}: stands there twice" for option in known if options.count(option) > 1]
-    if mistakes:
-        return
     try:
-        for cells in table:
+        columns = {column: _option(column, names) for column in table.fieldnames or ()}
+        for column, option in columns.items():
+            if option not in known:
+                mistakes.append(f"line 1, {column or '(empty)'}: no such column; use {', '.join(sorted(known))}")
+        options = [_option(column, names) for column in table.fieldnames or ()]
+        mistakes += [f"line 1, {option}: stands there twice" for option in known if options.count(option) > 1]
+        for cells in () if mistakes else table:
             where = f"line {table.line_num}"
             if row := _row(given, where, cells, columns, mistakes):
                 yield row
     except csv.Error as error:
-        mistakes.append(f"line {table.line_num}: it is no CSV ({error})")
+        mistakes.append(f"line {max(1, table.line_num)}: it is no CSV ({error})")
 
 
 def _option(column: str, names: Mapping[str, str]) -> str:
