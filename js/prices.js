@@ -9,6 +9,7 @@ import { say } from './clouds/texts.js'
 import { button, element } from './lib/element.js'
 import { watch } from './lib/watch.js'
 import { place } from './lib/place.js'
+import { value, widget } from './nodes/graph.js'
 
 const WIDGET = 'wan_flf2v_price'
 const ASKING = ['WanFLF2VFetchResult', 'WanFLF2VAccount'] // cost nothing, and need a key too
@@ -27,7 +28,6 @@ app.registerExtension({
 
 // Before the server has said which nodes are clouds, they are known by what only they ask for.
 const hasSeconds = node => Boolean(widget(node, 'take') && widget(node, 'wait_minutes'))
-const widget = (node, name) => node.widgets?.find(each => each.name === name)
 
 function attach(node) {
   const text = element('span', { role: 'status' })
@@ -52,15 +52,9 @@ function priceText(node) {
   const cloud = cloudOf(node)
   if (!cloud) return ''
   if (!cloud.prices) return say('priceUnpublished', { site: cloud.site.replace('https://', '') })
-  const found = dollars(cloud.prices, name => valueOf(node, name))
+  const found = dollars(cloud.prices, name => value(node, name))
   if (found === undefined) return say('priceLinked')
   return say(found === null ? 'priceUnlisted' : 'price', { dollars: found?.toFixed(2), date: cloud.prices.date })
-}
-
-// Of a widget; undefined where another node gives it.
-function valueOf(node, name) {
-  const input = node.inputs?.find(each => each.name === name)
-  return input?.link == null ? widget(node, name)?.value : undefined
 }
 
 function keyText(node) {

@@ -1,6 +1,7 @@
 // Which nodes are clouds, and their price lists, as the server has them.
 
 import { get } from '../lib/server.js'
+import { value } from '../nodes/graph.js'
 
 let clouds = []
 
@@ -15,7 +16,7 @@ export function providerOf(node) {
   const own = cloudOf(node)
   if (own) return own.provider
   if (!node.type?.startsWith('WanFLF2V')) return undefined
-  return node.widgets?.find(widget => widget.name === 'provider')?.value
+  return value(node, 'provider')
 }
 
 // US dollars of a clip with such values, `null` if the list does not have it, undefined if a value it needs is.

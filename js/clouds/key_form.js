@@ -7,12 +7,20 @@ import { say } from './texts.js'
 // `providers`: of which clouds; all if left out.
 export function keyForm(providers) {
   const box = element('div', { className: 'wan-clouds' })
+  let rows = []
   const fill = () => {
     const wanted = states().filter(row => !providers || providers.includes(row.provider))
-    if (box.querySelector('form')) return
-    if (wanted.length) box.replaceChildren(...wanted.map(keyRow), element('p', { className: 'small', textContent: say('keyPrivate') }))
+    if (rows.length || !wanted.length) return
+    rows = wanted.map(keyRow)
+    box.replaceChildren(...rows.map(row => row.element), element('p', { className: 'small', textContent: say('keyPrivate') }))
   }
-  listen(fill)
+  box.changed = () => {
+    fill()
+    for (const row of rows) row.show()
+  }
+  // Nobody says when the settings drop their form: it is not held, and once it is gone it is not told any more.
+  const there = new WeakRef(box)
+  const forget = listen(() => (there.deref() ?? { changed: forget }).changed())
   refresh().catch(error => box.prepend(element('p', { className: 'warn', role: 'alert', textContent: error.message })))
   fill()
   return box
@@ -46,9 +54,8 @@ function keyRow({ provider, label, site }) {
     }
   }
   for (const kind of ['keydown', 'keyup', 'paste', 'copy', 'cut']) field.addEventListener(kind, event => kind === 'keydown' && event.key === 'Escape' ? undefined : event.stopPropagation())
-  listen(show)
   show()
-  return element('div', { className: 'key' }, element('strong', { textContent: label }), ': ', told, form)
+  return { show, element: element('div', { className: 'key' }, element('strong', { textContent: label }), ': ', told, form) }
 }
 
 export function textOf(row) {
