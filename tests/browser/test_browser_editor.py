@@ -39,6 +39,11 @@ DROP = """type => {
   const node = LiteGraph.createNode(type); app.graph.add(node); node.pos = [500, 100]
   return node.id
 }"""
+NAME_BY_ANOTHER = """id => {
+  const node = app.graph.getNodeById(id), other = LiteGraph.createNode('PrimitiveNode')
+  app.graph.add(other)
+  other.connect(0, node, node.inputs.findIndex(input => input.name === 'provider'))
+}"""
 FOCUSED = "element => element === document.activeElement"
 # A node pack that says how long the server's event loop was held up at most since it was asked last, in ms: by what
 # runs in it, and as seen from outside, where other threads, the host's own garbage collection and a busy machine count.
@@ -163,6 +168,16 @@ def test_the_price_follows_the_widgets(editor: Editor) -> None:
         assert saved == editor.page.evaluate(
             "id => app.graph.getNodeById(id).widgets.filter(w => !w.name.startsWith('wan_flf2v')).length", node
         )
+
+
+def test_a_cloud_that_another_node_names_lacks_no_key(editor: Editor) -> None:
+    """Which one it is shows when it runs; the widget keeps the one before."""
+    editor.nodes_2(False)
+    node = editor.page.evaluate(DROP, "WanFLF2VAccount")
+    editor.page.evaluate(SET, [node, "provider", "gmi"])
+    wait(editor, lambda: "no API key" in editor.page.evaluate(LINE, node))
+    editor.page.evaluate(NAME_BY_ANOTHER, node)
+    wait(editor, lambda: "no API key" not in editor.page.evaluate(LINE, node))
 
 
 def test_the_panel_shows_what_is_paid_for_first(editor: Editor) -> None:
