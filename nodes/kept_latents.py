@@ -46,7 +46,7 @@ def on_failure(
     except BaseException as error:
         if not host.is_failure(error):
             if stopped:
-                host.log.warning("Stopped while decoding. %s", _kept(normalise, latents, fps))
+                host.log.warning("Stopped before the frames were done. %s", _kept(normalise, latents, fps))
             raise
         if is_out_of_memory(error):
             host.free_everything()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local.keyframes import Keyframe, placed
-from ..wan_local.settings import published_negative_prompt
+from ..wan_local.settings import check_repair, published_negative_prompt
 from . import ends_view, host, kept_latents, run_speed, widgets
 from .host import io
 from .pipelines import pipeline_of, settings_of
@@ -82,6 +82,7 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
     ) -> io.NodeOutput:
         asked = images_of_clip(first_image, last_image, keyframes)
         given = placed(asked, length)
+        check_repair(repair, [each.shown for each in given.values()])
         began = time.perf_counter()
         settings = settings_of(model, length, **chosen)
         has_ends = not given.keys().isdisjoint((0, length - 1))
@@ -91,12 +92,12 @@ class WanFLF2VLocal(widgets.ChecksSize, io.ComfyNode):
         normalise, latents = pipeline.vae.normalise, pipeline.vae.denormalise(sampled.latents)
         with kept_latents.on_failure(normalise, latents, fps=fps, stopped=True):
             images = pipeline.decode(sampled, report).to(host.result_device())
-        seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            done = None if repair == widgets.NO_REPAIR else repaired(images, given, repair, report, fit=settings.fit)
         text = f"{summary(images, fps)}, seed {settings.seed}; made in {seconds:.0f} s, {sampled.approximated}"
         pace = run_speed.told(model, sampled.grid, settings.guidance, report.step_seconds, sampled.approximated)
         text, measured = "\n".join(filter(None, (text, pace))), None
-        if repair != widgets.NO_REPAIR:
-            done = repaired(images, given, repair, report, fit=settings.fit)
+        if done is not None:
             images, measured, text = done.frames, done.after, f"{text}\n\n{indent(str(done), CODE)}"
         host.show_text(text)
         shown = ends_view.of_clip(images, {at: one.images[0] for at, one in given.items()}, settings.fit, measured)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..wan_local import ends
-from ..wan_local.keyframes import FULL, Keyframe
+from ..wan_local.keyframes import Keyframe
 from ..wan_local.progress import OnProgress
 from ..wan_local.settings import REPORT, Repair
 from . import host
@@ -22,5 +22,5 @@ def repaired(
     if how != REPORT:
         host.make_room(ends.work_bytes(*frames.shape[1:3]), device)
     images = {at: keyframe.images[0] for at, keyframe in given.items()}
-    loose = [at for at, keyframe in given.items() if keyframe.strength < FULL]
+    loose = [at for at, keyframe in given.items() if not keyframe.shown]
     return ends.repair(frames, images, how, only_measured=loose, device=device, on_progress=on_progress, **more)

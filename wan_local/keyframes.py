@@ -64,6 +64,11 @@ class Keyframe:
                 f"{below + TEMPORAL_STRIDE}"
             )
 
+    @property
+    def shown(self) -> bool:
+        """Whether the clip is to show it as it is."""
+        return self.strength >= FULL
+
     def at(self, level: str | None) -> float:
         """The strength for one of two experts, "high" or "low"; None where one model does every step."""
         own = self.low_noise_strength

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -173,6 +174,25 @@ def check_boundary(boundary: float) -> float:
     if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
         raise InputError(f"boundary={boundary!r} can't be used; give a number from 0 to 1, such as {BOUNDARY}")
     return boundary
+
+
+def check_repair(how: str | None, shown: Collection[bool], asked: str = "") -> None:
+    """Make sure that a repair has an image to bring the clip to; before the clip is made, too.
+
+    Args:
+        how: one of :data:`REPAIRS`; anything else asks for none.
+        shown: of each image, whether the clip is to show it as it is.
+        asked: how messages call the choice; "repair=..." if empty.
+
+    Raises:
+        InputError: there is none.
+    """
+    if how in REPAIRS[1:] and not any(shown):
+        which, given = (" of full strength", " of strength 1") if shown else ("", "")
+        raise InputError(
+            f"{asked or f'repair={how}'} needs an image{which}; give the first, the last or a keyframe{given}, or "
+            "leave the repair out"
+        )
 
 
 def check_fit(fit: object) -> None:

@@ -59,14 +59,14 @@ def folders() -> Iterator[tuple[Path, Path]]:
             folder_paths.set_input_directory(before[1])
 
 
-def local(nodes: Any, parts: Any) -> Any:
+def local(nodes: Any, parts: Any, **more: Any) -> Any:
     import torch
 
     images = torch.rand(2, 1, 144, 32, 3, generator=torch.Generator().manual_seed(2))
     model, clip, clip_vision, vae = parts
     return nodes.local.WanFLF2VLocal.execute(
         model, clip, vae, first_image=images[0], last_image=images[1], prompt="a disc", clip_vision=clip_vision,
-        **SIZE, **CHOICES,
+        **SIZE, **CHOICES, **more,
     )  # fmt: skip
 
 
@@ -186,15 +186,40 @@ def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
         raise management.InterruptProcessingException
 
     vae.first_stage_model.decode_stream = stop
+
+    def stopped(door: Callable[[], Any], files: int) -> None:
+        try:
+            door()
+        except management.InterruptProcessingException:
+            pass
+        else:
+            raise AssertionError("the stop was swallowed")
+        assert len(list(output.rglob("*.latents.safetensors"))) == files
+
     with folders() as (output, _):
-        for door, files in ((lambda: decode(nodes, vae, latents()), 0), (lambda: local(nodes, parts), 1)):
-            try:
-                door()
-            except management.InterruptProcessingException:
-                pass
-            else:
-                raise AssertionError("the stop was swallowed")
-            assert len(list(output.rglob("*.latents.safetensors"))) == files
+        stopped(lambda: decode(nodes, vae, latents()), 0)
+        stopped(lambda: local(nodes, parts), 1)
+        del vae.first_stage_model.decode_stream
+        real, nodes.repairs.ends.repair = nodes.repairs.ends.repair, lambda *given, **more: stop(None)
+        try:
+            stopped(lambda: local(nodes, parts, repair="exact"), 2)
+        finally:
+            nodes.repairs.ends.repair = real
+
+
+@check
+def a_repair_that_no_image_allows_is_refused_before_anything_is_made(nodes: Any) -> None:
+    import torch
+
+    weak = nodes.sockets.keyframes.Keyframe(images=torch.rand(1, 3, 144, 32), frame=4, strength=0.9)
+    said = refusal(
+        lambda: nodes.local.WanFLF2VLocal.execute(
+            None, None, None, keyframes=(weak,), prompt="a disc", repair="colour", **SIZE, **CHOICES
+        )
+    )
+    assert said.startswith("repair=colour needs an image of full strength; give the first, the last or a keyframe"), (
+        said
+    )
 
 
 @check

@@ -90,6 +90,8 @@ def test_what_a_person_writes(written: str, keyframe: tuple[object, ...]) -> Non
         (["--keyframe", "a@12"], 1, "@12 is at frame 12, outside a clip of 9 frames; use 0 to 8, or -9 to -1"),
         (["--last", "a", "--keyframe", "b@8"], 1, "two images stand at frame 8: --last and --keyframe"),
         (["--keyframe", "a@3", "--keyframe", "b@4"], 1, "(asked for: 3 and 4)"),
+        (["--keyframe", "a@4:0.9", "--repair", "exact"], 1, "--repair exact needs an image of full strength; give the"),
+        (["--keyframe", "a@0:0.9", "--repair", "colour", "--loop"], 1, "a keyframe of strength 1, or leave the repair"),
     ],
 )
 def test_what_can_not_be_is_one_line_before_anything_is_loaded(

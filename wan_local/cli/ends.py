@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..settings import FIT, FITS, REACH, REPAIRS, REPORT
+from ..settings import FIT, FITS, REACH, REPAIRS, REPORT, check_repair
 from ..words import counted
 from . import keyframe_option
 from .progress_bar import ProgressBar
@@ -80,8 +80,10 @@ def _check(args: argparse.Namespace) -> None:
     keyframe_option.check_frames(args, "IMAGE@FRAME")
     if args.repair != REPORT and not args.output:
         args.parser.error(f"--repair {args.repair} makes a new video; name it with --output")
-    if args.repair != REPORT and not (args.first or args.last or args.keyframe):
-        args.parser.error(f"--repair {args.repair} needs an image; give --first, --last or --keyframe")
+    try:
+        check_repair(args.repair, [True for _ in keyframe_option.written(args)], f"--repair {args.repair}")
+    except InputError as error:
+        args.parser.error(str(error))
     if args.repair == REPORT and args.output:
         args.parser.error("--output without --repair would copy the video; give --repair colour or exact")
 

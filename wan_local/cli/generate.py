@@ -192,6 +192,7 @@ def run(args: argparse.Namespace) -> None:
 
     keyframes = keyframe_option.read(args)
     given = placed(keyframes, settings.length)
+    repair_option.check(args, given)
     if args.loop:
         return _loop(args, keyframes, settings, rate, offload, tiling, parts)
     height, width = next(iter(given.values())).images.shape[-2:]

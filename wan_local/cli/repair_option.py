@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..progress import OnProgress
-from ..settings import REPAIRS, Fit, Repair
+from ..settings import REPAIRS, Fit, Repair, check_repair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,14 +23,18 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                             "their images (docs/ends.md); all frames are in memory then")  # fmt: skip
 
 
+def check(args: argparse.Namespace, given: Mapping[int, Keyframe]) -> None:
+    """Raise :class:`InputError` for a repair that no image of the clip allows."""
+    check_repair(args.repair, [keyframe.shown for keyframe in given.values()], f"--repair {args.repair}")
+
+
 def repair(
     frames: Tensor, given: Mapping[int, Keyframe], how: Repair, fit: Fit, pipeline: Pipeline, on_progress: OnProgress
 ) -> Repaired:
     """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
     from .. import ends
-    from ..keyframes import FULL
 
     images = {frame: keyframe.images[0] for frame, keyframe in given.items()}
-    loose = [frame for frame, keyframe in given.items() if keyframe.strength < FULL]
+    loose = [frame for frame, keyframe in given.items() if not keyframe.shown]
     device = pipeline.device
     return ends.repair(frames, images, how, fit=fit, only_measured=loose, device=device, on_progress=on_progress)

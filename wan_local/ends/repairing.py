@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError, NumericError
 from ..progress import OnProgress, Progress, ignore
-from ..settings import FIT, MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
+from ..settings import FIT, MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair, check_repair
 from .colour import fitted_map, mapped
 from .exact import COARSE_REACH, Landing, Spread, landing
 from .flash import levelled, levels_of, steps_to_remove
@@ -123,14 +123,13 @@ def repair(
         raise InputError(f"repair={how!r} is not known; use {', '.join(REPAIRS)}")
     if isinstance(reach, bool) or not isinstance(reach, int) or not 1 <= reach <= MAX_REACH:
         raise InputError(f"reach={reach!r} can't be used; give a number of frames from 1 to {MAX_REACH}")
+    check_repair(how, [at not in only_measured for at in images])
     wanted = check(frames, images, fit)
     _check_finite(frames)
     before = report(frames, images, fit)
     if how == REPORT:
         return Repaired(frames=frames, how=how, before=before, after=before, landings={}, levelled=(), mapped=())
     wanted = {at: image for at, image in wanted.items() if at not in only_measured}
-    if not wanted:
-        raise InputError(f"repair={how} needs an image; give the first, the last or keyframes, or use repair={REPORT}")
     work = _Work(frames, wanted, torch.device(device or frames.device), on_progress)
     work.colour(remove_flash)
     if how == "exact":

@@ -89,6 +89,13 @@ def test_what_can_not_be_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_repair_needs_an_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["ends", str(folder / "clip.mp4"), "--repair", "exact", "--output", "x.mp4"])
+    assert error.value.code == 2
+    assert "--repair exact needs an image; give the first, the last or a keyframe, or leave" in capsys.readouterr().err
+
+
 def test_generate_repairs_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.write_pipeline(tmp_path / "model")
     frames = tmp_path / "frames"

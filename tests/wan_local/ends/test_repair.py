@@ -215,7 +215,8 @@ WRONG = [
     ({"reach": 0}, "reach=0 can't be used; give a number of frames from 1 to 64"),
     ({"reach": 2.5}, "reach=2.5 can't be used"),
     ({"fit": "zoom"}, "fit='zoom' is not known"),
-    ({"images": {}}, "repair=exact needs an image; give the first, the last or keyframes, or use repair=report"),
+    ({"images": {}}, "repair=exact needs an image; give the first, the last or a keyframe, or leave the repair out"),
+    ({"how": "colour", "only_measured": [0]}, "repair=colour needs an image of full strength; give the first, the "),
     ({"images": {25: 0}}, "an image is given for frame 25 and the clip has 25; use 0 to 24"),
 ]
 
