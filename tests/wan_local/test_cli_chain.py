@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL import Image
 from tests import tiny
 from wan_local import video
 from wan_local.cli import main
+from wan_local.cli.chain import name_of_model
 from wan_local.errors import NumericError
 from wan_local.generate import Pipeline
+from wan_local.notices import listening
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,27 @@ def test_a_clip_that_fails_is_said_and_the_same_command_goes_on(
     assert not (tmp_path / "clip.mp4").exists()
     assert main(command) == 0
     assert "1 of 2 clips made before" in capsys.readouterr().out
+
+
+def test_an_expert_that_was_found_beside_the_other_names_the_clips_too(tmp_path: Path) -> None:
+    high, low = tmp_path / "x_high_noise.safetensors", tmp_path / "x_low_noise.safetensors"
+    other = dict.fromkeys(("model_low", "boundary", "vae", "text_encoder", "image_encoder", "tokenizer"))
+    told: list[str] = []
+
+    def name(**more: Any) -> str:
+        kinds = {"lora": [], "dtype": "auto", "unpack": False, "fp8_matmul": False}
+        with listening(told.append):
+            return name_of_model(Namespace(**{**other, **kinds, "model": str(high), **more}))
+
+    high.write_bytes(b"high")
+    names = [name()]
+    for data in (b"low", b"another"):
+        low.write_bytes(data)
+        names.append(name())
+    assert len(set(names)) == 3
+    assert name(model_low=str(low), boundary=0.9) == names[-1]
+    assert name(boundary=0.8) not in names
+    assert told == [], "that it is taken was said when it was loaded"
 
 
 def test_a_loop_of_one_image_goes_on_and_back(

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import notices
 from ..errors import InputError
 from ..progress import Progress
 from ..settings import Settings
@@ -91,7 +92,7 @@ def make(
     with generate.showing() as bar:
         tell_of_stills(segments, settings.length)
         pipeline, settings, lines = generate.load(args, settings, offload, tiling, parts, bar)
-        chain = Chain(pipeline, segments, settings, loop=args.loop, folder=folder, model=_model(args))
+        chain = Chain(pipeline, segments, settings, loop=args.loop, folder=folder, model=name_of_model(args))
         grid, scale = chain.grid, pipeline.vae.config.upscale
         video.check_path(args.output, need_bytes=chain.frames * grid.height * grid.width * scale**2 // 4)
         made = chain.made_before()
@@ -112,11 +113,18 @@ def make(
     print("\n".join([*map(str, joins.report()), *told.splitlines()]))
 
 
-def _model(args: argparse.Namespace) -> str:
-    """The files, and the choices that decide what comes out of them."""
+def name_of_model(args: argparse.Namespace) -> str:
+    """Of the files, and of the choices that decide what comes out of them."""
     from ..encoders.cache import identity
+    from ..weights.experts import find_pair
 
-    named = (args.model, args.model_low, args.vae, args.text_encoder, args.image_encoder, args.tokenizer)
+    with notices.listening(lambda text: None):  # told when they were loaded
+        pair = find_pair(args.model, args.model_low, args.boundary)
+    model, both = Path(args.model), (pair.high, pair.low) if pair else ()
+    # One of two experts may have been found beside the other.
+    models = [path for path in dict.fromkeys((model, *both)) if model not in path.parents]
+    named = (args.vae, args.text_encoder, args.image_encoder, args.tokenizer)
     loras = [parse(text).path for text in args.lora]
-    files = [Path(path) for path in (*named, *loras) if path and Path(path).exists()]
-    return identity(files, args.lora, args.dtype, args.boundary, args.unpack, args.fp8_matmul)
+    files = [Path(path) for path in (*models, *named, *loras) if path and Path(path).exists()]
+    boundary = args.boundary if pair is None else pair.boundary
+    return identity(files, args.lora, args.dtype, boundary, args.unpack, args.fp8_matmul)
