@@ -138,6 +138,40 @@ def test_a_loop_of_one_image_goes_on_and_back(
     assert "clip 1 of 2 begins and ends at the same image" in capsys.readouterr().err
 
 
+def test_a_loop_goes_on_after_a_stop(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a seed that was named."""
+    generate, asked = Pipeline.generate, list[object]()
+    command = ["generate", *options(model, tmp_path, "--first", images[0], "--loop", "--prompt", "a disc")]
+
+    def stopped(*given: Any, **named: Any) -> Any:
+        asked.append(given)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return generate(*given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "generate", stopped)
+        assert main(command) == 130
+    assert "the same chain goes on, with 1 clip kept" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "1 of 2 clips made before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        ("generate", "draws one and says which (default; of a --loop it is 0, so that"),
+        ("chain", "draws one and says which; to go on after a stop, name that one (default: 0)"),
+    ],
+)
+def test_the_help_says_which_seed_is_taken(command: str, default: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert default in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("count", "more", "status", "message"),
     [

@@ -32,6 +32,7 @@ example:
 
 The latents of every clip are kept. After a stop, a crash or a change the same command makes what is not there yet.
 """
+SEED = "-1 draws one and says which; to go on after a stop, name that one (default: %(default)s)"
 FOLDER = ".chain"  # of what is kept, beside the video
 
 
@@ -56,8 +57,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                       help=f"where latents are kept (default: the video's name with {FOLDER}); may be deleted at any "
                            "time")  # fmt: skip
     repair_option.add_to(more)
-    generate.add_options(parser)
-    parser.set_defaults(run=run, parser=parser, seed=0)
+    generate.add_options(parser, SEED)
+    parser.set_defaults(run=run, parser=parser, seed=generate.KEPT_SEED)
 
 
 def run(args: argparse.Namespace) -> None:

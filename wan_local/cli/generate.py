@@ -52,6 +52,8 @@ example:
 EPILOG = """\
 Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
 A file that is there already is only replaced by a whole new one."""
+SEED = "-1 draws one and says which (default; of a --loop it is 0, so that the same command goes on after a stop)"
+KEPT_SEED = 0  # where clips are kept under names that the seed is a part of
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,10 +85,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.set_defaults(run=run, parser=parser)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What can be said of any clip."""
+def add_options(parser: argparse.ArgumentParser, seed: str = SEED) -> None:
+    """What can be said of any clip; ``seed`` is the help of that option."""
     _add_clip(parser.add_argument_group("the clip"))
-    _add_sampling(parser.add_argument_group("how it is made"))
+    _add_sampling(parser.add_argument_group("how it is made"), seed)
     speed_options.add_to(parser.add_argument_group("faster, and not quite the same"))
     _add_parts(parser.add_argument_group("parts that are not in the model folder"))
     _add_memory(parser.add_argument_group("memory"))
@@ -107,7 +109,7 @@ def _add_clip(group: argparse._ArgumentGroup) -> None:
                             "clip hardly moves (default: %(default)g)")  # fmt: skip
 
 
-def _add_sampling(group: argparse._ArgumentGroup) -> None:
+def _add_sampling(group: argparse._ArgumentGroup, seed: str) -> None:
     group.add_argument("--steps", type=int, metavar="N",
                        help=f"sampling steps (default: {FLF2V.steps}, of Wan2.2 {EXPERTS.steps})")  # fmt: skip
     group.add_argument("--guidance", type=float, metavar="X",
@@ -119,9 +121,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
                        help=f"steps at high noise: of Wan2.1 16 for 720p, 3 to 5 for 480p (default: {FLF2V.shift:g}, "
                             f"of Wan2.2 {EXPERTS.shift:g})")  # fmt: skip
     group.add_argument("--sampler", default=SAMPLER, metavar="NAME", help="unipc (default), dpm++, euler")
-    group.add_argument(
-        "--seed", type=int, default=RANDOM_SEED, metavar="N", help="-1 draws one and says which (default)"
-    )
+    group.add_argument("--seed", type=int, metavar="N", help=seed)
     group.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH][@FIRST-LAST]",
                        help=lora_option.HELP)  # fmt: skip
     group.add_argument("--dtype", choices=DTYPES, default="auto",
@@ -278,6 +278,8 @@ def checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, st
     from ..memory import check_offload, check_tiling
     from ..video import check_fps
 
+    if args.seed is None:
+        args.seed = KEPT_SEED if args.loop else RANDOM_SEED
     try:
         rate, offload, tiling = check_fps(args.fps), check_offload(args.offload), check_tiling(args.tiling)
         if args.boundary is not None:
