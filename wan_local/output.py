@@ -7,10 +7,11 @@ file from an earlier run is never left half overwritten by a full disk, a stop o
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .errors import OutputError
@@ -64,6 +65,27 @@ def check_new_folder(folder: str | Path, need_bytes: int = 0) -> Path:
             raise OutputError(f"{folder} is not empty; name a new or an empty folder")
     check_writable(target / "frame", need_bytes)
     return target
+
+
+def check_apart(files: Mapping[str, str | None], folders: Mapping[str, str | None], *, alone: bool = True) -> None:
+    """Make sure that results of one run are not in each other's way, before any is made.
+
+    Args:
+        files: what a person calls each, and its path; None is none.
+        folders: the same of folders.
+        alone: whether a folder may hold none of the files.
+
+    Raises:
+        OutputError: which two are.
+    """
+    given = {name: path for name, path in (*files.items(), *folders.items()) if path}
+    places = {name: Path(os.path.normcase(os.path.realpath(path))) for name, path in given.items()}
+    for one, other in itertools.permutations(given, 2):
+        both, inside = f"{one} {given[one]} and {other} {given[other]}", places[one] in places[other].parents
+        if one in files and (inside or places[one] == places[other]):
+            raise OutputError(f"{both} can't both be there; name another place for one of them")
+        if one in folders and alone and inside:
+            raise OutputError(f"{both} would lie in one folder; name a folder that nothing else is put into")
 
 
 @contextlib.contextmanager

@@ -208,9 +208,7 @@ def test_a_name_that_the_output_has_no_letters_for_is_written_in_numbers(
     ("platform", "line"),
     [("linux", "decode '/my films/a.pt' --fps 8"), ("win32", 'decode "C:\\my films\\a.pt" --fps 8')],
 )
-def test_a_command_can_be_pasted_where_it_is_shown(
-    platform: str, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_can_be_pasted_where_it_is_shown(platform: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell of Windows takes ' for a letter."""
     path = "C:\\my films\\a.pt" if platform == "win32" else "/my films/a.pt"
     monkeypatch.setattr(sys, "platform", platform)
@@ -287,6 +285,11 @@ def failing(case: str, model: Path, images: tuple[Path, Path], folder: Path) -> 
         return arguments(model, images, output, "--frames", str(folder / "frames")), "is not empty; name a new"
     if case == "sheet over an image":
         return arguments(model, images, output, "--sheet", str(first)), "is one of the images"
+    if case == "sheet over the video":
+        return arguments(model, images, output, "--sheet", f"{folder}/./clip.mp4"), "can't both be there; name another"
+    if case == "video among the frames":
+        inside = folder / "new" / "clip.mp4"
+        return arguments(model, images, inside, "--frames", str(inside.parent)), "would lie in one folder; name a"
     assert case == "missing device"
     return arguments(model, images, output, "--device", "cuda:99"), "device='cuda:99' can't be used here; use cpu"
 
@@ -294,7 +297,8 @@ def failing(case: str, model: Path, images: tuple[Path, Path], folder: Path) -> 
 @pytest.mark.parametrize(
     "case",
     ["missing image", "unreadable image", "missing model", "empty model", "unknown video", "output in a file",
-     "output is a folder", "frames folder in use", "sheet over an image", "missing device"],
+     "output is a folder", "frames folder in use", "sheet over an image", "sheet over the video",
+     "video among the frames", "missing device"],
 )  # fmt: skip
 def test_failure_is_status_1_and_one_line(
     case: str, model: Path, images: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

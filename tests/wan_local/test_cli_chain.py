@@ -177,6 +177,7 @@ def test_the_help_says_which_seed_is_taken(command: str, default: str, capsys: p
     [
         (1, [], 2, "1 image is given and a chain goes from image to image; give 2 or more"),
         (3, ["--prompt", "a\n---\nb\n---\nc"], 1, "3 prompts are given for 2 clips"),
+        (3, ["--output", "none/a.mp4", "--keep", "none/a.mp4"], 1, "a.mp4 can't both be there; name another place for"),
     ],
 )
 def test_what_is_no_chain_is_one_line(

@@ -17,7 +17,7 @@ from tests.wan_local.video_clip import clip
 from wan_local import contact_sheet, kept, video
 from wan_local.encoders.cache import TextCache
 from wan_local.errors import NumericError, OutputError
-from wan_local.output import replacing
+from wan_local.output import check_apart, replacing
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,6 +166,38 @@ def test_places_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("wan_local.output.os.open", refuse)  # root is refused nothing, so the system is played
     with pytest.raises(OutputError, match=r"can't write .*clip\.mp4: Permission denied"):
         video.check_path(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("sheet", "frames", "message"),
+    [
+        ("sheet.png", "out/frames", ""),
+        ("out/../out/clip.mp4", None, "--output out/clip.mp4 and --sheet out/../out/clip.mp4 can't both be there"),
+        ("link/clip.mp4", None, "can't both be there"),
+        (None, "out", "--frames out and --output out/clip.mp4 would lie in one folder; name a folder that"),
+        (None, ".", "would lie in one folder"),
+        ("frames/sheet.png", "frames", "--frames frames and --sheet frames/sheet.png would lie in one folder"),
+        (None, "out/clip.mp4", "--output out/clip.mp4 and --frames out/clip.mp4 can't both be there"),
+        (None, "link/clip.mp4/frames", "can't both be there"),
+    ],
+)
+def test_results_that_are_in_each_other_s_way(
+    sheet: str | None, frames: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("out")
+    files, folders = {"--output": "out/clip.mp4", "--sheet": sheet}, {"--frames": frames}
+    if not message:
+        return check_apart(files, folders)
+    with pytest.raises(OutputError) as error:
+        check_apart(files, folders)
+    assert message in str(error.value)
+
+
+def test_a_folder_that_may_hold_more_may_hold_a_file_but_not_be_it() -> None:
+    check_apart({"--output": "out/clip.mp4"}, {"--keep": "out"}, alone=False)
+    with pytest.raises(OutputError, match="can't both be there"):
+        check_apart({"--output": "clip.mp4"}, {"--keep": "clip.mp4"}, alone=False)
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:

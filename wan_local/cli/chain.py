@@ -83,11 +83,12 @@ def make(
     tiling: str | int, parts: Parts,
 ) -> None:  # fmt: skip
     """Load the model, make what is not kept, write the video; say how good the joins are."""
-    from .. import video
+    from .. import output, video
     from ..approximations import named
     from ..chain import Chain, tell_of_stills
 
     folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
+    output.check_apart({"--output": args.output}, {"--keep": args.keep}, alone=False)
     video.check_path(args.output)
     began = time.monotonic()
     with generate.showing() as bar:

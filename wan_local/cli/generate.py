@@ -315,6 +315,7 @@ def _check_outputs(args: argparse.Namespace, pixels: int) -> None:
     """Everything that could go wrong at the end goes wrong now instead."""
     from .. import contact_sheet, output, video
 
+    output.check_apart({"--output": args.output, "--sheet": args.sheet}, {"--frames": args.frames})
     video.check_path(args.output, need_bytes=pixels // 4)  # measured: 0.1 byte a pixel for soft images
     if args.frames:
         output.check_new_folder(args.frames, need_bytes=pixels * 3)
