@@ -19,7 +19,6 @@ from . import commands
 from .arguments import parse
 from .progress_line import ProgressLine
 
-
 ASKING = ("keys",)  # commands that wait for the keyboard, where nothing looks at the line
 
 

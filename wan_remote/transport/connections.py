@@ -28,13 +28,18 @@ def open_session(cutoff: Cutoff, silence: float, check: Check | None = None) -> 
         silence: seconds after which sending is given up if nothing of it moves.
         check: for connections that lead through no proxy.
     """
-    session = requests.Session()
-    # Redirects are ours to follow: the library would read all of such an answer, however long, to find the next one.
-    session.get_redirect_target = lambda response: None  # type: ignore[method-assign]
+    session = _Session()
     adapter = _Adapter(cutoff, silence, check)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+class _Session(requests.Session):
+    """Redirects are ours to follow: the library reads all of such an answer, however long, to find the next one."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _Bounded:
