@@ -145,10 +145,11 @@ class Chain:
                 f"clips of {counted(settings.length, 'frame')} have no room for the {self.carried} frames that each "
                 f"takes over from the one before; use {shortest} or more"
             )
-        for index, segment in enumerate(segments):
-            if segment.keyframes or not index:
+        given = placed(segments[0].keyframes, settings.length)
+        for segment in segments[1:]:
+            if segment.keyframes:
                 placed(segment.keyframes, settings.length)
-        height, width = segments[0].keyframes[0].images.shape[-2:]
+        height, width = next(iter(given.values())).images.shape[-2:]  # of the first in time, as of a single clip
         self.grid: Grid = settings.grid(width, height)
         self.settings = replace(settings.with_seed(), width=self.grid.width, height=self.grid.height)
         self._keys = self._named()

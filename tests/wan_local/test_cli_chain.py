@@ -138,6 +138,15 @@ def test_a_loop_of_one_image_goes_on_and_back(
     assert "clip 1 of 2 begins and ends at the same image" in capsys.readouterr().err
 
 
+def test_the_size_is_that_of_the_first_image_in_time_with_a_loop_and_without(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--last", images[0], "--keyframe", f"{images[1]}@0", "--prompt", "a disc"]
+    for loop in ([], ["--loop"]):
+        assert main(["generate", *options(model, tmp_path, *more, *loop)]) == 0
+        assert " frames, 32x48, " in capsys.readouterr().out
+
+
 def test_a_loop_goes_on_after_a_stop(
     model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +186,8 @@ def test_the_help_says_which_seed_is_taken(command: str, default: str, capsys: p
     [
         (1, [], 2, "1 image is given and a chain goes from image to image; give 2 or more"),
         (3, ["--prompt", "a\n---\nb\n---\nc"], 1, "3 prompts are given for 2 clips"),
+        (3, ["--output", ""], 1, "does not end in .mp4"),
+        (3, ["--keep", __file__], 1, f"can't write {__file__}"),
         (3, ["--output", "none/a.mp4", "--keep", "none/a.mp4"], 1, "a.mp4 can't both be there; name another place for"),
     ],
 )

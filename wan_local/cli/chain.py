@@ -87,9 +87,10 @@ def make(
     from ..approximations import named
     from ..chain import Chain, tell_of_stills
 
-    folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
     output.check_apart({"--output": args.output}, {"--keep": args.keep}, alone=False)
     video.check_path(args.output)
+    folder = Path(args.keep) if args.keep else Path(args.output).with_suffix(FOLDER)
+    output.check_writable(folder / "clip")  # what can't be kept is lost with the next stop
     began = time.monotonic()
     with generate.showing() as bar:
         tell_of_stills(segments, settings.length)
