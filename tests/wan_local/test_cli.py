@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from wan_local import kept, video
-from wan_local.cli import main, to_paste
+from wan_local.cli import inspect, main, to_paste
 from wan_local.cli.progress_bar import ProgressBar
 from wan_local.generate import Pipeline
 from wan_local.progress import Progress
@@ -155,10 +155,10 @@ def test_the_vae_decodes_in_the_dtype_asked_for_and_the_file_is_not_read_again(
     dtypes: list[torch.dtype] = []
     real = WanVAE.decode_stream
 
-    def decode_stream(vae: WanVAE, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def decode_stream(vae: WanVAE, latents: torch.Tensor, pace: int = 1) -> Iterator[torch.Tensor]:
         if not latents.is_meta:  # where memory is counted
             dtypes.append(latents.dtype)
-        return real(vae, latents)
+        return real(vae, latents, pace)
 
     monkeypatch.setattr(WanVAE, "decode_stream", decode_stream)
     monkeypatch.setattr(video, "read", None)
@@ -451,12 +451,33 @@ def no_room(cells):
     """A ``WanVAE.decode_stream`` on a device that holds so many latent cells."""
     real = WanVAE.decode_stream
 
-    def decode_stream(self, latents):
-        if latents.shape[-1] * latents.shape[-2] > cells:
+    def decode_stream(self, latents, pace=1):
+        if not latents.is_meta and latents.shape[-1] * latents.shape[-2] > cells:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
-        return real(self, latents)
+        return real(self, latents, pace)
 
     return decode_stream
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+         "260919263232 bytes. Error code 12 (Cannot allocate memory)",
+         "out of memory; use a smaller size or a shorter length"),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+         "out of memory; use a smaller size or a shorter length"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+         "out of GPU memory; use a smaller size, a shorter length or --device cpu"),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_line_however_it_is_said(monkeypatch, capsys, said, told):
+    def fail(args):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(inspect, "run", fail)
+    assert main(["inspect", "."]) == 1
+    assert capsys.readouterr().err == f"python -m wan_local inspect: {told}\n"
 
 
 def test_what_are_no_latents_is_refused(model, tmp_path, capsys):

@@ -54,8 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         return _say(args.parser.prog, f"out of memory ({error}); use a smaller size or length", FAILED)
     except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
+        from ..free_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
+        if "cpuallocator" in str(error).lower():
+            return _say(args.parser.prog, "out of memory; use a smaller size or a shorter length", FAILED)
         return _say(args.parser.prog, "out of GPU memory; use a smaller size, a shorter length or --device cpu", FAILED)
     return DONE
 
