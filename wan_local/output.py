@@ -122,7 +122,9 @@ def _as_output_error(path: str | Path) -> Iterator[None]:
 
 def _temporary(target: Path) -> Path:
     """A name beside the target: a move within one folder stays on one disk, which is what makes it one step."""
-    return target.parent / f".{target.stem[:100]}.{secrets.token_hex(6)}{target.suffix}"
+    # Systems bound the bytes of a name, not its letters.
+    stem = target.stem.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    return target.parent / f".{stem}.{secrets.token_hex(6)}{target.suffix}"
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -148,6 +148,12 @@ def test_a_good_file_is_replaced_and_links_are_followed(tmp_path: Path) -> None:
     assert video.read(tmp_path / "real.mp4")[0].shape[0] == 5
 
 
+def test_a_long_name_of_letters_that_take_three_bytes_each(tmp_path: Path) -> None:
+    path = tmp_path / f"{'鹤' * 80}.mp4"
+    video.write(clip(5), path, 16)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_places_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"clip\.avi does not end in \.mp4, \.mov, \.mkv"):
         video.check_path(tmp_path / "clip.avi")
