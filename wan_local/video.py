@@ -235,7 +235,7 @@ def _read_frames(decoded: Iterable[av.VideoFrame], expected: int, before_frame: 
     frames, count = torch.empty(0), 0
     for frame in decoded:
         before_frame()
-        image = torch.from_numpy(_to_rgb(frame))
+        image = torch.from_numpy(_upright(_to_rgb(frame), frame.rotation))
         if count == 0:
             frames = torch.empty(max(expected, 1), *image.shape)
         elif image.shape != frames.shape[1:]:
@@ -245,6 +245,15 @@ def _read_frames(decoded: Iterable[av.VideoFrame], expected: int, before_frame: 
         frames[count].copy_(image).div_(255.0)
         count += 1
     return frames[:count]
+
+
+def _upright(image: np.ndarray, rotation: float) -> np.ndarray:
+    """``[H, W, 3]`` as players show it: phones film on their side, and note down how far to turn it.
+
+    Args:
+        rotation: degrees against the clock; only whole quarters are turned.
+    """
+    return np.ascontiguousarray(np.rot90(image, round(rotation / 90)))
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import textwrap
@@ -82,6 +83,21 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(InputError, match=r"text\.mp4 can't be read as a video"):
         video.read(tmp_path / "text.mp4")
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_phone_s_video_is_read_as_players_show_it(tmp_path: Path, matrix: tuple[int, ...], turns: int) -> None:
+    """It lies on its side, with a matrix in its header (ISO/IEC 14496-12, tkhd). ``turns``: quarters, anticlockwise."""
+    path = tmp_path / "a.mp4"
+    video.write(clip(3), path, 8)
+    before, _ = video.read(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # of the matrix: rows of a, b, u
+    a, b, c, d = (each << 16 for each in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    frames, _ = video.read(path)
+    assert torch.equal(frames, torch.rot90(before, turns, (1, 2)))
 
 
 def test_reading_can_be_stopped_between_frames(tmp_path: Path) -> None:
