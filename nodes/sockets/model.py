@@ -132,8 +132,9 @@ class TransformerLoadedAtUse:
 
 
 def name_of(setup: Setup) -> str:
-    """See :attr:`WanModel.named`."""
-    return identity([path for path, loras in setup.models for path in (path, *(lora for lora, _ in loras))], setup)
+    """See :attr:`WanModel.named`; the same on any number of GPUs, which make the same frames."""
+    files = [path for path, loras in setup.models for path in (path, *(lora for lora, _ in loras))]
+    return identity(files, setup.on_one_gpu())
 
 
 def work_bytes(transformer: WanTransformer, grid: Grid) -> int:

@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -148,6 +149,8 @@ def other_gpus_make_what_this_one_loaded(nodes: Any) -> None:
         assert f"torch.{made.dtype}" == str(model.transformer.compute_dtype)
         assert (made.path, made.attention, made.compiled) == (str(bundled(nodes)), "sdpa", True)
         assert made.unpack == (weight_dtype != "default")
+        on_gpus = library(nodes, "nodes.sockets.model_on_gpus").MultiModel(replace(made, gpus=2, ulysses=2))
+        assert on_gpus.named == model.named, "clips of a chain that are kept would be made again"
 
 
 @check

@@ -112,6 +112,13 @@ class Setup:
         more = ((path, strength),)
         return replace(self, loras=self.loras + more, low_loras=self.low_loras + more if self.low else ())
 
+    def on_one_gpu(self) -> Setup:
+        """The same without what only says where it runs."""
+        one: Setup = replace(
+            self, gpus=1, ulysses=AUTO, ring=AUTO, cfg=AUTO, fsdp=False, ray_address="", backend="own", turns=None
+        )
+        return one
+
     def key(self) -> Hashable:
         """Everything the state of the ranks depends on, the files' own changes among it. The split is none of it."""
         files = [file for path, loras in self.models for file in (path, *(lora for lora, _ in loras))]

@@ -155,6 +155,12 @@ def test_ranks_are_kept_for_another_split_and_no_other_change(base: Setup, tmp_p
         assert replace(base, **change).key() != base.key(), change
 
 
+def test_what_only_says_where_it_runs_is_none_of_the_frames(base: Setup) -> None:
+    places = ({"gpus": 4}, {"ulysses": 2}, {"ring": 2}, {"cfg": 2}, {"fsdp": True}, {"ray_address": "local"})
+    assert {replace(base, **place).on_one_gpu() for place in places} == {base.on_one_gpu()}
+    assert replace(base, dtype="bfloat16").on_one_gpu() != base.on_one_gpu()
+
+
 @pytest.mark.parametrize("name", ["a.safetensors", "sub/config.json", "b.pth", "c.gguf"])
 def test_a_folder_in_which_a_file_has_changed_is_another_model(tmp_path: Path, name: str) -> None:
     (tmp_path / "sub").mkdir()
