@@ -29,6 +29,7 @@ from .keyframes import Keyframe, both_ends, placed, tell_of_moves
 from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
 from .memory.activations import sparse_work
+from .notices import tell
 from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, lengthened, make_sampler
@@ -245,6 +246,7 @@ class Pipeline:
         asked = [*both_ends(first, last), *keyframes]
         given = placed(asked, settings.length)
         tell_of_moves(asked, settings.length)
+        given = self._as_they_count(given, settings)
         height, width = next(iter(given.values())).images.shape[-2:]
         grid = settings.grid(width, height)
         check_run(settings.approximations, self.denoisers, grid.in_a_forward.tokens, self.device)
@@ -291,6 +293,20 @@ class Pipeline:
         with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
             yield from frames_of(vae, vae.denormalise(sampled.latents.to(self.device)), on_progress)
+
+    def _as_they_count(self, given: dict[int, Keyframe], settings: Settings) -> dict[int, Keyframe]:
+        """The images without strengths for a low-noise expert where there is none; a notice about all that is for it.
+
+        No error: a graph that was made for two experts may be run with another model.
+        """
+        if any(denoiser.level == LOW for denoiser in self.denoisers):
+            return given
+        guidance, found = settings.low_noise_guidance, [(each.name, each.low_noise_strength) for each in given.values()]
+        idle = [] if guidance is None else [f"low_noise_guidance={guidance:g}"]
+        idle += [f"low_noise_strength={low:g} of {name}" for name, low in dict.fromkeys(found) if low is not None]
+        if idle:
+            tell(f"this model has one transformer and no low-noise expert, so {' and '.join(idle)} can change nothing")
+        return {frame: replace(keyframe, low_noise_strength=None) for frame, keyframe in given.items()}
 
     def _denoisers(self, settings: Settings) -> list[Denoiser]:
         """Those of a run: the low-noise one of two may have a guidance scale of its own."""

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from wan_local import conditioning
 from wan_local.config import TransformerConfig, VAEConfig
-from wan_local.denoiser import Denoiser
+from wan_local.denoiser import Denoiser, pair_of
 from wan_local.encoders.image import ImageEncoder
 from wan_local.errors import Cancelled, InputError, NumericError, WrongModel
 from wan_local.generate import Pipeline
@@ -67,6 +68,33 @@ def image(height: int = 32, width: int = 48, seed: int = 1) -> torch.Tensor:
 
 FIRST, LAST = image(seed=1), image(seed=2)
 QUICK = {"length": 5, "steps": 2, "seed": 7}
+
+
+def test_what_is_for_a_low_noise_expert_is_told_where_there_is_none(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no second condition is encoded for it; two experts take it without a word."""
+    encodes, told, real = [], [], conditioning.known_frames
+    monkeypatch.setattr(conditioning, "known_frames", lambda *given, **how: encodes.append(1) or real(*given, **how))
+    one, two = ([Keyframe(images=LAST[None], frame=-1, low_noise_strength=low, name="the end")] for low in (None, 0.0))
+
+    def made(denoisers: list[Denoiser], ends: list[Keyframe], **more: float) -> torch.Tensor:
+        encodes.clear()
+        run = Pipeline(denoisers, pipeline.vae, pipeline.text_encoder, pipeline.image_encoder)
+        with listening(told.append):
+            return run.generate(FIRST, None, "a disc", Settings(**QUICK, **more), keyframes=ends).latents
+
+    single = list(pipeline.denoisers)
+    plain = made(single, one)
+    assert (len(encodes), told) == (1, [])
+    assert torch.equal(made(single, two, low_noise_guidance=1.0), plain)
+    assert len(encodes) == 1
+    (line,) = told
+    assert "no low-noise expert, so low_noise_guidance=1 and low_noise_strength=0 of the end can change nothing" in line
+    told.clear()
+    transformer = pipeline.transformer
+    assert not torch.equal(made(pair_of(transformer, transformer, 0.99), two, low_noise_guidance=1.0), plain)
+    assert (len(encodes), told) == (2, [])
 
 
 @pytest.mark.parametrize("length", [5, 9, 17])
