@@ -172,7 +172,7 @@ class Pipeline:
         return cls(
             denoisers,
             weights.load_vae(parts.vae or folder, dtype=torch.float32, device=home),
-            text_encoder(parts.text_encoder or folder, dtype, memory, cache, parts.tokenizer),
+            text_encoder(parts.text_encoder or folder, dtype, memory, cache, parts.tokenizer, tokenizer_of=folder),
             weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
             device=device,
             memory=memory,

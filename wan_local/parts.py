@@ -55,6 +55,7 @@ def text_encoder(
     memory: Memory,
     cache: str | os.PathLike[str] | None,
     tokenizer: str | os.PathLike[str] | None = None,
+    tokenizer_of: str | os.PathLike[str] | None = None,
 ) -> EncodesText:
     """The text encoder of a model folder, loaded at the first prompt that is not in the cache; now if there is none.
 
@@ -64,18 +65,21 @@ def text_encoder(
         memory: where it is loaded to, and how it comes to the device.
         cache: folder in which :data:`FOLDER` is the cache, or None.
         tokenizer: its folder, or None for the one with the encoder.
+        tokenizer_of: a model folder whose tokenizer will do where there is none with the encoder.
 
     Raises:
         WeightsError: there is none, or it is broken as far as headers tell; the rest when it is loaded.
     """
 
     def load() -> TextEncoder:
-        return load_text_encoder(folder, dtype=dtype, device=memory.home, tokenizer=tokenizer)
+        return load_text_encoder(
+            folder, dtype=dtype, device=memory.home, tokenizer=tokenizer, tokenizer_of=tokenizer_of
+        )
 
     if cache is None:
         return load()
     source = open_source(folder, "text_encoder")
-    words = tokenizer_folder(source, tokenizer)
+    words = tokenizer_folder(source, tokenizer, tokenizer_of)
     files = [Path(source.path), *([] if words is None else [words])]
     try:
         name = identity(files, dtype, *_where(memory.device))

@@ -70,11 +70,12 @@ def test_loose_packed_files_make_nearly_the_same_clip(kind: str, parts: dict[str
 
 
 def test_a_gguf_text_encoder_makes_nearly_the_same_clip(tmp_path: Path) -> None:
+    """It brings no tokenizer: that is the model folder's own."""
     whole, packed = tmp_path / "whole.mp4", tmp_path / "packed.mp4"
     state = {name: value.float() for name, value in load_text_encoder(NANO).model.state_dict().items()}
     text = write_umt5(tmp_path / "umt5.gguf", state, "Q8_0", None)
     assert main(arguments(NANO, whole)) == 0
-    assert main(arguments(NANO, packed, "--text-encoder", str(text), "--tokenizer", str(NANO / "tokenizer"))) == 0
+    assert main(arguments(NANO, packed, "--text-encoder", str(text))) == 0
     print(f"Q8_0 text encoder / folder: {psnr(frames(packed), frames(whole)):.1f} dB")
     assert psnr(frames(packed), frames(whole)) > 30
 

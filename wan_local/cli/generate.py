@@ -142,7 +142,11 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vae", metavar="PATH", help="file or folder of the Wan2.1 VAE, one that upscales too")
     group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not, or GGUF")
     group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
-    group.add_argument("--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where the text encoder brings none")
+    group.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="umT5's tokenizer, where neither the text encoder nor the model folder brings one",
+    )
 
 
 def parts_of(args: argparse.Namespace) -> Parts:

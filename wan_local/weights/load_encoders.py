@@ -58,7 +58,7 @@ def load_text_encoder(
         device: where they go.
         operations: not used: the network is transformers' own.
         tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
-        tokenizer_of: a pipeline folder whose tokenizer will do where the file brings none.
+        tokenizer_of: a pipeline folder whose tokenizer will do where there is none with the encoder.
 
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
@@ -66,9 +66,7 @@ def load_text_encoder(
         ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
     source = open_source(path, "text_encoder")
-    opened, folder = source, tokenizer_folder(source, tokenizer)
-    if folder is not None and not folder.is_dir() and tokenizer is None and tokenizer_of is not None:
-        folder = tokenizer_folder(open_source(tokenizer_of, "text_encoder"))
+    opened, folder = source, tokenizer_folder(source, tokenizer, tokenizer_of)
     config, source = text_parts(source)
     check_dtypes(source)
     words = _tokenizer(folder) if folder is not None else _carried(opened)
@@ -232,8 +230,9 @@ def _of_checkpoint(source: TensorSource, sign: str) -> TensorSource:
     return source.only(lambda name: name.startswith(prefix)).renamed(lambda name: name.removeprefix(prefix))
 
 
-def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path | None:
-    """Where the tokenizer of a text encoder lies: as asked for, or beside the weights; None if it is in their file.
+def tokenizer_folder(source: TensorSource, given: AnyPath | None = None, spare: AnyPath | None = None) -> Path | None:
+    """Where the tokenizer of a text encoder lies: as asked for, beside the weights, or in the folder ``spare``, which
+    may be any pipeline's; None if it is in their file.
 
     The folder need not be there.
     """
@@ -241,11 +240,19 @@ def tokenizer_folder(source: TensorSource, given: AnyPath | None = None) -> Path
     if given is not None:
         return Path(given)
     if source.format == diffusers_dir.NAME:
-        return place.parent / "tokenizer"
-    if SENTENCES in source.entries or llama_tokenizer.carries(source):
+        own = place.parent / "tokenizer"
+    elif SENTENCES in source.entries or llama_tokenizer.carries(source):
         return None
-    folder = place if place.is_dir() else place.parent
-    return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), folder / TOKENIZERS[0])
+    else:
+        folder = place if place.is_dir() else place.parent
+        own = _tokenizer_in(folder) or folder / TOKENIZERS[0]
+    if own.is_dir() or spare is None:
+        return own
+    return _tokenizer_in(Path(spare)) or own
+
+
+def _tokenizer_in(folder: Path) -> Path | None:
+    return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), None)
 
 
 def _carried(source: TensorSource) -> SentencePieceTokenizer:

@@ -183,7 +183,9 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 5
 
 
-@pytest.mark.parametrize("where", ["a diffusers folder", "../tokenizer", "tokenizer", "google/umt5-xxl", "one named"])
+@pytest.mark.parametrize(
+    "where", ["a diffusers folder", "../tokenizer", "tokenizer", "google/umt5-xxl", "one named", "the model's"]
+)
 def test_another_tokenizer_is_another_encoder(tmp_path: Path, where: str) -> None:
     model = tmp_path / "model"
     tiny.write_pipeline(model)
@@ -197,6 +199,9 @@ def test_another_tokenizer_is_another_encoder(tmp_path: Path, where: str) -> Non
         words = words.rename(moved)
     if where == "one named":
         options["tokenizer"] = words
+    if where == "the model's":
+        given = given.rename(tmp_path / given.name)
+        options["tokenizer_of"] = model
 
     def encoded() -> torch.Tensor:
         made = text_encoder(given, torch.float32, Memory("cpu"), tmp_path / "kept", **options)
