@@ -30,13 +30,15 @@ from .lora import Applied, Use, apply, merged_bytes
 from .memory import AUTO, NONE, Memory, for_model
 from .memory.activations import sparse_work
 from .notices import tell
-from .parts import EncodesImages, EncodesText, Parts, choose_device, default_dtype, text_encoder
+from .parts import EncodesImages, EncodesText, Parts, check_parts, choose_device, default_dtype, text_encoder
 from .progress import OnProgress, Progress, ignore
 from .sampling import Cond, Model, denoise, initial_noise, lengthened, make_sampler
 from .settings import Fit, Recipe, Settings, check_text, published_negative_prompt, recipe_of
 from .shapes import TEMPORAL_STRIDE, Grid
 from .vae import Autoencoder, WanVAE, decode_dtype
 from .weights.experts import LOW, find_pair
+from .weights.load import transformer_source
+from .weights.sizes import transformer_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,18 +164,22 @@ class Pipeline:
             dtype = default_dtype(device)
         parts = parts or Parts()
         pair = find_pair(folder, low, boundary) if denoisers is None else None
+        if denoisers is None:
+            config = transformer_config(transformer_source(folder if pair is None else pair.high))
+        else:
+            config = denoisers[0].transformer.config
+        check_parts(folder, parts, has_images=config.has_image_branch)
         memory = for_model(pair or folder, dtype, device, offload, tiling, unpack=unpack, parts=asdict(parts))
         home = memory.home
         if denoisers is None:
             options = {"dtype": dtype, "device": home, "unpack": unpack, "float8_matmul": float8_matmul}
             denoisers = load_denoisers(folder, pair, compiled=compiled, **options)
-        has_images = any(denoiser.transformer.config.has_image_branch for denoiser in denoisers)
         images = parts.image_encoder or folder
         return cls(
             denoisers,
             weights.load_vae(parts.vae or folder, dtype=torch.float32, device=home),
             text_encoder(parts.text_encoder or folder, dtype, memory, cache, parts.tokenizer, tokenizer_of=folder),
-            weights.load_image_encoder(images, dtype=dtype, device=home) if has_images else None,
+            weights.load_image_encoder(images, dtype=dtype, device=home) if config.has_image_branch else None,
             device=device,
             memory=memory,
             decode_dtype=vae_dtype or decode_dtype(device),

@@ -19,8 +19,8 @@ from .errors import InputError
 from .memory import Memory
 from .notices import tell
 from .weights import load_text_encoder
-from .weights.load import open_source
-from .weights.load_encoders import tokenizer_folder
+from .weights.load import open_source, vae_source
+from .weights.load_encoders import check_text_encoder, image_parts, tokenizer_folder
 
 
 class EncodesText(Protocol):
@@ -47,6 +47,23 @@ class Parts:
     text_encoder: str | PathLike[str] | None = None
     image_encoder: str | PathLike[str] | None = None
     tokenizer: str | PathLike[str] | None = None
+
+
+def check_parts(folder: Path, parts: Parts, *, has_images: bool) -> None:
+    """Open what a pipeline takes beside its transformer, by far the largest: what is wrong is told before that is read.
+
+    Args:
+        folder: model folder, or the transformer's file.
+        parts: those that lie elsewhere.
+        has_images: whether there is an image encoder among them.
+
+    Raises:
+        WeightsError: one is missing, or it is broken or another model as far as headers tell.
+    """
+    vae_source(parts.vae or folder)
+    check_text_encoder(parts.text_encoder or folder, parts.tokenizer, tokenizer_of=folder)
+    if has_images:
+        image_parts(open_source(parts.image_encoder or folder, "image_encoder"))
 
 
 def text_encoder(

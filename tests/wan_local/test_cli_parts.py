@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tests.wan_local.weights import packed_files
 from tests.wan_local.weights.llama_files import write_umt5
-from wan_local import video
+from wan_local import generate, video
 from wan_local.cli import lora_option, main
 from wan_local.cli.lora_option import Option
 from wan_local.errors import InputError
@@ -138,6 +138,40 @@ def test_what_a_lora_option_says(text: str, expected: Option) -> None:
 def test_lora_options_that_can_not_be(text: str) -> None:
     with pytest.raises(InputError, match="--lora a"):
         lora_option.parse(text)
+
+
+def test_lora_options_that_can_not_be_are_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(tmp_path / "none", tmp_path / "a.mp4", "--lora", "x@0-2"))
+    assert ended.value.code == 2
+    assert "--lora x@0-2 counts in steps 0-2; give steps from 1" in capsys.readouterr().err
+
+
+VAE_FILE = NANO / "vae" / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--vae", "nowhere.pth"], "nowhere.pth is not there"),
+        (["--vae", str(NANO / "text_encoder" / "model.safetensors")], "use it as the text encoder"),
+        (["--text-encoder", str(VAE_FILE)], "use it as the VAE, and give umT5-xxl"),
+        (["--image-encoder", str(VAE_FILE)], "use it as the VAE, and give CLIP"),
+        (["--tokenizer", "nowhere"], "nowhere is not there; the text encoder needs its tokenizer"),
+        (["--lora", "nowhere.safetensors"], "nowhere.safetensors is not there; check the path of the LoRA"),
+        (["--lora", str(VAE_FILE)], "is no LoRA"),
+        (["--lora", "x@low"], "is for one of two experts and this model has one transformer"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_transformer_is_read(
+    more: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "load_denoisers", lambda *given, **how: pytest.fail("the transformer was read"))
+    given = arguments(NANO, tmp_path / "a.mp4", *more)
+    images = given[given.index("--first") + 1], given[given.index("--last") + 1]
+    for command in (given, ["chain", *images, *given[1:3], *given[7:]]):
+        assert main(command) == 1
+        assert told in capsys.readouterr().err
 
 
 def test_guidance_one_is_one_forward_a_step_with_a_step_distill_lora(tmp_path: Path) -> None:

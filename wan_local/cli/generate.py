@@ -143,9 +143,7 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--text-encoder", metavar="PATH", help="file or folder of umT5-xxl, fp8 or not, or GGUF")
     group.add_argument("--image-encoder", metavar="PATH", help="file or folder of CLIP ViT-H/14 (clip_vision_h)")
     group.add_argument(
-        "--tokenizer",
-        metavar="FOLDER",
-        help="umT5's tokenizer, where neither the text encoder nor the model folder brings one",
+        "--tokenizer", metavar="FOLDER", help="umT5's tokenizer, where text encoder and model bring none"
     )
 
 
@@ -265,6 +263,7 @@ def load(
     cache = None if args.no_cache else args.cache or default_folder()
     wanted = several_gpus.wanted(args)
     group = several_gpus.transformer(args, device, dtype, settings.guidance) if wanted else None
+    loras = [] if wanted else lora_option.read(args)
     pipeline = Pipeline.from_pretrained(
         args.model, dtype=dtype, device=device, offload=offload if group is None else 0, cache=cache, parts=parts,
         tiling=tiling, low=args.model_low, boundary=args.boundary,
@@ -272,7 +271,9 @@ def load(
         float8_matmul=args.fp8_matmul, compiled=args.compile, vae_dtype=dtype_of(args.vae_dtype),
     )  # fmt: skip
     settings = _settings(args, pipeline.recipe, settings.seed)
-    lines = lora_option.put_on(pipeline, args.lora) if group is None else several_gpus.lines(group)
+    if loras:
+        pipeline.use_loras([use for use, _ in loras])
+    lines = [line for _, line in loras] if group is None else several_gpus.lines(group)
     bar(Progress(stage="load", done=1, total=1))
     return pipeline, settings, lines
 
@@ -288,6 +289,8 @@ def checked(args: argparse.Namespace) -> tuple[Settings, Fraction, str | int, st
         rate, offload, tiling = check_fps(args.fps), check_offload(args.offload), check_tiling(args.tiling)
         if args.boundary is not None:
             check_boundary(args.boundary)
+        for text in args.lora:
+            lora_option.parse(text)
         settings = _settings(args, FLF2V, args.seed)
     except InputError as error:
         args.parser.error(str(error))

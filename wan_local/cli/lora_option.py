@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from ..errors import InputError
 from ..notices import tell
 
 if TYPE_CHECKING:
-    from ..generate import Pipeline
-    from ..lora import Lora
+    from ..config import TransformerConfig
+    from ..lora import Lora, Use
 
 HELP = (
     "a LoRA; several add up. STRENGTH is 1 unless said, FIRST-LAST the sampling steps it counts in (from 1, all unless "
@@ -40,33 +41,47 @@ class Option:
     expert: str | None = None
 
 
-def put_on(pipeline: Pipeline, given: list[str]) -> list[str]:
-    """Put LoRAs on a pipeline; a line about each.
+def read(args: argparse.Namespace) -> list[tuple[Use, str]]:
+    """The LoRAs that were asked for, for the pipeline that will be loaded, each with a line about it.
+
+    The model is known from its headers: what is wrong is told before its weights are read.
 
     Raises:
         InputError: strengths or steps that can't be.
-        WeightsError: a file that can't be used.
+        WeightsError: a file that can't be used, or no model.
     """
-    from .. import lora
-    from ..quantised import parameter_shapes
-
-    if not given:
+    if not args.lora:
         return []
-    shapes, uses, lines = parameter_shapes(pipeline.denoisers[0].weights), [], []
-    pair = len(pipeline.denoisers) > 1
-    for text in given:
+    from .. import lora, notices
+    from ..weights import load, sizes
+    from ..weights.experts import find_pair
+
+    with notices.listening(lambda text: None):  # told when they are loaded
+        pair = find_pair(args.model, args.model_low, args.boundary)
+        config = sizes.transformer_config(load.transformer_source(args.model if pair is None else pair.high))
+    shapes, found = parameter_shapes_of(config), []
+    for text in args.lora:
         option = parse(text)
-        expert = expert_of(option, text, pair)
+        expert = expert_of(option, text, pair is not None)
         use = lora.Use(
             lora=lora.read(option.path, shapes), strength=option.strength, first_step=option.first,
             last_step=option.last, expert=expert,
         )  # fmt: skip
         steps = "" if use.always else f", steps {option.first} to {option.last or 'the end'}"
-        on = "" if not pair else f", on the {expert}-noise expert" if expert else ", on both experts"
-        lines.append(told(use.lora, option.strength) + on + steps)
-        uses.append(use)
-    pipeline.use_loras(uses)
-    return lines
+        on = "" if pair is None else f", on the {expert}-noise expert" if expert else ", on both experts"
+        found.append((use, told(use.lora, option.strength) + on + steps))
+    return found
+
+
+def parameter_shapes_of(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Official parameter name to shape, of a transformer of these sizes."""
+    import torch
+
+    from ..model import WanTransformer
+    from ..quantised import parameter_shapes
+
+    with torch.device("meta"):
+        return parameter_shapes(WanTransformer(config))
 
 
 def expert_of(option: Option, text: str, pair: bool) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..settings import BOUNDARY
 from ..words import counted
-from .lora_option import expert_of, parse, told
+from .lora_option import expert_of, parameter_shapes_of, parse, told
 
 if TYPE_CHECKING:
     import torch
@@ -110,15 +110,10 @@ def release() -> None:
 
 def lines(model: GroupTransformer) -> list[str]:
     """What is said about it: the LoRAs that every rank puts on, and the split."""
-    import torch
-
     from .. import lora
-    from ..model import WanTransformer
-    from ..quantised import parameter_shapes
     from ..weights.experts import HIGH, LOW
 
-    with torch.device("meta"):
-        shapes = parameter_shapes(WanTransformer(model.config))
+    shapes = parameter_shapes_of(model.config)
     loras = [
         told(lora.read(path, shapes), strength) + (f", on the {level}-noise expert" if model.setup.low else "")
         for level, (_, given) in zip((HIGH, LOW), model.setup.models, strict=False)

@@ -103,10 +103,7 @@ def load_vae(
     path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Convolutions = nn
 ) -> WanVAE:
     """Load a Wan-VAE; ``dtype`` None is float32, which encoding needs. Arguments and errors as above."""
-    source = detect.canonical(open_source(path, "vae"), "vae")
-    found = detect.kind(source)
-    if found != detect.VAE:
-        raise detect.wrong(source, found, needed("vae", found))
+    source = vae_source(path)
     check_dtypes(source)
     config = sizes.vae_config(source)
     vae = build(source, "Wan-VAE", lambda: WanVAE(config, operations=operations))
@@ -123,6 +120,15 @@ def transformer_source(path: AnyPath) -> TensorSource:
     found = detect.kind(source)
     if found not in detect.LOADABLE:
         raise detect.wrong(source, found, needed("transformer", found))
+    return source
+
+
+def vae_source(path: AnyPath) -> TensorSource:
+    """The same of a Wan-VAE."""
+    source = detect.canonical(open_source(path, "vae"), "vae")
+    found = detect.kind(source)
+    if found != detect.VAE:
+        raise detect.wrong(source, found, needed("vae", found))
     return source
 
 

@@ -262,11 +262,24 @@ def _carried(source: TensorSource) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), source.path)
 
 
-def _tokenizer(folder: Path) -> Any:
+def check_text_encoder(path: AnyPath, tokenizer: AnyPath | None = None, tokenizer_of: AnyPath | None = None) -> None:
+    """As far as headers tell, raise what :func:`load_text_encoder` would; arguments as there."""
+    source = open_source(path, "text_encoder")
+    text_parts(source)
+    folder = tokenizer_folder(source, tokenizer, tokenizer_of)
+    if folder is not None:
+        _check_tokenizer(folder)
+
+
+def _check_tokenizer(folder: Path) -> None:
     if not folder.is_dir():
         raise UnreadableWeights(
             f"{folder} is not there; the text encoder needs its tokenizer, download that folder too, or name it"
         )
+
+
+def _tokenizer(folder: Path) -> Any:
+    _check_tokenizer(folder)
     transformers = _library(str(folder))
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
