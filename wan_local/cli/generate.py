@@ -168,7 +168,8 @@ def parts_of(args: argparse.Namespace) -> Parts:
 def _add_memory(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--offload", default="auto", metavar="HOW",
                        help="none: everything stays on the GPU; N: the parts take turns there and N transformer blocks "
-                            "stay in host memory, coming one by one; auto (default): what fits")  # fmt: skip
+                            "stay in host memory, coming one by one; auto (default): what fits. Of several GPUs "
+                            "see --fsdp")  # fmt: skip
     folder = str(default_folder()).replace("%", "%%")
     group.add_argument("--tiling", default="auto", metavar="HOW",
                        help="PIXELS: the VAE works in square tiles of that side; off; auto (default): only where whole "

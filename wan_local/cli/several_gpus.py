@@ -61,6 +61,11 @@ def check(args: argparse.Namespace) -> None:
             f"--device {args.device} can't be used with several GPUs, which are the first ones there are; use --device "
             "cuda, and CUDA_VISIBLE_DEVICES to say which those are"
         )
+    if wanted(args) and args.offload != "auto":
+        args.parser.error(
+            f"--offload {args.offload} can't be used with several GPUs, where no block waits in host memory; leave it "
+            "out, and use --fsdp where a GPU can't hold the weights"
+        )
 
 
 def transformer(

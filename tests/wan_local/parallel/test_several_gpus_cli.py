@@ -36,6 +36,8 @@ def command(tmp_path: Path, *more: str) -> list[str]:
         (("--gpus", "2", "--step-limit", "0"), "--step-limit 0.0 can't be used; give seconds above 0"),
         (("--step-limit", "9"), "need --gpus 2 or more"),
         (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 can't be used with several GPUs"),
+        (("--gpus", "2", "--offload", "20"), "--offload 20 can't be used with several GPUs"),
+        (("--ray-address", "10.0.0.1:6379", "--offload", "none"), "--offload none can't be used with several GPUs"),
     ],
 )
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], words: str) -> None:
