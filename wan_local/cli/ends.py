@@ -43,8 +43,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--repair", default=REPORT, choices=REPAIRS,
                         help="what to do about it (default: %(default)s, nothing)")  # fmt: skip
     parser.add_argument("-o", "--output", metavar="VIDEO", help="the repaired video: .mp4, .mov or .mkv")
-    parser.add_argument("--reach", type=int, default=REACH, metavar="FRAMES",
-                        help='of "exact": frames beside an image that take part (default: %(default)s)')  # fmt: skip
+    parser.add_argument("--reach", type=int, metavar="FRAMES",
+                        help=f'of "exact": frames beside an image that take part (default: {REACH})')  # fmt: skip
     parser.add_argument("--remove-flash", action="store_true",
                         help="also level flashes near the ends that no image tells from true light")  # fmt: skip
     parser.add_argument("--fit", default=FIT, choices=FITS, help="images of another aspect (default: %(default)s)")
@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> None:
     bar = ProgressBar(sys.stderr)
     try:
         done = ends.repair(
-            frames, _images(args, len(frames)), args.repair, fit=args.fit, reach=args.reach,
-            remove_flash=args.remove_flash, device=device, on_progress=bar,
+            frames, _images(args, len(frames)), args.repair, fit=args.fit,
+            reach=REACH if args.reach is None else args.reach, remove_flash=args.remove_flash, device=device,
+            on_progress=bar,
         )  # fmt: skip
     finally:
         bar.close()
@@ -86,6 +87,10 @@ def _check(args: argparse.Namespace) -> None:
         args.parser.error(str(error))
     if args.repair == REPORT and args.output:
         args.parser.error("--output without --repair would copy the video; give --repair colour or exact")
+    if args.repair == REPORT and args.remove_flash:
+        args.parser.error("--remove-flash without --repair changes nothing; give --repair colour or exact")
+    if args.repair != "exact" and args.reach is not None:
+        args.parser.error("--reach without --repair exact changes nothing; give that, or leave --reach out")
 
 
 def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
