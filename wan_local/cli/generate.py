@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> None:
             found = _write(args, pipeline, sampled, given, rate, bar)
         except BaseException:
             bar.close()
-            _keep(sampled, args)
+            _keep(sampled, args, given)
             raise
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({counted(grid.frames, 'frame')}, {size}, {float(rate):g} fps, "
@@ -381,7 +381,7 @@ def _hush_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
+def _keep(sampled: Sampled, args: argparse.Namespace, given: Mapping[int, Keyframe]) -> None:
     """A failed decode must not lose the long part of a run."""
     from .. import kept, video
 
@@ -398,4 +398,7 @@ def _keep(sampled: Sampled, args: argparse.Namespace) -> None:
     again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
     again += [] if args.device == "auto" else ["--device", args.device]
     again += [] if args.vae_dtype == "auto" else ["--vae-dtype", args.vae_dtype]
+    again += [] if args.tiling == "auto" else ["--tiling", args.tiling]
     print(f"latents kept in {path}; to go on: {to_paste(again)}", file=sys.stderr)
+    if args.repair:
+        print(f"then, for the repair: {to_paste(repair_option.command(args, given))}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,9 @@ def test_a_repaired_video_starts_and_ends_at_the_images(
 WRONG = [
     (["--repair", "exact"], 2, "--repair exact makes a new video; name it with --output"),
     (["--output", "x.mp4"], 2, "--output without --repair would copy the video"),
+    (["--remove-flash"], 2, "--remove-flash without --repair changes nothing; give --repair colour or exact"),
+    (["--reach", "3"], 2, "--reach without --repair exact changes nothing; give that, or leave --reach out"),
+    (["--repair", "colour", "--output", "x.mp4", "--reach", "8"], 2, "--reach without --repair exact"),
     (["--keyframe", "middle.png"], 2, "--keyframe middle.png has no frame; write IMAGE@FRAME"),
     (["--repair", "exact", "--output", "x.txt"], 1, "does not end in .mp4"),
     (["--keyframe", "FIRST@25"], 1, "is outside a video of 25 frames; use 0 to 24, or -1 for the last"),
@@ -96,17 +100,40 @@ def test_a_repair_needs_an_image(folder: Path, capsys: pytest.CaptureFixture[str
     assert "--repair exact needs an image; give the first, the last or a keyframe, or leave" in capsys.readouterr().err
 
 
+def generating(model: Path, folder: Path, output: Path, *more: str) -> list[str]:
+    return ["generate", "--model", str(model), "--first", str(folder / "first.png"), "--last",
+            str(folder / "last.png"), "--prompt", "a disc", "--output", str(output), "--length", "9", "--steps", "1",
+            "--width", "48", "--height", "32", "--device", "cpu", "--no-cache", *more]  # fmt: skip
+
+
 def test_generate_repairs_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.write_pipeline(tmp_path / "model")
     frames = tmp_path / "frames"
-    command = ["generate", "--model", str(model), "--first", str(folder / "first.png"), "--last",
-               str(folder / "last.png"), "--prompt", "a disc", "--output", str(tmp_path / "clip.mp4"), "--length", "5",
-               "--steps", "1", "--width", "48", "--height", "32", "--device", "cpu", "--no-cache",
-               "--repair", "exact", "--frames", str(frames)]  # fmt: skip
-    assert main(command) == 0
+    assert main(generating(model, folder, tmp_path / "clip.mp4", "--repair", "exact", "--frames", str(frames))) == 0
     assert " -> inf dB" in capsys.readouterr().out
-    for name, index in (("first", 0), ("last", 4)):
+    for name, index in (("first", 0), ("last", 8)):
         wanted = images.fit_image(images.read(folder / f"{name}.png"), 48, 32)
         made = images.read(frames / f"frame_{index:05d}.png")
         assert torch.equal(video.to_uint8(made), video.to_uint8(wanted))
-    assert len(video.read(tmp_path / "clip.mp4")[0]) == 5
+    assert len(video.read(tmp_path / "clip.mp4")[0]) == 9
+
+
+@pytest.mark.parametrize(("strength", "repaired"), [("", ["first", "frame 4", "last"]), (":0.5", ["first", "last"])])
+def test_what_goes_on_after_a_failed_repair_repairs_too(
+    folder: Path, tmp_path: Path, strength: str, repaired: list[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Two commands, pasted one after the other; an image of less than full strength is left as it was made."""
+    model, clip = tiny.write_pipeline(tmp_path / "model"), tmp_path / "a clip.mp4"
+    middle = f"{folder / 'first.png'}@3{strength}"  # moved to frame 4
+    with monkeypatch.context() as broken:
+        broken.setattr(ends, "repair", lambda *given, **how: (_ for _ in ()).throw(MemoryError("made up")))
+        more = ["--repair", "exact", "--keyframe", middle, "--tiling", "128", "--fit", "pad"]
+        assert main(generating(model, folder, clip, *more)) == 1
+    decode, repair = capsys.readouterr().err.strip().splitlines()[-3:-1]
+    assert decode.endswith(" --tiling 128")
+    for line in (decode, repair):
+        assert main(shlex.split(line.partition(": python -m wan_local ")[2])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if " -> inf dB" in line] == repaired
+    assert len(video.read(clip)[0]) == 9
