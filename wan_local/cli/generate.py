@@ -30,7 +30,7 @@ from ..settings import (
     check_boundary,
 )
 from ..words import counted
-from . import keyframe_option, longer_option, lora_option, repair_option, several_gpus, speed_options, to_paste
+from . import keeping, keyframe_option, longer_option, lora_option, repair_option, several_gpus, speed_options
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> None:
             found = _write(args, pipeline, sampled, given, rate, bar)
         except BaseException:
             bar.close()
-            _keep(sampled, args, given)
+            keeping.keep(sampled, args, given)
             raise
     size = f"{grid.width * scale}x{grid.height * scale}"
     print(f"video {args.output} ({counted(grid.frames, 'frame')}, {size}, {float(rate):g} fps, "
@@ -379,26 +379,3 @@ def _hush_transformers() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def _keep(sampled: Sampled, args: argparse.Namespace, given: Mapping[int, Keyframe]) -> None:
-    """A failed decode must not lose the long part of a run."""
-    from .. import kept, video
-
-    path = Path(args.output).with_suffix(kept.SUFFIX)
-    try:
-        kept.write(
-            path,
-            sampled.latents,
-            {"seed": str(sampled.settings.seed), video.APPROXIMATIONS: sampled.approximated},
-        )
-    except OutputError as error:
-        print(f"the latents could not be kept: {error}", file=sys.stderr)
-        return
-    again = ["decode", str(path), "--model", args.vae or args.model, "--output", args.output, "--fps", str(args.fps)]
-    again += [] if args.device == "auto" else ["--device", args.device]
-    again += [] if args.vae_dtype == "auto" else ["--vae-dtype", args.vae_dtype]
-    again += [] if args.tiling == "auto" else ["--tiling", args.tiling]
-    print(f"latents kept in {path}; to go on: {to_paste(again)}", file=sys.stderr)
-    if args.repair:
-        print(f"then, for the repair: {to_paste(repair_option.command(args, given))}", file=sys.stderr)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..progress import OnProgress
-from ..settings import FIT, REPAIRS, Fit, Repair, check_repair
-from . import keyframe_option
+from ..settings import REPAIRS, Fit, Repair, check_repair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,25 +26,6 @@ def add_to(group: argparse._ArgumentGroup) -> None:
 def check(args: argparse.Namespace, given: Mapping[int, Keyframe]) -> None:
     """Raise :class:`InputError` for a repair that no image of the clip allows."""
     check_repair(args.repair, [keyframe.shown for keyframe in given.values()], f"--repair {args.repair}")
-
-
-def command(args: argparse.Namespace, given: Mapping[int, Keyframe]) -> list[str]:
-    """What repairs the video afterwards, where it was written without: words of ``ends``, which writes it anew.
-
-    Args:
-        args: with a repair.
-        given: frame to image; those of less than full strength, which are only measured, are left out.
-    """
-    paths = {each.name: each.path for each in keyframe_option.written(args)}
-    words = ["ends", args.output]
-    for frame, keyframe in given.items():
-        if keyframe.shown:
-            path = paths[keyframe.name]
-            own = keyframe.name in ("--first", "--last")
-            words += [keyframe.name, path] if own else ["--keyframe", f"{path}@{frame}"]
-    words += ["--repair", args.repair, "--output", args.output]
-    words += [] if args.fit == FIT else ["--fit", args.fit]
-    return words + ([] if args.device == "auto" else ["--device", args.device])
 
 
 def repair(
