@@ -70,8 +70,8 @@ class Request(ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything that is asked of the cloud but the images."""
-        apart = ("first", "last", "take")
+        """Everything that is asked of the cloud but the images, which hold what ``fit`` did to them."""
+        apart = ("first", "last", "fit", "take")
         return {row.name: getattr(self, row.name) for row in fields(self) if row.name not in apart}
 
     @property

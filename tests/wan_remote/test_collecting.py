@@ -12,8 +12,9 @@ import pytest
 import wan_remote
 from tests.wan_remote.fault_case import BOTH, DONE, POLL, WAITING, answer
 from tests.wan_remote.stand_in import clips
+from tests.wan_remote.world import image
 from wan_remote.errors import StorageError
-from wan_remote.journal import Journal
+from wan_remote.journal import Journal, fingerprint
 from wan_remote.providers.outcomes import video_among
 from wan_remote.states import State
 
@@ -142,6 +143,33 @@ def test_a_clip_that_a_run_with_another_output_folder_brought_is_copied(world):
     first.value.path.unlink()
     assert world.run(world.gmi()).value.path.read_bytes() == again.value.path.read_bytes()
     assert (world.cloud.posts(), len(world.cloud.records("file"))) == (1, 1)
+
+
+def test_another_fit_that_changes_nothing_is_the_same_clip(world):
+    for fit in ("crop", "pad", "stretch"):  # the images are of the clip's size
+        assert world.run(world.gmi(fit=fit)).end == "result"
+    assert world.cloud.posts() == 1
+    assert world.run(world.gmi(first=image(1, 720, 720), fit="crop")).end == "result"
+    assert world.run(world.gmi(first=image(1, 720, 720), fit="pad")).end == "result"
+    assert world.cloud.posts() == 3
+
+
+def test_a_clip_of_which_the_fit_was_noted_down_is_found(world):
+    """As versions before did, in the name of its entry too."""
+    assert world.run(world.gmi()).end == "result"
+    [path] = world.entries()
+    row = json.loads(path.read_text())
+    row["parameters"]["fit"] = "pad"
+    names = ("provider", "model", "parameters", "first", "last", "take")
+    row["fingerprint"] = fingerprint(*(row[name] for name in names))
+    path.unlink()
+    old = path.with_name(f"{row['fingerprint']}.json")
+    old.write_text(json.dumps(row))
+    assert world.run(world.gmi()).value.resumed
+    assert (world.cloud.posts(), world.entries()) == (1, [path])
+    path.unlink()
+    (old.parent / f"{old.stem}.damaged-0").write_text("{")  # it may have been sent, and is looked for
+    assert (world.run(world.gmi()).end, world.cloud.posts()) == ("result", 1)
 
 
 def test_an_id_with_a_colon_names_a_file_that_windows_has_too(world):

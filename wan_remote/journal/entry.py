@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..request import FITS
 from ..states import State
 
 VERSION = 2  # of the format that is written
@@ -95,7 +96,7 @@ class Entry:
 def same_inputs(one: Entry, two: Entry) -> bool:
     """Whether two jobs were asked for the same, with whichever key."""
     asked = [
-        (entry.provider, entry.model, dict(entry.parameters), entry.first, entry.last, entry.take)
+        (entry.provider, entry.model, {**entry.parameters, "fit": ""}, entry.first, entry.last, entry.take)
         for entry in (one, two)
     ]
     return asked[0] == asked[1]
@@ -104,6 +105,14 @@ def same_inputs(one: Entry, two: Entry) -> bool:
 def fingerprint(provider: str, model: str, parameters: Mapping[str, Any], first: str, last: str, take: int = 1) -> str:
     """Equal for equal inputs, and for nothing else."""
     return _digest([provider, model, dict(parameters), first, last, take])
+
+
+def former_names(entry: Entry) -> list[str]:
+    """What an entry of these inputs may have been named after before: ``fit`` was one of its parameters, though the
+    hashes of the images tell what it did."""
+    fits = [replace(entry, parameters={**entry.parameters, "fit": fit}) for fit in FITS]
+    names = [fingerprint(e.provider, e.model, e.parameters, e.first, e.last, e.take) for e in fits]
+    return names + [former_fingerprint(e, e.scope) for e in (entry, *fits) if entry.take == 1]
 
 
 def former_fingerprint(entry: Entry, scope: str) -> str:

@@ -16,7 +16,7 @@ from ..files import probe_folder, write_private
 from ..locks import held
 from ..states import Event, State, after
 from ..watch import Watch
-from .entry import VERSION, Entry, former_fingerprint, same_inputs
+from .entry import VERSION, Entry, former_names, same_inputs
 from .format import parse, text_of, version_of
 from .locking import SAME, alone
 from .tidying import GRAPH, THUMBNAIL, prune
@@ -29,7 +29,7 @@ PREFERRED = (
     State.FETCHED, State.DONE, State.SUBMITTED, State.MISSING, State.INTENT, State.WITHHELD, State.REJECTED,
     State.FAILED, State.CANCELLED,
 )  # fmt: skip
-"""Of several entries of the same inputs, which only format 1 has: those that were paid for first."""
+"""Of several entries of the same inputs, which earlier versions made: those that were paid for first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class Journal:
         raise StorageError(f"{path} can't be read ({failed}); nothing was sent")
 
     def find(self, wanted: Entry) -> Entry | None:
-        """The job of these inputs under their fingerprint; one that format 1 kept under another name is moved there.
+        """The job of these inputs under their fingerprint; one that was kept under another name before is moved there.
 
         Raises:
             StorageError: as for :meth:`read`, or it can't be moved.
@@ -95,8 +95,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._path(best.fingerprint).unlink()
             return found
-        former = former_fingerprint(wanted, wanted.scope)
-        if self._was_damaged(wanted.fingerprint) or (wanted.take == 1 and self._was_damaged(former)):
+        if any(self._was_damaged(name) for name in (wanted.fingerprint, *former_names(wanted))):
             return self.write(replace(wanted, recovered=True))  # now, so that it is known of
         return None
 
