@@ -33,6 +33,9 @@ FRAME_BYTES = 3 * 4  # of a pixel in an IMAGE
 STOPPED = "stopped; the video is kept: queue the same inputs again for its frames, nothing is paid for again"
 
 
+_given: set[Path] = set()  # files of clips that nodes gave since the host was started
+
+
 class NodeWatch(Watch):
     """Stages as text on the node, bytes on its bar, and the host's stop button. Made where the node runs."""
 
@@ -108,6 +111,12 @@ async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
     return await all_shown(results, inputs_of_each(inputs))
 
 
+def missing_files() -> str:
+    """For ``fingerprint_inputs`` of nodes that give clips of clouds: something new once a file of theirs is deleted.
+    The host would go on giving what is no longer there; asked again, the node brings it, and pays for nothing."""
+    return " ".join(sorted(str(path) for path in _given if not path.is_file()))
+
+
 async def collect(provider: str, request_id: str) -> Result:
     return await listening(fetch(provider, request_id, folders=folders(), watch=NodeWatch(), keys=keys()))
 
@@ -174,6 +183,7 @@ def _check_room(results: Sequence[Result]) -> None:
 
 async def _read(result: Result, watch: NodeWatch, which: str = "") -> tuple[Tensor, list[str]]:
     """The frames of a clip, IMAGE ``[F, H, W, 3]``, and what is said of it."""
+    _given.add(result.path)
     watch.stage(f"reading the frames of the video{which}")
     frames, fps = await listening(in_thread(lambda stop: _frames(result.path, stop), watch, STOPPED))
     again = ", not paid for again" if result.resumed else ""

@@ -29,6 +29,10 @@ class WanFLF2VFetchResult(io.ComfyNode):
         return cloud_run.check_provider(provider)
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: str) -> str:
+        return cloud_run.missing_files()
+
+    @classmethod
     async def execute(cls, provider: str, request_id: str) -> io.NodeOutput:
         if not request_id.strip():
             raise InvalidRequest(

@@ -46,6 +46,10 @@ class WanFLF2VGMI(io.ComfyNode):
         return cloud_run.key_problem("gmi") or True
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Sequence[Any]) -> str:
+        return cloud_run.missing_files()
+
+    @classmethod
     def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
         return cloud_inputs.check(GMIRequest, inputs)
 

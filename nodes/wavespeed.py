@@ -61,6 +61,10 @@ class WanFLF2VWaveSpeed(io.ComfyNode):
         return cloud_run.key_problem("wavespeed") or True
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Sequence[Any]) -> str:
+        return cloud_run.missing_files()
+
+    @classmethod
     def check_lazy_status(cls, **inputs: Sequence[Any]) -> list[str]:
         return cloud_inputs.check(WaveSpeedRequest, inputs)
 

@@ -199,6 +199,24 @@ def test_the_same_inputs_cost_nothing(online: ComfyServer, cloud: StandIn) -> No
     assert "not paid for again" in third.texts(GMI)[-1]
 
 
+def test_a_file_that_was_deleted_is_brought_again_and_not_paid_for(online: ComfyServer, cloud: StandIn) -> None:
+    """The host keeps what a node gave, and would look for the file where it is no more."""
+    asked = graph(gmi(seed=77))
+    assert online.run(asked).status == "success"
+    (job,) = cloud.jobs()
+    collected = {"1": node("WanFLF2VFetchResult", provider="gmi", request_id=job["id"])}
+    assert online.run(collected).status == "success"
+    (kept,) = (online.base / "output" / "wan_flf2v" / "gmi").glob(f"{job['id']}.mp4")
+    for again in (graph(gmi(seed=77)), collected):
+        kept.unlink()
+        if VIDEO in again:
+            again[VIDEO]["inputs"]["filename_prefix"] = "elsewhere"
+        run = online.run(again)
+        assert run.status == "success", run.error
+        assert kept.is_file()
+    assert cloud.posts() == 1
+
+
 def test_what_can_not_be_bought_is_refused_by_the_queue(online: ComfyServer, cloud: StandIn) -> None:
     cases = [
         (gmi(prompt="  "), "prompt", "prompt is empty"),
