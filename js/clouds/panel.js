@@ -13,6 +13,7 @@ const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
 
 export class Panel {
   start = 0
+  newest = 0 // look, of several that are under way
   items = new Map() // name of a job to its item, which stays while nothing of it changes
 
   constructor(place) {
@@ -24,8 +25,10 @@ export class Panel {
     const notice = element('p', { className: 'small', textContent: say('noCancel') })
     this.box = element('section', { className: 'wan-clouds panel', ariaLabel: say('jobsLong') }, head, this.told, this.notes, this.list, this.pages, notice)
     place.replaceChildren(this.box)
-    this.look = () => this.show()
+    // A tab in the background asks nothing until it is looked at.
+    this.look = () => document.hidden || this.show()
     for (const end of ENDS) api.addEventListener(end, this.look)
+    document.addEventListener('visibilitychange', this.look)
     this.show()
   }
 
@@ -33,15 +36,17 @@ export class Panel {
     clearTimeout(this.timer)
     this.closed = true
     for (const end of ENDS) api.removeEventListener(end, this.look)
+    document.removeEventListener('visibilitychange', this.look)
     this.box.remove()
   }
 
   async show() {
     clearTimeout(this.timer)
+    const number = ++this.newest
     let again = LATER
     try {
       const found = await get('/jobs', { start: this.start, count: COUNT })
-      if (this.closed) return
+      if (this.closed || number !== this.newest) return // of another page, or older than what is shown
       if (this.start >= found.total && this.start > 0) {
         this.start = 0 // forgotten meanwhile
         return this.show()
@@ -49,16 +54,11 @@ export class Panel {
       this.draw(found)
       if (found.jobs.some(job => job.stage)) again = SOON
     } catch (error) {
+      if (this.closed || number !== this.newest) return
       this.told.textContent = say('unreached', { problem: error.message })
       this.told.className = 'warn'
     }
-    clearTimeout(this.timer)
-    if (!this.closed) this.timer = setTimeout(() => (document.hidden ? this.wait() : this.show()), again)
-  }
-
-  // A tab in the background asks nothing until it is looked at.
-  wait() {
-    document.addEventListener('visibilitychange', () => this.closed || this.show(), { once: true })
+    this.timer = setTimeout(this.look, again)
   }
 
   draw({ jobs, total, uncollected, unreadable }) {
