@@ -7,8 +7,7 @@ import { lacksKey, refresh } from './clouds/key_states.js'
 import { loadClouds, providerOf } from './clouds/clouds.js'
 import { addStyle } from './clouds/style.js'
 import { say } from './clouds/texts.js'
-
-const ASLEEP = [2, 4] // modes of a node that is muted or bypassed
+import { ASLEEP } from './nodes/graph.js'
 
 app.registerExtension({
   name: 'WanFLF2V.keys',

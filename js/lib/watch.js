@@ -1,12 +1,20 @@
 // Tell a node when something that it shows has changed, anywhere in the graph: links, widgets of others, undo.
 // One slow look at a short string a node serves all of these, and holds back a slider that is being dragged.
 
+import { app } from '../../../scripts/app.js'
+
 const EVERY = 500 // ms
-const watched = new Set() // of {node, key, changed, last, seen}
+const ADDED = 20 // looks in which a new node comes into a graph, or never does: copying makes some that do not
+const watched = new Set() // of {node, key, changed, last, seen, looks}
 
 export function watch(node, key, changed) {
-  const row = { node, key, changed, last: null, seen: null }
+  const row = { node, key, changed, last: null, seen: null, looks: 0 }
   watched.add(row)
+  const added = node.onAdded
+  node.onAdded = function (...given) {
+    watched.add(row)
+    return added?.apply(this, given)
+  }
   const before = node.onRemoved
   node.onRemoved = function (...given) {
     watched.delete(row)
@@ -22,7 +30,7 @@ export function again() {
 function look() {
   if (document.hidden) return
   for (const row of watched) {
-    if (!row.node.graph) continue
+    if (!isThere(row)) continue
     const now = row.key()
     if (now !== row.last && now === row.seen) {
       row.last = now
@@ -30,6 +38,14 @@ function look() {
     }
     row.seen = now
   }
+}
+
+// Whether a node is in a graph of this page. Nobody tells nodes in a subgraph when that goes, as each undo has it do.
+function isThere(row) {
+  const root = app.rootGraph ?? app.graph, { graph } = row.node
+  if (graph && (graph === root || [...(root?.subgraphs?.values() ?? [])].includes(graph))) return true
+  if (graph || ++row.looks > ADDED) watched.delete(row)
+  return false
 }
 
 setInterval(look, EVERY)

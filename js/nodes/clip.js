@@ -8,12 +8,13 @@ const FPS = 16 // what the model was trained for, where no widget says another
 
 export const hasSize = node => Boolean(widget(node, 'width') && widget(node, 'height'))
 
-// {width, height, length, fps} of the clip; a value is undefined where it comes from elsewhere.
+// {width, height, length, fps, each} of the clip; a value is undefined where it comes from elsewhere.
 export function clipOf(node) {
   const sized = upwards(node, ['latent', 'positive'], hasSize)
   if (!sized) return null
-  const length = value(sized, widget(sized, 'length') ? 'length' : 'segment_length')
-  return { width: value(sized, 'width'), height: value(sized, 'height'), length, fps: value(sized, 'fps') ?? FPS }
+  const each = !widget(sized, 'length') // of a chain's clips
+  const length = value(sized, each ? 'segment_length' : 'length')
+  return { width: value(sized, 'width'), height: value(sized, 'height'), length, fps: value(sized, 'fps') ?? FPS, each }
 }
 
 // What the server needs to know of the loader that a node's model comes from; null where none is connected.

@@ -4,7 +4,7 @@ import { clipOf, hasSize, modelOf } from './clip.js'
 import { element } from '../lib/element.js'
 import { get } from '../lib/server.js'
 import { place } from '../lib/place.js'
-import { value } from './graph.js'
+import { value, widget } from './graph.js'
 import { sizes } from './sizes.js'
 import { say } from './say.js'
 import { watch } from '../lib/watch.js'
@@ -20,8 +20,9 @@ export function attachEstimate(node) {
     const number = ++newest
     const clip = clipOf(node)
     const told = clip && (await ask(node, clip))
+    const known = [value(node, 'steps'), value(node, 'guidance')].every(each => each !== undefined)
     if (number !== newest) return // the widgets have changed meanwhile
-    lines.replaceChildren(...linesOf(clip, told).map(line))
+    lines.replaceChildren(...linesOf(clip, told, widget(node, 'steps') ? (known ? 'known' : 'linked') : 'none').map(line))
     grow()
   }
   watch(node, () => JSON.stringify([clipOf(node), modelOf(node), value(node, 'steps'), value(node, 'guidance')]), show)
@@ -31,20 +32,25 @@ const line = ([text, warn]) => element('div', { textContent: text, className: wa
 
 async function ask(node, clip) {
   if ([clip.width, clip.height, clip.length].some(each => each === undefined)) return null
-  const asked = { ...clip, ...modelOf(node), steps: value(node, 'steps'), guidance: value(node, 'guidance') }
+  const { each, ...sized } = clip
+  const asked = { ...sized, ...modelOf(node), steps: value(node, 'steps'), guidance: value(node, 'guidance') }
   const known = Object.entries(asked).filter(([, each]) => each !== undefined)
   return get('/estimate', known).catch(() => null)
 }
 
-// [text, whether it warns] of each line.
-export function linesOf(clip, told) {
+// [text, whether it warns] of each line. `sampling`: whether its steps and guidance are 'known', 'linked', or the node
+// has 'none'.
+export function linesOf(clip, told, sampling) {
   if (!clip || clip.length === undefined) return [[say('linked')]]
   const seconds = (clip.length / clip.fps).toFixed(2)
-  const lines = [[say('lasts', { seconds, fps: clip.fps, length: clip.length })]]
+  const each = clip.each ? say('each') : ''
+  const lines = [[each + say('lasts', { seconds, fps: clip.fps, length: clip.length })]]
   if (told?.problem) return [...lines, [told.problem, true]]
   if (told?.tokens) lines[0][0] += ` · ${say('tokens', { count: told.tokens.toLocaleString() })}`
   if (told?.need) lines.push(memory(told))
-  if (told?.device) lines.push([told.seconds === undefined ? say('unknown') : time(told)])
+  if (!told?.device || sampling === 'none') return lines
+  if (sampling === 'linked') return [...lines, [say('timeLinked')]]
+  lines.push([told.seconds === undefined ? say('unknown') : each + time(told)])
   return lines
 }
 

@@ -30,7 +30,9 @@ async function bring() {
     app.extensionManager?.toast?.add({ severity: 'error', summary: say('examplesFailed'), detail: error.message, life: 8000 })
     return
   }
-  const waiting = app.graph._nodes.filter(node => widget(node, BUTTON))
+  const root = app.rootGraph ?? app.graph
+  const graphs = [root, ...(root.subgraphs?.values() ?? [])]
+  const waiting = graphs.flatMap(graph => graph._nodes).filter(node => widget(node, BUTTON))
   await app.refreshComboInNodes()
   for (const node of waiting) {
     const image = widget(node, 'image')

@@ -1,6 +1,10 @@
 // What stands in the graph around a node: widgets, what feeds an input, what an output feeds.
 
+import { app } from '../../../scripts/app.js'
+
 const FAR = 20 // nodes in a row
+const [MUTED, BYPASSED] = [2, 4] // modes of a node
+export const ASLEEP = [MUTED, BYPASSED]
 
 export const widget = (node, name) => node?.widgets?.find(each => each.name === name)
 
@@ -18,15 +22,34 @@ export function set(node, name, to) {
   node.setDirtyCanvas?.(true, true)
 }
 
+// What is done by a button of ours as one step for undo: the page looks for changes before a button gets its press.
+export function undoable(change) {
+  app.canvas?.emitBeforeChange?.()
+  try {
+    change()
+  } finally {
+    app.canvas?.emitAfterChange?.()
+  }
+}
+
 // The node that gives an input, or null.
 export function source(node, name) {
   const at = node?.inputs?.findIndex(each => each.name === name) ?? -1
-  return at < 0 || node.inputs[at].link == null ? null : throughReroutes(node.getInputNode(at))
+  return at < 0 ? null : above(node, at)
 }
 
-function throughReroutes(node) {
-  for (let step = 0; node?.type === 'Reroute' && step < FAR; step++) node = node.getInputNode(0)
-  return node ?? null
+// What really gives an input: behind reroutes and nodes that are bypassed; none behind one that is muted.
+function above(node, at) {
+  const { type } = node.inputs[at]
+  for (let step = 0; step < FAR; step++) {
+    node = node.inputs[at]?.link == null ? null : node.getInputNode(at)
+    if (!node || node.mode === MUTED) return null
+    if (node.type === 'Reroute') at = 0
+    else if (node.mode === BYPASSED) at = node.inputs.findIndex(each => each.type === type)
+    else return node
+    if (at < 0) return null
+  }
+  return null
 }
 
 // The nodes that read an output.

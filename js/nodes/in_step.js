@@ -45,11 +45,12 @@ export class InStep {
     } catch {
       return this.pause() // paused or taken away before it began
     }
-    requestAnimationFrame(() => this.follow())
+    this.followNext()
   }
 
   pause() {
     this.playing = false
+    cancelAnimationFrame(this.next)
     for (const clip of [this.lead, this.other]) clip.player.pause()
     this.show(this.frame)
   }
@@ -68,6 +69,12 @@ export class InStep {
     const wanted = Math.min(now, (other.frames - 0.5) / other.fps)
     if (Math.abs(other.player.currentTime - wanted) > APART / other.fps) other.player.currentTime = wanted
     this.changed()
-    requestAnimationFrame(() => this.follow())
+    this.followNext()
+  }
+
+  // One look a frame: a clip that begins anew is played again while the look before still stands out.
+  followNext() {
+    cancelAnimationFrame(this.next)
+    this.next = requestAnimationFrame(() => this.follow())
   }
 }

@@ -11,9 +11,12 @@ export function onResult(node, key, show) {
     if (output?.[key]) show(output[key])
     return result
   }
-  const kept = () => app.nodeOutputs?.[node.id]?.[key]
+  const kept = () => app.nodeOutputs?.[placeOf(node)]?.[key]
   setTimeout(() => kept() && show(kept())) // the node gets its id, and what it showed, after it was made
 }
+
+// The name of a node among results: of one in a subgraph with that in front.
+const placeOf = node => (node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id)
 
 export function address({ filename, subfolder, type }) {
   return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)

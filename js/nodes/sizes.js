@@ -2,7 +2,7 @@
 
 import { api } from '../../../scripts/api.js'
 import { button, element } from '../lib/element.js'
-import { set, source, value } from './graph.js'
+import { set, source, undoable, value } from './graph.js'
 import { say } from './say.js'
 
 const STEP = 16 // pixels; sides are multiples of it
@@ -27,8 +27,10 @@ export function sizes(node) {
 }
 
 function put(node, [width, height]) {
-  set(node, 'width', width)
-  set(node, 'height', height)
+  undoable(() => {
+    set(node, 'width', width)
+    set(node, 'height', height)
+  })
 }
 
 // Width over height of what an image node shows, or of its file; undefined where neither is there.

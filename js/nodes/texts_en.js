@@ -9,6 +9,8 @@ export const en = {
   memoryNever: 'memory: at least {least} GB, the GPU has {total}: take a smaller size or fewer frames',
   time: 'sampling: {time}, as measured here before',
   timeAbout: 'sampling: about {time}, from another size measured here',
+  timeLinked: 'time: depends on steps and guidance from other nodes',
+  each: 'each clip: ',
   unknown: 'time: unknown yet; known after a run here',
   seconds: '{s} s',
   minutes: '{min} min {s} s',

@@ -9,6 +9,8 @@ export const zh = {
   memoryNever: '显存：至少需要 {least} GB，GPU 只有 {total} GB：请减小尺寸或帧数',
   time: '采样：{time}，按本机以往实测',
   timeAbout: '采样：约 {time}，由本机其他尺寸的实测推算',
+  timeLinked: '时间：取决于其他节点给出的步数和引导强度',
+  each: '每段视频：',
   unknown: '时间：未知，在本机运行一次后即可知道',
   seconds: '{s} 秒',
   minutes: '{min} 分 {s} 秒',

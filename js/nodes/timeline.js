@@ -3,7 +3,7 @@
 import { clipOf } from './clip.js'
 import { element } from '../lib/element.js'
 import { place } from '../lib/place.js'
-import { readers, set, source, value } from './graph.js'
+import { readers, set, source, undoable, value } from './graph.js'
 import { say } from './say.js'
 import { watch } from '../lib/watch.js'
 
@@ -17,7 +17,7 @@ export function attachTimeline(node) {
   const grow = place(node, 'wan_flf2v_timeline', content)
   const state = () => {
     const clip = clipBelow(node)
-    return { ...clip, rows: shownOn(node).map(each => [each.id, value(each, 'frame')]), all: marks(node) }
+    return { ...clip, rows: shownOn(node).map(each => [each.id, value(each, 'frame'), each.title]), all: marks(node) }
   }
   watch(node, () => JSON.stringify(state()), () => {
     if (content.contains(document.activeElement) && content.dataset.of === rowsOf(state())) return // being moved
@@ -72,6 +72,7 @@ function track(keyframe, node, { length, fps, all }) {
     set(keyframe, 'frame', Number(slider.value))
     label.textContent = slider.ariaLabel = words(Number(slider.value))
   }
+  slider.onchange = () => undoable(() => {}) // moved: one step, however many frames it went over
   const places = [0, length - 1, ...all.map(frame => placeOf(frame, length))]
   const ticks = places.map(frame => {
     const mark = element('b', { ariaHidden: 'true' })

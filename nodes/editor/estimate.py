@@ -32,12 +32,15 @@ def estimate(asked: Mapping[str, str]) -> dict[str, Any]:
 
     Returns:
         ``tokens``; ``need``, ``least`` and ``total`` bytes of memory on ``device``, where the weights are known; and
-        ``seconds`` of sampling, with ``measured`` for whether this very size has run, where this model has.
+        ``seconds`` of sampling, with ``measured`` for whether this very size has run, where this model has and steps
+        and guidance are known.
         ``problem`` instead, if it can't be.
     """
     try:
         grid = _grid(asked)
-        forwards = _number(asked, "steps", 1) * (1 if _number(asked, "guidance", 1.0) == 1 else 2)
+        forwards = None
+        if "steps" in asked and "guidance" in asked:
+            forwards = _number(asked, "steps", 1) * (1 if _number(asked, "guidance", 1.0) == 1 else 2)
         return {"tokens": grid.tokens, **_of_model(asked, grid, forwards)}
     except InputError as error:
         return {"problem": str(error)}
@@ -52,7 +55,7 @@ def _grid(asked: Mapping[str, str]) -> Grid:
     return Grid(frames=length, height=height, width=width)
 
 
-def _of_model(asked: Mapping[str, str], grid: Grid, forwards: int) -> dict[str, Any]:
+def _of_model(asked: Mapping[str, str], grid: Grid, forwards: int | None) -> dict[str, Any]:
     path = _path(asked)
     if path is None:
         return {}
@@ -83,7 +86,7 @@ def _of_model(asked: Mapping[str, str], grid: Grid, forwards: int) -> dict[str, 
         "least": next(stage.device for stage in least.stages if stage.name == "sampling"),
         "total": host.total_memory(device),
     }
-    if found is None:
+    if found is None or forwards is None:
         return memory
     return {**memory, "seconds": found[0] * forwards, "measured": found[1]}
 

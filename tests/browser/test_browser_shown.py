@@ -30,6 +30,28 @@ TWO_CLIPS = """() => {
     load.connect(0, many, 0); many.connect(0, video, 0); video.connect(0, compare, at)
   }
 }"""
+GIVE_STEPS = """() => {
+  const node = app.graph._nodes.find(each => each.type === 'WanFLF2VLocal')
+  const other = LiteGraph.createNode('PrimitiveNode')
+  app.graph.add(other)
+  other.connect(0, node, node.inputs.findIndex(input => input.name === 'steps'))
+}"""
+INTO_SUBGRAPH = """() => {
+  const node = app.graph._nodes.find(each => each.type === 'WanFLF2VLocal')
+  app.graph.convertToSubgraph(new Set([node]))
+}"""
+LOOKS_AND_FRAMES = """async () => {
+  const real = window.requestAnimationFrame
+  let looks = 0, frames = 0, on = true
+  window.requestAnimationFrame = work => { looks += String(work).includes('follow()'); return real(work) }
+  const count = () => { frames++; if (on) real(count) }
+  real(count)
+  await new Promise(done => setTimeout(done, 1000))
+  on = false
+  window.requestAnimationFrame = real
+  return [looks, frames]
+}"""
+LOOK_ANEW = "import('/extensions/ComfyUI-WanFLF2V/lib/watch.js').then(watch => watch.again())"
 MOMENTS = "() => [...document.querySelectorAll('.wan-flf2v-clips video')].map(video => video.currentTime)"
 
 
@@ -64,6 +86,39 @@ def test_the_estimate_follows_the_widgets_and_knows_the_time_after_a_run(editor:
     lines.get_by_text("not 4n+1; use 9 or 13").wait_for()
     editor.page.evaluate(PUT, ["WanFLF2VLocal", "length", 9])
     lines.get_by_text("48 tokens").wait_for()
+
+
+def test_no_time_is_told_where_another_node_gives_the_steps(editor: Editor) -> None:
+    editor.open_small("Wan FLF2V nano model")
+    editor.page.evaluate(GIVE_STEPS)
+    estimate(editor).get_by_text("time: depends on steps and guidance from other nodes").wait_for()
+
+
+def test_a_size_from_a_button_is_one_step_for_undo(editor: Editor) -> None:
+    editor.open_small("Wan FLF2V nano model")
+    before = [value(editor, "WanFLF2VLocal", name) for name in ("width", "height")]
+    editor.page.get_by_role("button", name="480p").click()
+    editor.page.wait_for_function(f"() => ({WIDGET})(['WanFLF2VLocal', 'width']) > 400")
+    editor.page.wait_for_timeout(SECOND)  # until the page has noticed
+    editor.command("Comfy.Undo")
+    editor.page.wait_for_function(
+        f"before => ['width', 'height'].every((name, at) => ({WIDGET})(['WanFLF2VLocal', name]) === before[at])",
+        arg=before,
+    )
+
+
+def test_what_is_watched_in_a_subgraph_goes_with_it(editor: Editor) -> None:
+    """Each undo has the page make all of a graph anew, and tells no node in a subgraph that it is gone."""
+    editor.open_small("Wan FLF2V nano model")
+    editor.page.evaluate(INTO_SUBGRAPH)
+    for _ in range(3):
+        editor.page.evaluate("app.loadGraphData(app.graph.serialize())")
+    asked: list[str] = []
+    editor.page.wait_for_timeout(3 * SECOND)
+    editor.page.on("request", lambda request: asked.append(request.url) if "/estimate?" in request.url else None)
+    editor.page.evaluate(LOOK_ANEW)
+    editor.page.wait_for_timeout(2 * SECOND)
+    assert len(asked) == 1
 
 
 def test_saved_graphs_have_no_entry_of_what_is_only_shown(editor: Editor) -> None:
@@ -167,6 +222,13 @@ def test_two_clips_play_in_step(editor: Editor, canvas: bool) -> None:
     editor.page.keyboard.press("Enter")
     first, second = editor.page.evaluate(MOMENTS)
     assert first == pytest.approx(second, abs=0.01)
+    play.focus()
+    editor.page.keyboard.press("Enter")
+    editor.page.wait_for_timeout(4 * SECOND)  # three times from the start
+    looks, frames = editor.page.evaluate(LOOKS_AND_FRAMES)
+    pause.focus()
+    editor.page.keyboard.press("Enter")
+    assert looks <= frames + 2, "one more look a frame each time the clip begins anew"
     assert editor.problems == []
 
 
