@@ -32,7 +32,8 @@ app.registerExtension({
 function sayBeforeQueueing() {
   const queue = app.queuePrompt
   app.queuePrompt = async function (...given) {
-    const missing = lacking(app.rootGraph ?? app.graph)
+    const root = app.rootGraph ?? app.graph, chosen = given[2]?.queueNodeIds ?? given[2]
+    const missing = lacking(chosen?.length ? feeding(root, chosen) : (root?._nodes ?? []))
     if (missing.length) {
       await refresh().catch(() => {})
       const still = missing.filter(lacksKey)
@@ -42,11 +43,24 @@ function sayBeforeQueueing() {
   }
 }
 
-function lacking(graph) {
+// Nodes of `graph` that a run of some outputs alone goes through. `ids` are of those; one in a subgraph has the id of the
+// node with it in front.
+function feeding(graph, ids) {
+  const found = new Set(), left = ids.map(id => graph.getNodeById(String(id).split(':')[0]))
+  while (left.length) {
+    const node = left.pop()
+    if (!node || found.has(node)) continue
+    found.add(node)
+    left.push(...(node.inputs ?? []).map((_, at) => node.getInputNode(at)))
+  }
+  return found
+}
+
+function lacking(nodes) {
   const found = new Set()
-  for (const node of graph?._nodes ?? []) {
+  for (const node of nodes) {
     if (ASLEEP.includes(node.mode)) continue
-    if (node.subgraph) for (const provider of lacking(node.subgraph)) found.add(provider)
+    if (node.subgraph) for (const provider of lacking(node.subgraph._nodes)) found.add(provider)
     const provider = providerOf(node)
     if (provider && lacksKey(provider)) found.add(provider)
   }

@@ -44,6 +44,16 @@ NAME_BY_ANOTHER = """id => {
   app.graph.add(other)
   other.connect(0, node, node.inputs.findIndex(input => input.name === 'provider'))
 }"""
+RUN_A_PREVIEW = """async () => {
+  const image = app.graph._nodes.find(node => node.type === 'LoadImage'), preview = LiteGraph.createNode('PreviewImage')
+  app.graph.add(preview)
+  image.connect(0, preview, 0)
+  const gone = app.queuePrompt(0, 1, [String(preview.id)])
+  const late = new Promise((_, fail) => setTimeout(() => fail(new Error('it waits for something')), 20000))
+  const ran = await Promise.race([gone, late])
+  app.graph.remove(preview)
+  return ran
+}"""
 FOCUSED = "element => element === document.activeElement"
 # A node pack that says how long the server's event loop was held up at most since it was asked last, in ms: by what
 # runs in it, and as seen from outside, where other threads, the host's own garbage collection and a busy machine count.
@@ -258,6 +268,10 @@ def test_a_run_asks_for_the_key_that_it_lacks_once(editor: Editor, keyless: Comf
     editor.nodes_2(False)
     editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
     run, dialog = "app.extensionManager.command.execute('Comfy.QueuePrompt')", editor.page.locator("dialog.wan-clouds")
+    assert editor.page.evaluate(RUN_A_PREVIEW) is not False, "it runs beside the cloud and needs no key"
+    assert dialog.count() == 0
+    wait(editor, lambda: keyless.get("/queue") == {"queue_running": [], "queue_pending": []})
+    assert clouds.posts() == 0
     editor.page.evaluate(f"() => void {run}")
     field = dialog.get_by_label("API key for GMI Cloud", exact=True)
     field.wait_for()
