@@ -7,6 +7,7 @@ import { lacksKey, refresh } from './clouds/key_states.js'
 import { loadClouds, providerOf } from './clouds/clouds.js'
 import { addStyle } from './clouds/style.js'
 import { say } from './clouds/texts.js'
+import { rootGraph } from './lib/graphs.js'
 import { ASLEEP } from './nodes/graph.js'
 
 app.registerExtension({
@@ -32,7 +33,7 @@ app.registerExtension({
 function sayBeforeQueueing() {
   const queue = app.queuePrompt
   app.queuePrompt = async function (...given) {
-    const root = app.rootGraph ?? app.graph, chosen = given[2]?.queueNodeIds ?? given[2]
+    const root = rootGraph(), chosen = given[2]?.queueNodeIds ?? given[2]
     const missing = lacking(chosen?.length ? feeding(root, chosen) : (root?._nodes ?? []))
     if (missing.length) {
       await refresh().catch(() => {})

@@ -43,10 +43,11 @@ export class Panel {
   async show() {
     clearTimeout(this.timer)
     const number = ++this.newest
+    const stale = () => this.closed || number !== this.newest // of another page, or older than what is shown
     let again = LATER
     try {
       const found = await get('/jobs', { start: this.start, count: COUNT })
-      if (this.closed || number !== this.newest) return // of another page, or older than what is shown
+      if (stale()) return
       if (this.start >= found.total && this.start > 0) {
         this.start = 0 // forgotten meanwhile
         return this.show()
@@ -54,7 +55,7 @@ export class Panel {
       this.draw(found)
       if (found.jobs.some(job => job.stage)) again = SOON
     } catch (error) {
-      if (this.closed || number !== this.newest) return
+      if (stale()) return
       this.told.textContent = say('unreached', { problem: error.message })
       this.told.className = 'warn'
     }

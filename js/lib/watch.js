@@ -1,7 +1,7 @@
 // Tell a node when something that it shows has changed, anywhere in the graph: links, widgets of others, undo.
 // One slow look at a short string a node serves all of these, and holds back a slider that is being dragged.
 
-import { app } from '../../../scripts/app.js'
+import { graphs } from './graphs.js'
 
 const EVERY = 500 // ms
 const ADDED = 20 // looks in which a new node comes into a graph, or never does: copying makes some that do not
@@ -29,8 +29,9 @@ export function again() {
 
 function look() {
   if (document.hidden) return
+  const here = new Set(graphs())
   for (const row of watched) {
-    if (!isThere(row)) continue
+    if (!isThere(row, here)) continue
     const now = row.key()
     if (now !== row.last && now === row.seen) {
       row.last = now
@@ -40,10 +41,10 @@ function look() {
   }
 }
 
-// Whether a node is in a graph of this page. Nobody tells nodes in a subgraph when that goes, as each undo has it do.
-function isThere(row) {
-  const root = app.rootGraph ?? app.graph, { graph } = row.node
-  if (graph && (graph === root || [...(root?.subgraphs?.values() ?? [])].includes(graph))) return true
+// Whether a node is in a graph of `here`. Nobody tells nodes in a subgraph when that goes, as each undo has it do.
+function isThere(row, here) {
+  const { graph } = row.node
+  if (graph && here.has(graph)) return true
   if (graph || ++row.looks > ADDED) watched.delete(row)
   return false
 }

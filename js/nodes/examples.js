@@ -1,6 +1,7 @@
 // A button on image loaders whose image is one of the pack's own and not there: it brings them.
 
 import { app } from '../../../scripts/app.js'
+import { graphs } from '../lib/graphs.js'
 import { post } from '../lib/server.js'
 import { set, widget } from './graph.js'
 import { say } from './say.js'
@@ -30,9 +31,7 @@ async function bring() {
     app.extensionManager?.toast?.add({ severity: 'error', summary: say('examplesFailed'), detail: error.message, life: 8000 })
     return
   }
-  const root = app.rootGraph ?? app.graph
-  const graphs = [root, ...(root.subgraphs?.values() ?? [])]
-  const waiting = graphs.flatMap(graph => graph._nodes).filter(node => widget(node, BUTTON))
+  const waiting = graphs().flatMap(graph => graph._nodes).filter(node => widget(node, BUTTON))
   await app.refreshComboInNodes()
   for (const node of waiting) {
     const image = widget(node, 'image')
