@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from dataclasses import dataclass
 from hashlib import sha256
@@ -191,20 +190,20 @@ def _on_disk(session: Session, entry: Entry) -> File | None:
             data = path.read_bytes()
             digest = sha256(data).hexdigest()
             if digest == entry.sha256 or (not entry.file and why_no_video(path) is None):
-                return File(path=_brought_over(session, entry, path), sha256=digest, size=len(data))
+                return File(path=_brought_over(session, entry, path, data), sha256=digest, size=len(data))
         except OSError:
             continue
     return None
 
 
-def _brought_over(session: Session, entry: Entry, path: Path) -> Path:
-    """A file below the output folder of this run: itself, or its copy; raises OSError."""
+def _brought_over(session: Session, entry: Entry, path: Path, data: bytes) -> Path:
+    """A file with this in it, below the output folder of this run: itself, or its copy; raises OSError."""
     if path.is_relative_to(session.folders.output):
         return path
     here = _place(session, entry, path.suffix)
     part = new_part(here)
     try:
-        shutil.copyfile(path, part)
+        part.write_bytes(data)
         replace_file(part, here)
     finally:
         forget(part)

@@ -95,13 +95,14 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._path(best.fingerprint).unlink()
             return found
-        if any(self._was_damaged(name) for name in (wanted.fingerprint, *former_names(wanted))):
+        names = {wanted.fingerprint, *former_names(wanted)}
+        if names & self._damaged() or any(self._path(name).exists() for name in names):  # or it can't be read now
             return self.write(replace(wanted, recovered=True))  # now, so that it is known of
         return None
 
-    def _was_damaged(self, name: str) -> bool:
-        """Whether an entry of this fingerprint was ever set aside, or can't be read now."""
-        return any(self.folder.glob(f"{name}.damaged-*")) or self._path(name).exists()
+    def _damaged(self) -> set[str]:
+        """The fingerprints whose entry was ever set aside."""
+        return {path.name.partition(".")[0] for path in self.folder.glob("*.damaged-*")}
 
     def write(self, entry: Entry) -> Entry:
         """Put an entry on the disk, whole or not at all, and only then come back.
