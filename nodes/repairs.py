@@ -17,10 +17,8 @@ from . import host
 def repaired(
     frames: Tensor, given: Mapping[int, Keyframe], how: Repair, on_progress: OnProgress, **more: Any
 ) -> ends.Repaired:
-    """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
+    """As :func:`wan_local.ends.repair_to`."""
     device = host.compute_device()
     if how != REPORT:
         host.make_room(ends.work_bytes(*frames.shape[1:3]), device)
-    images = {at: keyframe.images[0] for at, keyframe in given.items()}
-    loose = [at for at, keyframe in given.items() if not keyframe.shown]
-    return ends.repair(frames, images, how, only_measured=loose, device=device, on_progress=on_progress, **more)
+    return ends.repair_to(frames, given, how, device=device, on_progress=on_progress, **more)

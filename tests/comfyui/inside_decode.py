@@ -200,11 +200,11 @@ def what_is_stopped_is_kept_only_where_nobody_else_has_it(nodes: Any) -> None:
         stopped(lambda: decode(nodes, vae, latents()), 0)
         stopped(lambda: local(nodes, parts), 1)
         del vae.first_stage_model.decode_stream
-        real, nodes.repairs.ends.repair = nodes.repairs.ends.repair, lambda *given, **more: stop(None)
+        real, nodes.repairs.ends.repair_to = nodes.repairs.ends.repair_to, lambda *given, **more: stop(None)
         try:
             stopped(lambda: local(nodes, parts, repair="exact"), 2)
         finally:
-            nodes.repairs.ends.repair = real
+            nodes.repairs.ends.repair_to = real
 
 
 @check

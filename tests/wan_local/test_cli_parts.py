@@ -158,6 +158,7 @@ VAE_FILE = NANO / "vae" / "diffusion_pytorch_model.safetensors"
         (["--text-encoder", str(VAE_FILE)], "use it as the VAE, and give umT5-xxl"),
         (["--image-encoder", str(VAE_FILE)], "use it as the VAE, and give CLIP"),
         (["--tokenizer", "nowhere"], "nowhere is not there; the text encoder needs its tokenizer"),
+        (["--tokenizer", str(NANO / "vae")], "holds no tokenizer (none of tokenizer_config.json, tokenizer.json, "),
         (["--lora", "nowhere.safetensors"], "nowhere.safetensors is not there; check the path of the LoRA"),
         (["--lora", str(VAE_FILE)], "is no LoRA"),
         (["--lora", "x@low"], "is for one of two experts and this model has one transformer"),

@@ -14,7 +14,7 @@ from . import keyframe_option
 from .progress_bar import ProgressBar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..keyframes import Keyframe
 
 DESCRIPTION = """\
 Say how exactly a video shows the images that it was made from, and how evenly it moves. With --repair, bring it to
@@ -37,9 +37,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("clip", metavar="CLIP", help="the video")
     parser.add_argument("--first", metavar="IMAGE", help="image that it should start at")
     parser.add_argument("--last", metavar="IMAGE", help="image that it should end at")
-    parser.add_argument("--keyframe", action="append", default=[], metavar="IMAGE@FRAME",
+    parser.add_argument("--keyframe", action="append", default=[], metavar="IMAGE@FRAME[:STRENGTH]",
                         help="image that it should show at a frame: from 0, or from the end, where -1 is the last; one "
-                             "option an image")  # fmt: skip
+                             "below strength 1 is only measured. One option an image")  # fmt: skip
     parser.add_argument("--repair", default=REPORT, choices=REPAIRS,
                         help="what to do about it (default: %(default)s, nothing)")  # fmt: skip
     parser.add_argument("-o", "--output", metavar="VIDEO", help="the repaired video: .mp4, .mov or .mkv")
@@ -50,7 +50,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--fit", default=FIT, choices=FITS, help="images of another aspect (default: %(default)s)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, whole_groups=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
     frames, rate = video.read(args.clip)
     bar = ProgressBar(sys.stderr)
     try:
-        done = ends.repair(
-            frames, _images(args, len(frames)), args.repair, fit=args.fit,
+        done = ends.repair_to(
+            frames, _given(args, len(frames)), args.repair, fit=args.fit,
             reach=REACH if args.reach is None else args.reach, remove_flash=args.remove_flash, device=device,
             on_progress=bar,
         )  # fmt: skip
@@ -78,11 +78,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Wrong use: exit status 2."""
-    keyframe_option.check_frames(args, "IMAGE@FRAME")
+    keyframe_option.check_frames(args, "IMAGE@FRAME[:STRENGTH]")
     if args.repair != REPORT and not args.output:
         args.parser.error(f"--repair {args.repair} makes a new video; name it with --output")
     try:
-        check_repair(args.repair, [True for _ in keyframe_option.written(args)], f"--repair {args.repair}")
+        check_repair(args.repair, keyframe_option.shown(args), f"--repair {args.repair}")
     except InputError as error:
         args.parser.error(str(error))
     if args.repair == REPORT and args.output:
@@ -93,12 +93,10 @@ def _check(args: argparse.Namespace) -> None:
         args.parser.error("--reach without --repair exact changes nothing; give that, or leave --reach out")
 
 
-def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
-    """Frame to image ``[3, H0, W0]``; of a finished video every frame can be named, not only each fourth."""
-    from .. import images
-
-    found: dict[int, Tensor] = {}
-    for each in keyframe_option.written(args):
+def _given(args: argparse.Namespace, length: int) -> dict[int, Keyframe]:
+    """Frame to image; of a finished video every frame can be named, not only each fourth."""
+    found: dict[int, Keyframe] = {}
+    for each in keyframe_option.read(args):
         name, frame = each.name, each.frame
         if not -length <= frame < length:
             raise InputError(
@@ -106,5 +104,5 @@ def _images(args: argparse.Namespace, length: int) -> dict[int, Tensor]:
             )
         if frame % length in found:
             raise InputError(f"{name} is a second image for frame {frame % length}; leave one out")
-        found[frame % length] = images.read(each.path)
+        found[frame % length] = each
     return found

@@ -69,6 +69,13 @@ def written(args: argparse.Namespace) -> list[Written]:
     return found
 
 
+def shown(args: argparse.Namespace) -> list[bool]:
+    """For each of :func:`written`, whether the clip is to show it as it is; errors as :func:`read`, of no image."""
+    from ..keyframes import FULL
+
+    return [each.strength is None or _number(each.name, each.strength) >= FULL for each in written(args)]
+
+
 def read(args: argparse.Namespace) -> list[Keyframe]:
     """The images of a clip, read.
 

@@ -31,10 +31,7 @@ def check(args: argparse.Namespace, given: Mapping[int, Keyframe]) -> None:
 def repair(
     frames: Tensor, given: Mapping[int, Keyframe], how: Repair, fit: Fit, pipeline: Pipeline, on_progress: OnProgress
 ) -> Repaired:
-    """As :func:`wan_local.ends.repair`; an image of less than full strength is only measured."""
+    """As :func:`wan_local.ends.repair_to`, on the pipeline's device."""
     from .. import ends
 
-    images = {frame: keyframe.images[0] for frame, keyframe in given.items()}
-    loose = [frame for frame, keyframe in given.items() if not keyframe.shown]
-    device = pipeline.device
-    return ends.repair(frames, images, how, fit=fit, only_measured=loose, device=device, on_progress=on_progress)
+    return ends.repair_to(frames, given, how, fit=fit, device=pipeline.device, on_progress=on_progress)

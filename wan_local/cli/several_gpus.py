@@ -6,7 +6,6 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
 from ..settings import BOUNDARY
 from ..words import counted
 from .lora_option import expert_of, parameter_shapes_of, parse, told
@@ -66,6 +65,10 @@ def check(args: argparse.Namespace) -> None:
             f"--offload {args.offload} can't be used with several GPUs, where no block waits in host memory; leave it "
             "out, and use --fsdp where a GPU can't hold the weights"
         )
+    for text in args.lora if wanted(args) else ():
+        option = parse(text)
+        if option.first > 1 or option.last is not None:
+            args.parser.error(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
 
 
 def transformer(
@@ -74,7 +77,7 @@ def transformer(
     """The transformer of these options, on its GPUs; LoRAs on it. The GPUs are given back after the run.
 
     Raises:
-        InputError: a setup that can't be, LoRAs that count in some steps only.
+        InputError: a setup that can't be.
         WeightsError: no transformer of this kind, no such LoRA.
     """
     from ..parallel.group_model import GroupTransformer, Setup
@@ -85,8 +88,6 @@ def transformer(
     loras: dict[str, list[tuple[str, float]]] = {HIGH: [], LOW: []}
     for text in args.lora:
         option = parse(text)
-        if option.first > 1 or option.last is not None:
-            raise InputError(f"--lora {text} counts in some steps only, which several GPUs can't do; leave steps out")
         expert = expert_of(option, text, pair is not None)
         for level in loras if expert is None else (expert,):
             loras[level].append((option.path, option.strength))

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from .measure import Match, colour_difference, match, psnr, ssim
-from .repairing import Repaired, repair, work_bytes
+from .repairing import Repaired, repair, repair_to, work_bytes
 from .report import Report, report
 
 __all__ = [
-    "Match", "Repaired", "Report", "colour_difference", "match", "psnr", "repair", "report", "ssim", "work_bytes",
+    "Match", "Repaired", "Report", "colour_difference", "match", "psnr", "repair", "repair_to", "report", "ssim",
+    "work_bytes",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from .colour import fitted_map, mapped
 from .exact import COARSE_REACH, Landing, Spread, landing
 from .flash import levelled, levels_of, steps_to_remove
 from .report import Report, check, report
+
+if TYPE_CHECKING:
+    from ..keyframes import Keyframe
 
 COLOUR, EXACT = "match colours", "match ends"  # stages
 FRAMES_HELD = 16  # at most, as float32, all that is calculated beside them counted
@@ -138,6 +141,12 @@ def repair(
         frames=work.made, how=how, before=before, after=report(work.made, images, fit), landings=work.landings,
         levelled=work.levelled, mapped=tuple(at for at, change in work.maps.items() if change.any()),
     )  # fmt: skip
+
+
+def repair_to(frames: Tensor, given: Mapping[int, Keyframe], how: Repair, **more: Any) -> Repaired:
+    """As :func:`repair`, to the images of a clip by frame; one of less than full strength is only measured."""
+    images = {at: keyframe.images[0] for at, keyframe in given.items()}
+    return repair(frames, images, how, only_measured=[at for at in given if not given[at].shown], **more)
 
 
 class _Work:

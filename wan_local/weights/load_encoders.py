@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import transformers
 
 TOKENIZERS = ("google/umt5-xxl", "tokenizer", "../tokenizer")  # where it lies beside a file of weights
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "spiece.model")  # one of them is in the folder
 SENTENCES = "spiece_model"  # ComfyUI's files carry the tokenizer as bytes under this name
 SHARED, TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor that transformers lists under both names
 TOWER = "vision_model."  # transformers 5 dropped this level; files and classes come with it and without
@@ -275,6 +276,10 @@ def _check_tokenizer(folder: Path) -> None:
     if not folder.is_dir():
         raise UnreadableWeights(
             f"{folder} is not there; the text encoder needs its tokenizer, download that folder too, or name it"
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UnreadableWeights(
+            f"{folder} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); name the folder that has it"
         )
 
 

@@ -100,6 +100,22 @@ def test_a_repair_needs_an_image(folder: Path, capsys: pytest.CaptureFixture[str
     assert "--repair exact needs an image; give the first, the last or a keyframe, or leave" in capsys.readouterr().err
 
 
+def test_an_image_of_less_than_full_strength_is_only_measured(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the run that made the clip, whose words of it these are."""
+    middle = f"{folder / 'first.png'}@12"
+    more = ["--repair", "exact", "--output", str(tmp_path / "x.mp4"), "--keyframe"]
+    for strength, repaired in ((":0.5", False), (":1", True)):
+        assert main(given(folder, *more, middle + strength)) == 0
+        (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("frame 12:")]
+        assert ("inf dB" in line) is repaired
+    with pytest.raises(SystemExit) as error:
+        main(["ends", str(folder / "clip.mp4"), *more, f"{middle}:0.5"])
+    assert error.value.code == 2
+    assert "--repair exact needs an image of full strength" in capsys.readouterr().err
+
+
 def generating(model: Path, folder: Path, output: Path, *more: str) -> list[str]:
     return ["generate", "--model", str(model), "--first", str(folder / "first.png"), "--last",
             str(folder / "last.png"), "--prompt", "a disc", "--output", str(output), "--length", "9", "--steps", "1",
@@ -127,7 +143,7 @@ def test_what_goes_on_after_a_failed_repair_repairs_too(
     model, clip = tiny.write_pipeline(tmp_path / "model"), tmp_path / "a clip.mp4"
     middle = f"{folder / 'first.png'}@3{strength}"  # moved to frame 4
     with monkeypatch.context() as broken:
-        broken.setattr(ends, "repair", lambda *given, **how: (_ for _ in ()).throw(MemoryError("made up")))
+        broken.setattr(ends, "repair_to", lambda *given, **how: (_ for _ in ()).throw(MemoryError("made up")))
         more = ["--repair", "exact", "--keyframe", middle, "--tiling", "128", "--fit", "pad"]
         assert main(generating(model, folder, clip, *more)) == 1
     decode, repair = capsys.readouterr().err.strip().splitlines()[-3:-1]

@@ -37,6 +37,7 @@ def command(tmp_path: Path, *more: str) -> list[str]:
         (("--step-limit", "9"), "need --gpus 2 or more"),
         (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 can't be used with several GPUs"),
         (("--gpus", "2", "--offload", "20"), "--offload 20 can't be used with several GPUs"),
+        (("--gpus", "2", "--lora", "a.safetensors@1-2"), "counts in some steps only, which several GPUs can't do"),
         (("--ray-address", "10.0.0.1:6379", "--offload", "none"), "--offload none can't be used with several GPUs"),
     ],
 )
@@ -53,7 +54,6 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tup
         (("--lora", "nowhere.safetensors"), "nowhere.safetensors is not there"),
         (("--ray-address", "10.0.0.1"), "ray address '10.0.0.1'; use host:port"),
         (("--sequence-backend", "xfuser"), "backend='xfuser' can't be used here"),
-        (("--lora", "a.safetensors@1-2"), "counts in some steps only, which several GPUs can't do"),
         (("--gpus", "3", "--ulysses", "3"), "does not divide the 4 heads"),
     ],
 )
