@@ -210,6 +210,10 @@ class Editor:
             if found == before or time.monotonic() > deadline:
                 return [Box(*row) for row in found]
 
+    def groups(self) -> list[list[float]]:
+        """``[left, top, width, height]`` of each, as the page has it: ComfyUI 0.8.0's spreads a graph for Nodes 2.0."""
+        return [list(row) for row in self.page.evaluate("app.graph._groups.map(group => [...group.pos, ...group.size])")]
+
     def wipes_of(self, size: str) -> None:
         """Both ends show their image and their frame, in this size."""
         self.page.wait_for_function(WIPES, arg=size)

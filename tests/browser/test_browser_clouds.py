@@ -116,8 +116,8 @@ def test_the_ends_of_a_clip_unfold_on_its_node(editor: Editor, cloud: StandIn, c
     cloud.always("gmi", "success")
     node = editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
     editor.page.evaluate(SET, [node, "seed", 2100 + canvas])  # none that was made before
-    wide = editor.page.evaluate(WIDTH, node)
     editor.nodes_2(canvas)
+    wide = editor.page.evaluate(WIDTH, node)
     queue(editor)
     ended(editor)
     fold = editor.page.locator(".wan-flf2v details")
