@@ -67,6 +67,10 @@ class Denoiser:
             raise InputError("this model is on several GPUs; give its LoRAs with it")
         return self.transformer
 
+    def strengths(self, step: int) -> tuple[float, ...]:
+        """Of those LoRAs that count in some steps only, in one step, from 0."""
+        return () if self.loras is None else self.loras.strengths(step)
+
     def scale(self, guidance: float) -> float:
         """The guidance scale it works with in a run of ``guidance``."""
         return guidance if self.guidance is None else self.guidance
@@ -153,7 +157,8 @@ def velocity_of(
         conds = _attending(denoisers, conds, approximated)
     given = [_conds_of(each, conds, scale, approximated) for each, scale in zip(denoisers, scales, strict=True)]
     if approximated is not None:
-        approximated.begin(scales, [at(timestep) for timestep in approximated.sampler.timesteps])
+        asked = [at(timestep) for timestep in approximated.sampler.timesteps]
+        approximated.begin(scales, asked, [denoisers[index].strengths(step) for step, index in enumerate(asked)])
         if approximated.options.needs_sides:
             sides = [
                 _bringing(model_sides(each.transformer, own[: forwards_of(scale)]), comes)

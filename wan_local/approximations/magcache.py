@@ -47,21 +47,21 @@ def ratios_on(sigmas: Sequence[float], measured: Sequence[float]) -> list[float]
 
 
 def magcache(
-    ratios: Sequence[float], window: Window, experts: Sequence[int], threshold: float, in_a_row: int
+    ratios: Sequence[float], window: Window, models: Sequence[object], threshold: float, in_a_row: int
 ) -> frozenset[int]:
     """The steps to skip.
 
     Args:
         ratios: of :func:`ratios_on`.
         window: for each step whether it may be skipped.
-        experts: for each step which of the models of the run is asked; with each the error begins anew.
+        models: as for :func:`~.window.after_starts`; with each the error begins anew.
         threshold: of the error that adds up over skipped steps.
         in_a_row: most steps that are skipped one after the other.
     """
     skipped: set[int] = set()
     ratio, error, count, before = 1.0, 0.0, 0, None
-    for step, (may, expert) in enumerate(zip(window, experts, strict=True)):
-        same, before = expert == before, expert
+    for step, (may, model) in enumerate(zip(window, models, strict=True)):
+        same, before = model == before, model
         if may and same:
             ratio *= ratios[step]
             error += abs(1 - ratio)

@@ -52,20 +52,23 @@ class ApproximatedRun:
         self._scales: Sequence[float] = ()
         self._step = -1
 
-    def begin(self, scales: Sequence[float], experts: Sequence[int]) -> None:
+    def begin(self, scales: Sequence[float], experts: Sequence[int], loras: Sequence[object] | None = None) -> None:
         """Make the plan, and say which options have nothing to do in this run.
 
         Args:
             scales: guidance scale of each model of the run.
             experts: for each step which of them it asks.
+            loras: for each step what of its LoRAs counts there; None is the same in all. Where that changes, the model
+                is another one.
         """
         options, self._scales = self.options, scales
-        self.window = after_starts(self.window, experts)
+        models = list(zip(experts, loras or [None] * len(experts), strict=True))
+        self.window = after_starts(self.window, models)
         if options.skip == LIST:
-            self.plan = skip_list(self.window, experts, options.most_in_a_row)
+            self.plan = skip_list(self.window, models, options.most_in_a_row)
         elif options.skip == MAGCACHE:
             ratios = ratios_on(self.sampler.sigmas, WAN22 if self._expert else WAN21)
-            self.plan = magcache(ratios, self.window, experts, options.threshold, options.most_in_a_row)
+            self.plan = magcache(ratios, self.window, models, options.threshold, options.most_in_a_row)
         if options.cfg_zero and scales[experts[0]] != 1:
             self.at_rest = steps_at_rest(len(experts))
         self._tell_of_what_does_nothing()

@@ -26,16 +26,15 @@ def window_of(sigmas: Sequence[float]) -> list[bool]:
     return [step >= first and sigmas[step] >= LOWEST for step in range(steps)]
 
 
-def after_starts(window: Window, experts: Sequence[int]) -> list[bool]:
-    """The same without the first steps of each expert, which has seen nothing yet.
+def after_starts(window: Window, models: Sequence[object]) -> list[bool]:
+    """The same without the first steps of each model, of which nothing is known yet.
 
     Args:
         window: of :func:`window_of`.
-        experts: for each step which of the models of the run is asked.
+        models: for each step what it asks: equal for the same model with the same LoRAs on it.
     """
-    seen = dict.fromkeys(experts, 0)
-    allowed = []
-    for may, expert in zip(window, experts, strict=True):
-        allowed.append(may and seen[expert] >= POINTS)
-        seen[expert] += 1
+    allowed, since = [], 0
+    for step, may in enumerate(window):
+        since = since + 1 if step and models[step] == models[step - 1] else 0
+        allowed.append(may and since >= POINTS)
     return allowed

@@ -60,10 +60,14 @@ class Applied:
         self._beside = Beside(model, [(use.lora, use.at(1)) for use in self._scheduled]) if self._scheduled else None
         self.merged, self.beside = len(merged), len(self._scheduled)
 
+    def strengths(self, step: int) -> tuple[float, ...]:
+        """Of those that are beside the weights, in a step, from 0."""
+        return tuple(use.at(step + 1) for use in self._scheduled)
+
     def before_step(self, step: int) -> None:
         """Switch those on and off that count in some steps only; ``step`` is from 0."""
         if self._beside is not None:
-            self._beside.set_strengths([use.at(step + 1) for use in self._scheduled])
+            self._beside.set_strengths(self.strengths(step))
 
 
 def apply(model: nn.Module, uses: Sequence[Use], *, merging: bool = True) -> Applied:

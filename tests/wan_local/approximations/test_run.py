@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from wan_local.approximations import Approximations
 from wan_local.approximations.run import ApproximatedRun
 from wan_local.config import TransformerConfig
-from wan_local.denoiser import Denoiser, approximated_run, needs_negative, pair_of, velocity_of
+from wan_local.denoiser import Denoiser, approximated_run, before_step, needs_negative, pair_of, velocity_of
 from wan_local.errors import Cancelled
 from wan_local.notices import listening
 from wan_local.progress import Progress
@@ -60,7 +61,8 @@ def go(
             raise Cancelled("stopped")
 
     velocity = velocity_of(denoisers, CONDS, guidance, timesteps=sampler.timesteps, approximated=run)
-    return denoise(velocity, NOISE, sampler, tell if run is None else run.telling(tell)), run
+    told = tell if run is None else run.telling(tell)
+    return denoise(velocity, NOISE, sampler, told, partial(before_step, denoisers)), run
 
 
 def one(**options: object) -> tuple[Tensor, ApproximatedRun, Model]:
@@ -123,6 +125,33 @@ def test_an_expert_knows_nothing_of_the_other(skip: str) -> None:
     starts = next(step for step, time in enumerate(run.sampler.timesteps) if time < 900)
     assert not run.plan & {starts, starts + 1}
     assert len(low.asked) < 2 * (50 - starts)
+
+
+@pytest.mark.parametrize("options", [{"skip": "list"}, {"skip": "magcache"}, {"skip": "easycache"},
+                                     {"guidance_reuse": 2}], ids=str)  # fmt: skip
+def test_a_lora_that_counts_in_some_steps_is_not_guessed_over(options: dict[str, object]) -> None:
+    """What it adds is no slope of the velocity: where it is switched, the model is another one."""
+
+    class Loras:
+        def strengths(self, step: int) -> tuple[float, ...]:
+            return (1.0 if step < 24 else 0.0,)
+
+        def before_step(self, step: int) -> None:
+            model.pull = 0.4 - 0.6 * self.strengths(step)[0]
+
+    def found(**options: object) -> tuple[Tensor, ApproximatedRun | None]:
+        denoiser = Denoiser(transformer=model, loras=Loras())  # type: ignore[arg-type]
+        return go(Approximations(**options), [denoiser], shift=5.0)  # type: ignore[arg-type]
+
+    model = Model()
+    exact, _ = found()
+    latents, run = found(**options)
+    assert run is not None
+    assert run.forwards < 95
+    assert not any(run.window[24:26])
+    assert not run.plan & {24, 25}
+    error = float((latents - exact).norm() / exact.norm())
+    assert error < 0.01, error
 
 
 def test_each_side_has_its_own_guess() -> None:
