@@ -90,6 +90,7 @@ class Rank:
         self.models: list[Any] = []
         self._stays: list[Offload] = []  # of the models, where they take turns
         self._at_work: int | None = None
+        self._sharded = False
         self._timeout = timedelta(seconds=info.timeout)
         self._traffic = Traffic()
         self._splits: dict[Degrees, _Split] = {}
@@ -145,7 +146,7 @@ class Rank:
         read = [read_one(each, own or []) for each, own in places]
         self.models, self._attention, self._loads = [model for model, _ in read], attention, self._loads + 1
         self._stays = [Offload(model, self.device) for model in self.models] if turns else []
-        self._at_work = None
+        self._at_work, self._sharded = None, fsdp
         self._measured = {name: sum(counted[name] for _, counted in read) for name in ("bytes", "full")}
         self._measured["seconds"] = time.perf_counter() - began
         return self._measured
@@ -240,7 +241,7 @@ class Rank:
     @torch.no_grad()
     def sides(self, latents: Tensor, timestep: float, count: int, run: int = 0) -> Tensor | None:
         """As :meth:`velocity`, under each of ``count`` prompts and not combined: ``[count, B, C, T, h, w]``. GPUs that
-        have none of these prompts do nothing."""
+        have none of these prompts do nothing, or where fsdp shards the weights their part in gathering them."""
         return self._step(latents, timestep, run, count, lambda found, _: torch.stack(found))
 
     def _step(
@@ -259,8 +260,9 @@ class Rank:
         self._bring(self._current.expert)
         cfg, views = self._current.split.groups.cfg, self._current.views
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if cfg.size == 2 and count == 1 and cfg.index == 1 and self._current.apart:
-            return None  # this one has uncond
+        idle = cfg.size == 2 and count == 1 and cfg.index == 1 and self._current.apart  # this one has uncond
+        if idle and not self._sharded:
+            return None  # with weights that fsdp shards its forward is the others' only way to its share of each block
         latents = latents.to(self.device)
         found = [view(latents, timestep) for view in views[:count]]
         if cfg.size == 2 and count == 2 and self._current.apart:
