@@ -47,8 +47,9 @@ def take() -> io.Int.Input:
         min=1,
         max=MOST_TAKES,
         optional=True,
-        tooltip="The same inputs and take are one clip, which is paid for once. Another number makes and pays for "
-        "another clip.",
+        tooltip="The same inputs and take are one clip, which is paid for once. Another number pays again. It is "
+        "another clip only with seed -1, which draws a new seed for each take; with a fixed seed the cloud is asked "
+        "for the same clip.",
     )
 
 

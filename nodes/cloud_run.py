@@ -21,6 +21,7 @@ from ..wan_remote.collecting import told
 from ..wan_remote.container import measure
 from ..wan_remote.errors import StorageError
 from ..wan_remote.providers import PROVIDERS
+from ..wan_remote.request import same_again
 from ..wan_remote.watch import in_thread
 from . import ends_view, host
 from .cloud_inputs import WAIT, Lists, inputs_of_each, requests
@@ -100,7 +101,11 @@ async def make(node: Any, kind: type[Request], inputs: Lists) -> io.NodeOutput:
     Raises:
         RemoteError: one can't be had; the others are kept then, and are there when the same is queued again.
     """
-    makers = [lambda request=request: request for request in requests(kind, inputs)]
+    asked = requests(kind, inputs)
+    again = next(filter(None, (same_again(request.seed, request.take) for request in asked)), "")
+    if again:
+        host.notify(again)
+    makers = [lambda request=request: request for request in asked]
     making = run_all(
         kind.provider, makers, folders=folders(), watch=NodeWatch(), keys=keys(), graph=graph(node),
         wait_seconds=60.0 * max(inputs.get("wait_minutes", [WAIT])),

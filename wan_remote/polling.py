@@ -22,6 +22,7 @@ from .listing import read_list
 from .matching import window
 from .providers.base import OK, Reply, is_moderation, refusal
 from .redact import redact, unsigned
+from .request import RANDOM_SEED
 from .retry import LONGEST_ASKED, PASSING, no_answer, once, pause, span
 from .session import Session
 from .states import Event, State
@@ -52,7 +53,9 @@ def another(entry: Entry) -> str:
     """What pays once more where queueing again does not."""
     if not entry.first:
         return "it was not sent from here, so it can't be made again here"
-    return f"to have and pay for another, set take to {entry.take + 1}"
+    if entry.state is State.WITHHELD and entry.parameters.get("seed", RANDOM_SEED) != RANDOM_SEED:
+        return "to have and pay for another, change the seed"  # another take would be the very clip that is withheld
+    return f"to have it made and pay once more, set take to {entry.take + 1}"
 
 
 def outcome(session: Session, entry: Entry) -> str:

@@ -206,7 +206,7 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
     """What to say of a submission of unknown fate, to someone who may have paid for it."""
     label = session.provider.label
     said = f" ({entry.message})" if entry.message else ""
-    again = f"to have and pay for another clip on purpose, set take to {entry.take + 1}"
+    again = f"to have it made and pay once more on purpose, set take to {entry.take + 1}"
     collect = "with Fetch Result"
     if entry.state is State.INTENT:  # a refused one is given only what is surely its own
         collect += ", and it belongs to these inputs from then on"

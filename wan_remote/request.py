@@ -33,7 +33,8 @@ class Request(ABC):
         prompt: what happens in between.
         seed: 0..2147483647; -1 draws one here.
         fit: "crop", "pad" or "stretch" images of another aspect.
-        take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for.
+        take: which of several clips of otherwise equal inputs, from 1; another number is another job to pay for, and
+            another clip where ``seed`` is -1 (see :func:`same_again`).
 
     Raises:
         InvalidRequest: names the field, its value and what is allowed.
@@ -97,6 +98,17 @@ class Request(ABC):
             )
         if why := _no_address(address):
             raise InvalidRequest(f"{name} can't be fetched by the cloud: {why}; give an https address, or a file")
+
+
+def same_again(seed: int, take: int) -> str:
+    """What to tell somebody who asks for one more take of a fixed seed; empty where a take is another clip. No error:
+    where a job was lost, the same once more is what one may want."""
+    if take == 1 or seed == RANDOM_SEED:
+        return ""
+    return (
+        f"take {take} of seed={seed} asks the cloud for the same clip as take 1 and is paid for apart; for another "
+        f"clip change the seed, or leave it at {RANDOM_SEED}, which draws another for each take"
+    )
 
 
 def _no_address(address: str) -> str:

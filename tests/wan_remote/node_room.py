@@ -30,10 +30,12 @@ class Room:
     Attributes:
         stop: pressed or not.
         texts: lines shown on the node.
+        notices: what stays below them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.stop, self.texts, self.folder = threading.Event(), [], folder
+        self.notices: list[str] = []
         self.name = f"pack_{next(NUMBER)}"
         self._place("", ROOT)
         self._place(".nodes", ROOT / "nodes")
@@ -57,6 +59,7 @@ class Room:
         host.running_node = lambda: "7"
         host.progress_bar = lambda total, node=None: lambda done, preview: None
         host.show_text = lambda text, node=None: self.texts.append(text)
+        host.notify = self.notices.append
         host.stop_asked = self.stop.is_set
         host.Stopped = Stopped
         host.is_failure = lambda error: isinstance(error, Exception)

@@ -219,3 +219,11 @@ def test_the_command_line_has_takes(world):
     told = world.cli("jobs").stdout
     assert "take 1" in told
     assert "take 2" in told
+
+
+@pytest.mark.parametrize(("seed", "take", "warned"), [("7", "2", True), ("7", "1", False), ("-1", "2", False)])
+def test_another_take_of_a_fixed_seed_is_made_with_a_warning(world, seed, take, warned):
+    world.cloud.always(GMI, {"status": "success", "at_submit": True})
+    done = world.command(GMI, "--seed", seed, "--take", take)
+    assert (done.returncode, world.cloud.accepted()) == (0, 1)
+    assert ("warning: take 2 of seed=7 asks the cloud for the same clip as take 1" in done.stderr) is warned

@@ -173,6 +173,13 @@ def test_takes_of_one_seed_are_not_bought(world, pairs):
     assert "line 5, seed" not in done.stderr
 
 
+def test_a_line_with_another_take_of_a_fixed_seed_is_made_with_a_warning(world, pairs):
+    done = generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p")
+    assert (done.returncode, "warning" in done.stderr) == (0, False)  # the second take there draws its seed
+    done = generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p", "--seed", "5")
+    assert (done.returncode, done.stderr.count("warning: take 2 of seed=5 asks the cloud for the same clip")) == (0, 1)
+
+
 def test_one_failure_is_told_at_the_end_and_costs_no_other(world, pairs):
     world.cloud.faults("gmi.submit", answer(GMI, 400, "the prompt is not liked"))
     done = generate(world, GMI, "--jobs", table(pairs, TABLE), "--prompt", "p")

@@ -60,6 +60,22 @@ def test_single_images_become_a_clip(world, node, kind):
     assert (path.stem, world.cloud.accepted()) == (request_id, 1)
 
 
+@pytest.mark.parametrize("kind", list(GIVEN))
+def test_another_take_of_a_fixed_seed_is_made_with_a_notice(world, node, kind):
+    world.cloud.always(GMI, {"status": "success", "at_submit": True})
+    world.cloud.always(WAVESPEED, {"status": "completed", "at_submit": True})
+    made = getattr(node.part(MODULE[kind]), kind)
+    execute(made, **GIVEN[kind])
+    execute(made, **{**GIVEN[kind], "seed": -1}, take=2)
+    assert node.notices == []
+    execute(made, **GIVEN[kind], take=2)
+    assert node.notices == [
+        "take 2 of seed=7 asks the cloud for the same clip as take 1 and is paid for apart; for another clip change "
+        "the seed, or leave it at -1, which draws another for each take"
+    ]
+    assert world.cloud.accepted() == 3
+
+
 def test_a_full_disk_takes_the_view_of_the_ends_and_not_the_paid_clip(world, node, monkeypatch):
     def full(image):
         raise OSError("No space left on device")

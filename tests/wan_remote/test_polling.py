@@ -314,7 +314,7 @@ ENDS = [
             plan=[WAITING[p], failed(p, "blocked by content policy")],
             end="Moderated",
             journal="withheld",
-            says=("pays for nothing", "set take to 2"),
+            says=("pays for nothing", "to have and pay for another, change the seed"),
             again=Again(end="Moderated", posts=1),
         )
     ),

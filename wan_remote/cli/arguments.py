@@ -130,11 +130,12 @@ def _images(generate: argparse.ArgumentParser, cloud: Provider) -> None:
     generate.add_argument("--fit", choices=FITS, default="crop", help="for images of another aspect (default: crop)")
     generate.add_argument(
         "--take", type=int, default=1, metavar="N",
-        help="the same inputs are one clip, paid once; another number makes and pays for another (default: 1)",
+        help="the same inputs are one clip, paid once; another number pays again, for another clip only with the seed "
+        "at -1, which draws one for each take (default: 1)",
     )  # fmt: skip
     generate.add_argument(
         "--takes", type=_count, default=1, metavar="N",
-        help="so many clips of the same inputs, from --take on, each to be paid for (default: 1)",
+        help="so many clips of the same inputs, from --take on, each to be paid for; with the seed at -1 (default: 1)",
     )  # fmt: skip
     generate.add_argument(
         "--jobs", type=Path, metavar="FILE.csv|DIR",

@@ -25,7 +25,7 @@ from ..journal import Journal
 from ..keys import Keys
 from ..many import run_all
 from ..providers import PROVIDERS
-from ..request import Request
+from ..request import Request, same_again
 from ..run import fetch, run
 from ..session import Folders
 from ..watch import Watch
@@ -41,8 +41,10 @@ async def generate(given: argparse.Namespace, watch: Watch) -> str | tuple[str, 
     if given.jobs is not None or given.takes > 1:
         return await _generate_all(given, watch)
     output, target = _places(given.output)
+    request = _request(given)
+    _warn(given)
     result = await run(
-        _request(given), folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
+        request, folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
         wait_seconds=60.0 * given.wait,
     )  # fmt: skip
     return _told(result, target)
@@ -50,6 +52,7 @@ async def generate(given: argparse.Namespace, watch: Watch) -> str | tuple[str, 
 
 async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, int]:
     asked = wishes(given, _request)
+    _warn(*(wish.given for wish in asked))
     names = [f"{wish.where} take {wish.given.take}".strip() if given.takes > 1 else wish.where for wish in asked]
     outcomes = await run_all(
         given.provider, [partial(_fitted_request, wish.given) for wish in asked], names=names, watch=watch,
@@ -69,6 +72,13 @@ async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, i
     if failed:
         end += f", {failed} failed; the same command again goes on, and what is here is not paid for again"
     return "\n".join([*lines, end]), min(failed, 1)
+
+
+def _warn(*asked: argparse.Namespace) -> None:
+    """Of clips that will be paid for and are no others, the first."""
+    text = next(filter(None, (same_again(each.seed, each.take) for each in asked)), "")
+    if text:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def _one_line(result: Result, target: Path | None) -> str:
