@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 
 import pytest
 
@@ -66,28 +67,39 @@ def test_what_is_forgotten(journal: Journal, state: str, ended: float, touched: 
     assert not (journal.folder / "n.json").exists()
 
 
-def test_a_clip_that_is_kept_does_not_end_the_tidying(tmp_path):
-    book = Journal(folder=tmp_path / "jobs")
-    book.folder.mkdir()
-    (tmp_path / "here.mp4").touch()
-    for name, file in (("a", "here.mp4"), ("b", "gone.mp4"), ("c", "here.mp4"), ("d", "gone.mp4")):
-        book.write(entry(name, state=State.FETCHED, ended_at=1.0, file=file, output=str(tmp_path)))
-        os.utime(tmp_path / "jobs" / f"{name}.json", (1.0, 1.0))
-    book.prune(tmp_path)
-    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "c"]
-
-
-def test_a_clip_in_the_folder_of_other_runs_is_kept_too(tmp_path):
-    """A command line and a ComfyUI share a journal, and have an output folder each."""
+def test_a_job_that_had_a_clip_is_never_forgotten(tmp_path):
+    """Its clip may lie on a drive that is away now; what a list shows of it goes only where that is not so."""
     book, theirs = Journal(folder=tmp_path / "jobs"), tmp_path / "theirs"
-    book.folder.mkdir()
-    theirs.mkdir()
+    for folder in (book.folder, theirs, tmp_path / "mount point"):
+        folder.mkdir()
     (theirs / "here.mp4").touch()
-    for name, file, output in (("a", "here.mp4", theirs), ("b", "gone.mp4", theirs), ("before", "any.mp4", "")):
-        book.write(entry(name, state=State.FETCHED, ended_at=1.0, file=file, output=str(output)))
+    for name, file, output in (
+        ("a", "here.mp4", theirs), ("b", "gone.mp4", theirs), ("away", "c.mp4", tmp_path / "mount point"),
+        ("unplugged", "c.mp4", tmp_path / "usb"), ("before", "any.mp4", ""),
+    ):  # fmt: skip
+        one = entry(name, state=State.FETCHED, ended_at=1.0, file=file, output=str(output))
+        book.keep_beside(book.write(one), b"jpeg", "{}")
         os.utime(tmp_path / "jobs" / f"{name}.json", (1.0, 1.0))
     book.prune(tmp_path / "ours")
-    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "before"]
+    assert sorted(entry.fingerprint for entry in book.entries()) == ["a", "away", "b", "before", "unplugged"]
+    assert sorted(path.stem for path in book.folder.glob("*.jpg")) == ["a", "away", "before", "unplugged"]
+    assert sorted(path.stem for path in book.folder.glob("*.graph")) == ["a", "away", "before", "unplugged"]
+
+
+@pytest.mark.parametrize("away", ["unplugged", "an empty mount point"])
+def test_a_drive_that_is_away_buys_nothing_again(world, away):
+    assert world.run(world.wavespeed()).end == "result"
+    world.advance(100 * 86400)
+    for path in world.entries():
+        os.utime(path, (world.clock.time() - 100 * 86400,) * 2)
+    world.output.rename(world.tmp / "drive")
+    if away != "unplugged":
+        world.output.mkdir()
+    assert world.run(world.wavespeed(prompt="another")).end == "result"
+    shutil.rmtree(world.output)
+    (world.tmp / "drive").rename(world.output)
+    again = world.run(world.wavespeed())
+    assert (again.end, again.value.resumed, world.cloud.accepted()) == ("result", True, 2)
 
 
 def test_what_is_worked_on_is_not_tidied_away(tmp_path):

@@ -25,6 +25,7 @@ WORDS = {
     State.CANCELLED: "as one that failed",
     State.WITHHELD: "told again; nothing is sent",
 }
+KEPT = {State.FETCHED: "for good: a drive that is away looks like a clip that was deleted"}
 HEAD = """# How a paid job stands
 
 Drawn by `REMOTE_STATES=docs/remote_states.md python -m pytest tests/wan_remote/test_states.py`
@@ -41,7 +42,7 @@ def drawing() -> str:
     lines += [f"    {a.value} --> {b.value}: {'; '.join(events)}" for (a, b), events in edges.items()]
     lines += ["```", "", "| state | the same inputs, queued again | kept in the journal |", "|---|---|---|"]
     for state in State:
-        kept = "until somebody decides" if state.unfinished else "90 days, and as long as its file is there"
+        kept = "until somebody decides" if state.unfinished else KEPT.get(state, "90 days")
         lines.append(f"| {state.value} | {WORDS[state]} | {kept} |")
     return "\n".join(lines) + "\n"
 

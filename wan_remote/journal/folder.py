@@ -158,7 +158,7 @@ class Journal:
         return [entry for entry in known if entry.provider == provider]
 
     def prune(self, output: Path) -> None:
-        """Forget jobs that ended long ago and whose clip is no longer on disk; see :mod:`.tidying`."""
+        """Forget jobs that ended long ago and never had a clip; see :mod:`.tidying`."""
         prune(self.folder, output, self.clock.time())
 
     def alone(self, name: str, watch: Watch, first: str = SAME) -> AbstractAsyncContextManager[None]:

@@ -17,8 +17,8 @@ THUMBNAIL, GRAPH = ".jpg", ".graph"  # endings of what lies beside an entry
 def prune(folder: Path, output: Path, now: float) -> None:
     """Forget jobs that ended three months ago. Reads only what was not touched for as long.
 
-    A job whose clip is still on disk, below ``output`` or in the folder that was noted down for it, is kept: the same
-    inputs are that clip, not another bill. So is one of which no folder was noted: it may be another than ``output``.
+    A job that ever had a clip is never forgotten: a drive that is away looks like a clip that was deleted, and the same
+    inputs would be another bill. Where its clip is gone, and others lie in its folder, thumbnail and graph are dropped.
     Nor is one forgotten that somebody works on.
     """
     old = now - KEPT
@@ -29,7 +29,10 @@ def prune(folder: Path, output: Path, now: float) -> None:
             entry = parse(path.read_bytes())
             if entry is None or entry.state.unfinished or not 0.0 < entry.ended_at < old:
                 continue
-            if entry.file and (not entry.output or any(path.is_file() for path in entry.places(output))):
+            if entry.file:
+                if _is_gone(entry.places(output)):
+                    for ending in (THUMBNAIL, GRAPH):
+                        path.with_suffix(ending).unlink(missing_ok=True)
                 continue
             lock = path.with_suffix(".lock")
             with opened(lock) as file:
@@ -42,3 +45,10 @@ def prune(folder: Path, output: Path, now: float) -> None:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < old and not path.with_suffix(".json").exists():
                     path.unlink()
+
+
+def _is_gone(places: list[Path]) -> bool:
+    """Whether a clip is at none of the places where it may lie, one of which holds other files."""
+    if any(path.is_file() for path in places):
+        return False
+    return any(path.parent.is_dir() and any(path.parent.iterdir()) for path in places)
