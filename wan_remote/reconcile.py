@@ -2,7 +2,7 @@
 
 The rule behind all of it: *unknown is never absent*. That there is none is believed only of a list that was understood
 row by row, reaches back to before the submission, shows another job of the same account, has had time to show this
-one, and has no row that could be it. Times are the cloud's own: this machine's clock may have been corrected since.
+one, can't have dropped it for its age, and has no row that could be it. Times are the cloud's own: this machine's clock may have been corrected since.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .watch import sleep, to_the_end
 SEEN_AFTER = 900.0  # seconds after which the cloud's list shows every job
 LOOKS, BETWEEN_LOOKS = 3, 3.0
 SHOWN_FOR = 86400.0  # seconds for which a list surely shows a job
+BEFORE_IT_GOES = 86400.0  # seconds before a list drops a job from which on it proves nothing
 APART = 2.0  # seconds after which one of two jobs of this machine is surely the later one, in whole seconds too
 MOST_TOLD = 3  # ids in a message
 
@@ -44,6 +45,7 @@ class Look:
             the cloud itself said that it made none.
         settled: whether every job of that time is known: then there is none, also where the cloud said nothing. A list
             that lacks a job of ours that came later may lack this one too.
+        old: whether only that is in the way that a list no longer shows jobs as old as this one, or may not.
     """
 
     found: tuple[Entry, Job] | None = None
@@ -51,6 +53,7 @@ class Look:
     shared: bool = False
     clear: bool = False
     settled: bool = False
+    old: bool = False
 
 
 def accepted(session: Session, entry: Entry, job: Job, rivals: list[Entry] | None = None) -> Entry:
@@ -143,15 +146,26 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[thread
             later = [other for other in ours if other.submitted_at > entry.intent_at]
             earlier = {other.id for other in ours if 0.0 < other.submitted_at < entry.intent_at - APART}
             reaches = listing.ordered and not earlier.isdisjoint(shown)  # what came later stands above that one
+            settled = not fits and listing.whole and shows_ours and not entry.recovered
+            back = not earlier.isdisjoint(shown) or _goes_back(session, entry, listing)
             lags = any(other.id not in shown and other.state is not State.MISSING for other in later)
             return Look(
                 perhaps=tuple(job.id for _, job in fits),
                 shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
                 clear=not fits and (listing.whole or listing.empty or reaches) and (shows_ours or not expected),
-                settled=not fits and listing.whole and shows_ours and not entry.recovered and not lags,
+                settled=settled and back and not lags,
+                old=settled and not back,
             )
 
     return work
+
+
+def _goes_back(session: Session, entry: Entry, listing: Listing) -> bool:
+    """Whether a list still shows jobs of the age of an entry: by the cloud's word, else by a row that is older."""
+    remembers = session.provider.remembers
+    if remembers is not None:
+        return age(session, entry) < remembers - BEFORE_IT_GOES
+    return any(job.created is not None and job.created < sent_at(session, entry) - APART for job in listing.jobs)
 
 
 def _surely(session: Session, entry: Entry, fits: list[tuple[Fit, Job]], others: list[Entry]) -> Job | None:
@@ -215,6 +229,9 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
         several = len(look.perhaps) > 1
         news = f"its list shows {ids}, {'one of which may be it' if several else 'which may be it'}"
         advice = f"collect {'the right one' if several else 'it'} by its id {collect}; or, {again}"
+    elif look is not None and look.old:
+        news = f"it was sent {span(age(session, entry))} ago, and its list may show nothing as old as that"
+        advice = f"see on the site of {label} whether there is a job of that time and collect that {collect}; or, {again}"
     else:
         news = "its list can't be had" if look is None else "its list does not settle it"
         wait = SEEN_AFTER - age(session, entry) if entry.state is State.INTENT else 0.0

@@ -34,6 +34,8 @@ def span(seconds: float) -> str:
     """A time in words."""
     if seconds < 90.0:
         return f"{seconds:.0f} s"
+    if seconds > 2 * 86400:
+        return f"{seconds / 86400:.0f} days"
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 

@@ -201,6 +201,20 @@ def test_what_was_not_made_is_sent_once_the_list_had_its_time(world, provider):
     world.check("submit", name, outcome, end="result", posts=3, accepted=2)
 
 
+@pytest.mark.parametrize("provider", BOTH)
+def test_what_is_older_than_the_list_goes_back_is_not_sent_again(world, provider):
+    """WaveSpeedAI's holds seven days; of GMI Cloud's nothing is known but what it shows."""
+    world.lose(provider)
+    world.advance(8 * 86400)
+    assert world.run(world.request(provider, prompt="another, today")).end == "result"
+    if provider == GMI:
+        show(world, GMI, {"requests": gmi_rows(world)[:1]})
+    outcome = world.run(world.request(provider))
+    assert (outcome.end, world.cloud.accepted()) == ("SubmissionUnknown", 2)
+    assert "sent 8 days ago, and its list may show nothing as old as that" in str(outcome.error)
+    assert "set take to 2" in str(outcome.error)
+
+
 @pytest.mark.parametrize("hours", [1, -1, 7])
 @pytest.mark.parametrize("provider", BOTH)
 def test_a_clock_that_was_corrected_buys_nothing(world, provider, hours):

@@ -112,6 +112,7 @@ class Provider(ABC):
         id_field: of a record, that holds its id.
         image_bytes: budget of one image.
         first_poll, least_pause: seconds from the submission to the first poll, and between two.
+        remembers: seconds for which its list shows a job; None where it does not say.
         failure_note: what to add when it could not make a clip.
         moderation_note: what helps when its content filter withheld one.
         prices: what it publishes of what a clip costs; None where it publishes nothing.
@@ -128,6 +129,7 @@ class Provider(ABC):
     image_bytes: ClassVar[int]
     first_poll: ClassVar[float]
     least_pause: ClassVar[float]
+    remembers: ClassVar[float | None] = None
     failure_note: ClassVar[str] = ""
     moderation_note: ClassVar[str] = "use other images or another prompt"
     prices: ClassVar[PriceList | None] = None

@@ -114,6 +114,7 @@ class WaveSpeed(Provider):
         ),
     )
     first_poll, least_pause = 5.0, 5.0  # it asks for five seconds between two looks at a video
+    remembers = 7 * 86400.0
     failure_note = " (WaveSpeedAI refunds failed jobs within three hours)"
     moderation_note = f"its safety checker (enable_safety_checker) can be switched off, or {Provider.moderation_note}"
 
