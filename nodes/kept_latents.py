@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..wan_local import kept
+from ..wan_local.command import program
 from ..wan_local.errors import DecodeError, InputError, OutputError
 from ..wan_local.free_memory import is_out_of_memory
 from ..wan_local.output import replacing
@@ -67,7 +68,7 @@ def _kept(normalise: Callable[[Tensor], Tensor], latents: Tensor, fps: float | N
     except OutputError as error:
         return f"The latents could not be kept: {error}"
     rate = "" if fps is None else f" --fps {fps:g}"
-    command = f'python -m wan_local decode "{path}" --model VAE --output clip.mp4{rate}'
+    command = f'{program()} decode "{path}" --model VAE --output clip.mp4{rate}'
     try:
         with replacing(copy) as temporary:
             save_file({CORE_NAME: raw.contiguous(), CORE_VERSION: raw.new_empty(0)}, temporary)

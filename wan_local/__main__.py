@@ -1,10 +1,18 @@
-"""``python -m wan_local``; see :mod:`wan_local.cli`."""
+"""``python -m wan_local``, or ``python PATH/wan_local`` from any folder; see :mod:`wan_local.cli`."""
 
 from __future__ import annotations
 
+import os
+import runpy
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not __package__:  # by its path: that beside it is to be imported, not what is in it
+    HERE = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(HERE), *(each for each in sys.path if os.path.abspath(each) != HERE)]
+    runpy.run_module("wan_local", run_name="__main__", alter_sys=True)
+elif __name__ == "__main__":
+    from .command import program
+
     try:
         from .cli import main
 
@@ -13,6 +21,6 @@ if __name__ == "__main__":
         if (error.name or "").startswith(__package__):
             raise
         sys.exit(
-            f"python -m {__package__}: {error.name} is not installed in {sys.executable}; use the Python that ComfyUI "
+            f"{program()}: {error.name} is not installed in {sys.executable}; use the Python that ComfyUI "
             "runs in, or bring it with `pip install -r requirements.txt`"
         )

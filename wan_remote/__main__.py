@@ -1,10 +1,16 @@
-"""``python -m wan_remote``: clips from the clouds without ComfyUI."""
+"""``python -m wan_remote``, or ``python PATH/wan_remote`` from any folder: clips from the clouds without ComfyUI."""
 
 from __future__ import annotations
 
+import os
+import runpy
 import sys
 
-from .cli import main
+if __name__ == "__main__" and not __package__:  # by its path: that beside it is to be imported, not what is in it
+    HERE = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(HERE), *(each for each in sys.path if os.path.abspath(each) != HERE)]
+    runpy.run_module("wan_remote", run_name="__main__", alter_sys=True)
+elif __name__ == "__main__":
+    from .cli import main
 
-if __name__ == "__main__":
     sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .clock import moment_text
+from .command import program
 from .errors import BadResponse, InvalidRequest, JobGone, ModelUnavailable
 from .job import Job, asked_id, safe_id
 from .journal import Journal
@@ -95,7 +96,7 @@ async def status(
         reply = await ask(session, session.provider.status(wanted))
     except ModelUnavailable:  # 404: of a request it says nothing about the model
         raise JobGone(
-            f"{session.provider.label} does not know the request {wanted} with this key; `python -m wan_remote "
+            f"{session.provider.label} does not know the request {wanted} with this key; `{program()} "
             f"{provider} list` shows those it knows"
         ) from None
     return _shown(session.provider.job(reply.data), session.secret)

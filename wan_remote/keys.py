@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .command import pasted, program
 from .errors import KeyInvalid, KeyMissing, StorageError
 from .key_file import KeyFile, Unreadable
 from .locks import held
@@ -104,8 +105,7 @@ class Keys:
 
     def _command(self, provider: str) -> str:
         """What stores a key without showing it."""
-        folder = f'"{self.folder}"' if " " in str(self.folder) else f"{self.folder}"
-        return f"python -m wan_remote keys {provider} --state {folder}"
+        return f"{program()} keys {provider} --state {pasted([str(self.folder)])}"
 
 
 def _usable(value: str) -> bool:

@@ -116,8 +116,19 @@ def test_a_command_of_a_cloud(command: str, folder: Path, cloud: StandIn, monkey
         assert Path(words[words.index("--output") + 1]).exists()
 
 
-def test_the_program_is_the_one_that_the_page_names() -> None:
-    for room in ("wan_local", "wan_remote"):
-        done = subprocess.run([sys.executable, "-m", room, "--help"], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0
-        assert f"python -m {room}" in done.stdout
+@pytest.mark.parametrize("room", ["wan_local", "wan_remote"])
+def test_the_program_is_the_one_that_the_page_names(room: str) -> None:
+    done = subprocess.run([sys.executable, "-m", room, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"python -m {room}" in done.stdout
+
+
+@pytest.mark.parametrize("room", ["wan_local", "wan_remote"])
+def test_a_python_that_looks_into_no_folder_runs_it_by_its_path(room: str, tmp_path: Path) -> None:
+    """As that of ComfyUI's portable build for Windows; what it tells to run has to run there, too."""
+    by_path = [sys.executable, str(ROOT / room)]
+    done = subprocess.run(
+        [by_path[0], "-I", by_path[1], "--help"], cwd=tmp_path, capture_output=True, text=True, env={"COLUMNS": "1000"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: {shlex.join(by_path)} [-h]" in done.stdout

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import notices
+from ..command import pasted, program
 from ..errors import Cancelled, WanError
 
-PROGRAM = "python -m wan_local"
+PROGRAM = program()
 DONE, FAILED, STOPPED = 0, 1, 130  # and 2 from argparse
 
 
@@ -35,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file that it is sent to may not know a path's letters
-    parser = Parser(prog=PROGRAM, description="Wan2.1 first-last-frame to video.", allow_abbrev=False)
+    what = "First and last frame to video, with Wan2.1 FLF2V or Wan2.2."
+    parser = Parser(prog=PROGRAM, description=what, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
     for command in (generate, chain, ends, decode, inspect, bench):
         command.add_to(commands)
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def to_paste(words: Sequence[str]) -> str:
     """A command of this program as a person's shell takes it."""
-    return f"{PROGRAM} {subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)}"
+    return f"{PROGRAM} {pasted(words)}"
 
 
 def _say(program: str, message: str, status: int) -> int:

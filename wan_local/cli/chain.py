@@ -27,7 +27,7 @@ DESCRIPTION = """\
 Make a video that goes from image to image, a clip from each to the next.
 
 example:
-  python -m wan_local chain a.png b.png c.png --model weights/nano \\
+  %(prog)s a.png b.png c.png --model weights/nano \\
       --prompt "a red disc moves right" --output out.mp4
 
 The latents of every clip are kept. After a stop, a crash or a change the same command makes what is not there yet.

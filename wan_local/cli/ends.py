@@ -22,7 +22,7 @@ them: "colour" by colours alone, "exact" so that given frames are their images. 
 not copied.
 
 example:
-  python -m wan_local ends clip.mp4 --first a.png --last b.png --repair exact --output better.mp4
+  %(prog)s clip.mp4 --first a.png --last b.png --repair exact --output better.mp4
 """
 
 

@@ -46,7 +46,7 @@ DESCRIPTION = """\
 Make a video that starts at one image, ends at another, and passes others if you like.
 
 example:
-  python -m wan_local generate --model weights/nano --first a.png --last b.png \\
+  %(prog)s --model weights/nano --first a.png --last b.png \\
       --prompt "a red disc moves right" --output out.mp4
 """
 EPILOG = """\

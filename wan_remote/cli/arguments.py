@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..command import program
 from ..providers import PROVIDERS, Provider
 from ..providers.base import QUESTIONS
 from ..request import FITS, MOST_TAKES
@@ -29,10 +30,12 @@ SHARED = {
 def parser() -> argparse.ArgumentParser:
     """The whole grammar."""
     top = argparse.ArgumentParser(
-        prog="python -m wan_remote",
+        prog=program(),
         description=f"Make a video between two images at {' or '.join(cloud.label for cloud in PROVIDERS.values())}, "
         "or collect one made before.",
-        epilog=f"Keys come from {' and '.join(cloud.key_variable for cloud in PROVIDERS.values())}.",
+        epilog=f"Keys come from {' and '.join(cloud.key_variable for cloud in PROVIDERS.values())}, else from the "
+        "private file that `keys CLOUD` writes into --state. Exit status: 0 done, 1 failed (one line says why), "
+        "2 wrong use, 130 stopped.",
     )
     places = top.add_subparsers(dest="provider", required=True, metavar="|".join((*PROVIDERS, "jobs", "keys")))
     for name, cloud in PROVIDERS.items():
@@ -175,7 +178,7 @@ def _minutes(text: str) -> float:
 def _folders(command: argparse.ArgumentParser, *, output: bool) -> None:
     command.add_argument(
         "--state", type=state_folder, default=default_state(), metavar="DIR",
-        help="journal of jobs: its folder, or that of a ComfyUI (default: %(default)s)",
+        help="folder of the journal of jobs and of stored keys, or that of a ComfyUI (default: %(default)s)",
     )  # fmt: skip
     if output:
         command.add_argument(

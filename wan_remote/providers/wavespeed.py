@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..command import program
 from ..errors import InvalidRequest
 from ..images import Frame
 from ..job import Job
@@ -67,8 +68,9 @@ class WaveSpeedRequest(Request):
         if self.duration not in PRICED_DURATIONS:
             log.warning(
                 "duration=%d stands in WaveSpeedAI's document but not in its price list, which knows 5 and 10; "
-                "python -m wan_remote wavespeed price tells what it would cost",
+                "%s wavespeed price tells what it would cost",
                 self.duration,
+                program(),
             )
         if self.size not in self.SIZES:
             raise InvalidRequest(f"size={self.size!r} is not offered by WaveSpeedAI; use {', '.join(self.SIZES)}")
