@@ -47,6 +47,14 @@ def shown(path: Path) -> str:
     return "\n".join(node.value for node in constants if isinstance(node.value, str))
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "docs/api.md"])
+def test_a_page_names_the_folder_that_the_registry_makes(page: str) -> None:
+    """Manager and comfy-cli call it by the project's name; only git by that of the repository."""
+    folder, text = setting("name"), (ROOT / page).read_text("utf-8")
+    assert f"custom_nodes/{folder}`" in text
+    assert page == "docs/api.md" or re.search(rf"Wan FLF2V nano model\*.*\b{folder}\b", text)
+
+
 def test_nothing_that_is_packed_speaks_of_what_is_not() -> None:
     """Notes of templates, help pages, texts of nodes, messages and options."""
     path_of = re.compile(rf"\b(?:{'|'.join(left_out())})/[\w./-]*\w")
