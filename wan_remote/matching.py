@@ -76,7 +76,8 @@ def sent_at(session: Session, entry: Entry) -> float:
 
 def age(session: Session, entry: Entry) -> float:
     """Seconds since an entry was sent."""
-    return session.clock.time() + (cloud_ahead(session) or 0.0) - sent_at(session, entry)
+    ahead = cloud_ahead(session)
+    return session.clock.time() + (entry.ahead or 0.0 if ahead is None else ahead) - sent_at(session, entry)
 
 
 def same_inputs(entry: Entry, job: Job) -> bool:

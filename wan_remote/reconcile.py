@@ -2,7 +2,8 @@
 
 The rule behind all of it: *unknown is never absent*. That there is none is believed only of a list that was understood
 row by row, reaches back to before the submission, shows another job of the same account, has had time to show this
-one, can't have dropped it for its age, and has no row that could be it. Times are the cloud's own: this machine's clock may have been corrected since.
+one, can't have dropped it for its age, and has no row that could be it. Times are the cloud's own: this machine's clock
+may have been corrected since.
 """
 
 from __future__ import annotations
@@ -224,6 +225,7 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
     collect = "with Fetch Result"
     if entry.state is State.INTENT:  # a refused one is given only what is surely its own
         collect += ", and it belongs to these inputs from then on"
+    see = f"see on the site of {label} whether there is a job of that time and collect that {collect}"
     if look is not None and look.perhaps:
         ids = ", ".join(look.perhaps[:MOST_TOLD]) + (" and others" if len(look.perhaps) > MOST_TOLD else "")
         several = len(look.perhaps) > 1
@@ -231,15 +233,12 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
         advice = f"collect {'the right one' if several else 'it'} by its id {collect}; or, {again}"
     elif look is not None and look.old:
         news = f"it was sent {span(age(session, entry))} ago, and its list may show nothing as old as that"
-        advice = f"see on the site of {label} whether there is a job of that time and collect that {collect}; or, {again}"
+        advice = f"{see}; or, {again}"
     else:
         news = "its list can't be had" if look is None else "its list does not settle it"
         wait = SEEN_AFTER - age(session, entry) if entry.state is State.INTENT else 0.0
         when = f"in {span(max(wait, 60.0))}" if wait > 0.0 else "later"
-        advice = (
-            f"queue the same inputs again {when} to have it looked for once more; or see on the site of {label} "
-            f"whether there is a job of that time and collect that {collect}; or, {again}"
-        )
+        advice = f"queue the same inputs again {when} to have it looked for once more; or {see}; or, {again}"
     return SubmissionUnknown(
         f"it is not known whether {label} took the submission{said}, so you may be billed for one clip: {news}. "
         f"Nothing was sent a second time; {advice}"

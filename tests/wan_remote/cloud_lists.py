@@ -5,7 +5,7 @@ from __future__ import annotations
 import requests
 
 import wan_remote
-from tests.wan_remote.stand_in.client import GMI_KEY
+from tests.wan_remote.stand_in.client import GMI_KEY, WAVESPEED_KEY
 
 
 def gmi_rows(world) -> list[dict]:
@@ -16,6 +16,16 @@ def gmi_rows(world) -> list[dict]:
         timeout=10,
     )
     return found.json()["requests"]
+
+
+def wavespeed_rows(world) -> dict:
+    found = requests.post(
+        f"{world.cloud.wavespeed}/predictions",
+        json={"page": 1, "page_size": 100},
+        headers={"authorization": f"Bearer {WAVESPEED_KEY}"},
+        timeout=10,
+    )
+    return found.json()
 
 
 def show(world, provider: str, body: object) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,11 +139,16 @@ def test_answers_that_are_no_json_are_none():
 
 
 def test_the_clouds_time_goes_on_with_ours(monkeypatch):
-    now = [50.0]
-    monkeypatch.setattr(api.time, "monotonic", lambda: now[0])
+    now, wall = [50.0], [5000.0]
+    monkeypatch.setattr(api, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: wall[0]))
     monkeypatch.setattr(api, "exchange", lambda *given, **named: answer("", formatdate(1000, usegmt=True)))
     asked = api.Api("https://x.test", Secret("k" * 20, "a test"))
     assert asked.time is None
     asked.call(Call(method="GET", path="/jobs"))
-    now[0] += 30.0
+    now[0], wall[0] = now[0] + 30.0, wall[0] + 31.0
     assert asked.time == 1030.0
+    for change in (3600.0, -3600.0):  # it slept, or its date was set
+        wall[0] += change
+        assert asked.time is None
+        asked.call(Call(method="GET", path="/jobs"))
+        assert asked.time == 1000.0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from tests.wan_remote.cloud_lists import gmi_rows, show
+from tests.wan_remote.cloud_lists import gmi_rows, show, wavespeed_rows
 from tests.wan_remote.fault_case import BOTH, DONE, DOWN, GMI, LOST, NOT_MADE, POLL, WAVESPEED, answer, retry_after
 from tests.wan_remote.stand_in.odd import STYLES
+from tests.wan_remote.world import image
+from wan_remote import uploads
 from wan_remote.transport import Api
 
 PROMPT = "  a cafe\u0301 & a crane, unfolding for a long while in the morning sun \n"
@@ -223,6 +227,32 @@ def test_a_clock_that_was_corrected_buys_nothing(world, provider, hours):
     world.advance(150)
     outcome = world.run(world.request(provider))
     world.check("control", f"{provider}: clock corrected by {hours} h", outcome, end="result", posts=1)
+
+
+def test_a_machine_that_slept_before_it_was_sent_buys_nothing_again(world, monkeypatch):
+    """Its steady clock stood still meanwhile, so that the cloud's last word on the time is 30 hours old."""
+    assert world.run(world.wavespeed(prompt="before")).end == "result"
+    rows, slept, real, images = wavespeed_rows(world), [0.0], uploads.put, []
+    awake = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + slept[0])
+    monkeypatch.setattr("wan_remote.transport.api.time", awake)
+    world.advance(3600)
+
+    def put(*given):
+        images.append(given)
+        if len(images) == 2:
+            slept[0] = 30 * 3600.0
+            world.advance(slept[0])
+        return real(*given)
+
+    monkeypatch.setattr(uploads, "put", put)
+    mine = world.wavespeed(prompt="mine", first=image(3, 480, 832), last=image(4, 480, 832))
+    world.cloud.faults("wavespeed.submit", LOST)
+    show(world, WAVESPEED, rows)  # it is a little late
+    assert world.run(mine).end == "SubmissionUnknown"
+    world.advance(30)
+    assert world.run(mine).end == "SubmissionUnknown"
+    world.cloud.faults("wavespeed.list")
+    assert (world.run(mine).end, world.cloud.accepted()) == ("result", 2)
 
 
 @pytest.mark.parametrize("provider", BOTH)

@@ -37,6 +37,7 @@ OWN_CERTIFICATE = (
 )
 TOO_SLOW = f"this line is too slow to send it; {8 * SLOWEST // 1000} kbit/s are needed at least"
 AGENT = "ComfyUI-WanFLF2V"
+APART = 5.0  # seconds that this machine's two ways to tell the time may drift apart
 
 
 class Failure(Enum):
@@ -153,7 +154,7 @@ class Api:
     def __init__(self, base: str, secret: Secret, headers: Mapping[str, str] | None = None) -> None:
         self.base = base
         self.secret = secret
-        self._date: tuple[float, float] | None = None  # the cloud's time, and ours on a clock that nobody corrects
+        self._date: tuple[float, float, float] | None = None  # the cloud's time, and ours on both clocks
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # the body is read as it comes
@@ -174,14 +175,19 @@ class Api:
             stop=stop, firm=firm, params=call.query, json=call.body, files=call.file and {"file": call.file},
         )  # fmt: skip
         if isinstance(found, Answer) and found.date is not None:
-            self._date = (found.date, time.monotonic())
+            self._date = (found.date, time.monotonic(), time.time())
         return found
 
     @property
     def time(self) -> float | None:
-        """The cloud's own time now, seconds since 1970, if any of its answers had it."""
-        date = self._date
-        return None if date is None else date[0] + time.monotonic() - date[1]
+        """The cloud's own time now, seconds since 1970, if any of its answers had it. None also where this machine
+        slept since, during which the one clock stands still, or its other one was corrected, until the next answer.
+        """
+        if self._date is None:
+            return None
+        date, monotonic, wall = self._date
+        since = time.monotonic() - monotonic
+        return date + since if abs(time.time() - wall - since) < APART else None
 
 
 def put(address: str, data: bytes, headers: Mapping[str, str], stop: threading.Event) -> Answer | Lost:
