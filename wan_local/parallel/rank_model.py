@@ -275,11 +275,19 @@ class Rank:
         return velocity
 
     def end(self, run: int = 0) -> None:
-        """Forget a run."""
+        """Forget a run, and those that began before it: the one of the other expert, or of a caller that is gone. One
+        that is still under way begins again at its next step."""
         self._current = None
-        self._runs.pop(run, None)
+        if run in self._runs:
+            began = list(self._runs)
+            for before in began[: began.index(run) + 1]:
+                del self._runs[before]
         if not self._runs:
             self._bring(None)
+
+    def rest(self) -> None:
+        """Leave the GPU to others until the next step, as far as experts that take turns do."""
+        self._bring(None)
 
     def _bring(self, expert: int | None) -> None:
         """Have this one of two experts that take turns on the GPU, and the other not; None is neither."""

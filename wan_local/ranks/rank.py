@@ -142,9 +142,12 @@ class Rank:
         return None if first and self._info is not None and self._info.rank else value
 
     def _on_free_memory(self) -> None:
-        """Give back what torch keeps for the next tensors: between two runs a GPU belongs to everybody."""
+        """Give back what the object can do without until its next call (its ``rest``, if it has one), and what torch
+        keeps for the next tensors: between two runs a GPU belongs to everybody."""
         import torch
 
+        if hasattr(self._served, "rest"):
+            self._served.rest()
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.wan_local.parallel import long_clips
 from tests.wan_local.parallel import split_cases as cases
 from wan_local import lora
 from wan_local.denoiser import Denoiser, pair_of, velocity_of
+from wan_local.errors import Cancelled
 from wan_local.memory.plan import LARGEST, RESERVE, Weights
 from wan_local.memory.stored import released
 from wan_local.parallel import experts
@@ -23,6 +26,7 @@ from wan_local.parallel.plan import experts_take_turns, gpu_bytes
 from wan_local.parallel.rank_model import Rank
 from wan_local.quantised import parameter_shapes
 from wan_local.ranks import Pool, RankInfo
+from wan_local.ranks import rank as process
 from wan_local.sampling import Cond
 from wan_local.weights import load_transformer
 
@@ -132,6 +136,48 @@ def test_in_turn_they_are_on_the_gpu_one_at_a_time(files: dict[str, Path], expec
     rank.end(0)
     rank.end(1)
     assert there() == ([False, False] if turns else [])
+
+
+class Alone:
+    """A group of one rank, in this process, and the pool that has it; the user stops its third step, or none."""
+
+    alive = True
+
+    def __init__(self, rank: Rank, stopped: bool) -> None:
+        self.rank, self.process, self.steps, self.stopped = rank, process.Rank(), 0, stopped
+        self.process._served = rank
+
+    def lease(self, *_: object) -> Alone:
+        return self
+
+    def in_use(self, stop: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def call(self, method: str, *args: object, **_: object) -> list[object]:
+        found = getattr(self.rank, method)(*args)
+        self.steps += method == "velocity"
+        if self.stopped and self.steps == 3:
+            raise Cancelled("stopped by the user")
+        return [found]
+
+    def call_first(self, *args: object, **options: object) -> object:
+        return self.call(*args, **options)[0]
+
+    def free_memory(self) -> None:
+        self.process._on_free_memory()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_expert_is_on_the_gpu_after_a_run(files: dict[str, Path], stopped: bool) -> None:
+    """Each of the two has a run of its own; the driver takes leave of the last one, and of none after a stop."""
+    info = RankInfo(rank=0, world=1, device="cpu:0", backend="gloo", timeout=60.0)
+    weights = {"path": str(files["high"]), "low": str(files["low"]), "dtype": "float32", "turns": True}
+    group = Alone(Rank(info, weights=weights), stopped)
+    with pytest.raises(Cancelled) if stopped else contextlib.nullcontext():
+        velocities(denoisers_of(GroupTransformer(setup(files, gpus=1, turns=True), group)))
+    gc.collect()  # what was raised may have held the run
+    assert [bool(stay.staying()) for stay in group.rank._stays] == [False, False]
+    assert bool(group.rank._runs) == stopped
 
 
 def test_a_gpu_that_is_too_small_for_both_has_one_at_a_time(
