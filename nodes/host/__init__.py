@@ -15,7 +15,7 @@ from .memory import (
     room_for_results, total_memory, vae_devices,
 )
 from .operations import Operations
-from .patches import object_patch, patch, patched
+from .patches import parameter, patch, patched
 from .preview import previewer
 from .progress import log, notify, progress_bar, running_node, show_text
 from .sampling import sampler

@@ -57,6 +57,10 @@ def patched(patcher: Any, patches: dict[str, Any], strength: float, replaced: di
     return copy
 
 
-def object_patch(patcher: Any, name: str) -> Any:
-    """What an earlier :func:`patched` put in place of the parameter ``name``; None if nothing did."""
-    return patcher.object_patches.get(name)
+def parameter(patcher: Any, name: str) -> torch.nn.Parameter:
+    """The parameter ``name``, in no layer, as ``patcher`` has it.
+
+    All patchers of the same weights share one network, in which what another one put in place may still be.
+    """
+    found: torch.nn.Parameter = patcher.get_model_object(name)
+    return found

@@ -65,6 +65,10 @@ class WanModel(Approximated):
     def device(self) -> torch.device:
         return self.patcher.load_device
 
+    def parameter(self, name: str) -> Tensor:
+        """A parameter that belongs to no layer, with the LoRAs of this value on it and no others."""
+        return host.parameter(self.patcher, name)
+
     def load(self, grid: Grid, batch: int = 1) -> WanTransformer:
         """Bring the weights to the device, with room to run ``batch`` clips of ``grid``; call it before every run."""
         beside = sparse_work(self.transformer.config, grid, self.approximations.sparse)
@@ -101,8 +105,7 @@ class WanModel(Approximated):
             if name in layers:
                 patches[name] = host.patch(delta)
             else:
-                base = host.object_patch(self.patcher, name)
-                base = self.transformer.get_parameter(name) if base is None else base
+                base = self.parameter(name)
                 value = delta.applied(base.float(), strength).to(base.dtype)
                 replaced[name] = torch.nn.Parameter(value, requires_grad=False)
         changed.patcher = host.patched(self.patcher, patches, strength, replaced)

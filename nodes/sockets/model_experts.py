@@ -44,7 +44,7 @@ class ExpertsModel(Approximated):
                 )
         if high.transformer.config != low.transformer.config:
             raise InputError(f"high_noise is {high!r} and low_noise {low!r}; use both experts of one release")
-        if same_weights(*(model.transformer.get_parameter(TOLD_BY) for model in (high, low))):
+        if same_weights(*(model.parameter(TOLD_BY) for model in (high, low))):
             raise InputError("high_noise and low_noise hold the same weights; connect one file of each")
         if high.approximations != low.approximations:
             raise InputError(

@@ -162,6 +162,10 @@ def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
         assert apart(expected, before) > 0.05
         assert torch.equal(plain.load(grid)(*inputs()), before), "the LoRA stayed on the model it was taken off"
         worst = max(worst, apart(chained.load(grid)(*inputs()), expected))
+        again = plain.with_lora(found, 0.8)  # while the first is loaded, as a graph that runs again has it
+        told_by = lib(nodes, "weights.experts").TOLD_BY
+        assert torch.equal(plain.parameter(told_by), small_transformer(nodes).get_parameter(told_by))
+        worst = max(worst, apart(again.load(grid)(*inputs()), expected))
         nodes.host.management.unload_all_models()
 
         fresh = nodes.sockets.model.WanModel(small_transformer(nodes)).with_lora(found, 0.8)
