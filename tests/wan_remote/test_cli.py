@@ -162,7 +162,7 @@ def test_whoever_is_asked_for_a_key_may_leave(tmp_path, monkeypatch, capsys, lea
 
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("getpass.getpass", asked)
-    assert main(["keys", "gmi", "--state", str(tmp_path)]) == 1
+    assert main(["keys", "gmi", "--state", str(tmp_path)]) == 130
     assert capsys.readouterr().err.splitlines() == ["stopped"]
     assert list(tmp_path.iterdir()) == []
 

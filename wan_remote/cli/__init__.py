@@ -1,6 +1,6 @@
 """The command line: ``python -m wan_remote <cloud>|jobs|keys ...``.
 
-Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use).
+Exit status 0 (done), 1 (failed, with the reason in one line), 2 (wrong use), 130 (stopped by Ctrl-C).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from . import commands
 from .arguments import parse
 from .progress_line import ProgressLine
 
+FAILED, STOPPED = 1, 130  # and 2 from argparse
 ASKING = ("keys",)  # commands that wait for the keyboard, where nothing looks at the line
 
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RemoteError, Interrupted) as error:
         line.clear()
         print(f"{error}", file=sys.stderr)
-        return 1
+        return STOPPED if isinstance(error, Interrupted) else FAILED
     finally:
         signal.signal(signal.SIGINT, before)
     line.clear()
