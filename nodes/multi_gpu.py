@@ -26,7 +26,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
             description="Samples one clip on several GPUs at once, with the frames of one. Processes start at the "
             "first run, keep the weights between runs, and end after 15 minutes without one, or with Unload Models.",
             inputs=[
-                Model.Input("model", tooltip="From a loader, or from a LoRA behind one."),
+                Model.Input("model", tooltip="From a loader, or from a LoRA behind one; of Wan2.2 behind Experts."),
                 io.Int.Input("gpus", default=2, min=1, max=MOST, tooltip="How many GPUs, the first ones there are."),
                 io.Int.Input(
                     "ulysses",
@@ -51,7 +51,8 @@ class WanFLF2VMultiGPU(io.ComfyNode):
                 io.Boolean.Input(
                     "fsdp",
                     default=False,
-                    tooltip="Shard the weights over the GPUs, where they do not fit on one. Not for fp8 and GGUF.",
+                    tooltip="Shard the weights over the GPUs, where they do not fit on one. Not for packed files (fp8, "
+                    "int8, fp4, GGUF), not with LoRAs, and not with compile.",
                 ),
                 io.String.Input(
                     "ray_address",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 HELP = (
     "a LoRA; several add up. STRENGTH is 1 unless said, FIRST-LAST the sampling steps it counts in (from 1, all unless "
     "said). @high or @low puts it on one of Wan2.2's experts; else its name decides, and one that names neither goes "
-    "on both. Merged into plain weights; beside packed ones, those of --offload, and where steps are said"
+    "on both. Merged into plain weights; beside packed ones, those of --offload, and where steps are said (one GPU "
+    "alone)"
 )
 STEPS = re.compile(r"@(\d+)-(\d*)$")
 EXPERT = re.compile(r"@(high|low)$")

@@ -28,7 +28,9 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                        help="GPUs around which keys and values go (default: chosen)")  # fmt: skip
     group.add_argument("--cfg-parallel", choices=tuple(CFG), default="auto",
                        help="prompt and negative prompt at once, on half of the GPUs each")  # fmt: skip
-    group.add_argument("--fsdp", action="store_true", help="shard the weights over the GPUs; not for fp8 and GGUF")
+    group.add_argument("--fsdp", action="store_true",
+                       help="shard the weights over the GPUs; not for packed files (fp8, int8, fp4, GGUF), not with "
+                            "--lora and not with --compile")  # fmt: skip
     group.add_argument("--ray-address", default="", metavar="HOST:PORT",
                        help="head node of a Ray cluster, for GPUs of several machines")  # fmt: skip
     group.add_argument("--sequence-backend", choices=("own", "yunchang", "xfuser"), default="own",
