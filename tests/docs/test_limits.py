@@ -288,4 +288,7 @@ def test_the_official_code_is_that_of_the_golden_tensors() -> None:
 
 
 def test_how_long_a_finished_job_is_kept() -> None:
-    assert f"{NUMBER[tidying.KEPT]}, and as long as its file is there" in text("docs/remote_states.md")
+    kept = NUMBER[tidying.KEPT]
+    assert f"| {kept} |" in text("docs/remote_states.md")
+    assert f"one that failed stays for {kept}" in text("js/docs/WanFLF2VGMI.md")
+    assert f"失败的任务保留 {kept.split()[0]} 天" in text("js/docs/WanFLF2VGMI/zh.md")
