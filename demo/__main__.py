@@ -31,7 +31,7 @@ AFTER = """
 
 What to do next
   your own images   make demo FIRST=a.png LAST=b.png PROMPT="a red circle moves to the right"
-  in ComfyUI        README.md, "In ComfyUI": the template "Wan FLF2V nano model" makes this same clip
+  in ComfyUI        README.md, "In ComfyUI": the template "Wan FLF2V nano model" makes a clip of the same images
   the real model    README.md, "Which file and which setting": photographs, up to 1280x720
 """
 

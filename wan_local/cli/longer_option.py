@@ -15,7 +15,8 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                            "a second half that repeats the first")  # fmt: skip
     ways.add_argument("--windows", metavar="FRAMES[:OVERLAP]",
                       help=f"make a long clip in windows of so many frames (4n+1) that overlap, such as "
-                           f"{WINDOW}:{OVERLAP}: as much memory as a window takes, and more time")  # fmt: skip
+                           f"{WINDOW}:{OVERLAP}: as much memory as a window takes, and about as much to "
+                           "calculate as one pass")  # fmt: skip
 
 
 def read(args: argparse.Namespace) -> Longer:
