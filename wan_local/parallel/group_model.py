@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
+from ..attention import choose as choose_attention
+from ..attention.sparse import check_can_run
 from ..config import TransformerConfig
 from ..denoiser import Denoiser, pair_of
 from ..errors import InputError, WanError
@@ -124,6 +127,8 @@ class GroupTransformer:
         degrees, why = self.setup.split(self.config, guided=guided)
         check_sparse(conds[0].sparse, degrees)
         check_attention(conds[0].attention or self.setup.attention, degrees)
+        if not self.setup.ray_address:
+            self._check_kernels(conds[0])
         if not guided and degrees.cfg == 2:
             log.warning("%s", why)
         if self._before_run is not None:
@@ -136,6 +141,14 @@ class GroupTransformer:
         weakref.finalize(run, _end, group, run.number, run.state, after).atexit = False  # the pool sees to that
         run.begin()
         return run
+
+    def _check_kernels(self, cond: Cond) -> None:
+        """Raise :class:`InputError` for what the GPUs of this machine can't do; found by a rank, it would end them."""
+        if cond.attention:
+            choose_attention(cond.attention)
+        if cond.sparse is not None:
+            for device in dict.fromkeys(self.devices):
+                check_can_run(cond.sparse.tau, torch.device(device), self.config.head_dim)
 
     def statistics(self) -> list[dict[str, float]]:
         """What every rank counted since its start, see :meth:`wan_local.parallel.rank_model.Rank.statistics`."""
