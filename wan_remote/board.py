@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from .watch import Watch
@@ -39,9 +40,14 @@ class Board:
         self._lock = threading.RLock()  # stages of downloads come from threads
         self._shown = ""
 
-    def row(self, index: int, on_accepted: Callable[[str], None]) -> Watch:
-        """The watch of one clip. ``on_accepted`` gets its id once the cloud has it."""
-        return _RowWatch(self, index, on_accepted)
+    def row(
+        self,
+        index: int,
+        on_accepted: Callable[[str], None],
+        sending: Callable[[int], AbstractAsyncContextManager[None]],
+    ) -> Watch:
+        """The watch of one clip. ``on_accepted`` gets its id once the cloud has it; ``sending`` is held before."""
+        return _RowWatch(self, index, on_accepted, sending)
 
     def stage(self, index: int, text: str) -> None:
         with self._lock:
@@ -88,8 +94,11 @@ class Board:
 
 
 class _RowWatch(Watch):
-    def __init__(self, board: Board, index: int, on_accepted: Callable[[str], None]) -> None:
-        self._board, self._index, self._on_accepted = board, index, on_accepted
+    def __init__(
+        self, board: Board, index: int, on_accepted: Callable[[str], None],
+        sending: Callable[[int], AbstractAsyncContextManager[None]],
+    ) -> None:  # fmt: skip
+        self._board, self._index, self._on_accepted, self._sending = board, index, on_accepted, sending
 
     def interrupted(self) -> bool:
         return self._board.watch.interrupted()
@@ -100,3 +109,6 @@ class _RowWatch(Watch):
     def accepted(self, request_id: str) -> None:
         self._board.accept(self._index, request_id)
         self._on_accepted(request_id)
+
+    def sending(self) -> AbstractAsyncContextManager[None]:
+        return self._sending(self._index)

@@ -103,6 +103,10 @@ class BadResponse(RemoteError):
     """The cloud answered something that can't be right."""
 
 
+class NotSent(RemoteError):
+    """Another clip of the list may be paid for and is not known to be: this one was not sent."""
+
+
 class SubmissionUnknown(RemoteError):
     """It is not known whether a submission was taken; it is not sent again by itself."""
 

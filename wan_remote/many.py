@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from .board import Board
 from .clock import Clock
 from .collecting import Result
-from .errors import Interrupted, RateLimited, RemoteError, SomeFailed
+from .errors import (
+    AuthError,
+    Interrupted,
+    NoCredit,
+    NotSent,
+    RateLimited,
+    RemoteError,
+    SomeFailed,
+    SubmissionUnknown,
+)
 from .keys import Keys
 from .request import Request
 from .run import PATIENCE, prepare, run
@@ -65,8 +75,9 @@ async def run_all(
             return [await one(makes[0], watch)]
         except RemoteError as error:
             return [error]
-    board = Board(watch, names or [str(number) for number in range(1, len(makes) + 1)])
-    return await _Many(board, one).all(makes)
+    names = names or [str(number) for number in range(1, len(makes) + 1)]
+    board = Board(watch, names)
+    return await _Many(board, one, names).all(makes)
 
 
 def all_of(outcomes: Sequence[Result | RemoteError], names: Sequence[str] | None = None) -> list[Result]:
@@ -97,11 +108,14 @@ def all_of(outcomes: Sequence[Result | RemoteError], names: Sequence[str] | None
 class _Many:
     board: Board
     one: Callable[[Make, Watch], Awaitable[Result]]
+    names: Sequence[str]
     unsent: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_UNSENT))
     moves: int = 0  # how often one of them got further
+    posting: asyncio.Lock = field(default_factory=asyncio.Lock)  # one after the other: no two get lost at once
+    halted: RemoteError | None = None  # what those that are not sent yet are told
 
     async def all(self, makes: Sequence[Make]) -> list[Result | RemoteError]:
-        """Every outcome. Nothing that goes wrong with one ends another."""
+        """Every outcome. What goes wrong with one ends no other that was sent."""
         tasks = [asyncio.ensure_future(self._outcome(index, make)) for index, make in enumerate(makes)]
         try:
             await asyncio.wait(tasks)
@@ -145,10 +159,29 @@ class _Many:
         await self.unsent.acquire()
         try:
             check(self.board.watch)
-            return await self.one(make, self.board.row(index, on_accepted=enter))
+            return await self.one(make, self.board.row(index, on_accepted=enter, sending=self._sending))
         finally:
             if not inside:
                 self.unsent.release()
+
+    @asynccontextmanager
+    async def _sending(self, index: int) -> AsyncIterator[None]:
+        """The one at a time that is sent. After one whose fate is not known, and after what the account can't do for
+        any, the others are not: they would get lost, and be paid for, in the same way."""
+        async with self.posting:
+            if self.halted is not None:
+                raise type(self.halted)(str(self.halted))
+            try:
+                yield
+            except SubmissionUnknown:
+                self.halted = NotSent(
+                    f"not sent, since it is not known whether {self.names[index]} was taken and the same could happen "
+                    "to this one; nothing is billed for it. See what is said there, then queue the same again"
+                )
+                raise
+            except (AuthError, NoCredit) as error:
+                self.halted = error
+                raise
 
     def _stopped(self, asked: int) -> str:
         done, _, made, _ = self.board.counts()

@@ -83,11 +83,14 @@ class _Sending:
             await self._my_turn()
             if (found := await self._there_already()) is not None:
                 return found
-            check(session.watch)
-            session.watch.stage(f"submitting to {session.provider.label}")
-            call = session.provider.submission(self.entry.parameters, self.entry.seed, *self.images)
-            self.entry, outcome = await _send(session, self.entry, call)
-            if (found := await NEXT[outcome.event](self, outcome)) is not None:
+            async with session.watch.sending():
+                check(session.watch)
+                session.watch.stage(f"submitting to {session.provider.label}")
+                call = session.provider.submission(self.entry.parameters, self.entry.seed, *self.images)
+                self.entry, outcome = await _send(session, self.entry, call)
+                if outcome.event in ENDS and (found := await NEXT[outcome.event](self, outcome)) is not None:
+                    return found
+            if outcome.event not in ENDS and (found := await NEXT[outcome.event](self, outcome)) is not None:
                 return found
 
     async def _there_already(self) -> Taken | None:
@@ -197,6 +200,8 @@ NEXT: Mapping[Event, Callable[[_Sending, Outcome], Awaitable[Taken | None]]] = {
     Event.UNREACHED: _Sending._connect_again,
 }
 """What comes after each outcome: an end, or another try."""
+ENDS = (Event.TAKEN, Event.LOST, Event.REFUSED)
+"""After which all others of a list wait to hear how it ends, before one of them is sent."""
 
 
 def _error(outcome: Outcome) -> RemoteError:

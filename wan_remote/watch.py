@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
 
 from .clock import Clock
@@ -35,6 +36,11 @@ class Watch:
 
     def accepted(self, request_id: str) -> None:
         """The cloud has the job, under this id. Called in the event loop, before it is waited for."""
+
+    def sending(self) -> AbstractAsyncContextManager[None]:
+        """Held while what costs money is sent and until it is clear whether it was taken. May wait, or raise a
+        RemoteError where nothing is to be sent any more."""
+        return nullcontext()
 
 
 class _Workers:

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 import wan_remote
-from tests.wan_remote.fault_case import GMI, answer
+from tests.wan_remote.fault_case import BOTH, DOWN, GMI, LOST, answer
 from tests.wan_remote.world import TestWatch, World
 from wan_remote import many
-from wan_remote.errors import JobFailed, RateLimited, SomeFailed
+from wan_remote.errors import AuthError, JobFailed, NoCredit, NotSent, RateLimited, SomeFailed
 
 
-def run_all(world: World, requests: list[wan_remote.Request], watch: TestWatch | None = None, **more):
+def run_all(world: World, requests: list[wan_remote.Request], watch: TestWatch | None = None, provider=GMI, **more):
     folders = wan_remote.Folders(state=world.state, output=world.output)
     makes = [lambda request=request: request for request in requests]
     given = {"folders": folders, "watch": watch or TestWatch(), "clock": world.clock, "keys": world.keys, **more}
-    return asyncio.run(wan_remote.run_all(GMI, makes, **given))
+    return asyncio.run(wan_remote.run_all(provider, makes, **given))
 
 
 def prompts(world: World) -> dict[str, str]:
@@ -122,6 +122,37 @@ def test_patience_for_room_begins_anew_while_others_of_the_list_get_further(worl
     world.cloud.always(GMI, "processing", "success", seconds=0.6)  # 60 s of the clock
     made = run_all(world, [world.gmi(prompt=f"clip {number}") for number in range(4)], wait_seconds=100.0)
     assert [type(outcome).__name__ for outcome in made] == ["Result"] * 4
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_after_a_lost_answer_no_other_of_the_list_is_sent(world, provider):
+    """As through a proxy that breaks every answer: one clip is perhaps paid for, not all of them."""
+    world.cloud.always(provider, "success" if provider == GMI else "completed")
+    requests = [world.request(provider, prompt=f"clip {number}") for number in range(10)]
+    assert world.run(requests[7]).end == "result"
+    world.cloud.faults(f"{provider}.submit", {**LOST, "times": 0})
+    world.cloud.faults(f"{provider}.list", DOWN)
+    made = run_all(world, requests, provider=provider)
+    assert world.cloud.accepted() == 2
+    kinds = [type(outcome).__name__ for outcome in made]
+    assert (kinds.count("SubmissionUnknown"), kinds.count("NotSent"), kinds[7]) == (1, 8, "Result")
+    told = str(next(outcome for outcome in made if isinstance(outcome, NotSent)))
+    assert f"whether {kinds.index('SubmissionUnknown') + 1} was taken" in told
+    world.cloud.faults(f"{provider}.submit")
+    world.cloud.faults(f"{provider}.list")
+    world.advance(300)
+    again = run_all(world, requests, provider=provider)
+    assert [type(outcome).__name__ for outcome in again] == ["Result"] * 10
+    assert world.cloud.accepted() == 10
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, AuthError), (402, NoCredit)])
+def test_what_the_account_can_do_for_none_is_asked_once(world, status, kind):
+    world.cloud.faults("gmi.submit", answer(GMI, status, "no", times=0))
+    made = run_all(world, [world.gmi(prompt=f"clip {number}") for number in range(10)])
+    assert {type(outcome) for outcome in made} == {kind}
+    assert len({str(outcome) for outcome in made}) == 1
+    assert world.cloud.posts() == 1
 
 
 def test_no_room_at_all_ends(world):
