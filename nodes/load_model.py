@@ -33,8 +33,8 @@ class WanFLF2VLoadModel(io.ComfyNode):
                     options=[*DTYPES, FAST],
                     default="default",
                     tooltip="What the weights are kept in; default keeps what the file holds, fp8 and GGUF included. "
-                    "fp8_fast also multiplies fp8 weights in fp8, and int8 ones in int8, on GPUs that can: faster, "
-                    "less exact.",
+                    "A GPU calculates with float32 weights in half precision, unless fp32 is chosen. fp8_fast also "
+                    "multiplies fp8 weights in fp8, and int8 ones in int8, on GPUs that can: faster, less exact.",
                 ),
                 widgets.attention(),
                 widgets.compiled(),

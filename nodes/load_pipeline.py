@@ -36,7 +36,8 @@ class WanFLF2VLoadPipeline(io.ComfyNode):
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
-                    tooltip="What the transformer's weights are kept in; default keeps what the files hold.",
+                    tooltip="What the transformer's weights are kept in; default keeps what the files hold. A GPU "
+                    "calculates with float32 weights in half precision, unless fp32 is chosen.",
                 ),
                 widgets.attention(),
                 io.Combo.Input(

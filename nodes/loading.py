@@ -21,7 +21,9 @@ from .sockets.model_experts import ExpertsModel
 from .sockets.vae import HostedVAE
 
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it."""
+"""Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it.
+
+What is calculated in follows, but for packed and float32 weights that are kept: the host chooses for those."""
 FAST = "fp8_fast"
 """One more of a single file: keeps what it holds, and multiplies fp8 in fp8 on GPUs that can."""
 
@@ -78,7 +80,9 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
         )
     except WrongModel as error:
         raise weight_files.with_node(error) from None
-    stored = torch.bfloat16 if is_packed(transformer) else stored_dtype(transformer)
+    stored = None if is_packed(transformer) else stored_dtype(transformer)
+    if stored == torch.float32 and dtype is None:
+        stored = None  # how a release is stored; whoever wants that exact says fp32
     transformer.compute_dtype = host.compute_dtype(stored, host.compute_device())
     if compiled:
         compile_blocks(transformer)

@@ -49,10 +49,14 @@ def room_for_results() -> int:
     return int(management.get_free_memory(result_device()))
 
 
-def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """What to calculate in on ``device`` with weights stored as ``stored``."""
+def compute_dtype(stored: torch.dtype | None, device: torch.device) -> torch.dtype:
+    """What to calculate in on ``device`` with weights stored as ``stored``; None for weights that say nothing of it,
+    which the host then chooses as for its own; the user's ``--fp32-unet`` and the like count."""
     order = [torch.bfloat16, torch.float16, torch.float32]
-    return management.unet_manual_cast(stored, device, order) or stored
+    if stored is None:
+        stored = management.unet_dtype(device, supported_dtypes=order, weight_dtype=torch.float32)
+    found = management.unet_manual_cast(stored, device, order) or stored
+    return found if found in order else torch.float32
 
 
 def decode_dtype(device: torch.device) -> torch.dtype:

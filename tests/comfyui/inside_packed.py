@@ -6,6 +6,7 @@ import gc
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from inside_checks import apart, check, lib
 from inside_model import inputs, lora_file, resident, small_transformer
@@ -146,3 +147,33 @@ def the_loader_keeps_or_dequantizes(nodes: Any) -> None:
         assert kept.compute_dtype in (torch.bfloat16, torch.float32)
         dequantized = nodes.loading.load_model(path, "fp32", "sdpa").transformer
         assert {p.dtype for p in dequantized.parameters()} == {torch.float32}
+
+
+@check
+def a_gpu_calculates_with_float32_weights_in_half_precision_unless_asked(nodes: Any) -> str:
+    import torch
+    from safetensors.torch import save_file
+
+    told = []
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder, "fp32.safetensors")
+        save_file(small_transformer(nodes).state_dict(), path)
+        expected = small_transformer(nodes)(*inputs())
+
+        def load(weight_dtype: str) -> Any:
+            model = nodes.loading.load_model(path, weight_dtype, "sdpa")
+            assert {p.dtype for p in model.transformer.parameters()} == {torch.float32}
+            assert f"torch.{model.setup.dtype}" == str(model.transformer.compute_dtype)
+            told.append(f"{weight_dtype} {apart(model.transformer(*inputs()), expected):.1e}")
+            return model.transformer.compute_dtype
+
+        on_cpu = load("default")
+        assert on_cpu == torch.float32, on_cpu
+        management = nodes.host.management
+        can = {"should_use_bf16": lambda *a, **k: True, "should_use_fp16": lambda *a, **k: True}
+        with mock.patch.multiple(management, **can):  # a GPU's answers
+            assert load("default") == torch.bfloat16
+            assert load("fp32") == torch.float32
+            with mock.patch.object(management.args, "fp32_unet", True):
+                assert load("default") == torch.float32
+    return f"relative difference to float32: {', '.join(told)}"
