@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from textwrap import indent
 
 from torch import Tensor
 
 from ..wan_local.errors import InputError
-from ..wan_local.keyframes import Keyframe, place_of
+from ..wan_local.keyframes import Keyframe, place_of, tell_of_moves
 from ..wan_local.settings import MAX_REACH, REACH, REPAIRS, REPORT, Fit, Repair
 from ..wan_local.shapes import latent_frames
 from ..wan_local.words import counted
@@ -80,7 +81,10 @@ class WanFLF2VEnds(io.ComfyNode):
         keyframes: tuple[Keyframe, ...] | None = None,
     ) -> io.NodeOutput:
         frames = frames_of_clip(images, "images")
-        given = _given(images_of_clip(first_image, last_image, keyframes), len(frames))
+        asked = images_of_clip(first_image, last_image, keyframes)
+        given = _given(asked, len(frames))
+        if _made_here(len(frames)):
+            tell_of_moves(asked, len(frames))
         report = Reporter(SHARES, host.compute_device())
         done = repaired(frames, given, repair, report, fit=fit, reach=reach, remove_flash=remove_flash)
         text = str(done)
@@ -92,20 +96,31 @@ class WanFLF2VEnds(io.ComfyNode):
 
 
 def _given(keyframes: list[Keyframe], frames: int) -> dict[int, Keyframe]:
-    """Frame to the image that was given for it; of a piece of a clip, its first image."""
+    """Frame to the one image that was given for it; a piece of a clip gives one to each frame from its own on."""
     found: dict[int, Keyframe] = {}
     for keyframe in keyframes:
-        at = _place(keyframe, frames)
-        if at in found:
-            raise InputError(f"two images stand at frame {at}: {found[at].name} and {keyframe.name}; leave one out")
-        found[at] = keyframe
+        start, last = _place(keyframe, frames), len(keyframe.images) - 1
+        if start + last >= frames:
+            raise InputError(
+                f"{keyframe.name} is a piece of {counted(last + 1, 'frame')} from frame {start} on, and the clip ends "
+                f"at frame {frames - 1}; give fewer images"
+            )
+        for at, image in enumerate(keyframe.images.split(1), start):
+            if at in found:
+                raise InputError(f"two images stand at frame {at}: {found[at].name} and {keyframe.name}; leave one out")
+            found[at] = replace(keyframe, images=image)
     return found
 
 
 def _place(keyframe: Keyframe, frames: int) -> int:
-    """Where a clip made from it shows it; one of another length than 4n+1 was not made here, and moves nothing."""
-    if latent_frames(frames) != latent_frames(frames - 1):
+    """Where a clip made from it shows it."""
+    if _made_here(frames):
         return place_of(keyframe, frames)
     if not -frames <= keyframe.frame < frames:
         raise InputError(f"{keyframe.name} is at frame {keyframe.frame}, outside a clip of {counted(frames, 'frame')}")
     return keyframe.frame % frames
+
+
+def _made_here(frames: int) -> bool:
+    """Whether a clip may be one of Wan's, which moves images to every fourth frame: of 4n+1 frames."""
+    return latent_frames(frames) != latent_frames(frames - 1)

@@ -175,3 +175,21 @@ def a_schedule_is_the_published_one_and_may_be_cut(nodes: Any) -> None:
     assert torch.equal(walk(sigmas[-1:]), torch.ones(1, 16, 1, 2, 2)), "no step at all"
     for bad in (torch.tensor([14.6, 3.0, 0.0]), torch.tensor([0.5, 0.6, 0.0])):
         assert "noise levels that fall from at most 1" in refusal(walk, bad)
+
+
+@check
+def ends_take_every_image_of_a_piece_and_say_what_is_moved(nodes: Any) -> None:
+    import torch
+
+    clip, frames, told = picture(5, seed=3), torch.rand(13, 48, 64, 3), []
+    row = nodes.keyframe.WanFLF2VKeyframe.execute(clip, 0, 1.0, -1.0, ()).result[0]
+    row = nodes.keyframe.WanFLF2VKeyframe.execute(picture(seed=4), 10, 1.0, -1.0, row).result[0]
+    with lib(nodes, "notices").listening(told.append):
+        repaired = nodes.ends.WanFLF2VEnds.execute(frames, "crop", "exact", 2, False, keyframes=row).result[0]
+    assert any("frame 10 is moved to frame 12, the last" in text for text in told), told
+    for at in range(5):
+        assert torch.equal(repaired[at], clip[at]), at
+    assert torch.equal(repaired[12], picture(seed=4)[0])
+    long = nodes.keyframe.WanFLF2VKeyframe.execute(clip, 8, 1.0, -1.0, ()).result[0]
+    said = refusal(lambda: nodes.ends.WanFLF2VEnds.execute(frames[:12], "crop", "report", 2, False, keyframes=long))
+    assert "is a piece of 5 frames from frame 8 on, and the clip ends at frame 11; give fewer images" in said
