@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -46,7 +47,8 @@ def readable() -> str:
     return ", ".join([*(FORMATS[name] for name in pillow_formats()), *(["HEIC"] if reads_heif() else [])])
 
 
-def open_image(path: str | PathLike[str], check: Callable[[tuple[int, int]], None]) -> Image.Image:
+@contextmanager
+def open_image(path: str | PathLike[str], check: Callable[[tuple[int, int]], None]) -> Iterator[Image.Image]:
     """An image; ``check`` is called with its (width, height) before anything is decoded, and may raise.
 
     Raises:
@@ -57,13 +59,16 @@ def open_image(path: str | PathLike[str], check: Callable[[tuple[int, int]], Non
     if kind == "HEIC" and reads_heif():
         file: Any = importlib.import_module(HEIF).open_heif(path, convert_hdr_to_8bit=True)
         check(file.size)
-        return file.to_pillow()  # upright
+        with file.to_pillow() as image:  # upright
+            yield image
+        return
     if kind is not None and kind not in [FORMATS[name] for name in pillow_formats()]:
         how = INSTEAD.get(kind, "save it as PNG or JPEG")
         raise InputError(f"{path} is {kind}, which can't be read here: {how}. Read are {readable()}")
-    image = Image.open(path, formats=pillow_formats())
-    check(image.size)
-    return image
+    # Of what is named Pillow maps a plain TIFF into memory, at the size that it has once turned upright: scrambled.
+    with open(path, "rb") as opened, Image.open(opened, formats=pillow_formats()) as image:
+        check(image.size)
+        yield image
 
 
 def kind_of(path: str | PathLike[str]) -> str | None:

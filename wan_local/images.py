@@ -52,8 +52,7 @@ def read(path: str | PathLike[str], background: tuple[float, float, float] = BLA
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is checked below
             with open_image(path, partial(_check_pixels, path)) as image:
                 wide = image.format == "TIFF" and image.mode == "I"  # of other files it holds 16-bit pixels
-                image.load()
-                upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)  # TIFFs are, once loaded
+                upright = _upright(image)
                 return _of_range(upright, str(path)) if wide or image.mode == "F" else from_pil(upright, background)
     except InputError:
         raise
@@ -90,6 +89,12 @@ def from_pil(image: Image.Image, background: tuple[float, float, float] = BLACK)
     return _over(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0, background)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF says."""
+    image.load()
+    return image if image.format == "TIFF" else ImageOps.exif_transpose(image)  # TIFFs are, once loaded
+
+
 def _of_range(image: Image.Image, name: str) -> Tensor:
     """Grey of 32 bits, integer or float, in the range that its largest value is near to."""
     grey = torch.from_numpy(np.asarray(image).astype(np.float32))  # [H, W]
@@ -110,7 +115,7 @@ def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
     """Anything that stands for one image to ``[3, H, W]`` float32 0..1 on the CPU.
 
     Args:
-        image: a path; a PIL image; a tensor or array ``[3, H, W]``, ``[H, W, 3]`` or with a leading 1; 1 channel is
+        image: a path; a PIL image, turned as its EXIF says; a tensor or array ``[3, H, W]``, ``[H, W, 3]`` or with a leading 1; 1 channel is
             grey, 4 are RGBA; 0..255 where the type is uint8, else 0..1.
         name: how messages call it.
 
@@ -118,7 +123,7 @@ def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
         InputError: another type, shape or range.
     """
     if isinstance(image, Image.Image):
-        return from_pil(image)
+        return from_pil(_upright(image))
     if isinstance(image, str | PathLike):
         return read(image)
     if isinstance(image, np.ndarray):

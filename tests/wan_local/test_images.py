@@ -203,9 +203,25 @@ def test_camera_rotation_is_applied(tmp_path) -> None:
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right to see it upright
-    read = images.read(save(tmp_path, image, "image.png", exif=exif))
-    assert read.shape == (3, 8, 4)
-    assert read[0, 0, 3] == 1.0
+    path = save(tmp_path, image, "image.png", exif=exif)
+    for read in (images.read(path), images.to_tensor(Image.open(path))):
+        assert read.shape == (3, 8, 4)
+        assert read[0, 0, 3] == 1.0
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "CMYK"])
+def test_a_plain_tiff_is_turned_and_not_scrambled(tmp_path, mode: str) -> None:
+    """Pillow maps such a file into memory, at the size that it has when upright."""
+    ramp = np.arange(60 * 40).reshape(40, 60)
+    if mode == "I;16":
+        image = Image.fromarray((ramp * 20).astype(np.uint16))
+    else:
+        image = Image.fromarray((ramp // 10).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = images.read(save(tmp_path, image, "scan.tif", exif=exif))
+    upright = images.read(save(tmp_path, image, "plain.tif")).rot90(-1, (1, 2))
+    assert torch.equal(found, upright)
 
 
 @pytest.mark.parametrize(
