@@ -260,12 +260,12 @@ class Pipeline:
 
         clock.start("encode text")
         positive, negative = self._encode_text(prompt, settings)  # [1, S, text_dim] each
-        clock.start("encode images", 2)
+        clock.start("encode images", grid.latent_shape[0])
         image, row = self._encode_images(given, grid, settings.fit)
-        clock.tell(1)
         with self.memory.on_device(self.vae):
             vae = self.memory.vae_for(self.vae, self.decode_dtype)
-            known = conditions(vae, given, grid, fit=settings.fit, motion=settings.motion)  # [1, 20, T, h, w] each
+            # [1, 20, T, h, w] each
+            known = conditions(vae, given, grid, fit=settings.fit, motion=settings.motion, on_progress=on_progress)
 
         clock.start("sample", settings.steps)
         config = self.transformer.config
@@ -366,7 +366,7 @@ class Clock:
         """End the last stage; seconds by stage so far."""
         if self._stage:
             self._seconds[self._stage] = time.perf_counter() - self._began
-            if self._stage != "sample":  # the sampling loop tells its own end
+            if self._stage not in ("encode images", "sample"):  # which tell their own ends
                 self.tell(self._total)
         self._stage = ""
         return self._seconds

@@ -122,6 +122,8 @@ def read(path: str | PathLike[str], before_frame: Callable[[], None] = lambda: N
             stream = container.streams.video[0]
             frames = _read_frames(container.decode(stream), _count_packets(Path(path)), before_frame)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
+            if not 0 < fps <= MAX_FPS and container.duration:  # some recorders state the clock of their time stamps
+                fps = len(frames) * av.time_base / container.duration
     except av.error.FFmpegError as error:
         raise InputError(f"{path} can't be read as a video ({error.strerror}); use mp4") from error
     if not len(frames):

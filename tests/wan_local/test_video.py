@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -98,6 +100,22 @@ def test_a_phone_s_video_is_read_as_players_show_it(tmp_path: Path, matrix: tupl
     path.write_bytes(data)
     frames, _ = video.read(path)
     assert torch.equal(frames, torch.rot90(before, turns, (1, 2)))
+
+
+def test_a_recorder_that_states_the_rate_of_its_clock_is_not_believed(tmp_path: Path) -> None:
+    """A thousand frames a second of a clip that has ten: nothing of it could be written again."""
+    path = tmp_path / "recorded.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1000)
+        stream.width, stream.height = 32, 32
+        for at in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 6 * at, np.uint8), format="rgb24")
+            frame.pts = 100 * at
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    frames, fps = video.read(path)
+    assert len(frames) == 40
+    assert fps == pytest.approx(10, rel=0.05)
 
 
 def test_reading_can_be_stopped_between_frames(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
         video.check_path(args.output)
     device = choose_device(None if args.device == "auto" else args.device)
     frames, rate = video.read(args.clip)
+    if args.output:
+        video.check_fps(rate)
     bar = ProgressBar(sys.stderr)
     try:
         done = ends.repair_to(
