@@ -24,6 +24,7 @@ BLAME_SECONDS = 1.0  # how long a healthy rank may take to say that it is there
 BEAT_SECONDS = 5.0  # between two pings of all
 TICK = 0.1  # between two questions whether the user has stopped
 CHECK_SECONDS = 0.5  # between two looks at the processes themselves
+PAUSE_SECONDS = 4 * CHECK_SECONDS  # between two looks, if this program itself has not stood still
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ class Answers:
         self._left = set(ranks)
         self._seen = dict.fromkeys(self._left, now)
         self._values: dict[int, Any] = {}
-        self._next_ping, self._next_check = now + silence / 3, now + CHECK_SECONDS
+        self._looked, self._next_ping, self._next_check = now, now + silence / 3, now + CHECK_SECONDS
         self.failure: Failure | None = None
 
     @property
@@ -72,10 +73,13 @@ class Answers:
 
         ``stop`` is called several times a second; what it raises passes through, and waiting can be taken up again.
         """
-        end = time.monotonic() + limit
-        while self._left and self.failure is None:
-            now = time.monotonic()
-            if now >= end:
+        self._looked = time.monotonic()
+        end = self._looked + limit
+        while True:
+            self._take_all()  # before anybody is judged
+            end += self._stood_still()
+            now = self._looked
+            if not self._left or self.failure is not None or now >= end:
                 break
             if stop is not None:
                 stop()
@@ -111,12 +115,13 @@ class Answers:
 
         To be called while no rank works. Signs of life from before are not counted.
         """
-        while not self._launcher.inbox.empty():
-            self._take(0)
-        end, next_ping = time.monotonic() + limit, -math.inf
+        self._take_all()
         self._seen = dict.fromkeys(self._left, -math.inf)
+        self._looked = time.monotonic()
+        end, next_ping = self._looked + limit, -math.inf
         while self.failure is None and (mute := [rank for rank in sorted(self._left) if self._seen[rank] == -math.inf]):
-            now = time.monotonic()
+            end += self._stood_still()
+            now = self._looked
             if now >= end:
                 return Failure(rank=mute[0], cause=f"silent for {limit:g} s")
             stop()
@@ -136,11 +141,27 @@ class Answers:
                 self.failure = Failure(rank=rank, cause=f"silent for {now - self._seen[rank]:.0f} s")
         self._look_at_the_processes(now)
 
+    def _stood_still(self) -> float:
+        """Seconds for which this program itself has stood still since the last look (Ctrl-Z, a paused container): they
+        are no rank's silence, and no limit's. A ping goes out at once then."""
+        before, self._looked = self._looked, time.monotonic()
+        still = self._looked - before
+        if still < PAUSE_SECONDS:
+            return 0.0
+        self._seen = {rank: seen + still for rank, seen in self._seen.items()}
+        self._next_ping = self._looked
+        return still
+
     def _look_at_the_processes(self, now: float) -> None:
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
             for event in self._launcher.gone():
                 self._fail(event)
+
+    def _take_all(self) -> None:
+        """What has come until now."""
+        while not self._launcher.inbox.empty():
+            self._take(0)
 
     def _take(self, seconds: float) -> None:
         try:

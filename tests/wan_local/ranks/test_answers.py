@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,6 +143,41 @@ def test_silence_is_measured_from_the_last_sign_of_life():
     began = time.monotonic()
     assert wait(healthy, limit=1.5, silence=0.6)[1].failure is None
     assert time.monotonic() - began >= 1.5
+
+
+class Pausing(Played):
+    """The driver stands still while it asks for the user's stop the first time; the ranks go on, and are ready when it
+    asks the fourth time."""
+
+    def __init__(self, monkeypatch, seconds):
+        super().__init__(there={0, 1})
+        self.asked, self.still = 0, 0.0
+        self.seconds = seconds
+        monkeypatch.setattr(answers_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + self.still))
+
+    def stop(self):
+        self.asked += 1
+        if self.asked == 1:
+            self.still = self.seconds
+            self.ping([0, 1])
+        if self.asked == 4:
+            self.value(0, "a")
+            self.value(1, "b")
+
+
+@pytest.mark.parametrize(
+    ("still", "limit", "silence"), [(90.0, 80.0, 60.0), (1.5, 80.0, 1.0)], ids=["for long", "too shortly to be noted"]
+)
+def test_a_driver_that_stood_still_blames_nobody(monkeypatch, still, limit, silence):
+    """Neither for silence nor for the limit, which nobody could keep meanwhile."""
+    played = Pausing(monkeypatch, still)
+    outcome = Answers(played, 1, range(2), silence).wait(limit, played.stop)
+    assert (outcome.values, outcome.failure) == ({0: "a", 1: "b"}, None)
+
+
+def test_a_driver_that_stood_still_hears_the_answers_to_its_ping(monkeypatch):
+    played = Pausing(monkeypatch, 90.0)
+    assert Answers(played, 1, range(2), 60.0).ping_all(20.0, played.stop) is None
 
 
 def test_nonsense_is_a_failure_of_who_sent_it():
