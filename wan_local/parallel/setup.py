@@ -138,6 +138,11 @@ def check(setup: Setup) -> TransformerConfig:
         InputError: a combination that can't be, or that can't be here.
         WeightsError: weights or LoRAs that are not there, or of another model.
     """
+    if not torch.distributed.is_available():
+        raise InputError(
+            f"several GPUs can't be used by this torch {torch.__version__}: it was built without torch.distributed, as "
+            "some for Windows are; use one GPU, or a torch that has it"
+        )
     check_backend(setup.backend)
     if setup.dtype not in DTYPES:
         raise InputError(f"dtype={setup.dtype!r} can't be used on several GPUs; use {', '.join(DTYPES)}")

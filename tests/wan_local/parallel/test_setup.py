@@ -91,6 +91,13 @@ def test_a_lora_for_another_model_is_refused_at_once(base: Setup, tmp_path: Path
 
 
 @pytest.mark.usefixtures("nothing_starts")
+def test_a_torch_without_its_distributed_part_is_told_at_once(base: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"several GPUs can't be used by this torch .*; use one GPU, or a torch that"):
+        GroupTransformer(base, Pool())
+
+
+@pytest.mark.usefixtures("nothing_starts")
 def test_ray_that_is_not_there_is_told_at_once(base: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     asked = replace(base, ray_address="10.0.0.1:6379")
