@@ -66,7 +66,12 @@ def write_expert(folder: Path, level: str, expert: WanTransformer) -> None:
         "text_len": expert.config.text_len,
         TRAINED_FRAMES: expert.config.trained_frames,
     }
-    _save(state, folder / f"{level}_noise.safetensors", {"config": json.dumps(config)})
+    _save(state, expert_file(folder, level), {"config": json.dumps(config)})
+
+
+def expert_file(folder: Path, level: str) -> Path:
+    """Of one of the pair."""
+    return folder / f"{level}_noise.safetensors"
 
 
 def check_size(folder: Path, limit: int) -> None:

@@ -114,9 +114,14 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return min((torch.float32, torch.bfloat16), key=seconds)
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a part was trained at all."""
+    return (run / "state.pt").exists()
+
+
 def resumed(run: Path, model: nn.Module) -> bool:
     """Put the averaged weights of the last checkpoint into ``model``, if there is one; whether there was."""
-    if not (run / "state.pt").exists():
+    if not has_checkpoint(run):
         return False
     averaged = torch.load(run / "state.pt", weights_only=True, map_location="cpu")["averaged"]
     _put({name: parameter for name, parameter in model.named_parameters() if name in averaged}, averaged)
@@ -125,7 +130,7 @@ def resumed(run: Path, model: nn.Module) -> bool:
 
 def next_curve(run: Path) -> int:
     """Number of the curve after the one that the last checkpoint is of."""
-    if not (run / "state.pt").exists():
+    if not has_checkpoint(run):
         return 0
     return torch.load(run / "state.pt", weights_only=True, map_location="cpu")["curve"] + 1
 

@@ -1,9 +1,9 @@
 """Train the two experts of the nano pair, as Wan2.2 has them: one for high noise, one for low, no image branch.
 
-Each begins as some blocks of the nano transformer without their image branch and with the wider half of the
-feed-forward network, and learns to say what the whole transformer says (Hinton et al. 2015, "Distilling the Knowledge
-in a Neural Network") where that was trained for what is known, and the true velocity everywhere else. An expert sees
-the noise levels that a sampler of shift 5 gives it, as often as that sampler does.
+Each began as some blocks of the nano transformer without their image branch and with the wider half of the
+feed-forward network, goes on from where it is, and learns to say what the whole transformer says (Hinton et al. 2015,
+"Distilling the Knowledge in a Neural Network") where that was trained for what is known, and the true velocity
+everywhere else. An expert sees the noise levels that a sampler of shift 5 gives it, as often as that sampler does.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ RECIPE = Recipe(learning_rate=1e-3, warmup=30, weight_decay=0.01, average=0.995)
 
 
 def expert_config(config: TransformerConfig) -> TransformerConfig:
-    """Sizes of an expert of the pair to a transformer."""
-    return replace(config, num_layers=BLOCKS, ffn_dim=FFN, image_dim=0, image_tokens=0)
+    """Sizes of an expert of the pair to a transformer, which has seen no clip yet."""
+    return replace(config, num_layers=BLOCKS, ffn_dim=FFN, image_dim=0, image_tokens=0, trained_frames=1)
 
 
 @torch.no_grad()
@@ -63,22 +63,28 @@ def _kept_units(state: dict[str, Tensor], name: str) -> Tensor:
 
 
 def train_expert(
-    run: Path, level: str, transformer: WanTransformer, batches: Batches, curve: Curve, device: torch.device
-) -> WanTransformer:
-    """Train and return the expert for high or for low noise.
+    run: Path,
+    level: str,
+    expert: WanTransformer,
+    transformer: WanTransformer,
+    batches: Batches,
+    curve: Curve,
+    device: torch.device,
+) -> None:
+    """Train the expert for high or for low noise.
 
     Args:
         run: folder for its checkpoint and log.
         level: "high" or "low".
-        transformer: on ``device``; what it begins with and learns from.
+        expert: what it begins with, if there is no checkpoint.
+        transformer: on ``device``; what it learns from.
         batches: of clips, with their text.
         curve: how long.
         device: of all of it.
     """
     transformer.requires_grad_(False)
-    expert = expert_of(transformer).to(device).requires_grad_(True)
+    expert.to(device).requires_grad_(True)
     train(expert, PairLoss(expert, transformer, batches, level), RECIPE, run, curve, device)
-    return expert
 
 
 class PairLoss:

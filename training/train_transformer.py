@@ -30,7 +30,7 @@ TEXT_CONFIG = UMT5Config(
 )  # fmt: skip
 CONFIG = TransformerConfig(
     dim=256, ffn_dim=768, num_heads=4, num_layers=6, text_dim=128, freq_dim=256, text_len=TEXT_LEN,
-    image_dim=IMAGE_CONFIG.hidden_size, image_tokens=IMAGE_ROWS, trained_frames=17,
+    image_dim=IMAGE_CONFIG.hidden_size, image_tokens=IMAGE_ROWS, trained_frames=1,
 )  # fmt: skip
 SHIFT = 3.0  # how much of the training happens at high noise
 RECIPES = {

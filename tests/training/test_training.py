@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import __main__ as command
@@ -58,7 +61,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, parts: list[str], *, new: bool = False, seconds: float = A_MOMENT) -> None:
     training = command.Training(folder / "runs", folder / "weights", CPU, [32], new=new)
-    training.run(command.plan(folder / "runs", parts, seconds))
+    training.run(command.plan(folder / "runs", parts, seconds, sizes=[32], new=new))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -75,7 +78,8 @@ def test_from_nothing_and_on(toy: None, tmp_path: Path, monkeypatch: pytest.Monk
     after = load_transformer(nano), load_vae(nano), load_transformer(pair / "low_noise.safetensors")
     for old, new in zip(before, after, strict=True):
         assert not torch.equal(next(old.parameters()), next(new.parameters()))
-    assert train_pair.expert_config(after[0].config) == after[2].config
+    expected = train_pair.expert_config(after[0].config)
+    assert after[2].config == replace(expected, trained_frames=GRID.frames, text_len=TEXT_LEN)
     low, high = pair / "low_noise.safetensors", pair / "high_noise.safetensors"
     image, settings = torch.rand(3, 32, 32), {"width": 32, "height": 32, "length": 9, "steps": 2}
     assert Pipeline.from_pretrained(nano)(image, image, "a red circle", **settings).shape == (9, 32, 32, 3)
@@ -87,6 +91,41 @@ def test_from_nothing_and_on(toy: None, tmp_path: Path, monkeypatch: pytest.Monk
     run(tmp_path, ["low"], seconds=0.0)
     written = load_file(low)
     assert all(torch.equal(written[name], value) for name, value in trained.items()), "what the checkpoint has"
+    without_a_checkpoint(tmp_path, low)
+
+
+def without_a_checkpoint(folder: Path, low: Path) -> None:
+    """As on a clone, which has the bundled experts and no run: they go on, and no step leaves them as they are."""
+    shutil.rmtree(folder / "runs" / "low")
+    with safe_open(low, "pt") as file:
+        header = file.metadata()
+    bundled = {name: value * 1.5 for name, value in load_file(low).items()}
+    save_file(bundled, low, header)
+    config = folder / "weights" / "nano" / "transformer" / "config.json"
+    config.write_text(config.read_text().replace(f'_trained_frames": {GRID.frames}', '_trained_frames": 33'))
+    before = low.read_bytes()
+    run(folder, ["low"], seconds=0.0)
+    assert low.read_bytes() == before
+    run(folder, ["low"])
+    written = load_file(low)
+    assert low.read_bytes() != before
+    assert all((written[name] - value).abs().max() < 0.01 for name, value in bundled.items())
+    assert load_transformer(low).config.trained_frames == GRID.frames, "not those of the transformer"
+
+
+def test_nothing_that_is_there_gets_into_what_begins_from_nothing(tmp_path: Path) -> None:
+    runs, output = tmp_path / "runs", tmp_path / "weights"
+    (output / "nano").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="nano is there, and --new begins from nothing"):
+        command.begin_from_nothing(runs, output)
+    (output / "nano").rmdir()
+    command.begin_from_nothing(runs, output)
+    (runs / "vae").mkdir()
+    (runs / "vae" / "state.pt").touch()
+    command.begin_from_nothing(runs, output)  # again, after a kill
+    (runs / command.NEW).unlink()
+    with pytest.raises(SystemExit, match="state.pt is there"):
+        command.begin_from_nothing(runs, output)
 
 
 class Killed(Exception):
@@ -115,11 +154,15 @@ def test_a_killed_curve_goes_on_and_the_next_begins_where_it_ended(tmp_path: Pat
 
 
 def test_an_unfinished_plan_is_the_one_that_goes_on(tmp_path: Path) -> None:
-    first = command.plan(tmp_path, ["high", "low"], 60.0)
-    again = command.plan(tmp_path, ["low", "high"], 999.0)
+    how: dict[str, Any] = {"sizes": [64, 128], "new": False}
+    first = command.plan(tmp_path, ["high", "low"], 60.0, **how)
+    again = command.plan(tmp_path, ["low", "high"], 999.0, **how)
     assert (again.seconds, again.curves) == (60.0, first.curves)
+    for other in ({"sizes": [64]}, {"new": True}):
+        with pytest.raises(SystemExit, match="not finished, with --sizes 64 128, without --new; give that"):
+            command.plan(tmp_path, ["high", "low"], 60.0, **how | other)
     again.finish()
-    assert command.plan(tmp_path, ["high", "low"], 999.0).seconds == 999.0
+    assert command.plan(tmp_path, ["high", "low"], 999.0, **how).seconds == 999.0
 
 
 @pytest.mark.parametrize("frames", [5, 17, 33])
