@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from ..words import counted
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
 from .load import AnyPath, build, check_dtypes, fill, needed, open_source
-from .source import TensorSource, imported, not_importable, reason
+from .source import DTYPES, FLOATS, TensorSource, imported, not_importable, reason
 
 if TYPE_CHECKING:
     import transformers
@@ -55,7 +56,7 @@ def load_text_encoder(
     Args:
         path: a pipeline folder (diffusers or official), or one file: official names or transformers', as ComfyUI and
             Kijai repackage it, or GGUF with llama.cpp's.
-        dtype: of the weights; None keeps what is stored.
+        dtype: of the weights; None keeps what is stored, and takes that of most of them where it is not one.
         device: where they go.
         operations: not used: the network is transformers' own.
         tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
@@ -77,6 +78,7 @@ def load_text_encoder(
         dtype = torch.bfloat16 if dtype in (None, torch.float16) else dtype
         hold_packed(model, source)
         _hold_packed_table(model, source, dtype)
+    dtype = dtype or _of_most(source, wide)
     fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True)
     for layer in model.modules():
         if packing_of(layer) is not None:
@@ -98,6 +100,7 @@ def load_image_encoder(
     if source.packed:
         dtype = dtype or torch.bfloat16
         hold_packed(model, source)
+    dtype = dtype or _of_most(source)
     return ImageEncoder(_with_position_ids(fill(model, source, dtype, device, keep_packed=True), device))
 
 
@@ -166,6 +169,16 @@ def _hold_packed_table(model: Any, source: TensorSource, dtype: torch.dtype | No
     with torch.device("meta"):
         model.shared = Embedding(*model.shared.weight.shape)
     model.shared.dtype = dtype
+
+
+def _of_most(source: TensorSource, apart: Collection[str] = ()) -> torch.dtype | None:
+    """What most values are stored in where the dtypes are several, as those of half-precision GGUF files, whose norms
+    are float32: the layers calculate in one. None where it is one. Those named ``apart`` may have their own."""
+    sizes_of: dict[torch.dtype | None, int] = {}
+    for name, entry in source.entries.items():
+        if name not in apart and entry.dtype in FLOATS:
+            sizes_of[DTYPES[entry.dtype]] = sizes_of.get(DTYPES[entry.dtype], 0) + entry.size
+    return max(sizes_of, key=lambda dtype: sizes_of[dtype]) if len(sizes_of) > 1 else None
 
 
 def _check_official(source: TensorSource, sign: str, stem: str, part: str) -> None:

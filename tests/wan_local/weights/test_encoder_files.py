@@ -160,6 +160,9 @@ def test_clip_vision_h(tmp_path: Path, tower: CLIPVisionModel, dtype: torch.dtyp
     tensors["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
     save_file(tensors, tmp_path / "clip_vision_h.safetensors")
     loaded = load_image_encoder(tmp_path / "clip_vision_h.safetensors", dtype=torch.float32)
+    biases = {name: value.float() for name, value in tensors.items() if name.endswith("bias")}
+    save_file(tensors | biases, tmp_path / "mixed.safetensors")
+    mixed = load_image_encoder(tmp_path / "mixed.safetensors")
     images = [torch.rand(3, 40, 60) * 2 - 1, torch.rand(3, 30, 30) * 2 - 1]
     with torch.no_grad():
         pixels = loaded.preprocess(images)
@@ -167,6 +170,7 @@ def test_clip_vision_h(tmp_path: Path, tower: CLIPVisionModel, dtype: torch.dtyp
     error = relative_error(loaded.encode(images), expected)
     print(f"clip_vision_h {dtype}: {error:.1e}")
     assert error <= {torch.float16: 0.001, torch.bfloat16: 0.01, E4M3: 0.1}[dtype]
+    assert relative_error(mixed.encode(images).float(), expected) <= 0.1
 
 
 def test_encoder_files_of_other_models(tmp_path: Path, tower: CLIPVisionModel) -> None:
