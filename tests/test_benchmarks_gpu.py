@@ -52,6 +52,11 @@ def test_a_part_that_fails_is_told_and_the_next_one_runs(tmp_path: Path, monkeyp
     assert [(each["part"], each["name"]) for each in results(tmp_path)] == [
         ("first", "a figure"), ("first", "failed"), ("second", "another")
     ]  # fmt: skip
+    before = {file: file.read_text() for file in tmp_path.iterdir()}
+    run.main(["--toy", "--out", str(tmp_path), "--only", "second"])
+    assert len(before) == 2
+    assert {file: file.read_text() for file in before} == before, "another run has files of its own"
+    assert sorted(file.suffix for file in tmp_path.glob("*_2.*")) == [".jsonl", ".md"]
 
 
 def test_time_that_is_up_ends_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

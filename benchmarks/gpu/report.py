@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -52,13 +53,14 @@ class Report:
 
     Args:
         folder: where the files go.
-        name: of the files, without ending.
+        name: of the files, without ending; a number behind it where there are some already.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.lines, self.page = folder / f"{name}.jsonl", folder / f"{name}.md"
-        self.lines.write_text("")
+        tails = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+        pairs = ((folder / f"{name}{tail}.jsonl", folder / f"{name}{tail}.md") for tail in tails)
+        self.lines, self.page = next(pair for pair in pairs if not any(file.exists() for file in pair))
         self.results: list[Result] = []
         self.began = time.monotonic()
 
