@@ -144,7 +144,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
 
 
 def prepare(session: Session) -> None:
-    """Make sure that journal and video can be written, before anything is paid.
+    """Make sure that journal and videos can be written.
 
     Raises:
         StorageError: they can't.
@@ -154,12 +154,28 @@ def prepare(session: Session) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe_folder(folder)
+    except OSError as error:
+        failed = error.strerror
+    else:
+        session.journal.prune(session.folders.output)
+        return
+    raise StorageError(f"{folder} can't be written ({failed}); nothing was sent, make room or choose another folder")
+
+
+def _check_room(session: Session) -> None:
+    """Make sure that a video has room before it is paid for. What is paid for is collected with less: most clips
+    take a few MiB.
+
+    Raises:
+        StorageError: it has none.
+    """
+    folder = session.folders.output / session.provider.name
+    try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        failed = f"can't be written ({error.strerror})"
+        failed = f"can't be looked at ({error.strerror})"
     else:
         if free >= ROOM:
-            session.journal.prune(session.folders.output)
             return
         failed = f"has {free / 2**20:.0f} MiB left and a clip may need {ROOM / 2**20:.0f}"
     raise StorageError(f"{folder} {failed}; nothing was sent, make room or choose another folder")
@@ -177,6 +193,7 @@ async def _submitted(
             return await reconcile(session, entry)
         except NotThere:
             pass
+    _check_room(session)
     entry = replace(entry, price=await _quote(session, entry))
     session.journal.keep_beside(entry, images.thumbnail, graph and session.secret.cut_from(graph))
     return await submit(session, entry, images.frames, wait_seconds)

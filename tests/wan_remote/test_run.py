@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.wan_remote.fault_case import BOTH, GMI, WAVESPEED
+from tests.wan_remote.fault_case import BOTH, DONE, GMI, WAVESPEED
 
 
 def test_a_clip_that_is_still_there_is_never_bought_again(world):
@@ -48,3 +48,17 @@ def test_too_little_room_stops_everything_before_the_submission(world, monkeypat
     says = ("has 255 MiB left and a clip may need 256", "nothing was sent")
     world.check("before", name, outcome, end="StorageError", posts=0, accepted=0, says=says)
     assert world.cloud.records() == []
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_what_is_paid_for_is_collected_with_less_room(world, monkeypatch, provider):
+    here, waits, typed = (world.request(provider, prompt=prompt) for prompt in ("here", "waits", "typed"))
+    assert world.run(here).end == "result"
+    for request in (waits, typed):
+        outcome = world.run(request, plan=["processing", DONE[provider]], wait_seconds=0)
+        assert outcome.end == "StillRunning"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+    assert world.run(here).value.resumed
+    assert world.run(waits).value.resumed
+    assert world.fetch(provider, world.cloud.jobs()[2]["id"]).end == "result"
+    assert world.cloud.accepted() == 3
