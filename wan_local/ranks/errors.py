@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..errors import WanError
 
+CAUSE = "Last error:"  # what torch puts NCCL's own words behind, after its file, line and general advice
+
 
 class RankError(WanError):
     """A rank, or what starts the ranks, failed; the whole group has been ended.
@@ -33,6 +35,16 @@ class Busy(RankError):
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """``text`` without line breaks, cut to ``limit`` characters: errors are one line."""
+    """``text`` without line breaks, cut to ``limit`` characters: errors are one line. What NCCL names last is kept."""
     joined = " ".join(str(text).split())
-    return joined if len(joined) <= limit else joined[: limit - 3] + "..."
+    if len(joined) <= limit:
+        return joined
+    begin, mark, cause = joined.rpartition(CAUSE)
+    if not begin:
+        return _cut(joined, limit)
+    last = _cut(mark + cause, 2 * limit // 3)
+    return f"{_cut(begin, limit - len(last) - 1)} {last}"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -33,6 +33,7 @@ from .rendezvous import Rendezvous, bind_gloo
 LIBRARY = Path(__file__).resolve().parents[1]
 PING, PONG = b"ping", b"pong"
 WATCH_SECONDS = 0.5
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - in NCCL's words where GPUs of one machine have no room to exchange in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +158,8 @@ def describe(error: BaseException) -> dict[str, str]:
     """An exception as text. ``kind``: ``"memory"``, ``"peer"`` (another rank's failure as seen here) or ``"error"``."""
     name = type(error).__name__
     text = one_line(error) or "no further text"
+    if SHARED_MEMORY in text:
+        text += "; a container has little of it: start Docker with --shm-size=1g or --ipc=host"
     return {"kind": _kind(error, name, text), "text": f"{name}: {text}{_where(error)}"}
 
 

@@ -11,8 +11,9 @@ import torch
 
 from tests.wan_local.ranks.groups import HERE
 from wan_local.ranks import process
+from wan_local.ranks.errors import one_line
 from wan_local.ranks.messages import decode, encode
-from wan_local.ranks.rank import Rank
+from wan_local.ranks.rank import Rank, describe
 
 ROOT = HERE.parents[2]
 
@@ -112,3 +113,20 @@ def test_what_goes_wrong_in_a_rank_is_an_answer(served, call, kind, text):
     assert error["kind"] == kind
     assert error["text"].startswith(text)
     assert served("total")["value"].tolist() == [1.0, 2.0, 3.0], "it lives on"
+
+
+NCCL = """NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94, unhandled system error (run with \
+NCCL_DEBUG=INFO for details), NCCL version 2.27.5
+ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.
+Last error:
+Error while creating shared memory segment /dev/shm/nccl-JzqLBL (size 9637888), error: No space left on device (28)"""
+
+
+def test_the_cause_that_nccl_names_last_is_told_with_what_to_do():
+    told = describe(RuntimeError(NCCL))["text"]
+    assert told.startswith("RuntimeError: NCCL error in: ")
+    assert "/dev/shm/nccl-JzqLBL (size 9637888), error: No space left on device (28); a container has little" in told
+    assert told.endswith("--shm-size=1g or --ipc=host")
+    assert "\n" not in told
+    for text in (NCCL, NCCL + "x" * 900, "x" * 900, f"Last error:{'x' * 900}"):
+        assert 290 < len(one_line(text)) <= 300
