@@ -24,7 +24,7 @@ from ..quantised import Float8
 from . import comfy_layouts
 from .source import DTYPES, Entry, TensorSource, listed, reason, shown
 
-MARK = "scaled_fp8"  # without a layer; whatever prefix the file has stands before it
+MARK = "scaled_fp8"  # without a layer; it is about what has the same prefix, of a whole checkpoint one part
 SCALES = ("scale_weight", "weight_scale")
 IGNORED = ("scale_input", "input_scale")  # of a calibrated input; inputs are measured when they come
 LAYER_MARK = "comfy_quant"
@@ -56,8 +56,8 @@ def combine(source: TensorSource) -> TensorSource:
         if _last(name) not in (*SCALES, comfy_layouts.SECOND, *IGNORED, LAYER_MARK, MARK)
     }
     plain.update(others)
-    marks = [entry for name, entry in source.entries.items() if _last(name) == MARK]
-    marked, all_wide = bool(marks), any(entry.size == WIDE_MARK for entry in marks)
+    marks = {name.removesuffix(MARK): entry for name, entry in source.entries.items() if _last(name) == MARK}
+    marked, wide = tuple(marks), tuple(prefix for prefix, entry in marks.items() if entry.size == WIDE_MARK)
     for name, scale in scales.items():
         owner = name.rpartition(".")[0] + ".weight"
         if owner not in plain:
@@ -69,7 +69,7 @@ def combine(source: TensorSource) -> TensorSource:
                 f"{source.path} marks {shown(layer)} as fp8, and has no scale for it; download it again"
             )
     unscaled = [n for n, e in plain.items() if e.dtype in FLOAT8 and e.packing is None]
-    if marked and (bare := [name for name in unscaled if len(plain[name].shape) > 1]):
+    if bare := [name for name in unscaled if name.startswith(marked) and len(plain[name].shape) > 1]:
         raise UnreadableWeights(
             f"{source.path} is marked as scaled fp8, and {len(bare)} fp8 tensors have no scale ({listed(bare)}); "
             "use the fp16, bf16 or plain fp8 file of this model"
@@ -77,7 +77,7 @@ def combine(source: TensorSource) -> TensorSource:
     for name in unscaled:
         plain[name] = replace(plain[name], packing=Float8(shape=plain[name].shape, dtype=FLOAT8[plain[name].dtype]))
     for name, entry in plain.items():
-        if isinstance(entry.packing, Float8) and (all_wide or layers.get(name.removesuffix(".weight"))):
+        if isinstance(entry.packing, Float8) and (name.startswith(wide) or layers.get(name.removesuffix(".weight"))):
             plain[name] = replace(entry, packing=replace(entry.packing, wide_products=True))
     return replace(source, entries=plain)
 

@@ -144,6 +144,33 @@ def test_every_part_of_a_whole_checkpoint_is_found_in_it(tmp_path: Path, state: 
     assert inspect(path).kind == "FLF2V transformer"
 
 
+def test_a_mark_of_one_part_of_a_checkpoint_is_not_about_another(tmp_path: Path, state: State) -> None:
+    """The text encoder in scaled fp8, and the transformer's fp8 numbers stand for themselves."""
+    folder, prefix, e4m3 = (
+        tiny.write_pipeline(tmp_path / "model"),
+        "text_encoders.umt5xxl.transformer.",
+        torch.float8_e4m3fn,
+    )
+    text = load_file(folder / "text_encoder" / "model.safetensors")
+    matrices = {name: value for name, value in text.items() if name.endswith("SelfAttention.q.weight")}
+    text |= {name: value.to(e4m3) for name, value in matrices.items()}
+    text |= {name.replace(".weight", ".scale_weight"): torch.ones(1) for name in matrices}
+    path = single(
+        tmp_path / "all.safetensors",
+        {CHECKPOINT + name: value.to(e4m3) if "ffn" in name else value for name, value in state.items()}
+        | {prefix + name: value for name, value in text.items()}
+        | {f"{prefix}scaled_fp8": torch.zeros(2, dtype=e4m3)},  # of two elements: products in the full dtype
+    )
+
+    def packed(model: torch.nn.Module) -> list[bool]:
+        packings = (getattr(layer, "packing", None) for layer in model.modules())
+        return [packing.wide_products for packing in packings if packing]
+
+    assert set(packed(quiet(load_transformer, path))) == {False}
+    encoder = quiet(lambda p: load_text_encoder(p, tokenizer=folder / "tokenizer"), path)
+    assert packed(encoder.model) == [True] * len(matrices)
+
+
 def quiet(load, path):
     with listening(lambda text: None):
         return load(path)
