@@ -115,9 +115,10 @@ def text_parts(source: TensorSource) -> tuple[transformers.UMT5Config, TensorSou
         config = _config(source, _library(source.path).UMT5Config)
         _check_layers(source, "num_layers", config.num_layers, "encoder.block.")
         return config, _without_twin(source).only(lambda name: name.startswith(TEXT_ROOTS))
+    words = _sentences(source)
+    source = replace(source, entries={name: entry for name, entry in source.entries.items() if name != words})
     source = _of_checkpoint(source, T5_IN_TRANSFORMERS)
-    entries = {name: entry for name, entry in source.entries.items() if name != SENTENCES}
-    source = replace(source, entries=entries)
+    entries = source.entries
     if T5_IN_TRANSFORMERS in entries:
         source = _without_twin(source)
     elif T5_IN_LLAMA in entries:
@@ -255,7 +256,7 @@ def tokenizer_folder(source: TensorSource, given: AnyPath | None = None, spare: 
         return Path(given)
     if source.format == diffusers_dir.NAME:
         own = place.parent / "tokenizer"
-    elif SENTENCES in source.entries or llama_tokenizer.carries(source):
+    elif _sentences(source) is not None or llama_tokenizer.carries(source):
         return None
     else:
         folder = place if place.is_dir() else place.parent
@@ -269,11 +270,17 @@ def _tokenizer_in(folder: Path) -> Path | None:
     return next((folder / name for name in TOKENIZERS if (folder / name).is_dir()), None)
 
 
+def _sentences(source: TensorSource) -> str | None:
+    """Name of the tokenizer's bytes; of a whole checkpoint a prefix stands before it, which is not the weights'."""
+    names = [name for name in source.entries if name.rpartition(".")[2] == SENTENCES]
+    return names[0] if len(names) == 1 else None
+
+
 def _carried(source: TensorSource) -> SentencePieceTokenizer:
-    sentences = source.entries.get(SENTENCES)
-    if sentences is None:  # making one of its lists takes a second
+    name = _sentences(source)
+    if name is None:  # making one of its lists takes a second
         return SentencePieceTokenizer(lambda: llama_tokenizer.sentencepiece_model(source), source.path)
-    return SentencePieceTokenizer(bytes(sentences.read().flatten().numpy()), source.path)
+    return SentencePieceTokenizer(bytes(source.entries[name].read().flatten().numpy()), source.path)
 
 
 def check_text_encoder(path: AnyPath, tokenizer: AnyPath | None = None, tokenizer_of: AnyPath | None = None) -> None:

@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests import tiny
 from wan_local.errors import ParameterMismatch, UnreadableWeights, WrongModel
+from wan_local.notices import listening
 from wan_local.weights import load_image_encoder, load_text_encoder
 
 E4M3 = torch.float8_e4m3fn
@@ -113,9 +114,16 @@ def test_packed_text_encoder_runs_in_bfloat16(tmp_path: Path, sentences: bytes) 
         assert loaded.encode(TEXTS).dtype == torch.bfloat16
 
 
-def test_tokens_of_a_file_are_those_of_its_sentencepiece_model(tmp_path: Path, sentences: bytes) -> None:
-    save_file(umt5_state() | {"spiece_model": bytes_tensor(sentences)}, tmp_path / "encoder.safetensors")
-    loaded = load_text_encoder(tmp_path / "encoder.safetensors")
+@pytest.mark.parametrize(("prefix", "inner"), [("", ""), ("text_encoders.", "umt5xxl.transformer.")])
+def test_tokens_of_a_file_are_those_of_its_sentencepiece_model(
+    prefix: str, inner: str, tmp_path: Path, sentences: bytes
+) -> None:
+    """A text encoder's own file, and a whole checkpoint of ComfyUI."""
+    words = {f"{prefix}spiece_model": bytes_tensor(sentences)}
+    tensors = {f"{prefix}{inner}{name}": value for name, value in umt5_state().items()}
+    save_file(tensors | words, tmp_path / "encoder.safetensors")
+    with listening(pytest.fail):  # of a tensor that is not used
+        loaded = load_text_encoder(tmp_path / "encoder.safetensors")
     ids, mask = loaded.tokenize([TEXTS[0], TEXTS[1] * 100])
     pieces = sentencepiece.SentencePieceProcessor(model_proto=sentences).encode(TEXTS[0])
     assert ids[0, : len(pieces) + 1].tolist() == [*pieces, 1]
