@@ -77,11 +77,10 @@ class WanFLF2VConditioning(widgets.ChecksSize, io.ComfyNode):
         tell_of_moves(asked, length)
         report = Reporter({"encode images": 1.0}, host.vae_devices()[0])
         report(Progress(stage="encode images", done=0, total=1))
-        embeddings = None
+        vae, embeddings = autoencoder(vae), None
         seen, _ = ends_seen(given, grid, 2)
         if clip_vision is not None and seen:
             embeddings = image_embeddings(SocketImageEncoder(clip_vision), seen, grid, fit)
-        vae = autoencoder(vae)
         condition = conditions(vae, given, grid, fit=fit, motion=motion, on_progress=report)
         host.show_text(f"{counted(len(given), 'image')} encoded, for {counted(length, 'frame')} of {width}x{height}")
         latents = torch.zeros(1, vae.config.z_dim, *grid.latent_shape, device=host.result_device())

@@ -34,7 +34,7 @@ from .words import counted
 CARRIED = TEMPORAL_STRIDE + 1  # frames that a clip takes over from the one before: whole latent frames with the first
 SEPARATOR = "---"
 SAME = 1 / 255  # mean difference of two images that are one and the same to a viewer
-FORMAT = "1"  # of a kept segment; another number makes all before it unknown
+FORMAT = "2"  # of a kept segment; another number makes all before it unknown
 
 Repairs = Callable[[Tensor, Mapping[int, Keyframe]], Repaired]
 """Frames ``[F, H, W, 3]`` 0..1 and the images that were given for some of them, to frames that are nearer to them."""

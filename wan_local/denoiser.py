@@ -24,7 +24,7 @@ from .errors import InputError
 from .lora import Applied
 from .model.nag import Nag
 from .notices import tell
-from .sampling import Cond, GuidesItself, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
+from .sampling import ComesItself, Cond, GuidesItself, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
 from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
 from .weights.load import AnyPath, build_transformer, transformer_source
 
@@ -146,11 +146,18 @@ def velocity_of(
     def at(timestep: float) -> int:
         return next(index for index, each in enumerate(denoisers) if each.covers(timestep))
 
+    working: int | None = None
+
     def comes(timestep: float, forwards: int) -> None:
+        nonlocal working
+        index = at(timestep)
+        before, working, transformer = working, index, denoisers[index].transformer
+        if index != before and isinstance(transformer, ComesItself):
+            transformer.come()
         if bring is not None:
-            index, then = at(timestep), at(following.get(timestep, timestep))
+            then = at(following.get(timestep, timestep))
             following_model = denoisers[then].transformer if then != index else None
-            bring(denoisers[index].transformer, following_model, forwards * max(1, len(conds[0].windows)))
+            bring(transformer, following_model, forwards * max(1, len(conds[0].windows)))
 
     scales = [each.scale(guidance) for each in denoisers]
     if approximated is not None:

@@ -12,7 +12,7 @@ from .folders import (
 from .memory import (
     compute_device, compute_dtype, decode_dtype, device_name, encoder_devices, free_everything, hold, is_dynamic,
     is_out_of_memory, load, make_room, management, minimal_vram_hooks, offload_device, result_device, room_beside,
-    room_for_results, total_memory, vae_devices,
+    room_for_results, total_memory, unload, vae_devices,
 )
 from .operations import Operations
 from .patches import parameter, patch, patched

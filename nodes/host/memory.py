@@ -92,6 +92,14 @@ def load(patcher: Any, activations: int = 0, *, whole: bool = False, beside: Ite
     management.load_models_gpu([patcher, *beside], memory_required=activations, force_full_load=whole)
 
 
+def unload(patcher: Any) -> None:
+    """Take a model of :func:`hold` off its device, wholly."""
+    for loaded in list(management.current_loaded_models):
+        if loaded.model is not None and loaded.model.model is patcher.model:
+            loaded.model_unload()
+            management.current_loaded_models.remove(loaded)
+
+
 def room_beside(patcher: Any) -> int:
     """Bytes that work with a model of :func:`hold` may take once everything else has been evicted for it."""
     device = patcher.load_device

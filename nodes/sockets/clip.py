@@ -70,6 +70,7 @@ class HostedCLIP(host.CLIP):
         if self._has_room(work):
             host.load(self.patcher, work, whole=True)
         else:
+            host.unload(self.patcher)  # of which a part may have stayed on the device
             size = self.patcher.model_size() / 1e9
             host.log.warning("no room for the text encoder (%.1f GB) on %s; it works on the CPU, slower", size,
                              self.patcher.load_device)  # fmt: skip

@@ -117,20 +117,21 @@ class WanModel(Approximated):
 
 
 class TransformerLoadedAtUse:
-    """A :class:`WanModel` as the library's transformer, brought to the device at its first step: other models may
-    work before it."""
+    """A :class:`WanModel` as the library's transformer, brought to the device when its turn in a run begins: before
+    it, and between two clips of a chain, the host may take it off again, and its LoRAs with it."""
 
     def __init__(self, model: WanModel, grid: Grid, batch: int) -> None:
-        self._model, self._grid, self._batch, self._loaded = model, grid, batch, False
+        self._model, self._grid, self._batch = model, grid, batch
 
     @property
     def config(self) -> TransformerConfig:
         return self._model.transformer.config
 
+    def come(self) -> None:
+        """See :class:`wan_local.sampling.ComesItself`."""
+        self._model.load(self._grid, self._batch)
+
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
-        if not self._loaded:
-            self._model.load(self._grid, self._batch)
-            self._loaded = True
         return self._model.transformer(*inputs, **options)
 
 

@@ -102,8 +102,8 @@ class ExpertsModel(Approximated):
 
     def denoisers(self, grid: Grid, batch: int = 1) -> list[Denoiser]:
         """What samples ``batch`` clips of ``grid``."""
-        both = self.high.transformer_for(grid, batch), self.low.transformer_for(grid, batch)
-        return pair_of(*both, self.boundary, self.low_guidance)
+        both = (each.with_approximations(self.approximations) for each in (self.high, self.low))  # which take room
+        return pair_of(*(each.transformer_for(grid, batch) for each in both), self.boundary, self.low_guidance)
 
     def with_lora(self, lora: Lora, strength: float) -> ExpertsModel:
         """The same with a LoRA on both."""

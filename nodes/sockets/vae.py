@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...wan_local.config import WAN_VAE, VAEConfig
+from ...wan_local.errors import InputError
 from ...wan_local.frames import collect, frames_of
 from ...wan_local.memory import DeviceMemory, FittingVAE
 from ...wan_local.memory.activations import RESERVE
@@ -25,13 +26,25 @@ from .. import host, kept_latents
 from ..progress import Reporter
 from . import image
 
+VIDEO = 3  # axes of a video's latents, as core counts them
 SMALLEST_TILE, DEFAULT_TILE = 4, 32  # latent cells
 
 
 def autoencoder(vae: Any, tiling: Tiles | Tiling = AUTO) -> Autoencoder:
-    """What is connected to a VAE socket, ours or core's, as what the library encodes and decodes with."""
+    """What is connected to a VAE socket, ours or core's, as what the library encodes and decodes with.
+
+    Raises:
+        InputError: core's, of another family.
+    """
     if isinstance(vae, HostedVAE):
         return FittingVAE(vae.first_stage_model, tiling, vae.vae_dtype, HostMemory(vae.patcher))
+    channels, axes = getattr(vae, "latent_channels", WAN_VAE.z_dim), getattr(vae, "latent_dim", VIDEO)
+    if (channels, axes) != (WAN_VAE.z_dim, VIDEO):
+        kind = "videos" if axes == VIDEO else "images"
+        raise InputError(
+            f"this VAE is for {kind} of {channels} latent channels, and this model takes the Wan2.1 VAE with its "
+            f"{WAN_VAE.z_dim}, Wan2.2's experts too; load wan_2.1_vae.safetensors"
+        )
     return CoreVAE(vae, tiling)
 
 

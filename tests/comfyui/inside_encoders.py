@@ -97,12 +97,20 @@ def a_text_encoder_without_room_works_on_the_cpu(nodes: Any) -> None:
     clip.patcher.load_device = torch.device("meta")  # stands for a GPU
     reserved = management.extra_reserved_memory()
     try:
+        # Of what had come before, the host has left a part there.
+        left: list[str] = []
+        management.current_loaded_models.append(
+            SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 0,
+                            model_unload=lambda: left.append("taken off"))
+        )  # fmt: skip
         for room, comes in ((need + reserved, 1), (need + reserved - 1, 0)):
             management.get_free_memory = lambda device, room=room: room
             loads.clear()
             rows = nodes.sockets.clip.SocketTextEncoder(clip).encode(["a red disc"])
             assert len(loads) == comes, (room - need, loads)
             assert torch.equal(rows, expected)
+        assert left == ["taken off"]
+        assert management.current_loaded_models == []
         # What the host would offload for it counts as room.
         management.current_loaded_models = [
             SimpleNamespace(device=torch.device("meta"), model=clip.patcher, model_loaded_memory=lambda: 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from inside_checks import apart, check, lib
+from inside_checks import apart, check, lib, refusal
 from inside_model import inputs, lora_file, resident, small_transformer
 
 
@@ -69,6 +70,25 @@ def core_vae_of_twelve_channels_is_put_together_too(nodes: Any) -> None:
     assert torch.allclose(images[0, 0, :2, :2, 0] * 12, torch.tensor([[0.0, 1.0], [2.0, 3.0]]), atol=1e-5)
     (video,) = coder.decode_stream(latents)
     assert video.shape == (1, 3, 9, 8, 12)
+
+
+@check
+def a_vae_of_another_family_is_refused_before_anything_is_encoded(nodes: Any) -> None:
+    for channels, axes, kind in ((48, 3, "videos of 48"), (16, 2, "images of 16"), (4, 2, "images of 4")):
+        other = SimpleNamespace(latent_channels=channels, latent_dim=axes)
+        said = refusal(
+            lambda other=other: nodes.conditioning.WanFLF2VConditioning.execute(
+                [], [], other, 64, 48, 9, "crop", torch_image(), clip_vision="not asked"
+            )
+        )
+        assert f"this VAE is for {kind} latent channels" in said, said
+        assert said.endswith("load wan_2.1_vae.safetensors")
+
+
+def torch_image() -> Any:
+    import torch
+
+    return torch.rand(1, 48, 64, 3)
 
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -177,6 +177,43 @@ def a_lora_on_the_wire_equals_one_merged_whole_and_offloaded(nodes: Any) -> str:
 
 
 @check
+def what_the_host_took_off_between_two_clips_comes_again_with_its_loras(nodes: Any) -> None:
+    """As the encoders of a chain's next clip do, where not all models fit together."""
+    import torch
+
+    grid, denoiser = lib(nodes, "shapes").Grid(frames=9, height=48, width=64), lib(nodes, "denoiser")
+    latents, _, text, image = inputs()
+    cond = lib(nodes, "sampling").Cond(condition=latents[:, 16:], text=text, image=image)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        plain = nodes.sockets.model.WanModel(small_transformer(nodes))
+        model = plain.with_lora(lora_file(nodes, plain.transformer, folder), 0.6)
+        denoisers = model.denoisers(grid)
+        clips = []
+        for _ in range(2):
+            clips.append(denoiser.velocity_of(denoisers, [cond], 1.0)(latents[:, :16], 873.0))
+            nodes.host.management.free_memory(1e30, torch.device("cpu"))
+    assert torch.equal(*clips), apart(clips[1], clips[0])
+
+
+@check
+def room_is_made_for_what_is_approximated_of_both_experts(nodes: Any) -> None:
+    grid = lib(nodes, "shapes").Grid(frames=81, height=720, width=1280)
+    sparse, socket = lib(nodes, "approximations").Approximations(sparse=0.3), nodes.sockets.model
+    high, low = (socket.WanModel(small_transformer(nodes, image_dim=0, image_tokens=0)) for _ in range(2))
+    low.transformer.get_parameter(lib(nodes, "weights.experts").TOLD_BY).add_(1.0)  # another one
+    asked: list[int] = []
+    real, nodes.host.load = nodes.host.load, lambda patcher, work=0, **how: asked.append(work)
+    try:
+        high.with_approximations(sparse).load(grid)
+        pair = nodes.sockets.model_experts.ExpertsModel(high, low, 0.9).with_approximations(sparse)
+        for each in pair.denoisers(grid):
+            each.transformer.come()
+    finally:
+        nodes.host.load = real
+    assert asked[0] == asked[1] == asked[2], asked
+
+
+@check
 def stop_is_seen_between_two_layers(nodes: Any) -> None:
     model = nodes.sockets.model.WanModel(small_transformer(nodes))
     management = nodes.host.management

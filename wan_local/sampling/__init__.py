@@ -1,6 +1,6 @@
 """Flow-matching sampling: schedule, samplers, guidance and the loop. Read ``loop.py`` first."""
 
-from .cond import Cond, GuidesItself, Model, Sides, Transformer, cond_velocity, model_sides, model_velocity
+from .cond import ComesItself, Cond, GuidesItself, Model, Sides, Transformer, cond_velocity, model_sides, model_velocity
 from .guidance import Velocity, forwards_of, guided_velocity
 from .long_clips import lengthened
 from .loop import denoise
@@ -10,6 +10,7 @@ from .samplers.base import Sampler
 
 __all__ = [
     "SAMPLERS",
+    "ComesItself",
     "Cond",
     "GuidesItself",
     "Model",

@@ -108,6 +108,14 @@ class GuidesItself(Protocol):
         ...
 
 
+@runtime_checkable
+class ComesItself(Protocol):
+    """A model with a keeper of its own, which brings it to its device when its turn in a run begins: since the run
+    before, others may have been brought in its place."""
+
+    def come(self) -> None: ...
+
+
 Model = Transformer | GuidesItself
 
 Sides = Callable[[Tensor, float, int], list[Tensor]]

@@ -28,7 +28,7 @@ class ChannelNorm(nn.Module):
         # On the channels-last view. A product with a [B, 1, T, H, W] tensor may leave its result in the other
         # memory, and then every convolution behind it turns its input around and back (measured: a third of the time).
         norm = rms_norm if has_rms_norm(x.device) else unit_norm
-        normed = norm(x.movedim(1, -1), self.gamma.flatten().to(x.dtype))
+        normed = norm(x.movedim(1, -1), self.gamma.flatten().to(x))  # a host may keep it elsewhere
         return channels_last(normed.to(x.dtype).movedim(-1, 1))
 
 
