@@ -58,7 +58,7 @@ class WanFLF2VMultiGPU(io.ComfyNode):
                     "ray_address",
                     default="",
                     tooltip="Empty: GPUs of this machine. host:port of a Ray head node for several machines; the model "
-                    "files and this pack must be there under the same path. Needs pip install ray.",
+                    'files and this pack must be there under the same path. Needs pip install "ray>=2.52,<3".',
                 ),
             ],
             outputs=[Model.Output("model", display_name="model")],

@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_a_page_names_the_folder_that_the_registry_makes(page: str) -> None:
     folder, text = setting("name"), (ROOT / page).read_text("utf-8")
     assert f"custom_nodes/{folder}`" in text
     assert page == "docs/api.md" or re.search(rf"Wan FLF2V nano model\*.*\b{folder}\b", text)
+
+
+def test_pip_takes_the_folder_for_its_extras(tmp_path: Path) -> None:
+    """setuptools stops at several folders that look like packages, if it is not told which they are."""
+    pytest.importorskip("setuptools")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("nodes", "wan_local"):
+        (tmp_path / name).mkdir()
+    asks = "from setuptools import build_meta; build_meta.get_requires_for_build_wheel()"  # what pip asks first
+    done = subprocess.run([sys.executable, "-c", asks], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_that_is_packed_speaks_of_what_is_not() -> None:
