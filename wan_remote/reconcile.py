@@ -27,6 +27,7 @@ LOOKS, BETWEEN_LOOKS = 3, 3.0
 SHOWN_FOR = 86400.0  # seconds for which a list surely shows a job
 BEFORE_IT_GOES = 86400.0  # seconds before a list drops a job from which on it proves nothing
 APART = 2.0  # seconds after which one of two jobs of this machine is surely the later one, in whole seconds too
+OF_THE_ACCOUNT = ("401", "402", "403")  # refusals for the key or the account that sent it, which pass nothing on
 MOST_TOLD = 3  # ids in a message
 
 
@@ -46,6 +47,7 @@ class Look:
             the cloud itself said that it made none.
         settled: whether every job of that time is known: then there is none, also where the cloud said nothing. A list
             that lacks a job of ours that came later may lack this one too.
+        elsewhere: whether it was sent with another key, and this list shows nothing of that account.
         old: whether only that is in the way that a list no longer shows jobs as old as this one, or may not.
     """
 
@@ -54,6 +56,7 @@ class Look:
     shared: bool = False
     clear: bool = False
     settled: bool = False
+    elsewhere: bool = False
     old: bool = False
 
 
@@ -149,12 +152,16 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[thread
             reaches = listing.ordered and not earlier.isdisjoint(shown)  # what came later stands above that one
             settled = not fits and listing.whole and shows_ours and not entry.recovered
             back = not earlier.isdisjoint(shown) or _goes_back(session, entry, listing)
+            elsewhere = entry.scope != session.scope and not shows_ours  # that list has it, if any has
+            judged = (listing.whole or listing.empty or reaches) and (shows_ours or not expected)
+            final = entry.state is State.REJECTED and entry.word in OF_THE_ACCOUNT
             lags = any(other.id not in shown and other.state is not State.MISSING for other in later)
             return Look(
                 perhaps=tuple(job.id for _, job in fits),
                 shared=all(any(fit(session, other, job) for other in others) for _, job in fits),
-                clear=not fits and (listing.whole or listing.empty or reaches) and (shows_ours or not expected),
+                clear=not fits and (final if elsewhere else judged),
                 settled=settled and back and not lags,
+                elsewhere=elsewhere,
                 old=settled and not back,
             )
 
@@ -231,6 +238,9 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
         several = len(look.perhaps) > 1
         news = f"its list shows {ids}, {'one of which may be it' if several else 'which may be it'}"
         advice = f"collect {'the right one' if several else 'it'} by its id {collect}; or, {again}"
+    elif look is not None and look.elsewhere:
+        news = "it was sent with another key, and the list of this one shows no job of that account"
+        advice = f"queue the same inputs again with that key; or {see}; or, {again}"
     elif look is not None and look.old:
         news = f"it was sent {span(age(session, entry))} ago, and its list may show nothing as old as that"
         advice = f"{see}; or, {again}"

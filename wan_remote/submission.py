@@ -109,6 +109,7 @@ class _Sending:
             doubted = look is not None and bool(look.perhaps)
             vain += not doubted
             late = self.session.clock.monotonic() >= settled or self._left() <= 0.0
+            late |= look is not None and look.elsewhere  # no look at this list will tell
             if vain >= LOOKS or late or (doubted and look is not None and not look.shared):
                 if doubted:
                     self.entry = self.session.journal.move(self.entry, Event.DOUBTED)

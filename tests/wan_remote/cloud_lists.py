@@ -18,11 +18,11 @@ def gmi_rows(world) -> list[dict]:
     return found.json()["requests"]
 
 
-def wavespeed_rows(world) -> dict:
+def wavespeed_rows(world, key: str = WAVESPEED_KEY) -> dict:
     found = requests.post(
         f"{world.cloud.wavespeed}/predictions",
         json={"page": 1, "page_size": 100},
-        headers={"authorization": f"Bearer {WAVESPEED_KEY}"},
+        headers={"authorization": f"Bearer {key}"},
         timeout=10,
     )
     return found.json()

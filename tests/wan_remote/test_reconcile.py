@@ -274,6 +274,25 @@ def test_an_answer_lost_with_the_old_key_is_looked_for_with_the_new_one(world, m
     world.check("control", "gmi: the key was replaced after a lost answer", outcome, end="result", posts=1)
 
 
+@pytest.mark.parametrize(("status", "end"), [(401, "result"), (402, "result"), (404, "SubmissionUnknown")])
+def test_another_account_buys_what_the_first_could_not_pay(world, monkeypatch, status, end):
+    """Its list shows nothing of the first one's, which proves nothing; where that has no money nothing is to prove."""
+    assert world.run(world.wavespeed(prompt="bought with the first")).end == "result"
+    world.advance(3600)
+    world.cloud.faults("wavespeed.submit", answer(WAVESPEED, status, "no"))
+    assert world.run(world.wavespeed()).end not in ("result", "SubmissionUnknown")
+    world.cloud.control(keys={WAVESPEED: ["the-new-key-111111"]})
+    monkeypatch.setenv("WAVESPEED_API_KEY", "the-new-key-111111")
+    [row] = wavespeed_rows(world, "the-new-key-111111")["data"]["items"]
+    show(world, WAVESPEED, {"code": 200, "message": "success", "data": {"items": [{**row, "id": "wa-of-the-second"}]}})
+    asked = len(world.cloud.records("wavespeed.list"))
+    outcome = world.run(world.wavespeed())
+    assert (outcome.end, world.cloud.accepted()) == (end, 2 if end == "result" else 1)
+    if end != "result":
+        assert "it was sent with another key" in str(outcome.error)
+        assert len(world.cloud.records("wavespeed.list")) - asked <= 2
+
+
 def test_another_organisation_that_may_not_see_it_does_not_lose_it(world, monkeypatch):
     first = world.run(world.gmi(), plan=["queued"] * 9 + ["success"], wait_seconds=10)
     assert first.end == "StillRunning"
