@@ -139,6 +139,15 @@ def test_a_note_says_which_files_go_where(title: str) -> None:
             assert f"| [{model['name']}]({model['url']}) | models/{model['directory']} |" in text
 
 
+def test_a_small_card_gets_the_file_that_is_said_to_suit_it() -> None:
+    """The first page says fp8 up to 16 GB; the file of twice its size takes 33 GB of host memory there."""
+    (loader,) = [row for row in graph("Wan FLF2V on a small card")["nodes"] if row["type"] == "WanFLF2VLoadModel"]
+    file = loader["widgets_values"][0]
+    assert file == "wan2.1_flf2v_720p_14B_fp8_e4m3fn.safetensors"
+    for page in ("README.md", "README.zh.md"):
+        assert f"`{file}`" in (ROOT / page).read_text("utf-8")
+
+
 @pytest.mark.parametrize(("title", "shown"), graphs(), ids=[*TITLES, BLUEPRINT.stem])
 def test_nodes_tell_their_pack_and_where_their_files_are_published(title: str, shown: dict[str, Any]) -> None:
     """What the editor's "missing nodes" and "missing models" go by."""
