@@ -109,6 +109,7 @@ class Kronecker(Delta):
 
     def add_product(self, y: Tensor, x: Tensor, factor: float) -> None:
         """Without the large matrix: ``right`` on every group of inputs, then ``left`` among the groups."""
-        left, right = (Factors(parts=parts).value().to(x.dtype) for parts in (self.left, self.right))
+        # Of a convolution of one cell each is stored with sides of 1 behind.
+        left, right = (Factors(parts=parts).value().flatten(1).to(x.dtype) for parts in (self.left, self.right))
         groups = functional.linear(x.reshape(-1, left.shape[1], right.shape[1]), right)  # [rows, in_l, out_r]
         y.add_(torch.matmul(left, groups).reshape(y.shape), alpha=factor * self.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from wan_local.weights import load_transformer
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "adapters"
 NAMES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
-BESIDE = ("lora", "loha", "lokr", "lokr in parts", "glora", "dora", "dora of inputs", "dokr", "new", "difference")
+BESIDE = ("lora", "loha", "lokr", "lokr in parts", "lokr of a 1x1 convolution", "glora", "dora",
+          "dora of inputs", "dokr", "new", "difference")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,7 @@ def kinds(weight: Tensor) -> dict[str, lora.Delta]:
         "loha": lora.Hadamard(first=(up, down), second=(up.flip(0) * 9, down.flip(1)), scale=2.0),
         "lokr": lokr,
         "lokr in parts": lora.Kronecker(left=halves[0], right=halves[1], scale=0.3),
+        "lokr of a 1x1 convolution": replace(lokr, right=(lokr.right[0][..., None, None],)),
         "glora": lora.General(a1=torch.randn(into, 4) * 0.2, a2=torch.randn(4, into) * 0.2, b1=up, b2=down, scale=0.7),
         "dora": lora.Decomposed(inner=low_rank, magnitude=weight.norm(dim=1) * 1.3, axis=0),
         "dora of inputs": lora.Decomposed(inner=low_rank, magnitude=weight.norm(dim=0)[None] * 0.7, axis=1),
