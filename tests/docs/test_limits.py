@@ -43,7 +43,10 @@ ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "benchmarks" / "results" / "nvidia-h100-80gb-hbm3_202611.jsonl"
 GB = 10**9
 ORDINAL = {3: "third"}
-NUMBER = {5.0: "five", 600.0: "ten minutes", 3600.0: "an hour", 900.0: "15 minutes", 90 * 86400.0: "90 days"}
+NUMBER = {
+    5.0: "five", 120.0: "two minutes", 600.0: "ten minutes", 900.0: "15 minutes", 1800.0: "half an hour",
+    3600.0: "an hour", 90 * 86400.0: "90 days",
+}  # fmt: skip
 newest = pytest.mark.skipif(
     not hasattr(torch.ops.aten, "_fused_rms_norm"), reason="memory is that of a torch with a fused RMSNorm"
 )
@@ -150,6 +153,7 @@ def test_the_page_on_several_gpus() -> None:
     wanted = (
         f"{NUMBER[limits.first]} for the first step, then {NUMBER[limits.call]}, or {NUMBER[limits.slack]} times the",
         f"or what `{STEP_VARIABLE}` says in seconds",
+        f"{NUMBER[limits.start]} to start, {NUMBER[limits.join].split()[0]} to meet and {NUMBER[limits.load]} to load,",
         f"end after {NUMBER[idle]} without a run",
         f"(`{yunchang_backend.INSTALL}`, `--sequence-backend yunchang`)",
         f"xfuser itself, from {'.'.join(map(str, yunchang_backend.XFUSER_BROKEN))} on,",

@@ -39,7 +39,7 @@ def add_to(group: argparse._ArgumentGroup) -> None:
                             "no released yunchang, and before that it is yunchang")  # fmt: skip
     group.add_argument("--step-limit", type=float, metavar="SECONDS",
                        help="seconds that a step on several GPUs may take before they count as lost (default: an hour "
-                            "for the first, then what steps take)")  # fmt: skip
+                            "for the first, then what steps take); start and load have as long, or more")  # fmt: skip
 
 
 def wanted(args: argparse.Namespace) -> bool:

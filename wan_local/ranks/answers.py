@@ -93,7 +93,7 @@ class Answers:
         """Whom to blame when the limit has passed: a rank that does not even say that it is there, if there is one.
 
         Args:
-            advice: put behind the cause where the ranks are there and may only be slow.
+            advice: put behind the cause where the ranks may only be slow.
         """
         asked = time.monotonic()
         self._launcher.ping(self._left)
@@ -102,7 +102,8 @@ class Answers:
         mute = [rank for rank in sorted(self._left) if self._seen[rank] < asked]
         if mute:
             quiet = time.monotonic() - self._seen[mute[0]]
-            return Failure(rank=mute[0], cause=f"silent for {quiet:.0f} s, frozen: no answer within {limit:g} s")
+            told = advice if self._silence >= limit else ""  # a rank may be silent for all of it and well
+            return Failure(rank=mute[0], cause=f"silent for {quiet:.0f} s, frozen: no answer within {limit:g} s{told}")
         if len(self._left) == 1:
             return Failure(
                 rank=min(self._left), cause=f"no answer within {limit:g} s, though its process is there{advice}"

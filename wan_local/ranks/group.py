@@ -19,10 +19,9 @@ from .messages import Fields, encode
 from .rank import RankInfo, difference, versions
 from .ray_launcher import RayLauncher
 from .rendezvous import SECRET_BYTES, remove
-from .settings import STEP_VARIABLE, GroupSpec
+from .settings import SLOW, GroupSpec
 
 log = logging.getLogger("wan_local.ranks")
-SLOW = f"; if that is too short for these GPUs, set {STEP_VARIABLE} to more seconds"
 OVER = "the group has ended"
 PING_SECONDS = 20.0  # a rank without a call that is silent for so long is lost; loading again is the price
 LAUNCHER_TYPES: dict[str, Callable[[GroupSpec], Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
@@ -93,7 +92,7 @@ class RankGroup:
                 self._join(ask)
                 build = self._message("build", target=self.spec.target, kwargs=self.spec.kwargs)
                 self._launcher.send(*build)
-                self._finish("loading", self.spec.limits.load, self._answers(), ask)
+                self._finish("loading", self.spec.limits.load, self._answers(), ask, SLOW)
                 self._begin("starting", "up")
             except BaseException:
                 self._end("it could not be started")
@@ -122,11 +121,11 @@ class RankGroup:
         hello = self._message("hello", threads=spec.threads, paths=list(spec.paths))
         self._launcher.send(*hello)
         # Importing torch from a slow disk may keep a healthy rank silent: here the limit of the stage is all.
-        there = self._finish("starting", limits.start, self._answers(silence=limits.start), stop)
+        there = self._finish("starting", limits.start, self._answers(silence=limits.start), stop, SLOW)
         self._compare(there)
         host = "" if spec.launcher == "local" else self._started[0].host  # one machine needs no port
         self._launcher.send_one(0, *self._message("rendezvous", host=host, world=spec.world, limit=limits.join))
-        self._where = self._finish("joining", limits.join, self._answers([0]), stop)[0]
+        self._where = self._finish("joining", limits.join, self._answers([0]), stop, SLOW)[0]
         where = {**self._where, "secret": secrets.token_hex(SECRET_BYTES)}
         self._number += 1  # one number, but to each rank a message of its own: the only one that tells them apart
         for rank, name in enumerate(spec.devices):
@@ -137,7 +136,7 @@ class RankGroup:
             join = {"id": self._number, "op": "join", "info": info, "host": self._started[rank].host, "where": where}
             self._launcher.send_one(rank, *encode({**join, "limit": limits.join}))
         try:
-            self._finish("joining", limits.join, self._answers(), stop)
+            self._finish("joining", limits.join, self._answers(), stop, SLOW)
         except RankError as error:
             if len({rank.host for rank in self._started}) == 1 or error.cause.startswith(OVER):
                 raise

@@ -24,7 +24,7 @@ from .errors import RankError
 from .launch import Event, StartedRank
 from .messages import Buffer, Fields, Header
 from .process import Child, Process, kill, last_line, machine
-from .settings import GroupSpec
+from .settings import SLOW, GroupSpec
 
 TICK = 0.1  # seconds between two questions whether the user has stopped
 
@@ -114,7 +114,7 @@ class RayLauncher:
             line = last_line(self._helper.output().splitlines()) if self._helper is not None else ""
             where = f"Ray at {self._spec.ray.address}" if self._spec.ray.address else "Ray on this machine"
             more = f"; last heard: {line}" if line else ""
-            raise RankError(f"{where} did not answer within {limit:g} s{more}", stage="starting")
+            raise RankError(f"{where} did not answer within {limit:g} s{more}{SLOW}", stage="starting")
         if "refused" in reply:
             raise InputError(reply["refused"])
         if what not in reply:

@@ -15,6 +15,7 @@ BACKENDS = ("auto", "gloo", "nccl")
 PLACEMENTS = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 RAY_AUTH = ("", "disabled", "token")
 STEP_VARIABLE = "WAN_FLF2V_STEP_LIMIT"  # read by whoever drives the ranks; this library reads no environment
+SLOW = f"; if that is too short here, set {STEP_VARIABLE} (--step-limit on the command line) to more seconds"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +210,8 @@ def check_devices(devices: tuple[str, ...]) -> None:
 
 
 def step_limit(given: str | float | None = None) -> Limits:
-    """The limits with what a person says about a step: seconds that the first and every other one may take.
+    """The limits with what a person says about a step: seconds that the first and every other one may take. Starting,
+    meeting and loading may take as long where that is more than they have.
 
     Args:
         given: the value of ``WAN_FLF2V_STEP_LIMIT``; empty or None leaves the defaults, which follow what steps take.
@@ -225,4 +227,6 @@ def step_limit(given: str | float | None = None) -> Limits:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise InputError(f"{STEP_VARIABLE}={str(given)!r} can't be used; give seconds above 0, such as 3600")
-    return Limits(call=seconds, first=seconds, slack=1.0)
+    usual = Limits()
+    longer = {name: max(seconds, getattr(usual, name)) for name in ("start", "join", "load")}
+    return Limits(call=seconds, first=seconds, slack=1.0, **longer)

@@ -120,9 +120,12 @@ def test_whom_to_blame_when_the_limit_has_passed(monkeypatch, there, answered, r
         played.value(answer, None)
     answers, outcome = wait(played, limit=0.3)
     assert outcome.failure is None
-    failure = answers.overdue(0.3)
+    failure = answers.overdue(0.3, "; advice")
     assert failure.rank == rank
     assert told in failure.cause
+    assert failure.cause.endswith("; advice"), "also of a silent one, which may be so for all of the limit"
+    answers._silence = 0.2
+    assert answers.overdue(0.3, "; advice").cause.endswith("; advice") == (told not in ("silent", "frozen"))
 
 
 def test_a_death_that_no_event_tells_of():
