@@ -10,7 +10,7 @@ from pathlib import Path
 from .clock import moment_text
 from .container import ENDINGS, Clip, measure, why_no_video
 from .errors import BadResponse, RemoteError, ResultExpired
-from .files import replace_file
+from .files import move_aside, replace_file
 from .job import Job
 from .journal import Entry
 from .polling import again, another, still_going, wait
@@ -22,6 +22,7 @@ from .transport.download import File
 from .transport.parts import forget, new_part
 from .watch import check, in_thread
 
+CHANGED = "the file was changed since it was brought here; move it away to have it as the cloud made it"
 SMALLER, SHORTER = 0.5, 0.5  # share of the pixels and seconds asked for, below which a clip is spoken of
 
 
@@ -92,7 +93,10 @@ async def kept(session: Session, entry: Entry) -> Result | None:
     if not entry.id or (entry.state, Event.STORED) not in MOVES:
         return None
     file = await in_thread(lambda stop: _on_disk(session, entry), session.watch)
-    return None if file is None else await _stored(session, entry, file, resumed=True)
+    if file is None:
+        return None
+    changed = bool(entry.sha256) and file.sha256 != entry.sha256
+    return await _stored(session, entry, file, resumed=True, changed=changed)
 
 
 async def collect(session: Session, entry: Entry, job: Job | None, wait_seconds: float, *, resumed: bool) -> Result:
@@ -131,17 +135,18 @@ async def _brought(session: Session, entry: Entry, job: Job | None, wait_seconds
     return await _stored(session, entry, file, resumed=resumed)
 
 
-async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) -> Result:
-    """What is on disk, in the journal and as a result."""
+async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool, changed: bool = False) -> Result:
+    """What is on disk, in the journal and as a result. Of a file that was ``changed`` the journal keeps what it was."""
     output = session.folders.output
-    where = str(output.absolute())
-    if entry.state is not State.FETCHED or (entry.sha256, entry.output) != (file.sha256, where):
+    where, told = str(output.absolute()), entry if changed else file
+    if entry.state is not State.FETCHED or (entry.sha256, entry.output) != (told.sha256, where):
         clip = await in_thread(lambda stop: measure(file.path), session.watch)
         entry = session.journal.move(
-            entry, Event.STORED, file=str(file.path.relative_to(output)), output=where, sha256=file.sha256,
-            size=file.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(session, entry, clip),
+            entry, Event.STORED, file=str(file.path.relative_to(output)), output=where, sha256=told.sha256,
+            size=told.size, ended_at=entry.ended_at or session.clock.time(), note=_odd(session, entry, clip),
         )  # fmt: skip
-    said = f"; {entry.note}" if entry.note else ""
+    note = "; ".join(filter(None, (entry.note, CHANGED if changed else "")))
+    said = f"; {note}" if note else ""
     session.watch.stage(f"{session.provider.label}: here it is ({entry.id}){said}", 1.0, 1.0)
     return Result(
         path=file.path,
@@ -157,9 +162,9 @@ async def _stored(session: Session, entry: Entry, file: File, *, resumed: bool) 
         thumbnail=entry.thumbnail,
         queued=entry.queued_at,
         updated=entry.updated_at,
-        note=entry.note,
-        sha256=entry.sha256,
-        size=entry.size,
+        note=note,
+        sha256=file.sha256,
+        size=file.size,
     )
 
 
@@ -183,13 +188,13 @@ async def _download(session: Session, entry: Entry, job: Job) -> File:
 
 
 def _on_disk(session: Session, entry: Entry) -> File | None:
-    """The file of a job if it is whole: by its hash where that is known, else by its content. One that a run with
-    another output folder brought is copied to that of this run."""
+    """The file of a job if it is whole: by its hash where that is known, else by its content, such as one that somebody
+    edited. One that a run with another output folder brought is copied to that of this run."""
     for path in entry.places(session.folders.output) or [_place(session, entry, ending) for ending in ENDINGS]:
         try:
             data = path.read_bytes()
             digest = sha256(data).hexdigest()
-            if digest == entry.sha256 or (not entry.file and why_no_video(path) is None):
+            if digest == entry.sha256 or why_no_video(path) is None:
                 return File(path=_brought_over(session, entry, path, data), sha256=digest, size=len(data))
         except OSError:
             continue
@@ -204,6 +209,7 @@ def _brought_over(session: Session, entry: Entry, path: Path, data: bytes) -> Pa
     part = new_part(here)
     try:
         part.write_bytes(data)
+        move_aside(here)
         replace_file(part, here)
     finally:
         forget(part)

@@ -56,6 +56,20 @@ def replace_file(source: Path, path: Path) -> None:
         time.sleep(BETWEEN)
 
 
+def move_aside(path: Path) -> None:
+    """Keep what is at ``path`` under another name beside it, before something else takes its place: somebody may have
+    put it there. Without a file there, nothing.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    number = 1
+    while (other := path.with_name(f"{path.stem}.before-{number}{path.suffix}")).exists():
+        number += 1
+    with contextlib.suppress(FileNotFoundError):
+        replace_file(path, other)
+
+
 def probe_folder(folder: Path) -> None:
     """Write into a folder and remove it again.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import types
 from typing import Any
@@ -209,6 +210,23 @@ def test_no_patience_is_refused_before_paying(world, minutes):
 def test_some_patience_is_taken(world, minutes):
     world.cloud.plan(WAVESPEED, {"status": "completed", "at_submit": True})
     assert world.command(WAVESPEED, "--wait", minutes).returncode == 0
+
+
+def test_a_named_file_that_somebody_edited_is_left_as_it_is(world):
+    world.poll_soon()
+    world.cloud.always(GMI, "success")
+    target = world.tmp / "crane.mp4"
+    first, other = (["--output", str(target), "--seed", seed] for seed in ("7", "8"))
+    for given in (first, other, first):  # copies of our own take each other's place
+        assert world.command(GMI, *given).stdout.startswith(f"{target}\n")
+    target.write_bytes(b"cut and coloured")
+    told = world.command(GMI, *other)
+    assert (told.returncode, target.read_bytes()) == (0, b"cut and coloured")
+    assert f"{target} was changed since and is left as it is" in told.stdout
+    assert not told.stdout.startswith(str(target))
+    os.utime(target, (1.0, 1.0))  # an old one was to be replaced
+    assert world.command(GMI, *other).stdout.startswith(f"{target}\n")
+    assert world.cloud.accepted() == 2
 
 
 def test_the_command_line_has_takes(world):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import wan_remote
-from tests.wan_remote.fault_case import BOTH, DONE, POLL, WAITING, answer
+from tests.wan_remote.fault_case import BOTH, DONE, POLL, WAITING, WAVESPEED, answer
 from tests.wan_remote.stand_in import clips
 from tests.wan_remote.world import image
 from wan_remote.errors import StorageError
@@ -97,6 +97,30 @@ def test_a_clip_that_is_not_what_was_asked_for_is_told(world, monkeypatch):
         assert "the clip is 64x64, 0.1 s long (frames: 1), and 1280x720 in 5 s" in outcome.value.note
         assert "1280x720 in 5 s was asked for" in outcome.value.note
         assert any(outcome.value.note in line for line in outcome.lines)
+
+
+def test_a_clip_that_somebody_edited_is_given_and_not_overwritten(world):
+    clip = world.run(world.wavespeed()).value
+    edited = clip.path.read_bytes() + b"\0\0\0\x08free"
+    clip.path.write_bytes(edited)
+    world.advance(8 * 86400)
+    world.cloud.faults("wavespeed.result", answer(WAVESPEED, 404, "not found", times=0))
+    for _ in range(2):
+        again = world.run(world.wavespeed()).value
+        assert (again.path.read_bytes(), again.size, again.resumed) == (edited, len(edited), True)
+        assert "the file was changed since it was brought here" in again.note
+    assert world.states() == ["fetched"]
+
+
+def test_what_is_no_video_any_more_is_kept_beside_the_one_that_is_brought_again(world):
+    clip = world.run(world.wavespeed()).value
+    for number in (1, 2):
+        clip.path.write_text(f"notes {number}")
+        again = world.run(world.wavespeed()).value
+        assert (again.path, again.sha256, again.note) == (clip.path, clip.sha256, clip.note)
+        assert clip.path.with_suffix(f".before-{number}.mp4").read_text() == f"notes {number}"
+    assert world.run(world.wavespeed()).end == "result"
+    assert len(list(clip.path.parent.iterdir())) == 3
 
 
 def test_a_clip_as_asked_for_is_not_spoken_of(world, monkeypatch):

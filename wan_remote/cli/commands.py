@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ async def generate(given: argparse.Namespace, watch: Watch) -> str | tuple[str, 
         request, folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
         wait_seconds=60.0 * given.wait,
     )  # fmt: skip
-    return _told(result, target)
+    return _told(result, target, given.state)
 
 
 async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, int]:
@@ -64,7 +65,7 @@ async def _generate_all(given: argparse.Namespace, watch: Watch) -> tuple[str, i
             if isinstance(outcome, RemoteError):
                 raise outcome
             target = given.output / f"{wish.name}{outcome.path.suffix}" if wish.name else None
-            state, told_of = "done", _one_line(outcome, target)
+            state, told_of = "done", _one_line(outcome, target, wish.given.state)
         except RemoteError as error:
             failed, state, told_of = failed + 1, "failed", str(error)
         lines.append(f"{name:{width}}  {state:6}  {told_of}")
@@ -81,9 +82,10 @@ def _warn(*asked: argparse.Namespace) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
 
-def _one_line(result: Result, target: Path | None) -> str:
+def _one_line(result: Result, target: Path | None, state: Path) -> str:
     again = ", picked up and not paid for again" if result.resumed else ""
-    return "; ".join([f"{_copied(result, target)}", f"{result.request_id}{again}", *told(result)])
+    path, note = _copied(result, target, state)
+    return "; ".join([str(path), f"{result.request_id}{again}", *told(result), *note])
 
 
 async def collect(given: argparse.Namespace, watch: Watch) -> str:
@@ -92,7 +94,7 @@ async def collect(given: argparse.Namespace, watch: Watch) -> str:
         given.provider, given.id, folders=Folders(state=given.state, output=output), watch=watch, keys=_keys(given),
         wait_seconds=60.0 * given.wait,
     )  # fmt: skip
-    return _told(result, target)
+    return _told(result, target, given.state)
 
 
 async def show_status(given: argparse.Namespace, watch: Watch) -> str:
@@ -192,24 +194,35 @@ def _places(output: Path) -> tuple[Path, Path | None]:
     return (output.parent, output) if output.suffix.lower() == ".mp4" else (output, None)
 
 
-def _told(result: Result, target: Path | None) -> str:
-    path = _copied(result, target)
+def _told(result: Result, target: Path | None, state: Path) -> str:
+    path, note = _copied(result, target, state)
     again = ", picked up and not paid for again" if result.resumed else ""
     first = f"{result.provider} {result.request_id}, {result.size:,} bytes{again}"
-    return "\n".join([str(path), first, *told(result)])
+    return "\n".join([str(path), first, *told(result), *note])
 
 
-def _copied(result: Result, target: Path | None) -> Path:
-    """Where the user wants the video, and where it is then."""
+def _copied(result: Result, target: Path | None, state: Path) -> tuple[Path, list[str]]:
+    """Where the user wants the video, and where it is then; with a line to say if that is not the same."""
     if target is None:
-        return result.path
+        return result.path, []
     try:
+        if _edited(target, result, state):
+            return result.path, [f"{target} was changed since and is left as it is; move it away to have it made anew"]
         shutil.copyfile(result.path, target)
     except OSError as error:
         failed = error.strerror
     else:
-        return target
+        return target, []
     raise StorageError(f"{target} can't be written ({failed}); the video is kept as {result.path}")
+
+
+def _edited(target: Path, result: Result, state: Path) -> bool:
+    """Whether a file is newer than the video and no copy of any in the journal: what somebody made of it."""
+    if not target.is_file() or target.stat().st_mtime <= result.path.stat().st_mtime:
+        return False
+    digest = sha256(target.read_bytes()).hexdigest()
+    entries = Journal(folder=state / "jobs").entries() if digest != result.sha256 else []
+    return digest != result.sha256 and all(entry.sha256 != digest for entry in entries)
 
 
 def _keys(given: argparse.Namespace) -> Keys:

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from ..container import ending, why_no_video
 from ..errors import BadDownload, Interrupted, RemoteError, ResultExpired, StorageError, Unreachable
-from ..files import replace_file
+from ..files import move_aside, replace_file
 from .api import AGENT, CONNECT, NOBODY, OWN_CERTIFICATE, REACH, hide_queries, host_of
 from .bodies import TooMuch, Unreadable, bounded, encoding, unpacked
 from .connections import open_session
@@ -296,8 +296,18 @@ def _finish(part: Path, path: Path, stop: threading.Event) -> File:
             digest.update(piece)
     size, path = part.stat().st_size, path.with_suffix(ending(part))
     _go_on(stop)
+    if not _holds(path, size, digest.digest()):
+        move_aside(path)
     replace_file(part, path)
     return File(path=path, sha256=digest.hexdigest(), size=size)
+
+
+def _holds(path: Path, size: int, digest: bytes) -> bool:
+    """Whether this very file is there already: two runs of the same job may bring it at once."""
+    try:
+        return path.stat().st_size == size and hashlib.sha256(path.read_bytes()).digest() == digest
+    except OSError:
+        return False
 
 
 def _go_on(stop: threading.Event) -> None:
