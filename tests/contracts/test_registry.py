@@ -68,6 +68,15 @@ def test_pip_takes_the_folder_for_its_extras(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_pictures_of_others_are_told() -> None:
+    """Apache-2.0 asks for where they are from and that they were changed."""
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    pictures = [path.name for path in (ROOT / "demo").glob("*.png") if not path.name.startswith("nano_")]
+    assert pictures
+    assert all(f"demo/{name}" in notice for name in pictures)
+    assert all("[NOTICE](NOTICE)" in (ROOT / page).read_text("utf-8") for page in ("README.md", "README.zh.md"))
+
+
 def test_nothing_that_is_packed_speaks_of_what_is_not() -> None:
     """Notes of templates, help pages, texts of nodes, messages and options."""
     path_of = re.compile(rf"\b(?:{'|'.join(left_out())})/[\w./-]*\w")
