@@ -9,11 +9,14 @@ import signal
 import types
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.wan_remote.fault_case import GMI, WAVESPEED
 from tests.wan_remote.journals import entry
-from wan_remote.cli import main
+from wan_remote.cli import commands, main
+from wan_remote.errors import InvalidRequest
 from wan_remote.journal import Journal
 
 MODEL = "Wan-AI_Wan2.1-FLF2V-14B-720P"
@@ -210,6 +213,28 @@ def test_no_patience_is_refused_before_paying(world, minutes):
 def test_some_patience_is_taken(world, minutes):
     world.cloud.plan(WAVESPEED, {"status": "completed", "at_submit": True})
     assert world.command(WAVESPEED, "--wait", minutes).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("mode", ["I;16", "L", "RGBA"])
+def test_an_image_of_16_bits_or_turned_is_what_it_looks_like(tmp_path, kind, mode):
+    grey = np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 27  # 0 to 64773
+    drawn = Image.fromarray(grey) if mode == "I;16" else Image.fromarray((grey // 257).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it upright
+    drawn.save(tmp_path / f"image.{kind}", exif=exif)
+    read = commands._image("first", tmp_path / f"image.{kind}")
+    upright = np.rot90(grey / 257.0, -1)
+    assert read.shape == (60, 40, 4)
+    assert np.abs(read[..., :3] - upright[..., None]).max() <= 1.0
+    assert read[..., 3].min() == 255
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_an_image_of_any_range_is_refused(tmp_path, kind):
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "image.tif")
+    with pytest.raises(InvalidRequest, match="first image .* save it as 8 bit"):
+        commands._image("first", tmp_path / "image.tif")
 
 
 def test_a_named_file_that_somebody_edited_is_left_as_it_is(world):

@@ -177,16 +177,27 @@ def _image(name: str, path: Path | str) -> np.ndarray | str:
     if isinstance(path, str):
         return path
     try:
-        with Image.open(path, formats=FORMATS) as opened:
+        # Of what is named Pillow maps a plain TIFF into memory, at the size that it has once turned upright: scrambled.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 size = f"{opened.width}x{opened.height}"
                 raise InvalidRequest(f"{name} image {path} has {size} pixels; use a smaller image")
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"))
+            tiff = opened.format == "TIFF"  # which is upright once it is loaded
+            if opened.mode == "F" or (tiff and opened.mode == "I"):  # in other files that holds 16 bits
+                raise InvalidRequest(f"{name} image {path} has numbers of 32 bits, of any range; save it as 8 bit")
+            return _eight_bit(opened if tiff else ImageOps.exif_transpose(opened))
     except FileNotFoundError:
         why = "is not there; check the path"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         why = f"is no image that can be read; use {', '.join(FORMATS)}"
     raise InvalidRequest(f"{name} image {path} {why}")
+
+
+def _eight_bit(image: Image.Image) -> np.ndarray:
+    """``[H, W, 4]`` uint8; grey of 16 bits is scaled, where Pillow would cut it off at 255."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(np.rint(np.asarray(image) / 257.0).clip(0, 255).astype(np.uint8))
+    return np.asarray(image.convert("RGBA"))
 
 
 def _places(output: Path) -> tuple[Path, Path | None]:
