@@ -35,6 +35,7 @@ from .session import Folders, Session, open_session
 from .states import Event, State
 from .submission import submit
 from .transport import Lost
+from .uploads import forget
 from .watch import Watch, in_thread, to_the_end
 
 PATIENCE = 1800.0  # seconds
@@ -78,6 +79,8 @@ async def run(
         if (here := await kept(session, entry)) is not None:
             return here
         if entry.state in (State.FAILED, State.CANCELLED):
+            if entry.state is State.FAILED:  # perhaps since an image is broken where it lies, or gone
+                forget(session, images.frames, before=entry.ended_at)
             entry = _unsure(session, entry) if entry.guessed else _anew(entry, request)
         resumed = bool(entry.id)
         entry, job = await _submitted(session, entry, images, wait_seconds, graph)

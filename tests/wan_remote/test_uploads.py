@@ -49,6 +49,17 @@ def test_three_nodes_with_the_same_images_upload_each_once(world):
     assert stored(world) == 2
 
 
+def test_after_a_failed_job_the_images_are_uploaded_anew(world):
+    """It may have failed since one of them is broken where it lies. Of two that failed only the first uploads."""
+    two = [world.wavespeed(prompt=prompt) for prompt in ("a", "b")]
+    for request in two:
+        assert world.run(request, plan=["failed"]).end == "JobFailed"
+    assert len(world.cloud.records("put")) == 2
+    for request in two:
+        assert world.run(request).end == "result"
+        assert len(world.cloud.records("put")) == 4
+
+
 def test_two_prompts_each_in_its_own_loop_share_an_upload(world, frame):
     world.cloud.faults("put", SLOW)
     addresses = []
