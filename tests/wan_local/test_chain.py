@@ -220,6 +220,32 @@ def test_other_weights_and_settings_are_other_clips(one: Pipeline, tmp_path: Pat
     assert Chain(one, segments, no_windows, folder=tmp_path, model="m").made_before() == 1
 
 
+def test_an_image_that_counts_otherwise_is_another_clip(one: Pipeline, tmp_path: Path) -> None:
+    first, last = segments_of(IMAGES[:2], ["a disc"])[0].keyframes
+
+    def chain(keyframe: Keyframe) -> Chain:
+        return Chain(one, [Segment(prompt="a disc", keyframes=(keyframe, last))], SETTINGS, folder=tmp_path)
+
+    chain(first).sample()
+    assert chain(replace(first)).made_before() == 1
+    for changed in ({"strength": 0.7}, {"low_noise_strength": 0.3}, {"whole_group": True}):
+        assert chain(replace(first, **changed)).made_before() == 0, changed
+
+
+def test_a_bridge_to_a_changed_beginning_is_another_clip(one: Pipeline, tmp_path: Path) -> None:
+    """Where the clip has no first image, the bridge ends at what its first frame became."""
+    last = Keyframe(images=IMAGES[1][None], frame=-1)
+
+    def chain(middle: Tensor) -> Chain:
+        given = (Keyframe(images=middle[None], frame=4), last)
+        segments = [Segment(prompt="a disc", keyframes=given), returning("a disc", given, F)]
+        return Chain(one, segments, SETTINGS, loop=True, folder=tmp_path)
+
+    chain(IMAGES[0]).sample()
+    assert chain(IMAGES[0]).made_before() == 2
+    assert chain(IMAGES[2]).made_before() == 0
+
+
 def test_a_kept_file_that_is_cut_short_is_made_again(one: Pipeline, tmp_path: Path) -> None:
     segments = segments_of(IMAGES[:2], ["a disc"])
     expected = run(one, segments, tmp_path)

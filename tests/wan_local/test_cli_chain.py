@@ -102,25 +102,43 @@ def test_a_clip_that_fails_is_said_and_the_same_command_goes_on(
     assert "1 of 2 clips made before" in capsys.readouterr().out
 
 
+def name(model: Path, **more: Any) -> str:
+    other = dict.fromkeys(("model_low", "boundary", "vae", "text_encoder", "image_encoder", "tokenizer"))
+    kinds = {"lora": [], "dtype": "auto", "unpack": False, "fp8_matmul": False}
+    return name_of_model(Namespace(**{**other, **kinds, "model": str(model), **more}))
+
+
 def test_an_expert_that_was_found_beside_the_other_names_the_clips_too(tmp_path: Path) -> None:
     high, low = tmp_path / "x_high_noise.safetensors", tmp_path / "x_low_noise.safetensors"
-    other = dict.fromkeys(("model_low", "boundary", "vae", "text_encoder", "image_encoder", "tokenizer"))
     told: list[str] = []
-
-    def name(**more: Any) -> str:
-        kinds = {"lora": [], "dtype": "auto", "unpack": False, "fp8_matmul": False}
-        with listening(told.append):
-            return name_of_model(Namespace(**{**other, **kinds, "model": str(high), **more}))
-
     high.write_bytes(b"high")
-    names = [name()]
-    for data in (b"low", b"another"):
-        low.write_bytes(data)
-        names.append(name())
-    assert len(set(names)) == 3
-    assert name(model_low=str(low), boundary=0.9) == names[-1]
-    assert name(boundary=0.8) not in names
+    with listening(told.append):
+        names = [name(high)]
+        for data in (b"low", b"another"):
+            low.write_bytes(data)
+            names.append(name(high))
+        assert len(set(names)) == 3
+        assert name(high, model_low=str(low), boundary=0.9) == names[-1]
+        assert name(high, boundary=0.8) not in names
     assert told == [], "that it is taken was said when it was loaded"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"lora": ["L:0.5"]}, {"lora": ["L:1", "L:1"]}, {"dtype": "bfloat16"}, {"unpack": True}, {"fp8_matmul": True},
+     *({part: "one"} for part in ("vae", "text_encoder", "image_encoder", "tokenizer"))],
+)  # fmt: skip
+def test_what_decides_the_latents_names_the_clips(
+    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("model", "L", "one"):
+        Path(file).write_bytes(file.encode())
+    before = name(Path("model"), lora=["L:1"])
+    assert name(Path("model"), lora=["L:1"]) == before
+    assert name(Path("model"), **{"lora": ["L:1"], **changed}) != before
+    Path("L").write_bytes(b"trained on")
+    assert name(Path("model"), lora=["L:1"]) != before
 
 
 def test_a_loop_of_one_image_goes_on_and_back(
