@@ -1,7 +1,7 @@
 """The command line: ``python -m wan_local generate``, ``chain``, ``ends``, ``decode``, ``inspect`` and ``bench``.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed with a one-line reason, 2 wrong
-use, 130 stopped by Ctrl-C.
+use, 130 stopped by Ctrl-C, 128 and its number by another signal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    from . import bench, chain, decode, ends, generate, inspect
+    from . import bench, chain, decode, ends, generate, inspect, signals
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file that it is sent to may not know a path's letters
@@ -41,11 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         command.add_to(commands)
     args = parser.parse_args(argv)
     try:
-        with notices.listening(lambda text: print(f"warning: {text}", file=sys.stderr)):
+        with notices.listening(lambda text: print(f"warning: {text}", file=sys.stderr)), signals.raising():
             args.run(args)
         sys.stdout.flush()
-    except (KeyboardInterrupt, Cancelled):
-        return _say(args.parser.prog, "stopped; a finished file from before is untouched", STOPPED)
+    except (KeyboardInterrupt, Cancelled) as stop:
+        status = stop.status if isinstance(stop, signals.Ended) else STOPPED
+        return _say(args.parser.prog, "stopped; a finished file from before is untouched", status)
     except WanError as error:
         return _say(args.parser.prog, str(error), FAILED)
     except BrokenPipeError:  # whoever read it has gone, as `head` does

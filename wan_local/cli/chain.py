@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,6 +17,7 @@ from ..settings import Settings
 from ..words import counted
 from . import generate, repair_option, several_gpus
 from .lora_option import parse
+from .results import show
 
 if TYPE_CHECKING:
     from ..chain import Segment
@@ -100,8 +100,7 @@ def make(
         video.check_path(args.output, need_bytes=chain.frames * grid.height * grid.width * scale**2 // 4)
         made = chain.made_before()
         kept = [f"{made} of {counted(len(segments), 'clip')} made before, in {folder}"] if made else []
-        print("\n".join([*lines, f"seed {chain.settings.seed}", *kept]))
-        sys.stdout.flush()
+        show(*lines, f"seed {chain.settings.seed}", *kept)
         sampled = chain.sample(bar)
         joins = chain.joins()
         decoded, told = chain.decode_stream(sampled, bar), ""
@@ -111,9 +110,9 @@ def make(
         about = named(settings.approximations)
         video.write(joins.passing(decoded), args.output, rate, metadata={video.APPROXIMATIONS: about})
         bar(Progress(stage="write", done=chain.frames, total=chain.frames))
-    print(f"video {args.output} ({counted(chain.frames, 'frame')}, {grid.width * scale}x{grid.height * scale}, "
-          f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})")  # fmt: skip
-    print("\n".join([*map(str, joins.report()), *told.splitlines()]))
+    show(f"video {args.output} ({counted(chain.frames, 'frame')}, {grid.width * scale}x{grid.height * scale}, "
+         f"{float(rate):g} fps, {time.monotonic() - began:.1f} s, {about})",
+         *map(str, joins.report()), *told.splitlines())  # fmt: skip
 
 
 def name_of_model(args: argparse.Namespace) -> str:

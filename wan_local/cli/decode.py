@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..settings import FPS
 from .dtypes import add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
+from .results import show
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         video.write(chain.from_iterable(clips), args.output, rate, metadata=tags)
     finally:
         bar.close()
-    print(f"video {args.output}")
+    show(f"video {args.output}")
 
 
 def _checked(args: argparse.Namespace) -> tuple[str | int, Fraction]:

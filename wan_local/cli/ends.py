@@ -12,6 +12,7 @@ from ..settings import FIT, FITS, REACH, REPAIRS, REPORT, check_repair
 from ..words import counted
 from . import keyframe_option
 from .progress_bar import ProgressBar
+from .results import show
 
 if TYPE_CHECKING:
     from ..keyframes import Keyframe
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         bar.close()
     if args.output:
         video.write(done.frames, args.output, rate)
-    print(json.dumps(done.as_json(), indent=2) if args.json else done)
+    show(json.dumps(done.as_json(), indent=2) if args.json else str(done))
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ from . import keeping, keyframe_option, longer_option, lora_option, repair_optio
 from .cache_folder import default_folder
 from .dtypes import DTYPES, add_vae_dtype, dtype_of
 from .progress_bar import ProgressBar
+from .results import show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ example:
       --prompt "a red disc moves right" --output out.mp4
 """
 EPILOG = """\
-Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped.
+Exit status: 0 done, 1 failed (one line says why), 2 wrong use, 130 stopped by Ctrl-C, 143 by SIGTERM.
 A file that is there already is only replaced by a whole new one."""
 SEED = "-1 draws one and says which (default; of a --loop it is 0, so that the same command goes on after a stop)"
 KEPT_SEED = 0  # where clips are kept under names that the seed is a part of
@@ -187,6 +188,9 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     settings, rate, offload, tiling = checked(args)
     keyframe_option.check(args)
+    if args.keep and not args.loop:
+        args.parser.error(f"--keep {args.keep} is for the clips of a --loop; leave it out: a clip alone is kept beside "
+                          "its video where that can't be made")  # fmt: skip
     if args.loop and (args.frames or args.sheet):
         args.parser.error("--loop writes the video alone; leave --frames and --sheet out")
     parts = parts_of(args)
@@ -208,8 +212,8 @@ def run(args: argparse.Namespace) -> None:
         scale = pipeline.vae.config.upscale
         if scale > 1:  # there is more to write than was asked for
             _check_outputs(args, grid.frames * grid.height * grid.width * scale**2)
+        show(*lines, f"seed {settings.seed}")
         sampled = pipeline.generate(None, None, args.prompt, settings, bar, keyframes=keyframes)
-        print("\n".join([*lines, f"seed {sampled.settings.seed}"]))
         try:
             found = _write(args, pipeline, sampled, given, rate, bar)
         except BaseException:
@@ -217,9 +221,8 @@ def run(args: argparse.Namespace) -> None:
             keeping.keep(sampled, args, given)
             raise
     size = f"{grid.width * scale}x{grid.height * scale}"
-    print(f"video {args.output} ({counted(grid.frames, 'frame')}, {size}, {float(rate):g} fps, "
-          f"{time.monotonic() - began:.1f} s, {sampled.approximated})")  # fmt: skip
-    print(found)
+    show(f"video {args.output} ({counted(grid.frames, 'frame')}, {size}, {float(rate):g} fps, "
+         f"{time.monotonic() - began:.1f} s, {sampled.approximated})", found)  # fmt: skip
 
 
 def _loop(

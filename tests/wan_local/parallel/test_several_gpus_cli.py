@@ -77,7 +77,7 @@ def test_what_a_lora_does_is_told_there_too(
     vae = SimpleNamespace(config=SimpleNamespace(upscale=1))
     pipeline = SimpleNamespace(recipe=FLF2V, vae=vae, generate=lambda *given, **options: sampled)
     monkeypatch.setattr(generate.Pipeline, "from_pretrained", lambda *args, **options: pipeline)
-    monkeypatch.setattr(cli_generate, "_write", lambda *given: ["ends"])
+    monkeypatch.setattr(cli_generate, "_write", lambda *given: "ends")
     assert main(command(tmp_path, "--device", "cpu", "--gpus", "2", "--lora", f"{tmp_path / 'a.safetensors'}:0.5")) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("LoRA a.safetensors: 2 tensors change 1 parameter; 2 not used ('lora_te_encoder_block_0")
