@@ -24,7 +24,18 @@ from .errors import InputError
 from .lora import Applied
 from .model.nag import Nag
 from .notices import tell
-from .sampling import ComesItself, Cond, GuidesItself, Model, Sampler, Sides, Velocity, forwards_of, model_sides, model_velocity
+from .sampling import (
+    ComesItself,
+    Cond,
+    GuidesItself,
+    Model,
+    Sampler,
+    Sides,
+    Velocity,
+    forwards_of,
+    model_sides,
+    model_velocity,
+)
 from .weights.experts import HIGH, LOW, Pair, open_pair, timestep_of
 from .weights.load import AnyPath, build_transformer, transformer_source
 

@@ -115,8 +115,8 @@ def to_tensor(image: AnyImage, name: str = "image") -> Tensor:
     """Anything that stands for one image to ``[3, H, W]`` float32 0..1 on the CPU.
 
     Args:
-        image: a path; a PIL image, turned as its EXIF says; a tensor or array ``[3, H, W]``, ``[H, W, 3]`` or with a leading 1; 1 channel is
-            grey, 4 are RGBA; 0..255 where the type is uint8, else 0..1.
+        image: a path; a PIL image, turned as its EXIF says; a tensor or array ``[3, H, W]``, ``[H, W, 3]`` or with a
+            leading 1; 1 channel is grey, 4 are RGBA; 0..255 where the type is uint8, else 0..1.
         name: how messages call it.
 
     Raises:

@@ -212,7 +212,8 @@ class Editor:
 
     def groups(self) -> list[list[float]]:
         """``[left, top, width, height]`` of each, as the page has it: ComfyUI 0.8.0's spreads a graph for Nodes 2.0."""
-        return [list(row) for row in self.page.evaluate("app.graph._groups.map(group => [...group.pos, ...group.size])")]
+        found: list[list[float]] = self.page.evaluate("app.graph._groups.map(each => [...each.pos, ...each.size])")
+        return found
 
     def wipes_of(self, size: str) -> None:
         """Both ends show their image and their frame, in this size."""
