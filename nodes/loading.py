@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .sockets.model import WanModel
 from .sockets.model_experts import ExpertsModel
 from .sockets.vae import HostedVAE
 
+BAR = 100  # units of a loader's bar
 DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """Choices of ``weight_dtype``; None keeps what the files hold, fp8 and GGUF too, and the others dequantize it.
 
@@ -49,24 +51,31 @@ def load_parts(
     load = partial(load_model, weight_dtype=weight_dtype, attention_name=attention_name, compiled=compiled)
     model: WanModel | ExpertsModel
     if pair is None:
-        model = load(folder)
+        model = load(folder, bar=(0.0, 0.8))
     else:
-        model = ExpertsModel(load(pair.high), load(pair.low), pair.boundary)
+        model = ExpertsModel(load(pair.high, bar=(0.0, 0.4)), load(pair.low, bar=(0.4, 0.8)), pair.boundary)
     try:
-        text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder)
+        text = weights.load_text_encoder(text_encoder or folder, tokenizer_of=folder, on_bytes=shown((0.8, 0.95)))
     except WrongModel as error:
         raise weight_files.with_node(error) from None
     raise_half_on_cpu(text.model)
     image = None
     if model.transformer.config.has_image_branch:
-        image = weights.load_image_encoder(folder)
+        image = weights.load_image_encoder(folder, on_bytes=shown((0.95, 1.0)))
         raise_half_on_cpu(image.model)
     vision = None if image is None else HostedCLIPVision(image)
-    return model, HostedCLIP(text), vision, load_vae(folder, "default")
+    return model, HostedCLIP(text), vision, load_vae(folder, "default", bar=(1.0, 1.0))
 
 
-def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: bool = False) -> WanModel:
-    """Read a transformer from a file or a pipeline folder; arguments and errors as above."""
+def load_model(
+    path: Path,
+    weight_dtype: str,
+    attention_name: str,
+    *,
+    compiled: bool = False,
+    bar: tuple[float, float] = (0.0, 1.0),
+) -> WanModel:
+    """Read a transformer from a file or a pipeline folder; ``bar`` as of :func:`shown`, the rest as above."""
     attend = attention.choose(attention_name)  # before the long part
     try:
         dtype = DTYPES.get(weight_dtype)
@@ -77,6 +86,7 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
             attend=attend,
             unpack=dtype is not None,
             float8_matmul=weight_dtype == FAST,
+            on_bytes=shown(bar),
         )
     except WrongModel as error:
         raise weight_files.with_node(error) from None
@@ -99,19 +109,37 @@ def load_model(path: Path, weight_dtype: str, attention_name: str, *, compiled: 
     return WanModel(transformer, setup)
 
 
-def load_vae(path: Path, dtype: str) -> HostedVAE:
-    """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`."""
+def load_vae(path: Path, dtype: str, *, bar: tuple[float, float] = (0.0, 1.0)) -> HostedVAE:
+    """Read a VAE from a file or a pipeline folder; ``dtype`` is what it decodes in, a name of :data:`DTYPES`, and
+    ``bar`` as of :func:`shown`."""
     try:
-        vae = weights.load_vae(path, dtype=torch.float32, operations=host.Operations)
+        vae = weights.load_vae(path, dtype=torch.float32, operations=host.Operations, on_bytes=shown(bar))
     except WrongModel as error:
         raise weight_files.with_node(error) from None
     return HostedVAE(vae, DTYPES[dtype])
 
 
+def shown(bar: tuple[float, float]) -> Callable[[int, int], None]:
+    """An ``on_bytes`` that moves the running node's bar from one share of it to another, and hears a stop."""
+    show, last = host.progress_bar(BAR), -1
+
+    def on_bytes(there: int, total: int) -> None:
+        nonlocal last
+        host.stop_if_asked()
+        units = round(BAR * (bar[0] + (bar[1] - bar[0]) * there / max(total, 1)))
+        if units != last:  # of thousands of pieces
+            last = units
+            show(units, None)
+
+    return on_bytes
+
+
 def raise_half_on_cpu(module: torch.nn.Module) -> None:
     """Encoders are torch's own layers and calculate in what they are stored in; a CPU is slow at float16."""
     if host.encoder_devices()[0].type == "cpu" and stored_dtype(module) == torch.float16:
-        module.float()
+        for layer in module.modules():
+            host.stop_if_asked()
+            layer._apply(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, recurse=False)
 
 
 def stored_dtype(module: torch.nn.Module) -> torch.dtype:

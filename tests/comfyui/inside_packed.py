@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from inside_checks import apart, check, lib
+from inside_checks import apart, bundled, check, lib
 from inside_model import inputs, lora_file, resident, small_transformer
 
 
@@ -147,6 +147,30 @@ def the_loader_keeps_or_dequantizes(nodes: Any) -> None:
         assert kept.compute_dtype in (torch.bfloat16, torch.float32)
         dequantized = nodes.loading.load_model(path, "fp32", "sdpa").transformer
         assert {p.dtype for p in dequantized.parameters()} == {torch.float32}
+
+
+@check
+def loaders_move_the_bar_and_hear_a_stop(nodes: Any) -> None:
+    def press_stop(done: int, preview: Any) -> None:
+        shown.append(done)
+        if stop_at is not None and done >= stop_at:
+            nodes.host.management.interrupt_current_processing()
+
+    folder, shown, stop_at = bundled(nodes), [], None
+    with mock.patch.object(nodes.host, "progress_bar", return_value=press_stop):
+        nodes.loading.load_parts(folder, "fp32", "sdpa")
+        assert shown == sorted(shown)
+        assert shown[-1] == 100
+        assert len(set(shown)) > 50, shown
+        for stop_at in (1, 30, 85, 97):  # transformer, text encoder and image encoder
+            shown.clear()
+            try:
+                nodes.loading.load_parts(folder, "fp32", "sdpa")
+            except nodes.host.Stopped:
+                pass
+            else:
+                raise AssertionError("it went on to its end")
+            assert shown[-1] < stop_at + 10, shown
 
 
 @check

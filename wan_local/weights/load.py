@@ -30,6 +30,7 @@ from .source import DTYPES, Entry, TensorSource, not_importable, reason, shown
 
 AnyPath = str | PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
+OnBytes = Callable[[int, int], None]
 
 
 def load_transformer(
@@ -41,6 +42,7 @@ def load_transformer(
     *,
     unpack: bool = False,
     float8_matmul: bool = False,
+    on_bytes: OnBytes | None = None,
 ) -> WanTransformer:
     """Load a first-last-frame or image-to-video transformer.
 
@@ -55,6 +57,7 @@ def load_transformer(
         unpack: make plain weights of ``dtype`` out of packed ones: faster steps, more memory.
         float8_matmul: multiply fp8 e4m3 weights in fp8, and int8 ones in int8, where the device can: faster, and less
             exact.
+        on_bytes: called with the bytes that are there and with those of all; what it raises ends the loading.
 
     Raises:
         UnreadableWeights: missing, cut short, broken, or quantised in a way not known here.
@@ -62,7 +65,14 @@ def load_transformer(
         ParameterMismatch: missing or misshapen parameters. What belongs to no layer is a notice (``notices.py``).
     """
     return build_transformer(
-        transformer_source(path), dtype, device, operations, attend, unpack=unpack, float8_matmul=float8_matmul
+        transformer_source(path),
+        dtype,
+        device,
+        operations,
+        attend,
+        unpack=unpack,
+        float8_matmul=float8_matmul,
+        on_bytes=on_bytes,
     )
 
 
@@ -75,6 +85,7 @@ def build_transformer(
     *,
     unpack: bool = False,
     float8_matmul: bool = False,
+    on_bytes: OnBytes | None = None,
 ) -> WanTransformer:
     """As :func:`load_transformer`, of what :func:`transformer_source` opened."""
     check_dtypes(source)
@@ -85,7 +96,7 @@ def build_transformer(
     if keep:
         model.compute_dtype = dtype or torch.bfloat16
         dtype = None
-    fill(model, source, dtype, device, keep_packed=keep)
+    fill(model, source, dtype, device, keep_packed=keep, on_bytes=on_bytes)
     module: Any
     for module in model.modules():
         if hasattr(module, "pack"):  # ours, or a host's
@@ -100,14 +111,19 @@ def _is_mixed(source: TensorSource) -> bool:
 
 
 def load_vae(
-    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Convolutions = nn
+    path: AnyPath,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Convolutions = nn,
+    *,
+    on_bytes: OnBytes | None = None,
 ) -> WanVAE:
     """Load a Wan-VAE; ``dtype`` None is float32, which encoding needs. Arguments and errors as above."""
     source = vae_source(path)
     check_dtypes(source)
     config = sizes.vae_config(source)
     vae = build(source, "Wan-VAE", lambda: WanVAE(config, operations=operations))
-    return fill(vae, source, dtype or torch.float32, device)
+    return fill(vae, source, dtype or torch.float32, device, on_bytes=on_bytes)
 
 
 def transformer_source(path: AnyPath) -> TensorSource:
@@ -193,6 +209,7 @@ def fill(
     tied: Collection[str] = (),
     wide: Collection[str] = (),
     keep_packed: bool = False,
+    on_bytes: OnBytes | None = None,
 ) -> Network:
     """Put the source's tensors into a model built on the meta device; frozen and ready to evaluate.
 
@@ -204,6 +221,7 @@ def fill(
         tied: parameters that the caller points at others; they are in the model, but not in the source.
         wide: parameters that are float32 where the others are float16.
         keep_packed: leave packed weights packed where the layer can hold them.
+        on_bytes: see :func:`load_transformer`.
 
     Raises:
         ParameterMismatch: missing or misshapen parameters.
@@ -216,16 +234,25 @@ def fill(
     if torch.device(device).type == "cpu":
         converted = sum(_converted(entry, dtype, keep_packed) for entry in source.entries.values())
         check_host_room(converted, str(source.path), dtype)
+    total = sum(entry.bytes for entry in source.entries.values())
+    there = 0
+
+    def came(size: int) -> None:
+        nonlocal there
+        there = min(there + size, total)
+        if on_bytes is not None:
+            on_bytes(there, total)
+
     state = {}
     for name in expected:
         entry = source.entries[name]
         layer: Any = model.get_submodule(name.rpartition(".")[0])
         if keep_packed and entry.packing is not None and name.endswith(".weight") and hasattr(layer, "pack"):
             scale = entry.scale().to(device) if entry.scale else None
-            layer.pack(place_packed(entry, device), entry.packing, scale)
+            layer.pack(place_packed(entry, device, came), entry.packing, scale)
         else:
             narrow = name in wide and (dtype or DTYPES.get(entry.dtype)) == torch.float16
-            state[name] = place(entry, torch.float32 if narrow else dtype, device)
+            state[name] = place(entry, torch.float32 if narrow else dtype, device, came)
     model.load_state_dict(state, assign=True, strict=False)  # the names are checked above
     return model.requires_grad_(False).eval()
 

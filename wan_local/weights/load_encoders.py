@@ -20,7 +20,7 @@ from ..quantised import Embedding, Linear, packing_of
 from ..words import counted
 from . import detect, encoder_sizes, llama_tokenizer, official_encoders, sizes
 from .formats import diffusers_dir
-from .load import AnyPath, build, check_dtypes, fill, needed, open_source
+from .load import AnyPath, OnBytes, build, check_dtypes, fill, needed, open_source
 from .source import DTYPES, FLOATS, TensorSource, imported, not_importable, reason
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def load_text_encoder(
     *,
     tokenizer: AnyPath | None = None,
     tokenizer_of: AnyPath | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> TextEncoder:
     """Load umT5 and its tokenizer.
 
@@ -61,6 +62,7 @@ def load_text_encoder(
         operations: not used: the network is transformers' own.
         tokenizer: folder of the tokenizer; None takes what lies in the file or beside it.
         tokenizer_of: a pipeline folder whose tokenizer will do where there is none with the encoder.
+        on_bytes: called with the bytes that are there and with those of all; what it raises ends the loading.
 
     Raises:
         UnreadableWeights: the encoder or its tokenizer is missing or broken.
@@ -79,7 +81,7 @@ def load_text_encoder(
         hold_packed(model, source)
         _hold_packed_table(model, source, dtype)
     dtype = dtype or _of_most(source, wide)
-    fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True)
+    fill(model, source, dtype, device, tied=(TIED,), wide=wide, keep_packed=True, on_bytes=on_bytes)
     for layer in model.modules():
         if packing_of(layer) is not None:
             # transformers takes the dtype of a weight for that of the calculation, unless it is int8
@@ -89,7 +91,12 @@ def load_text_encoder(
 
 
 def load_image_encoder(
-    path: AnyPath, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", operations: Operations = nn
+    path: AnyPath,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Operations = nn,
+    *,
+    on_bytes: OnBytes | None = None,
 ) -> ImageEncoder:
     """Load CLIP's vision tower from a pipeline folder or one file; arguments and errors as above."""
     config, source = image_parts(open_source(path, "image_encoder"))
@@ -101,7 +108,8 @@ def load_image_encoder(
         dtype = dtype or torch.bfloat16
         hold_packed(model, source)
     dtype = dtype or _of_most(source)
-    return ImageEncoder(_with_position_ids(fill(model, source, dtype, device, keep_packed=True), device))
+    fill(model, source, dtype, device, keep_packed=True, on_bytes=on_bytes)
+    return ImageEncoder(_with_position_ids(model, device))
 
 
 def text_parts(source: TensorSource) -> tuple[transformers.UMT5Config, TensorSource]:

@@ -51,6 +51,21 @@ def state() -> dict[str, Tensor]:
     return files.original()
 
 
+@pytest.mark.parametrize("kind", ["ComfyUI fp16", "ComfyUI fp8 scaled", "GGUF Q8_0"])
+@pytest.mark.parametrize("unpack", [False, True])
+def test_bytes_that_are_there_are_told_while_it_loads(
+    kind: str, unpack: bool, tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    path = LAYOUTS[kind][0](tmp_path / "model.safetensors", state)
+    told: list[tuple[int, int]] = []
+    load_transformer(path, torch.float32, unpack=unpack, on_bytes=lambda *there: told.append(there))
+    there = [there for there, _ in told]
+    assert len({total for _, total in told}) == 1
+    assert there == sorted(there)
+    assert len(set(there)) >= len(state)  # of every tensor
+    assert there[-1] == told[-1][1]
+
+
 @pytest.fixture(scope="module")
 def truth(state: dict[str, Tensor]) -> Tensor:
     model = WanTransformer(files.CONFIG)

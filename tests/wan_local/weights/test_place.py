@@ -33,7 +33,10 @@ def test_every_half_number_becomes_what_torch_makes_of_it(dtype: torch.dtype, wa
     stored = torch.arange(2**16).to(torch.int16).view(dtype).repeat(30).view(-1, 256)
     assert stored.nbytes > 3 * CACHED  # several pieces, the last one shorter
     released: list[tuple[int, int]] = []
-    found, expected = place(entry(stored, released), wanted, "cpu"), stored.to(wanted)
+    came: list[int] = []
+    found, expected = place(entry(stored, released), wanted, "cpu", came.append), stored.to(wanted)
+    assert sum(came) == stored.nbytes
+    assert len(came) == max(1, len(released))
     assert found.dtype == wanted
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.nan_to_num(0.0), expected.nan_to_num(0.0))
