@@ -28,8 +28,8 @@ def tracked() -> list[str]:
     if not (ROOT / ".git").exists():
         names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()]
         return [name for name in names if not any(part.startswith((".", "__")) for part in name.split("/")[:-1])]
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -190,7 +190,9 @@ def test_tables_of_contents_name_every_file(folder, table):
 
 def test_nothing_names_a_machine():
     words = ["/wor" + "k/", "/roo" + "t/"]
-    for name in tracked():
+    names = tracked()
+    assert any(" " in name for name in names), "names with spaces are names, too"
+    for name in names:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".json", ".sh", ".js", "") and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
