@@ -310,9 +310,13 @@ def test_a_run_asks_for_the_key_that_it_lacks_once(editor: Editor, keyless: Comf
 
 
 def test_collecting_pays_for_nothing(editor: Editor, keyless: ComfyServer, clouds: StandIn) -> None:
+    clouds.reset()
     clouds.settings(frames=9)
     clouds.plan("gmi", "queued", "success")
-    editor.command("Comfy.QueuePrompt")  # of the graph above, whose key is set by now
+    assert call(keyless, "/wan_flf2v/keys", {"provider": "gmi", "key": GMI_KEY})[0] == 200
+    editor.nodes_2(False)
+    editor.page.evaluate(FRESH, ["WanFLF2VGMI", *IMAGES])
+    editor.command("Comfy.QueuePrompt")
     wait(editor, clouds.accepted)
     editor.command("Comfy.Interrupt")
     wait(editor, lambda: keyless.get("/queue")["queue_running"] == [])
