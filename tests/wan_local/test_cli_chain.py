@@ -81,6 +81,16 @@ def test_a_disk_that_fills_between_clips_costs_no_clip(
     assert torch.equal(video.read(tmp_path / "clip.mp4")[0], first)
 
 
+def test_a_full_disk_is_told_before_anything_is_sampled(
+    model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 frames of 48x32 may take 3456 bytes."""
+    monkeypatch.setattr("wan_local.output.shutil.disk_usage", lambda _: Namespace(free=3400))
+    monkeypatch.setattr(Pipeline, "generate", lambda *given, **named: pytest.fail("a clip was sampled"))
+    assert main(["chain", *images, *options(model, tmp_path, "--prompt", "a disc")]) == 1
+    assert "are free; make room" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_clip_that_fails_is_said_and_the_same_command_goes_on(
     model: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
