@@ -297,7 +297,7 @@ def test_no_rank_outlives_a_killed_driver(kind, tmp_path):
         driver.kill()
         driver.wait()
         killed = time.monotonic()
-        assert gone(pids, 1.0), "ranks end within a second"
+        assert gone(pids, 5.0), "ranks end with their driver"
         print(f"{kind}: ranks gone {time.monotonic() - killed:.2f} s after the driver")
         assert not folders(pids)
         assert wait_until(lambda: not in_sessions(sessions), 10), "nothing else is left either"
