@@ -62,7 +62,8 @@ async def run_all(
         Interrupted: stopped; says how many are here and how many go on.
     """
     watch = watch or Watch()
-    prepare(open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys))
+    session = open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys)
+    await in_thread(lambda stop: prepare(session), watch)
 
     async def one(make: Make, shown: Watch) -> Result:
         request = await in_thread(lambda stop: make(), shown)

@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from .uploads import forget
 from .watch import Watch, in_thread, to_the_end
 
 PATIENCE = 1800.0  # seconds
+TIDY = 86400.0  # seconds between two times that a program tidies a journal
 ROOM = 256 * 2**20  # bytes that have to be free for a video before one is paid for
 
 
@@ -70,10 +72,10 @@ async def run(
     """
     session = open_session(request.provider, folders=folders, watch=watch, clock=clock, keys=keys)
     images = await in_thread(lambda stop: _images(session, request), session.watch)  # before anything is paid
-    prepare(session)
+    await in_thread(lambda stop: prepare(session), session.watch)
     wanted = _wanted(session, request, images)
     async with session.journal.alone(wanted.fingerprint, session.watch):
-        entry = session.journal.find(wanted) or wanted
+        entry = await to_the_end(lambda stop: session.journal.find(wanted), session.watch) or wanted
         if entry.state is State.WITHHELD:  # a filter does not change its mind for money
             raise Moderated(outcome(session, entry))
         if (here := await kept(session, entry)) is not None:
@@ -106,8 +108,9 @@ async def fetch(
     """
     wanted = asked_id(request_id)
     session = open_session(provider, folders=folders, watch=watch, clock=clock, keys=keys)
-    prepare(session)
-    mine = [entry for entry in session.journal.entries_of(provider, wanted) if entry.first]
+    await in_thread(lambda stop: prepare(session), session.watch)
+    known = await in_thread(lambda stop: session.journal.entries_of(provider, wanted), session.watch)
+    mine = [entry for entry in known if entry.first]
     entry = mine[0] if mine else await _claimed(session, wanted) or _foreign(session, wanted)
     async with session.journal.alone(entry.fingerprint, session.watch, f"a run that has {wanted}"):
         current = session.journal.read(entry.fingerprint)
@@ -126,7 +129,7 @@ async def _claimed(session: Session, request_id: str) -> Entry | None:
     if isinstance(reply, Lost) or reply.status != OK or str(session.provider.id_of(reply.data)) != request_id:
         return None
     job = session.provider.job(reply.data)
-    belongs = open_for(session, job)
+    belongs = await in_thread(lambda stop: open_for(session, job), session.watch)
     if belongs is None:
         return None
     entry = belongs[0]
@@ -160,9 +163,19 @@ def prepare(session: Session) -> None:
     except OSError as error:
         failed = error.strerror
     else:
-        session.journal.prune(session.folders.output)
-        return
+        return _tidy(session)
     raise StorageError(f"{folder} can't be written ({failed}); nothing was sent, make room or choose another folder")
+
+
+_tidied: dict[Path, float] = {}  # journal to when that was done here
+
+
+def _tidy(session: Session) -> None:
+    """Forget what is old, once a day: a journal of a year takes a second to look through."""
+    folder, now = session.journal.folder, session.clock.time()
+    if not 0.0 <= now - _tidied.get(folder, -TIDY) < TIDY:
+        _tidied[folder] = now
+        session.journal.prune(session.folders.output)
 
 
 def _check_room(session: Session) -> None:

@@ -179,3 +179,24 @@ def test_the_same_inputs_are_the_same_in_all_of_them(name):
     other = {"parameters": {"prompt": "q"}, "take": 2}.get(name, "other")
     assert not same_inputs(one, replace(one, **{name: other}))
     assert not same_inputs(replace(one, **{name: other}), one)
+
+
+def test_a_long_journal_is_read_once_and_what_changed_in_it_again(journal, monkeypatch):
+    for number in range(20):
+        journal.write(entry(f"{number}" * 40, take=number + 10))
+    read, real = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+    for take in (1, 2, 3):
+        assert journal.find(entry("f" * 40, take=take)) is None
+    assert len([name for name in read if name[0] != "f"]) == 20
+    other = journal.write(entry("a" * 40, take=2, id="x-1", state=State.SUBMITTED))  # by another program
+    assert journal.find(entry("f" * 40, take=2)) == replace(other, fingerprint="f" * 40)
+    assert not (journal.folder / f"{'a' * 40}.json").exists()
+
+
+def test_inputs_of_odd_kinds_are_compared_all_the_same(journal):
+    odd = journal.write(entry("a" * 40, parameters={"prompt": "p", "extra": ["a", "list"]}, id="x-1"))
+    wanted = replace(odd, fingerprint="f" * 40, id="")
+    found = journal.find(wanted)
+    assert found is not None
+    assert found.id == "x-1"

@@ -105,10 +105,9 @@ def test_a_price_that_can_not_be_had_holds_nothing_up(world):
 
 
 def test_what_ended_is_kept_for_three_months_and_what_did_not_for_ever(world):
-    done, waiting = world.gmi(), world.gmi(prompt="another")
-    path = world.run(done).value.path
+    failed, waiting = world.gmi(), world.gmi(prompt="another")
+    assert world.run(failed, plan=["failed"]).end == "JobFailed"
     assert world.run(waiting, plan=["queued"], wait_seconds=10).end == "StillRunning"
-    path.unlink()
     for days, count in ((80, 3), (11, 3)):
         world.advance(days * 86400)
         for entry in world.entries():

@@ -16,8 +16,9 @@ from ..files import probe_folder, write_private
 from ..locks import held
 from ..states import Event, State, after
 from ..watch import Watch
-from .entry import VERSION, Entry, former_names, same_inputs
+from .entry import VERSION, Entry, former_names
 from .format import parse, text_of, version_of
+from .known import of_inputs
 from .locking import SAME, alone
 from .tidying import GRAPH, THUMBNAIL, prune
 
@@ -88,8 +89,7 @@ class Journal:
         """
         if (found := self.read(wanted.fingerprint)) is not None:
             return found
-        known = [entry for entry in self.entries() if same_inputs(entry, wanted)]
-        if known:
+        if known := of_inputs(self.folder, wanted):
             best = min(known, key=lambda entry: PREFERRED.index(entry.state))
             found = self.write(replace(best, fingerprint=wanted.fingerprint))
             with contextlib.suppress(OSError):
