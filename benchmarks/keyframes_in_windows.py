@@ -24,7 +24,6 @@ from wan_local.keyframes import Keyframe
 from wan_local.longer import WAYS, WINDOWS, Longer
 
 ROOT = Path(__file__).resolve().parents[1]
-WINDOW, OVERLAP = 17, 8  # frames; those of training
 STEPS = 10
 
 
@@ -33,21 +32,29 @@ def main() -> None:
         prog="python -m benchmarks.keyframes_in_windows", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--length", type=int, default=33, help="frames")
-    parser.add_argument("--keyframes", type=int, nargs="+", default=[16], help="frames between the ends")
+    parser.add_argument("--length", type=int, help="frames (default: twice those of training, less one)")
+    parser.add_argument("--keyframes", type=int, nargs="+", help="frames between the ends (default: the middle)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = Pipeline.from_pretrained(ROOT / "weights" / "nano", device="cpu")
-    found = {way: [figures(pipeline, index, args.length, args.keyframes, way) for index in range(args.clips)]
-             for way in WAYS}  # fmt: skip
-    print("\n".join(table(found, args.keyframes)))
+    length = args.length or 2 * trained(pipeline) - 1
+    middle = args.keyframes or [length // 2]
+    found = {way: [figures(pipeline, index, length, middle, way) for index in range(args.clips)] for way in WAYS}
+    print(f"{length} frames of {SIZE}x{SIZE}, windows of {trained(pipeline)}\n")
+    print("\n".join(table(found, middle)))
+
+
+def trained(pipeline: Pipeline) -> int:
+    """Frames of the longest clips of training: a window is as long, and shares half of it with the next."""
+    return pipeline.transformer.config.trained_frames
 
 
 def figures(pipeline: Pipeline, index: int, length: int, middle: Sequence[int], way: str) -> dict[str, float]:
     """PSNR of each given frame of one clip against its image, and of those in the middle where they are not given."""
     clip = random_clips(SEED, index + 1)[index]
     images = true_clip(clip, length, SIZE)[0].permute(0, 3, 1, 2)  # [F, 3, S, S]
-    longer = Longer(way=way, window=WINDOW, overlap=OVERLAP) if way == WINDOWS else Longer(way=way)
+    window = trained(pipeline)
+    longer = Longer(way=way, window=window, overlap=window // 2) if way == WINDOWS else Longer(way=way)
 
     def made(frames: Sequence[int]) -> Tensor:
         given = [Keyframe(images=images[frame : frame + 1], frame=frame) for frame in frames]
