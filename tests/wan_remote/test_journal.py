@@ -152,11 +152,13 @@ def test_a_damaged_entry_whose_job_is_over_is_bought_again_only_as_another_take(
     [path] = world.entries()
     path.write_bytes(b"")
     world.advance(8 * 86400)
+    assert world.run(world.wavespeed(prompt="another")).end == "result"  # so the list shows jobs of this account
     for _ in range(2):
         assert world.run(world.wavespeed()).end == "SubmissionUnknown"
         world.advance(2000)
+    assert world.cloud.accepted() == 2
     outcome = world.run(world.wavespeed(take=2))
-    world.check("control", "wavespeed: damaged entry, job is over, take 2", outcome, end="result", posts=2, accepted=2)
+    world.check("control", "wavespeed: damaged entry, job is over, take 2", outcome, end="result", posts=3, accepted=3)
 
 
 def test_an_entry_of_a_newer_version_is_left_alone(world):
