@@ -274,7 +274,7 @@ AMBIGUOUS = [
                 lambda p, status=status: Case(  # type: ignore[misc]
                     name=f"{status}, and the job was made",
                     provider=p,
-                    faults=submit(p, answer(p, status, "upstream", accept=True)),
+                    faults=submit(p, answer(p, status, f"Backend error ({status})", accept=True)),
                     again=Again(posts=1),
                 )
             ),
