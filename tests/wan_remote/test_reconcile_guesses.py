@@ -6,6 +6,8 @@ Two takes, or two pairs of images, may have the same prompt and seed; WaveSpeedA
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.wan_remote.fault_case import BOTH, DOWN, GMI, LOST, NOT_MADE, WAVESPEED, answer
@@ -97,3 +99,14 @@ def test_without_times_the_same_words_decide(world):
         assert world.fetch(GMI, job["id"]).end == "result"
     for job in world.cloud.jobs():
         assert world.run(world.gmi(prompt=job["body"]["prompt"])).value.request_id == job["id"]
+
+
+def test_a_record_of_another_job_settles_no_submission(world):
+    """It was asked for by the id of the job; what came back names somebody else's."""
+    world.lose(GMI)
+    [job], [path] = world.cloud.jobs(), world.entries()
+    edit = {"kind": "edit", "put": {"request_id": "somebody-elses"}, "times": 0}
+    world.cloud.faults("gmi.status", edit)
+    assert world.fetch(GMI, job["id"]).end == "BadResponse"
+    row = json.loads(path.read_text("utf-8"))
+    assert (row["state"], row["id"]) == ("intent", "")
