@@ -163,6 +163,13 @@ def test_takes_are_clips_of_their_own(world, pairs):
     assert world.cloud.accepted() == 3
 
 
+def test_the_last_take_is_checked_before_the_first_is_bought(world, pairs):
+    one = ["--first", str(pairs / "1a.png"), "--last", str(pairs / "1b.png"), "--prompt", "p"]
+    done = generate(world, GMI, *one, "--take", "9999", "--takes", "2")
+    assert (done.returncode, world.cloud.posts()) == (1, 0)
+    assert "take=10000" in done.stderr
+
+
 def test_takes_of_one_seed_are_not_bought(world, pairs):
     one = ["--first", str(pairs / "1a.png"), "--last", str(pairs / "1b.png"), "--prompt", "p", "--seed", "7"]
     done = generate(world, GMI, *one, "--takes", "3")
