@@ -12,7 +12,7 @@ from wan_remote import Status
 from wan_remote.collecting import told
 from wan_remote.providers import PROVIDERS
 from wan_remote.providers.gmi import GMI as GMICloud
-from wan_remote.providers.wavespeed import WaveSpeed
+from wan_remote.providers.wavespeed import WaveSpeed, WaveSpeedRequest
 from wan_remote.redact import unsigned
 
 MARKED = {"status": "completed", "has_nsfw_contents": [False, True], "timings": {"inference": 61234}}
@@ -132,6 +132,20 @@ def test_a_price_that_is_none_holds_up_nothing(world, price):
     world.cloud.faults("wavespeed.price", {"kind": "edit", "put": {"data.price": price, "data.discounted_price": None}})
     outcome = world.run(world.wavespeed())
     assert (outcome.end, outcome.value.price) == ("result", None)
+
+
+def test_a_quote_is_what_is_left_of_it_after_a_discount(world):
+    world.cloud.always(WAVESPEED, "completed")
+    world.cloud.faults("wavespeed.price", {"kind": "edit", "put": {"data.price": 0.3, "data.discounted_price": 0.2}})
+    assert world.run(world.wavespeed()).value.price == 0.2
+
+
+@pytest.mark.parametrize(
+    ("duration", "small", "large"), [(5, 0.30, 0.40), (10, 0.45, 0.60), (7, None, None)], ids=["5 s", "10 s", "7 s"]
+)
+def test_the_price_list_is_the_published_one(duration, small, large):
+    found = {size: WaveSpeed.prices.of({"duration": duration, "size": size}) for size in WaveSpeedRequest.SIZES}
+    assert found == {"832*480": small, "480*832": small, "1280*720": large, "720*1280": large}
 
 
 @pytest.mark.parametrize(
