@@ -10,7 +10,7 @@ import pytest
 
 from tests.wan_remote.journals import NOW, entry
 from wan_remote import watch as watches
-from wan_remote.journal import Journal
+from wan_remote.journal import Journal, tidying
 from wan_remote.journal.tidying import KEPT
 from wan_remote.states import State
 
@@ -115,3 +115,18 @@ def test_what_is_worked_on_is_not_tidied_away(tmp_path):
         assert book.read("n") is None
 
     asyncio.run(main())
+
+
+def test_what_was_begun_anew_between_the_look_and_the_lock_stays(tmp_path, monkeypatch):
+    book, real = Journal(folder=tmp_path), tidying.try_lock
+    book.write(entry("n", state=State.FAILED, ended_at=1.0))
+    os.utime(tmp_path / "n.json", (1.0, 1.0))
+    anew = entry("n", state=State.INTENT, submissions=1)
+
+    def begun(*given):
+        book.write(anew)
+        return real(*given)
+
+    monkeypatch.setattr(tidying, "try_lock", begun)
+    book.prune(tmp_path)
+    assert book.read("n") == anew
