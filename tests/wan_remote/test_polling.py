@@ -7,6 +7,7 @@ import pytest
 from tests.wan_remote.fault_case import (
     BOTH,
     DONE,
+    DOWN,
     GMI,
     POLL,
     WAITING,
@@ -103,8 +104,8 @@ OUTAGES = [
         lambda p: Case(
             name="429 with Retry-After",
             provider=p,
-            faults=poll(p, retry_after(p, 429, "20")),
-            slept=(20, 120),
+            faults=poll(p, retry_after(p, 429, "20"), retry_after(p, 429, "1000000")),
+            slept=(140, 300),
         )
     ),
     *each(
@@ -112,7 +113,14 @@ OUTAGES = [
             name="404 in the middle of a job, then found",
             provider=p,
             plan=[WAITING[p]] * 12 + [DONE[p]],
-            faults=poll(p, {"kind": "pass", "times": 10}, answer(p, 404, "not found", times=2)),
+            faults=poll(
+                p,
+                {"kind": "pass"},
+                answer(p, 404, "not found"),
+                {"kind": "pass", "times": 8},
+                answer(p, 404, "not found", times=2),
+            )
+            | {f"{p}.list": [DOWN]},  # two short gaps are no long one, which would be looked up
             slept=(60, 400),
         )
     ),
@@ -437,16 +445,13 @@ def test_a_slow_submission_is_no_reason_to_submit_twice(world):
 
 
 @pytest.mark.parametrize(
-    "fault", [{"kind": "hang", "seconds": 1.0}, {"kind": "drip", "step": 600, "seconds": 0.2}], ids=["hangs", "drips"]
+    "fault", [{"kind": "hang", "seconds": 20.0}, {"kind": "drip", "step": 300, "seconds": 20.0}], ids=["hangs", "drips"]
 )
 def test_a_poll_without_an_answer_in_time_is_asked_again(world, monkeypatch, fault):
     world.shorten_reads(monkeypatch, 0.3)
     world.cloud.faults("gmi.status", fault)
     outcome = world.run(world.gmi())
-    world.check(
-        "poll", f"gmi: a poll {'hangs' if fault['kind'] == 'hang' else 'drips'}", outcome, end="result", posts=1
-    )
-    assert outcome.seconds < 4
+    world.check("poll", f"gmi: a poll {fault['kind']}s", outcome, end="result", posts=1, within=15)
 
 
 def test_a_cloud_that_allows_no_pause_is_not_flooded(world):
