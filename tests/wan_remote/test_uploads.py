@@ -96,7 +96,7 @@ def test_who_waits_for_anothers_upload_can_be_stopped(world, frame):
         return type(second.exception()).__name__
 
     assert asyncio.run(main()) == "Interrupted"
-    assert took[0] < 1.0
+    assert took[0] < 2.0
 
 
 @pytest.mark.parametrize("how", ["stopped", "cancelled", "refused"])
@@ -158,7 +158,7 @@ def test_other_nodes_go_on_while_a_name_is_looked_up(world, frame, slow_names):
 
     asyncio.run(main())
     assert slow_names.is_set()
-    assert max(gaps) < 0.5
+    assert max(gaps) < 1.5
 
 
 def test_stop_counts_while_a_name_is_looked_up(world, slow_names):
