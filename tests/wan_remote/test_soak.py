@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.wan_remote.fault_case import GMI, WAVESPEED, answer, retry_after
 from tests.wan_remote.world import Outcome, World, image
 
-JOBS = int(os.environ.get("REMOTE_SOAK", "64"))
+JOBS = int(os.environ.get("REMOTE_SOAK", "32"))
 SEED = int(os.environ.get("REMOTE_SOAK_SEED", "1"))
 AT_ONCE = 32
 
