@@ -20,10 +20,16 @@ FILE = "pace.json"
 _lock = threading.Lock()
 
 
-def kind(setup: Setup) -> str:
-    """What of a model its pace depends on, apart from the size of the clip."""
-    options = [setup.attention, f"{setup.gpus} GPUs" if setup.gpus > 1 else "", "compiled" if setup.compiled else ""]
-    options += ["unpacked" if setup.unpack else "", "fp8_fast" if setup.float8_matmul else ""]
+def kind(setup: Setup, config: TransformerConfig, *, guided: bool) -> str:
+    """What of a model its pace depends on, apart from the size of the clip.
+
+    Raises:
+        InputError: a split over GPUs that can't be.
+    """
+    split = str(setup.split(config, guided)[0]) if setup.gpus > 1 else ""
+    options = [setup.attention, split, "fsdp" if setup.fsdp else "", "Ray" if setup.ray_address else ""]
+    options += ["compiled" if setup.compiled else "", "unpacked" if setup.unpack else ""]
+    options += ["fp8_fast" if setup.float8_matmul else ""]
     return ", ".join(["/".join(Path(setup.path).parts[-2:]), *filter(None, options)])
 
 

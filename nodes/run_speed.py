@@ -35,11 +35,13 @@ def told(model: Any, grid: Grid, guidance: float, step_seconds: float | None, ap
     counts = {forwards_of(each.scale(guidance)) for each in model.denoisers(grid)}
     if len(counts) > 1:  # of two experts, one guided, either's step may be the median
         return ""
-    forwards = batch * counts.pop()
+    count, config = counts.pop(), model.transformer.config
+    forwards = batch * count
     setup, device = _setup(model), model.device
     if setup is not None:
-        pace.remember(host.device_name(device), pace.kind(setup), grid, step_seconds / forwards)
-    rate = forwards * transformer_forward(model.transformer.config, grid) / step_seconds
+        kind = pace.kind(setup, config, guided=count == 2)
+        pace.remember(host.device_name(device), kind, grid, step_seconds / forwards)
+    rate = forwards * transformer_forward(config, grid) / step_seconds
     shown = f"{rate / TERA:.1f} TFLOP/s" if rate >= TERA else f"{rate / GIGA:.1f} GFLOP/s"
     line = f"{step_seconds:.2f} s/step, {shown}"
     best = None if setup is None or device.type != "cuda" else _best(getattr(torch, setup.dtype), device)

@@ -4,6 +4,8 @@ import { upwards, value, widget } from './graph.js'
 
 const MODEL_INPUTS = ['model', 'high_noise']
 const LOADERS = { WanFLF2VLoadPipeline: 'folder', WanFLF2VLoadModel: 'model_name' }
+const MULTI_GPU = 'WanFLF2VMultiGPU'
+const SPREAD = ['gpus', 'ulysses', 'ring', 'cfg_parallel', 'fsdp', 'ray_address']
 const FPS = 16 // what the model was trained for, where no widget says another
 
 export const hasSize = node => Boolean(widget(node, 'width') && widget(node, 'height'))
@@ -17,15 +19,17 @@ export function clipOf(node) {
   return { width: value(sized, 'width'), height: value(sized, 'height'), length, fps: value(sized, 'fps') ?? FPS, each }
 }
 
-// What the server needs to know of the loader that a node's model comes from; null where none is connected.
+// What the server needs to know of the loader that a node's model comes from, and of the GPUs that it is spread over;
+// null where none is connected, or where another node gives the number of GPUs.
 export function modelOf(node) {
-  let gpus
+  let spread
   const loader = upwards(node, MODEL_INPUTS, each => {
-    gpus ??= each.type === 'WanFLF2VMultiGPU' ? value(each, 'gpus') : undefined
+    if (each.type === MULTI_GPU) spread ??= each
     return each.type in LOADERS
   })
-  if (!loader) return null
-  const asked = { gpus: gpus ?? 1 }
-  for (const name of [LOADERS[loader.type], 'weight_dtype', 'attention', 'compile']) asked[name] = value(loader, name)
+  if (!loader || (spread && value(spread, 'gpus') === undefined)) return null
+  const names = [LOADERS[loader.type], 'weight_dtype', 'attention', 'compile']
+  const asked = Object.fromEntries(names.map(name => [name, value(loader, name)]))
+  for (const name of spread ? SPREAD : []) asked[name] = value(spread, name)
   return asked
 }

@@ -55,9 +55,11 @@ export function linesOf(clip, told, sampling) {
 }
 
 function memory(told) {
+  if (told.each && !told.total) return [say('memoryThere', { need: gigabytes(told.need) })] // a cluster's GPUs
   const [need, least, total] = [told.need, told.least, told.total].map(gigabytes)
   const where = { need, least, total, device: told.device }
   if (!told.gpu) return [say('memoryHere', where), told.need > told.total]
+  if (told.each) return told.need > told.total ? [say('memoryOfEachNever', where), true] : [say('memoryOfEach', where)]
   if (told.need <= told.total) return [say('memory', where)]
   return told.least <= told.total ? [say('memoryOffloaded', where), true] : [say('memoryNever', where), true]
 }

@@ -6,6 +6,7 @@ import importlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,53 @@ def a_run_says_its_share_of_what_the_gpu_does_at_best(nodes: Any) -> str:
             "a GPU's share of two"
         )
     return told
+
+
+@check
+def a_pace_is_that_of_one_split_alone(nodes: Any) -> None:
+    """fsdp, the degrees of a run and a cluster change what a step takes."""
+    pace = importlib.import_module(".pace", nodes.__package__)
+    config = lib(nodes, "config").WAN_FLF2V_14B
+    one = model(nodes).setup
+    ways = [{"gpus": 1}, {"gpus": 4}, {"gpus": 4, "cfg": 1}, {"gpus": 4, "cfg": 1, "ring": 4}]
+    ways += [{"gpus": 4, "fsdp": True}, {"gpus": 4, "ray_address": "local"}]
+    kinds = [pace.kind(replace(one, **way), config, guided=True) for way in ways]
+    assert len(set(kinds)) == len(ways), kinds
+    assert kinds[1].endswith("cfg 2 x ulysses 2 x ring 1"), kinds
+    assert pace.kind(replace(one, gpus=4), config, guided=False) == kinds[2]
+
+
+@check
+def the_estimate_behind_multi_gpu_is_that_of_each_gpu(nodes: Any) -> str:
+    """Of the released model on GPUs of 24 and 80 GB; none has a block that waits in the host."""
+    import torch
+
+    tested = importlib.import_module(".editor.estimate", nodes.__package__)
+    config, weights = lib(nodes, "memory.stored").released(torch.bfloat16, 2)
+    vae = lib(nodes, "config").WAN_VAE
+    asked = {"width": "832", "height": "480", "length": "81", "steps": "20", "guidance": "5", "model_name": "released"}
+    many = {"gpus": "4", "ulysses": "0", "ring": "0", "cfg_parallel": "auto", "fsdp": "false", "ray_address": ""}
+
+    def told(total: float = 80e9, **more: str) -> Any:
+        with (
+            mock.patch.object(tested, "_path", return_value=Path(__file__)),
+            mock.patch.object(tested, "_stored", return_value=(config, weights, vae)),
+            mock.patch.object(nodes.host, "compute_device", return_value=torch.device("cuda")),
+            mock.patch.object(nodes.host, "total_memory", return_value=int(total)),
+        ):
+            return tested.estimate(asked | more)
+
+    with gpu(nodes, None):
+        one, four, sharded = told(24e9), told(**many), told(24e9, **many | {"fsdp": "true"})
+        assert (one["need"] > 24e9 > one["least"], "each" in one) == (True, False), one
+        assert [round(each["need"] / 1e9) for each in (four, sharded)] == [34, 11], sharded  # as docs/multi_gpu.md
+        assert four["least"] == four["need"], "nothing is offloaded there"
+        assert told(**many | {"cfg_parallel": "off"})["need"] < four["need"], "the work is shared by four"
+        assert told(**many | {"gpus": "3", "ulysses": "3"})["problem"].startswith("ulysses=3 does not divide")
+        there = told(**many | {"ray_address": "10.0.0.1:6379"})
+        assert "total" not in there, "nobody here knows that of a cluster's GPUs"
+        assert there["need"] == four["need"]
+    return f"{four['need'] / 1e9:.1f} GB, {sharded['need'] / 1e9:.1f} GB with fsdp"
 
 
 @check
