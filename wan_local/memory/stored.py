@@ -61,6 +61,12 @@ def read(
     return config, weights, _vae_config(beside["vae"])
 
 
+def converted(path: AnyPath, dtype: torch.dtype, *, unpack: bool = False) -> int:
+    """Bytes that a transformer alone takes in host memory once it is loaded there; what is mapped takes none."""
+    found = _transformer(path, dtype, unpack)
+    return 0 if found is None else found[1].converted + found[1].converted_blocks
+
+
 def _transformer(
     path: AnyPath, dtype: torch.dtype, unpack: bool
 ) -> tuple[TransformerConfig, Weights, TensorSource] | None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import TransformerConfig
+from ..free_memory import check_host_room
 from ..memory import stored
 from ..memory.plan import Weights
 from ..weights.experts import Pair
+from ..words import counted
 from .plan import experts_take_turns
 
 if TYPE_CHECKING:
@@ -21,6 +23,23 @@ def take_turns(high: str, low: str, dtype: torch.dtype, unpack: bool, device: to
     """Whether two experts, loaded so, are too large for a GPU; never on a CPU, where nothing moves."""
     found = _read(high, low, dtype, unpack) if device.type == "cuda" else None
     return found is not None and experts_take_turns(*found, _memory(device))
+
+
+def check_room(setup: Setup, dtype: torch.dtype, devices: tuple[str, ...]) -> None:
+    """Raise :class:`OutOfMemory` where ranks of this machine, each for itself, would convert more weights than the host
+    has room for. Those wait there where experts take turns; of a cluster, only its machines know."""
+    if setup.fsdp or setup.ray_address:
+        return
+    size = sum(stored.converted(path, dtype, unpack=setup.unpack) for path, _ in setup.models)
+    ranks = sum(_rest_in_the_host(setup, dtype, torch.device(name)) for name in devices) if size else 0
+    what = "the two experts" if setup.low else "the model"
+    check_host_room(ranks * size, f"{what}, converted by each of {counted(ranks, 'rank')},", dtype)
+
+
+def _rest_in_the_host(setup: Setup, dtype: torch.dtype, device: torch.device) -> bool:
+    if device.type == "cpu" or not setup.low:
+        return device.type == "cpu"
+    return take_turns(setup.path, setup.low, dtype, setup.unpack, device) if setup.turns is None else setup.turns
 
 
 def told(setup: Setup, dtype: torch.dtype, devices: tuple[str, ...]) -> str:

@@ -102,7 +102,12 @@ class GroupTransformer:
 
     def start(self) -> RankGroup:
         """The ranks, with the weights loaded: those of the run before where nothing but the split changed."""
-        return self._pool.lease(self.setup.key(), lambda: RankGroup(self._spec), self._stop)
+        return self._pool.lease(self.setup.key(), self._fresh, self._stop)
+
+    def _fresh(self) -> RankGroup:
+        """Ranks to be started, where those before are gone; :class:`OutOfMemory` where the host has too little room."""
+        experts.check_room(self.setup, DTYPES[self.setup.dtype], self.devices)
+        return RankGroup(self._spec)
 
     def guided_velocity(self, conds: Sequence[Cond], guidance: float, expert: int = 0) -> Velocity:
         """As :func:`wan_local.sampling.model_velocity`; starts the ranks and sends them cond and uncond.

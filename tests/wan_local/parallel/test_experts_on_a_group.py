@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tests.wan_local.parallel import long_clips
 from tests.wan_local.parallel import split_cases as cases
-from wan_local import lora
+from wan_local import free_memory, lora
 from wan_local.denoiser import Denoiser, pair_of, velocity_of
-from wan_local.errors import Cancelled
+from wan_local.errors import Cancelled, OutOfMemory
 from wan_local.memory.plan import LARGEST, RESERVE, Weights
 from wan_local.memory.stored import released
 from wan_local.parallel import experts
@@ -25,7 +25,7 @@ from wan_local.parallel.group_model import GroupTransformer, Setup, denoisers_of
 from wan_local.parallel.plan import experts_take_turns, gpu_bytes
 from wan_local.parallel.rank_model import Rank
 from wan_local.quantised import parameter_shapes
-from wan_local.ranks import Pool, RankInfo
+from wan_local.ranks import Pool, RankGroup, RankInfo
 from wan_local.ranks import rank as process
 from wan_local.sampling import Cond
 from wan_local.weights import load_transformer
@@ -136,6 +136,29 @@ def test_in_turn_they_are_on_the_gpu_one_at_a_time(files: dict[str, Path], expec
     rank.end(0)
     rank.end(1)
     assert there() == ([False, False] if turns else [])
+
+
+def test_what_every_rank_converts_must_fit_together(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them sees alone that there is room for its own."""
+    pair = sum(value.nbytes for name in ("high", "low") for value in load_transformer(files[name]).parameters()) // 2
+    free, started = [4 * pair - 1], []
+    monkeypatch.setattr(free_memory, "free_host_bytes", lambda: free[0])
+    monkeypatch.setattr(RankGroup, "start", lambda group, stop=None: started.append(group))
+    model = GroupTransformer(setup(files, gpus=4, dtype="bfloat16"), Pool())
+    with pytest.raises(OutOfMemory, match=r"the two experts, converted by each of 4 ranks, would take .* GB of host"):
+        model.start()
+    assert not started
+    GroupTransformer(setup(files, gpus=4), Pool()).start()  # in the dtype that they are stored in, they are mapped
+    free[0] = 4 * pair
+    model.start()
+    assert len(started) == 2
+    gpus, free[0] = ("cuda:0", "cuda:1"), 0
+    for change, refused in (
+        ({"turns": True}, True), ({"turns": False}, False), ({"turns": True, "ray_address": "auto"}, False),
+        ({"fsdp": True, "turns": True}, False),
+    ):  # fmt: skip
+        with pytest.raises(OutOfMemory) if refused else contextlib.nullcontext():
+            experts.check_room(setup(files, device="cuda", **change), torch.bfloat16, gpus)
 
 
 class Alone:
