@@ -44,7 +44,7 @@ class Board:
         self,
         index: int,
         on_accepted: Callable[[str], None],
-        sending: Callable[[int], AbstractAsyncContextManager[None]],
+        sending: Callable[[int, bool], AbstractAsyncContextManager[None]],
     ) -> Watch:
         """The watch of one clip. ``on_accepted`` gets its id once the cloud has it; ``sending`` is held before."""
         return _RowWatch(self, index, on_accepted, sending)
@@ -96,7 +96,7 @@ class Board:
 class _RowWatch(Watch):
     def __init__(
         self, board: Board, index: int, on_accepted: Callable[[str], None],
-        sending: Callable[[int], AbstractAsyncContextManager[None]],
+        sending: Callable[[int, bool], AbstractAsyncContextManager[None]],
     ) -> None:  # fmt: skip
         self._board, self._index, self._on_accepted, self._sending = board, index, on_accepted, sending
 
@@ -110,5 +110,5 @@ class _RowWatch(Watch):
         self._board.accept(self._index, request_id)
         self._on_accepted(request_id)
 
-    def sending(self) -> AbstractAsyncContextManager[None]:
-        return self._sending(self._index)
+    def sending(self, looking: bool = False) -> AbstractAsyncContextManager[None]:
+        return self._sending(self._index, looking)

@@ -166,10 +166,13 @@ class _Many:
                 self.unsent.release()
 
     @asynccontextmanager
-    async def _sending(self, index: int) -> AsyncIterator[None]:
-        """The one at a time that is sent. After one whose fate is not known, and after what the account can't do for
+    async def _sending(self, index: int, looking: bool) -> AsyncIterator[None]:
+        """The one at a time that is sent, or looked for. After one whose fate is not known, and after what the account can't do for
         any, the others are not: they would get lost, and be paid for, in the same way."""
         async with self.posting:
+            if looking:
+                yield
+                return
             if self.halted is not None:
                 raise type(self.halted)(str(self.halted))
             try:

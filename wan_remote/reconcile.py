@@ -170,9 +170,11 @@ def _claim(session: Session, entry: Entry, listing: Listing) -> Callable[[thread
 
 def _goes_back(session: Session, entry: Entry, listing: Listing) -> bool:
     """Whether a list still shows jobs of the age of an entry: by the cloud's word, else by a row that is older."""
-    remembers = session.provider.remembers
+    remembers, old = session.provider.remembers, age(session, entry)
     if remembers is not None:
-        return age(session, entry) < remembers - BEFORE_IT_GOES
+        return old < remembers - BEFORE_IT_GOES
+    if old < SHOWN_FOR:
+        return True
     return any(job.created is not None and job.created < sent_at(session, entry) - APART for job in listing.jobs)
 
 
@@ -239,8 +241,9 @@ def unknown(session: Session, entry: Entry, look: Look | None) -> SubmissionUnkn
         news = f"its list shows {ids}, {'one of which may be it' if several else 'which may be it'}"
         advice = f"collect {'the right one' if several else 'it'} by its id {collect}; or, {again}"
     elif look is not None and look.elsewhere:
-        news = "it was sent with another key, and the list of this one shows no job of that account"
-        advice = f"queue the same inputs again with that key; or {see}; or, {again}"
+        sent = "refused" if entry.state is State.REJECTED else "sent"
+        news = f"it was {sent} with another key, and the list of this one shows no job of that account"
+        advice = f"queue the same inputs again with that key, if it still works; or {see}; or, {again}"
     elif look is not None and look.old:
         news = f"it was sent {span(age(session, entry))} ago, and its list may show nothing as old as that"
         advice = f"{see}; or, {again}"

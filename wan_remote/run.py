@@ -206,7 +206,8 @@ async def _submitted(
         return entry, None
     if entry.state is State.INTENT and (entry.submissions or entry.recovered):  # perhaps taken, its answer was lost
         try:
-            return await reconcile(session, entry)
+            async with session.watch.sending(looking=True):
+                return await reconcile(session, entry)
         except NotThere:
             pass
     _check_room(session)

@@ -93,8 +93,12 @@ class _Sending:
             if outcome.event not in ENDS and (found := await NEXT[outcome.event](self, outcome)) is not None:
                 return found
 
-    async def _there_already(self) -> Taken | None:
-        """Before anything is sent once more the list is looked at: a refusal may have been a gateway's word only."""
+    async def _there_already(self, *, in_line: bool = True) -> Taken | None:
+        """Before anything is sent once more the list is looked at: a refusal may have been a gateway's word only.
+
+        Args:
+            in_line: whether this job then waits for its turn to be sent.
+        """
         if not self.entry.submissions or self.entry.state is not State.REJECTED:
             return None
         label, vain, between = self.session.provider.label, 0, BETWEEN_LOOKS
@@ -104,7 +108,8 @@ class _Sending:
             if look is not None and look.found is not None:
                 return look.found
             if look is not None and look.clear:
-                await self._my_turn()
+                if in_line:
+                    await self._my_turn()
                 return None
             doubted = look is not None and bool(look.perhaps)
             vain += not doubted
@@ -137,7 +142,8 @@ class _Sending:
         return await reconcile(self.session, self.entry, just_sent=True)
 
     async def _refused(self, outcome: Outcome) -> Taken:
-        if outcome.status == CONFLICT and (found := await self._there_already()) is not None:
+        # Nothing is sent after it: those in line before this one may be waiting for the word of how it ends.
+        if outcome.status == CONFLICT and (found := await self._there_already(in_line=False)) is not None:
             return found
         raise _error(outcome)
 
@@ -227,7 +233,8 @@ async def _send(session: Session, entry: Entry, call: Call) -> tuple[Entry, Outc
             return session.journal.move(intent, Event.LOST, message=outcome.said, **known), outcome
         never = outcome.event is Event.UNREACHED
         refused = session.journal.move(
-            intent, outcome.event, ended_at=session.clock.time(), message=str(outcome.error), word=outcome.status,
+            intent, outcome.event, ended_at=session.clock.time(), message=str(outcome.error),
+            word=entry.word if never else outcome.status,  # of what was heard of the one before
             submissions=entry.submissions if never else intent.submissions, **known,
         )  # fmt: skip
         return refused, outcome

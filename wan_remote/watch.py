@@ -37,9 +37,10 @@ class Watch:
     def accepted(self, request_id: str) -> None:
         """The cloud has the job, under this id. Called in the event loop, before it is waited for."""
 
-    def sending(self) -> AbstractAsyncContextManager[None]:
+    def sending(self, looking: bool = False) -> AbstractAsyncContextManager[None]:
         """Held while what costs money is sent and until it is clear whether it was taken. May wait, or raise a
-        RemoteError where nothing is to be sent any more."""
+        RemoteError where nothing is to be sent any more; not so if it is held only for ``looking`` for what was sent
+        before: of jobs that are under way meanwhile nobody could tell whose they are."""
         return nullcontext()
 
 

@@ -64,6 +64,18 @@ def test_a_failure_loses_no_other_clip_and_a_resume_buys_only_that_one(world):
     assert [prompts(world)[result.request_id] for result in again] == [f"clip {number}" for number in range(4)]
 
 
+def test_a_conflict_waits_for_none_who_waits_for_it(world):
+    """The one that found no room stands in line before it, and is sent only when it is known how that one ended."""
+    world.real_time(0.02)
+    world.cloud.always(GMI, "success")
+    world.cloud.faults("gmi.submit", answer(GMI, 429, "too many"), answer(GMI, 409, "conflict"))
+    made = run_all(world, [world.gmi(prompt=f"clip {number}") for number in range(3)], wait_seconds=400.0)
+    failed = [str(outcome) for outcome in made if isinstance(outcome, wan_remote.RemoteError)]
+    assert len(failed) == 1
+    assert "conflict" in failed[0]
+    assert world.cloud.accepted() == 2
+
+
 def test_equal_reasons_are_told_once(world):
     world.cloud.control(keys={GMI: ["another"]})
     made = run_all(world, [world.gmi(prompt=f"clip {number}") for number in range(3)])
