@@ -9,10 +9,11 @@ import sys
 if __name__ == "__main__" and not __package__:  # by its path: that beside it is to be imported, not what is in it
     HERE = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.path.dirname(HERE), *(each for each in sys.path if os.path.abspath(each) != HERE)]
-    runpy.run_module("wan_local", run_name="__main__", alter_sys=True)
+    runpy.run_module("wan_local", {"by_path": True}, "__main__", alter_sys=True)
 elif __name__ == "__main__":
-    from .command import program
+    from . import command
 
+    command.run_by_path = "by_path" in globals()
     try:
         from .cli import main
 
@@ -21,6 +22,6 @@ elif __name__ == "__main__":
         if (error.name or "").startswith(__package__):
             raise
         sys.exit(
-            f"{program()}: {error.name} is not installed in {sys.executable}; use the Python that ComfyUI "
+            f"{command.program()}: {error.name} is not installed in {sys.executable}; use the Python that ComfyUI "
             "runs in, or bring it with `pip install -r requirements.txt`"
         )

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+run_by_path = False  # set by __main__.py
+
 
 def program() -> str:
-    """``python -m wan_remote``; by its path where -m does not look into the folder, as in ComfyUI's portable build."""
-    if sys.flags.isolated or getattr(sys.flags, "safe_path", False):  # safe_path is of Python 3.11
+    """``python -m wan_remote``; by its path where it was run so, or where -m does not look into the folder, as in
+    ComfyUI's portable build."""
+    if run_by_path or sys.flags.isolated or getattr(sys.flags, "safe_path", False):  # safe_path is of Python 3.11
         return pasted([sys.executable, os.path.dirname(os.path.abspath(__file__))])
     return "python -m wan_remote"
 

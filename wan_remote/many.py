@@ -167,8 +167,8 @@ class _Many:
 
     @asynccontextmanager
     async def _sending(self, index: int, looking: bool) -> AsyncIterator[None]:
-        """The one at a time that is sent, or looked for. After one whose fate is not known, and after what the account can't do for
-        any, the others are not: they would get lost, and be paid for, in the same way."""
+        """The one at a time that is sent, or looked for. After one whose fate is not known, and after what the account
+        can't do for any, the others are not sent: they would get lost, and be paid for, in the same way."""
         async with self.posting:
             if looking:
                 yield

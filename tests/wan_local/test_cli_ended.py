@@ -59,10 +59,14 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Closed(io.StringIO):
-    """Standard output whose reader has gone."""
+    """Standard output whose reader has gone; once it leads nowhere, it takes everything."""
+
+    lost = 1
 
     def write(self, text: str) -> int:
-        raise BrokenPipeError(32, "Broken pipe")
+        if self.lost:
+            raise BrokenPipeError(32, "Broken pipe")
+        return len(text)
 
     def fileno(self) -> int:
         return 1
@@ -72,12 +76,13 @@ def test_what_can_not_be_printed_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout", Closed())
-    monkeypatch.setattr(results.os, "dup2", lambda *given: None)
+    monkeypatch.setattr(Closed, "lost", 1)
+    monkeypatch.setattr(results.os, "dup2", lambda *given: setattr(Closed, "lost", 0))
     assert main(arguments(tmp_path / "clip.mp4", "--seed", "7")) == 0
     said = capsys.readouterr().err
     assert "standard output can't be written (Broken pipe):" in said
     assert "seed 7" in said.splitlines()
-    assert f"video {tmp_path / 'clip.mp4'}" in said
+    assert f"video {tmp_path / 'clip.mp4'}" in said  # said after it, when standard output is known to be gone
 
 
 def test_clips_of_a_loop_alone_are_kept_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

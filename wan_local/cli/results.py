@@ -7,9 +7,12 @@ import sys
 
 
 def show(*lines: str) -> None:
-    """Lines of a result; on stderr where nobody reads standard output any more, or its disk is full."""
+    """Lines of a result; on stderr, all later ones too, where nobody reads standard output or its disk is full."""
     try:
         print("\n".join(lines), flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer, too
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left in its buffer goes there
+        os.close(nowhere)
+        sys.stdout = sys.stderr
         print(f"standard output can't be written ({error.strerror}):", *lines, sep="\n", file=sys.stderr)

@@ -62,6 +62,7 @@ class Answers:
         self._values: dict[int, Any] = {}
         self._looked, self._next_ping, self._next_check = now, now + silence / 3, now + CHECK_SECONDS
         self.failure: Failure | None = None
+        self.stood_still = 0.0  # seconds, this program itself
 
     @property
     def left(self) -> frozenset[int]:
@@ -149,7 +150,8 @@ class Answers:
         still = self._looked - before
         if still < PAUSE_SECONDS:
             return 0.0
-        self._seen = {rank: seen + still for rank, seen in self._seen.items()}
+        self.stood_still += still
+        self._seen = {rank: min(seen + still, self._looked) for rank, seen in self._seen.items()}
         self._next_ping = self._looked
         return still
 

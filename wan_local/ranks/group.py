@@ -230,7 +230,8 @@ class RankGroup:
             limit = timeout or self.spec.limits.for_call(self._longest.get(method))
             try:
                 values = self._finish(stage, limit, answers, raising(stop), SLOW)
-                self._longest[method] = max(time.monotonic() - began, self._longest.get(method, 0.0))
+                took = time.monotonic() - began - answers.stood_still
+                self._longest[method] = max(took, self._longest.get(method, 0.0))
                 return values
             except RankError:
                 raise
